@@ -1,0 +1,106 @@
+"""What a teleport says of itself: one report an event, one entry a batch and a layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """Where one step of an ascent stood: ``step`` 0 is the state before the first step."""
+
+    step: int
+    loss: float
+    gradient_norm: float
+
+
+@dataclass
+class BatchReport:
+    """One teleport batch: at most K steps on one level set.
+
+    ``loss_*`` and ``gradient_norm_*`` are taken on this batch, right before and right after its own steps.
+    ``stopped`` is one of ``"steps done"``, ``"cap reached"``, ``"above cap"``, ``"no ascent"``, ``"nothing moves"``,
+    ``"rolled back"``.
+    """
+
+    loss_before: float
+    loss_after: float
+    gradient_norm_before: float
+    gradient_norm_after: float
+    steps: int
+    stopped: str
+    accepted: bool = True
+    reason: str = ""  # why the transaction was undone, empty where it was kept
+    trace: list[StepRecord] = field(default_factory=list)
+
+
+@dataclass
+class LayerReport:
+    """One protected weight (or a block of one, such as the query rows of a packed attention projection).
+
+    ``dimension`` is the length of the layer's input vector, one more where a bias is folded in. ``ranks`` has the rank
+    kept for each batch that was decomposed, ``surviving`` the share ``|pi(G)|^2 / |G|^2`` of the objective's gradient
+    that survived the projection at each batch's first step. ``relative_change`` is ``|W_after - W_before| / |W_before|``
+    over the whole event. ``reason`` says why a layer stayed where it was, empty where it moved.
+    """
+
+    name: str
+    kind: str
+    dimension: int
+    ranks: list[int] = field(default_factory=list)
+    surviving: list[float] = field(default_factory=list)
+    relative_change: float = 0.0
+    reason: str = ""
+
+    @property
+    def null_dimensions(self) -> list[int]:
+        """Null dimensions a batch: ``dimension - rank``."""
+        return [self.dimension - rank for rank in self.ranks]
+
+
+@dataclass
+class TeleportReport:
+    """What one teleport event did.
+
+    ``loss_before`` and ``loss_after`` are means over all batches of the event, before its first and after its last
+    step; with several batches they differ, because a move that keeps one batch's loss changes another's
+    (``drift``). What the transaction guards is each batch's own loss, in ``batches``.
+    """
+
+    method: str
+    loss_before: float
+    loss_after: float
+    gradient_norm_before: float
+    gradient_norm_after: float
+    batches: list[BatchReport]
+    layers: list[LayerReport]
+    seconds: float
+
+    @property
+    def steps(self) -> int:
+        """Steps that were kept, over all batches."""
+        return sum(batch.steps for batch in self.batches if batch.accepted)
+
+    @property
+    def accepted(self) -> bool:
+        """Whether at least one batch's transaction was kept."""
+        return any(batch.accepted for batch in self.batches)
+
+    @property
+    def drift(self) -> float:
+        """Relative change of the mean loss over all teleport batches, ``(after - before) / max(1, |before|)``."""
+        return (self.loss_after - self.loss_before) / max(1.0, abs(self.loss_before))
+
+    @property
+    def relative_change(self) -> float:
+        """The largest relative change of a layer's weight."""
+        return max((layer.relative_change for layer in self.layers), default=0.0)
+
+    @property
+    def no_op(self) -> bool:
+        """Whether no parameter moved."""
+        return self.relative_change == 0.0
+
+    def reasons(self) -> str:
+        """Why layers stayed where they were, one line a layer; empty where all moved."""
+        return "\n".join(f"{layer.name} ({layer.kind}): {layer.reason}" for layer in self.layers if layer.reason)
