@@ -9,21 +9,26 @@ from torch import Tensor
 
 
 def rank(energies: Tensor, threshold: float, shape: tuple[int, int], dtype: torch.dtype) -> int:
-    """How many leading directions of a representation matrix count as spanned.
+    """How many leading directions of a representation matrix R count as spanned.
+
+    At ``threshold`` 1 it is the numerical rank: a direction counts where its singular value is above what rounding can
+    make of nothing. Rounding the inputs to ``dtype`` changes R by at most ``eps(dtype) |R|_F``, decomposing it in
+    float64 by about ``max(shape) eps(float64) s_1``. (The usual ``max(shape) eps(dtype) s_1`` is hundreds of times
+    looser in single precision; directions that it drops are seen by long steps, and the loss moves.)
 
     Args:
         energies: squared singular values ``[k]``, float64, descending.
-        threshold: tau. 1 asks for the numerical rank, ``s > s_1 max(shape) eps(dtype)``; below 1 it is the smallest k
-            whose leading energies are at least ``tau`` of all (equation 3).
+        threshold: tau. 1 is the numerical rank; below 1 it is the smallest k whose leading energies are at least
+            ``tau`` of all (equation 3).
         shape: the shape ``(dimension, positions)`` of the representation matrix.
-        dtype: what the inputs were computed in; decides what is noise at ``threshold`` 1.
+        dtype: what the inputs were computed in.
     """
     if energies.numel() == 0 or energies[0] <= 0:
         return 0
     if threshold >= 1:
-        # A bound of 1 or more (half precision on long inputs) would call everything noise.
-        noise = min(max(shape) * torch.finfo(dtype).eps, 0.5)
-        return int((energies.sqrt() > energies[0].sqrt() * noise).sum())
+        rounding = torch.finfo(dtype).eps * energies.sum().sqrt()
+        decomposing = max(shape) * torch.finfo(torch.float64).eps * energies[0].sqrt()
+        return int((energies.sqrt() > rounding + decomposing).sum())
     cumulative = energies.cumsum(0)
     return int((cumulative < threshold * cumulative[-1]).sum()) + 1
 
