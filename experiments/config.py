@@ -212,8 +212,8 @@ class NullSpaceConfig(TeleportConfig):
 class Plateau:
     """``ReduceLROnPlateau`` on the training loss of each evaluation."""
 
-    factor: float = 0.1
-    patience: int = 10
+    factor: float | None = None  # None: the rate stays; else it is multiplied by this
+    patience: int = 10  # evaluations without a better loss that are waited for
 
 
 @dataclass
@@ -225,7 +225,7 @@ class TrainingConfig:
     batch_size: int = MISSING
     eval_every: int | None = None  # steps; None: at the end of each epoch
     eval_samples: int | None = 10000  # training samples that the training loss is measured on; None: all
-    plateau: Plateau | None = None
+    plateau: Plateau = field(default_factory=Plateau)
 
 
 @dataclass
