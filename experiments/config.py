@@ -26,6 +26,8 @@ class Extent:
     train_samples: int | None = None
     test_samples: int | None = None
     max_steps: int | None = None  # ends a run before its epochs do; for data whose epochs are long
+    eval_every: int | None = None  # steps between evaluations; None: once an epoch
+    eval_samples: int | None = 10000  # training samples that the training loss is measured on; None: all
 
 
 @dataclass
@@ -38,7 +40,7 @@ class DataConfig:
     train_samples: int | None = SI("${.extents.${scale}.train_samples}")  # None: all; else of one fixed shuffle
     test_samples: int | None = SI("${.extents.${scale}.test_samples}")
     batch_size: int = 32
-    eval_every: int | None = None  # steps between evaluations; None: once an epoch
+    eval_every: int | None = SI("${.extents.${scale}.eval_every}")
 
 
 @dataclass

@@ -10,17 +10,7 @@ from typing import Any
 
 import torch
 
-PACKAGES = (
-    "teleport-suite",
-    "torch",
-    "torchvision",
-    "numpy",
-    "hydra-core",
-    "omegaconf",
-    "pandas",
-    "scikit-learn",
-    "nltk",
-)
+PACKAGES = ("teleport-suite", "torch", "torchvision", "numpy", "hydra-core", "omegaconf", "scikit-learn", "nltk")
 
 
 def environment(device: torch.device) -> dict[str, Any]:
