@@ -120,10 +120,20 @@ class ResNetConfig(ModelConfig):
 
 
 @dataclass
+class TransformerSize:
+    """How large a transformer is for a data set."""
+
+    heads: int = MISSING
+    head_dim: int = MISSING
+    layers: int = MISSING
+
+
+@dataclass
 class TransformerConfig(ModelConfig):
     """A transformer whose head follows the task: pooled classes, last-token regression, or causal tokens."""
 
-    heads: int = 4
+    sizes: dict[str, TransformerSize] = field(default_factory=dict)  # data set -> size; never part of a run's hash
+    heads: int = MISSING
     head_dim: int = MISSING
     layers: int = MISSING
     mlp_ratio: float = 4.0
