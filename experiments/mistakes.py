@@ -82,11 +82,9 @@ def _unknown_key(error: OmegaConfBaseException) -> UserError:
     parent, key = error.parent_node, error.full_key or str(error.key)
     path = key.rpartition(".")[0]
     names = [str(name) for name in parent] if isinstance(parent, DictConfig) and not parent._is_none() else []
-    if not path:
-        names = sorted({*names, *options()})
-    return one_of(
-        f"key of {path}" if path else "key or group", key, [f"{path}.{name}" if path else name for name in names]
-    )
+    if path:
+        return one_of(f"key of {path}", key, [f"{path}.{name}" for name in names])
+    return one_of("key or group", key, sorted({*names, *options()} - {"hydra"}))
 
 
 def _first_line(error: Exception) -> str:

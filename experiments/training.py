@@ -80,9 +80,8 @@ def train(
         while records.step < last_step and records.diverged_step is None:
             epoch, position = divmod(records.step, per_epoch)
             if position == 0 or not len(order):
-                order = torch.randperm(len(task.train), generator=generator(config.seed, Stream.ORDER, epoch)).to(
-                    device
-                )
+                source = generator(config.seed, Stream.ORDER, epoch)
+                order = torch.randperm(len(task.train), generator=source).to(device)
 
             event = schedule.event_before(records.step) if teleporter is not None else None
             if event is not None:
