@@ -73,8 +73,9 @@ class Ledger:
         for name, before in self._before.items():
             report = self._reports[name]
             after = _matrices(self._layers[name])
-            scale = float(before.norm())
-            report.relative_change = float((after - before).norm()) / (scale or 1.0)
+            unchanged = (after == before) | (after.isnan() & before.isnan())
+            distance = float((after - before).masked_fill(unchanged, 0).norm())
+            report.relative_change = distance / (float(before.norm()) or 1.0) if distance else 0.0
             if report.relative_change:
                 report.reason = ""  # of another batch
             elif not report.reason:
