@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from teleport import TeleportReport
+
 CLASSES = 3
 SAMPLES = 4
 WIDTH = 24
@@ -60,7 +62,7 @@ def mlp(width: int = WIDTH) -> nn.Module:
     return nn.Sequential(nn.Linear(6, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, CLASSES))
 
 
-def _linear(use: Callable[[Any, Tensor], Tensor], **made: Callable[[], Any]) -> Callable[[], nn.Module]:
+def between(use: Callable[[Any, Tensor], Tensor], **made: Callable[[], Any]) -> Callable[[], nn.Module]:
     """tanh(Linear) -> tanh(the use) -> Linear; ``made`` are factories, so that no two models share a parameter."""
 
     def build() -> nn.Module:
@@ -225,23 +227,23 @@ LINEAR = [
     Network("linear", mlp, (6,), ("2.weight", "4.weight")),
     Network(
         "linear no bias",
-        _linear(lambda net, x: net.used(x), used=lambda: nn.Linear(WIDTH, WIDTH, bias=False)),
+        between(lambda net, x: net.used(x), used=lambda: nn.Linear(WIDTH, WIDTH, bias=False)),
         (6,),
         ("used.weight", "last.weight"),
     ),
     Network("linear by token", lambda: nn.Sequential(mlp(), nn.Flatten(), nn.Linear(6, 3)), (2, 6), ("0.2.weight",)),
     Network(
-        "matmul", _linear(lambda net, x: x @ net.used, used=lambda: weight(WIDTH, WIDTH)), (6,), ("used", "last.weight")
+        "matmul", between(lambda net, x: x @ net.used, used=lambda: weight(WIDTH, WIDTH)), (6,), ("used", "last.weight")
     ),
     Network(
         "matmul by keywords",
-        _linear(lambda net, x: torch.matmul(input=x, other=net.used), used=lambda: weight(WIDTH, WIDTH)),
+        between(lambda net, x: torch.matmul(input=x, other=net.used), used=lambda: weight(WIDTH, WIDTH)),
         (6,),
         ("used", "last.weight"),
     ),
     Network(
         "addmm",
-        _linear(
+        between(
             lambda net, x: torch.addmm(net.bias, x, net.used),
             used=lambda: weight(WIDTH, WIDTH),
             bias=lambda: weight(WIDTH),
@@ -251,13 +253,13 @@ LINEAR = [
     ),
     Network(
         "called twice",
-        _linear(lambda net, x: net.used(torch.tanh(net.used(x))), used=lambda: nn.Linear(WIDTH, WIDTH)),
+        between(lambda net, x: net.used(torch.tanh(net.used(x))), used=lambda: nn.Linear(WIDTH, WIDTH)),
         (6,),
         ("used.weight", "last.weight"),
     ),
     Network(
         "packed in one vector",
-        _linear(
+        between(
             lambda net, x: F.linear(x, net.used[: WIDTH * WIDTH].view(WIDTH, WIDTH), net.used[WIDTH * WIDTH :]),
             used=lambda: weight(WIDTH * (WIDTH + 1)),
         ),
@@ -266,7 +268,7 @@ LINEAR = [
     ),
     Network(
         "experts",
-        _linear(
+        between(
             lambda net, x: torch.cat([x[:1] @ net.used[0], x[1:] @ net.used[1], x[:0] @ net.used[2]]),
             used=lambda: weight(3, WIDTH, WIDTH),
         ),
@@ -275,7 +277,7 @@ LINEAR = [
     ),
     Network(
         "columns",
-        _linear(
+        between(
             lambda net, x: F.linear(x[:, :12], net.used[:, :12]) + F.linear(torch.sin(x[:, 12:]), net.used[:, 12:]),
             used=lambda: weight(WIDTH, WIDTH),
         ),
@@ -316,3 +318,16 @@ LINEAR = [
 ]
 
 NETWORKS = [*LINEAR, *_convolutions(), *_transposed_convolutions(), *_attentions()]
+
+PLAIN = LINEAR[0]
+
+
+def batches_of(count: int, n: int = 8) -> list[tuple[Tensor, Tensor]]:
+    """Batches for the plain network, in double precision."""
+    generator = torch.Generator().manual_seed(5)
+    return [(torch.randn(n, 6, generator=generator).double(), torch.arange(n) % CLASSES) for _ in range(count)]
+
+
+def changes(report: TeleportReport) -> dict[str, float]:
+    """How far each layer went."""
+    return {layer.name: layer.relative_change for layer in report.layers}

@@ -239,8 +239,8 @@ def test_a_view_whose_rows_do_not_fit_is_named():
 
     register_view(F.bilinear)(view)
     try:
+        batches = [torch.randn(4, 3)]
         with pytest.raises(ValueError, match="input vectors must come as"):
-            batches = [torch.randn(4, 3)]
             NullSpace()(model, batches, lambda net, x: net(x, x).sum(), constraint=batches)
     finally:
         del views._VIEWS[F.bilinear]
