@@ -26,6 +26,8 @@ class Extent:
     train_samples: int | None = None
     test_samples: int | None = None
     max_steps: int | None = None  # ends a run before its epochs do; for data whose epochs are long
+    eval_every: int | None = None  # steps between evaluations; None: once an epoch
+    eval_samples: int | None = 10000  # training samples that the training loss is measured on; None: all
 
 
 @dataclass
@@ -38,7 +40,7 @@ class DataConfig:
     train_samples: int | None = SI("${.extents.${scale}.train_samples}")  # None: all; else of one fixed shuffle
     test_samples: int | None = SI("${.extents.${scale}.test_samples}")
     batch_size: int = 32
-    eval_every: int | None = None  # steps between evaluations; None: once an epoch
+    eval_every: int | None = SI("${.extents.${scale}.eval_every}")
 
 
 @dataclass
@@ -222,8 +224,8 @@ class NullSpaceConfig(TeleportConfig):
 class Plateau:
     """``ReduceLROnPlateau`` on the training loss of each evaluation."""
 
-    factor: float = 0.1
-    patience: int = 10
+    factor: float | None = None  # None: the rate stays; else it is multiplied by this
+    patience: int = 10  # evaluations without a better loss that are waited for
 
 
 @dataclass
@@ -235,7 +237,7 @@ class TrainingConfig:
     batch_size: int = MISSING
     eval_every: int | None = None  # steps; None: at the end of each epoch
     eval_samples: int | None = 10000  # training samples that the training loss is measured on; None: all
-    plateau: Plateau | None = None
+    plateau: Plateau = field(default_factory=Plateau)
 
 
 @dataclass
