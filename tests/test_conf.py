@@ -17,6 +17,7 @@ from experiments.models.registry import MODELS
 CONF = Path(__file__).parent.parent / "conf"
 FILES = sorted(CONF.rglob("*.yaml"))
 GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name != "hydra")
+RATES = yaml.safe_load((CONF / "rates.yaml").read_text())
 NEEDED = {("model", "custom"): ["model.factory=package.module:function"]}  # keys that have no value of their own
 
 
@@ -52,35 +53,33 @@ def test_every_file_begins_with_a_comment(file):
 
 
 @pytest.mark.parametrize("data", names("data"))
-def test_every_data_set_has_rates_for_every_optimizer(data):
-    for optimizer in names("optimizer"):
-        config = composed(f"data={data}", f"optimizer={optimizer}", "teleport=nullspace")
-        assert config.optimizer.lr > 0
-        assert isinstance(config.teleport, NullSpaceConfig)
-        assert config.teleport.lr > 0
-        assert config.teleport.cap is None or config.teleport.cap > 0
+def test_every_data_set_has_an_extent_for_every_scale(data):
+    extents = composed(f"data={data}").data.extents
+    assert set(extents) == set(names("scale"))
+    assert all(extent.epochs >= 1 for extent in extents.values())
 
 
-@pytest.mark.parametrize("scale", names("scale"))
-@pytest.mark.parametrize("data", names("data"))
-def test_every_data_set_has_an_extent_for_every_scale(data, scale):
-    assert composed(f"data={data}", f"scale={scale}").training.epochs >= 1
-
-
-def test_the_rates_have_a_row_for_every_pair_and_no_other_key():
-    table = yaml.safe_load((CONF / "rates.yaml").read_text())
-    for data, row in table.items():
+def test_the_rates_have_a_row_for_every_pair_of_data_set_and_optimizer():
+    assert set(RATES) == set(names("data"))
+    for data, row in RATES.items():
         assert set(row) == set(names("optimizer")), data
         for optimizer, rates in row.items():
             assert set(rates) == {"lr", "teleport_lr", "cap"}, (data, optimizer)
-    assert set(names("data")) <= set(table)
+            assert min(rate for rate in rates.values() if rate is not None) > 0, (data, optimizer)
+
+
+@pytest.mark.parametrize("optimizer", names("optimizer"))
+def test_the_rates_reach_optimizer_and_teleport(optimizer):
+    config = composed(f"optimizer={optimizer}", "teleport=nullspace")
+    rates = RATES["digits"][optimizer]
+    assert isinstance(config.teleport, NullSpaceConfig)
+    assert [config.optimizer.lr, config.teleport.lr, config.teleport.cap] == [*rates.values()]
 
 
 def test_rates_confirmed_by_zhao_et_al():
     confirmed = {"sgd": 1e-2, "momentum": 1e-3, "adagrad": 1e-2, "adam": 1e-4}
-    table = yaml.safe_load((CONF / "rates.yaml").read_text())
     for data in ("mnist", "fashion_mnist"):
-        assert {optimizer: table[data][optimizer]["lr"] for optimizer in confirmed} == confirmed
+        assert {optimizer: RATES[data][optimizer]["lr"] for optimizer in confirmed} == confirmed
 
 
 @pytest.mark.parametrize("model", [name for name in names("model") if name != "custom"])
@@ -93,7 +92,7 @@ def test_a_teleport_takes_samples_and_warm_up_from_the_model(model):
 
 def test_the_composed_null_space_teleport_carries_the_table():
     config = composed("data=digits", "optimizer=sgd", "teleport=nullspace", "teleport.steps=3")
-    rates = yaml.safe_load((CONF / "rates.yaml").read_text())["digits"]["sgd"]
+    rates = RATES["digits"]["sgd"]
     teleporter = build_teleporter(config.teleport)
     assert (teleporter.lr, teleporter.cap, teleporter.steps) == (rates["teleport_lr"], rates["cap"], 3)
 
