@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from experiments.config import Config, NullSpaceConfig, register
+from experiments.identity import identity
 from experiments.methods import OPTIMIZERS, TELEPORTERS, build_schedule, build_teleporter
 from experiments.models.registry import MODELS
 
@@ -102,3 +103,9 @@ def test_a_transformer_has_the_size_of_its_data_set():
         model = composed("model=transformer", f"data.name={data}", "optimizer.lr=1").model
         assert (model.heads, model.head_dim, model.layers) == size
     assert composed("model=transformer", "model.head_dim=8").model.head_dim == 8
+
+
+def test_a_transformers_size_names_a_run_and_the_table_of_sizes_does_not():
+    plain = identity(composed("model=transformer", "data=smnist"))
+    assert identity(composed("model=transformer", "data=smnist", "model.sizes.other.layers=3")) == plain
+    assert identity(composed("model=transformer", "data=smnist", "model.sizes.smnist.layers=3")) != plain
