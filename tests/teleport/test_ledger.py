@@ -59,9 +59,11 @@ def test_a_layer_that_is_pinned_in_some_batches_says_why_only_if_it_never_moved(
         plain = cross_entropy(net, data[:2])
         return plain + net[2].weight.square().sum() if data[2] else plain
 
-    both = NullSpace(lr=1.0, steps=2, guard="none")(copy.deepcopy(model), [(*batch, True), (*batch, False)], loss)
-    only = NullSpace(lr=1.0, steps=2, guard="none")(copy.deepcopy(model), [(*batch, True)], loss)
-    assert {layer.name: layer.reason for layer in both.layers}["2.weight"] == ""
+    method = NullSpace(lr=1.0, steps=2, guard="none")
+    for penalised in ((True, False), (False, True)):
+        both = method(copy.deepcopy(model), [(*batch, each) for each in penalised], loss)
+        assert {layer.name: layer.reason for layer in both.layers}["2.weight"] == ""
+    only = method(copy.deepcopy(model), [(*batch, True)], loss)
     assert "square" in {layer.name: layer.reason for layer in only.layers}["2.weight"]
 
 

@@ -119,7 +119,8 @@ def test_duplicate_vectors_by_the_samples_side():
 
 
 def test_directions_are_orthonormal_where_singular_values_spread():
-    rows = torch.randn(1, 12, 40) * torch.logspace(0, -5.5, 12)[:, None]
+    mixing = torch.linalg.qr(torch.randn(12, 12))[0]
+    rows = mixing @ (torch.randn(1, 12, 40) * torch.logspace(0, -5, 12)[:, None])
     subspace = streamed(rows, 1).subspace(1 - 1e-14)
     gram = subspace.basis.transpose(1, 2) @ subspace.basis
     torch.testing.assert_close(gram[0], torch.eye(gram.shape[1], dtype=torch.float64), atol=1e-12, rtol=0)

@@ -170,20 +170,31 @@ def test_attention_dropout_is_drawn_alike_when_the_heads_are_read():
     assert losses == pytest.approx([losses[0]] * len(losses), rel=1e-11)
 
 
-def test_padded_tokens_count_alike_with_and_without_gradients():
-    """The encoder's fast path would drop them, where gradients are off."""
+def test_padded_tokens_count_in_every_evaluation():
+    """A frozen encoder's fast path would drop them, but not while the layers' inputs are read."""
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
-    model = nn.TransformerEncoder(layer, 1, enable_nested_tensor=True).eval()
+    encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=True).requires_grad_(False)
+    model = nn.ModuleDict({"encoder": encoder, "middle": nn.Linear(8, 8), "last": nn.Linear(8, 3)}).eval()
     padding = torch.tensor([[False, False, True], [False, True, True]])
 
     def loss(net, batch):
-        return net(batch, src_key_padding_mask=padding).square().sum()
+        seen = net["encoder"](batch, src_key_padding_mask=padding)
+        return torch.tanh(net["last"](torch.tanh(net["middle"](seen)))).square().mean()
 
     batch = torch.randn(2, 3, 8)
-    expected = float(loss(model, batch.requires_grad_()).detach())
-    report = NullSpace(steps=0)(model, [batch.detach()], loss)
-    assert report.loss_before == pytest.approx(expected, rel=1e-5)
-    assert report.batches[0].loss_before == pytest.approx(expected, rel=1e-5)
+    slow = float(loss(model, batch.clone().requires_grad_()).detach())  # gradients keep it off the fast path
+    report = NullSpace(lr=1.0, steps=2)(model, [batch], loss)
+    assert report.loss_before == pytest.approx(slow, rel=1e-5)
+    assert report.batches[0].accepted
+
+
+def test_an_embedding_that_bounds_its_vectors_as_it_looks_them_up_is_put_back():
+    model = nn.Sequential(nn.Embedding(5, WIDTH, max_norm=0.1), mlp())
+    model[1][0] = nn.Linear(WIDTH, WIDTH)
+    before = model[0].weight.detach().clone()
+    report = NullSpace(lr=1.0, relative_cap=3.0)(model, [(torch.arange(4), torch.arange(4) % 3)], cross_entropy)
+    assert not report.no_op
+    assert torch.equal(model[0].weight, before)
 
 
 def test_reading_representations_leaves_no_trace():

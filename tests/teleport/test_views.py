@@ -109,7 +109,7 @@ def convolutions(draw, spatial):
         "dilation": draw(st.integers(1, 2)),
         "bias": draw(st.booleans()),
         "padding_mode": draw(st.sampled_from(["zeros", "circular", "reflect", "replicate"])),
-        "padding": "same" if same else draw(st.sampled_from([0, 1, "valid"])),
+        "padding": "same" if same else draw(st.just("valid") | st.tuples(*[st.integers(0, 1)] * spatial)),
         "stride": 1 if same else draw(st.integers(1, 2)),
     }
     return options, [draw(st.integers(3, 4)) + 2 * (spatial == 1) for _ in range(spatial)], draw(st.booleans())
@@ -132,6 +132,13 @@ def test_convolutions(spatial):
         assert_matches_jacobian(call, *(p.detach() for p in module.parameters()))
 
     check()
+
+
+def test_a_convolution_that_differs_by_axis():
+    inputs = normal(1, 1, 4, 5)
+    options = {"stride": (2, 1), "padding": (1, 0), "dilation": (1, 2)}
+    assert_matches_jacobian(lambda w: F.conv2d(inputs, w, **options), normal(2, 1, 3, 2))
+    assert_matches_jacobian(lambda w: F.conv2d(inputs, w, padding=(0, 1)), normal(2, 1, 4, 2))
 
 
 def test_convolution_in_chunks(monkeypatch):

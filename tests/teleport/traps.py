@@ -40,6 +40,7 @@ class OwnProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, hidden: bool) -> Tensor:
         ctx.save_for_backward(x, w)
+        x = 1.0 * x  # in here nothing requires a gradient any more
         return torch.from_numpy(x.detach().numpy() @ w.detach().numpy().T) if hidden else x @ w.T
 
     @staticmethod
@@ -200,6 +201,14 @@ TRAPS = [
         {USED: "einsum"},
     ),
     Trap("as its own input", between(lambda net, x: x @ F.linear(net.used, net.used), used=square), {"used": "linear"}),
+    Trap(
+        "as its own query",
+        between(
+            lambda net, x: net.a(net.a.in_proj_weight[:4], x, x)[0] + net.a(x, x, x)[0],
+            a=lambda: nn.MultiheadAttention(WIDTH, 4),
+        ),
+        {"a.in_proj_weight": "multi_head_attention_forward"},
+    ),
     Trap(
         "as residual and weight",
         between(lambda net, x: torch.addmm(net.used, x.repeat(6, 1), net.used)[:4], used=square),
