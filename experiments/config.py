@@ -26,6 +26,8 @@ class Extent:
     train_samples: int | None = None
     test_samples: int | None = None
     max_steps: int | None = None  # ends a run before its epochs do; for data whose epochs are long
+    eval_every: int | None = None  # steps between evaluations; None: once an epoch
+    eval_samples: int | None = 10000  # training samples that the training loss is measured on; None: all
 
 
 @dataclass
@@ -38,7 +40,7 @@ class DataConfig:
     train_samples: int | None = SI("${.extents.${scale}.train_samples}")  # None: all; else of one fixed shuffle
     test_samples: int | None = SI("${.extents.${scale}.test_samples}")
     batch_size: int = 32
-    eval_every: int | None = None  # steps between evaluations; None: once an epoch
+    eval_every: int | None = SI("${.extents.${scale}.eval_every}")
 
 
 @dataclass
@@ -118,10 +120,20 @@ class ResNetConfig(ModelConfig):
 
 
 @dataclass
+class TransformerSize:
+    """How large a transformer is for a data set."""
+
+    heads: int = MISSING
+    head_dim: int = MISSING
+    layers: int = MISSING
+
+
+@dataclass
 class TransformerConfig(ModelConfig):
     """A transformer whose head follows the task: pooled classes, last-token regression, or causal tokens."""
 
-    heads: int = 4
+    sizes: dict[str, TransformerSize] = field(default_factory=dict)  # data set -> size; never part of a run's hash
+    heads: int = MISSING
     head_dim: int = MISSING
     layers: int = MISSING
     mlp_ratio: float = 4.0
@@ -212,8 +224,8 @@ class NullSpaceConfig(TeleportConfig):
 class Plateau:
     """``ReduceLROnPlateau`` on the training loss of each evaluation."""
 
-    factor: float = 0.1
-    patience: int = 10
+    factor: float | None = None  # None: the rate stays; else it is multiplied by this
+    patience: int = 10  # evaluations without a better loss that are waited for
 
 
 @dataclass
@@ -225,7 +237,7 @@ class TrainingConfig:
     batch_size: int = MISSING
     eval_every: int | None = None  # steps; None: at the end of each epoch
     eval_samples: int | None = 10000  # training samples that the training loss is measured on; None: all
-    plateau: Plateau | None = None
+    plateau: Plateau = field(default_factory=Plateau)
 
 
 @dataclass

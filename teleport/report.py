@@ -40,7 +40,8 @@ class LayerReport:
 
     ``dimension`` is the length of the layer's input vector, one more where a bias is folded in. ``ranks`` has the rank
     kept for each batch that was decomposed, ``surviving`` the share ``|pi(G)|^2 / |G|^2`` of the objective's gradient
-    that survived the projection at each batch's first step. ``relative_change`` is ``|W_after - W_before| / |W_before|``
+    that survived the projection at each batch's first step. ``relative_change`` is ``|W_after - W_before| /
+    |W_before|``
     over the whole event. ``reason`` says why a layer stayed where it was, empty where it moved.
     """
 

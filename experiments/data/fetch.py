@@ -1,0 +1,84 @@
+"""From the published original to the stored file, whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from experiments.data.arrays import check_images, write_images
+from experiments.data.convert import published_images
+from experiments.data.download import Unreachable, download
+from experiments.data.published import IMAGES, OFFLINE, SEQUENCES, SERIES, TEXTS, is_stored, stored_files
+from experiments.errors import UserError
+
+
+def ensure(name: str, root: Path) -> None:
+    """Fetch the data set ``name`` where it is not under ``root`` yet.
+
+    Raises:
+        UserError: as ``fetch``.
+    """
+    if not is_stored(SEQUENCES.get(name, name), root):
+        fetch(name, root)
+
+
+def fetch(name: str, root: Path) -> None:
+    """Download, verify, convert and store the published data set ``name`` under ``root``.
+
+    All of it happens in a scratch folder beside the target; files appear whole, at the end, or nothing does.
+
+    Raises:
+        UserError: an unknown name, no network, a checksum or shape that is not the published one, a full disk.
+    """
+    name = SEQUENCES.get(name, name)
+    targets = stored_files(name, root)
+    with scratch_folder(name, root) as folder:
+        try:
+            if name in IMAGES:
+                arrays = published_images(name, folder)
+                check_images(arrays, IMAGES[name], f"the published {name}")
+                write_images(folder / targets[0].name, arrays)
+                ready = [folder / targets[0].name]
+            elif name in SERIES:
+                ready = [download(SERIES[name].file, folder)]
+            elif name in TEXTS:
+                text = TEXTS[name]
+                ready = [download(remote, folder) for remote in (text.train, text.test, *text.extra)]
+            else:
+                ready = []
+        except Unreachable as error:
+            raise UserError(
+                f"data set '{name}' is not at {' and '.join(map(str, targets))} and could not be fetched ({error}): "
+                f"run `python scripts/fetch_data.py {name}` where there is a network and put what it stores there; "
+                f"{' and '.join(OFFLINE)} work offline"
+            ) from error
+        for path in ready:
+            target = targets[0].parent / path.name
+            target.parent.mkdir(exist_ok=True)
+            path.replace(target)
+
+
+@contextmanager
+def scratch_folder(name: str, root: Path) -> Iterator[Path]:
+    """A folder under ``root`` that is gone afterwards; what cannot be written ends in one sentence.
+
+    Raises:
+        UserError: the disk is full, or ``root`` cannot be written to.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=root, ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"the disk is full: data set '{name}' could not be stored under {root}, and nothing of it was kept; "
+                "free some space or set data.root to another disk"
+            ) from error
+        raise UserError(
+            f"data set '{name}' could not be stored under {root}: {error.strerror or error}; set data.root (or "
+            "TELEPORT_DATA) to a folder that can be written to"
+        ) from error

@@ -1,0 +1,45 @@
+"""From a configuration to a task."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import torch
+
+from experiments.config import DataConfig, ImageData, RandomData, SeriesData, TextData
+from experiments.data.embedded import digits_task, random_task
+from experiments.data.images import image_task
+from experiments.data.published import IMAGES, KNOWN, OFFLINE, SEQUENCES, SERIES, TEXTS
+from experiments.data.series import series_task
+from experiments.data.text import text_task
+from experiments.errors import UserError, one_of
+from experiments.tasks import Task
+
+__all__ = ["KNOWN", "OFFLINE", "build_task"]
+
+FACTORIES = {
+    **dict.fromkeys([*IMAGES, *SEQUENCES], (ImageData, image_task)),
+    **dict.fromkeys(SERIES, (SeriesData, series_task)),
+    **dict.fromkeys(TEXTS, (TextData, text_task)),
+    "digits": (ImageData, digits_task),
+    "random": (RandomData, random_task),
+}
+"""Data set -> the keys it takes, and what makes a task of them."""
+
+
+def build_task(config: DataConfig, device: torch.device) -> Task:
+    """The task that ``config`` describes, its data on ``device``.
+
+    Raises:
+        UserError: an unknown name, a key that does not fit, or data that cannot be had or read.
+    """
+    if config.name not in FACTORIES:
+        raise one_of("data set", config.name, KNOWN)
+    schema, factory = FACTORIES[config.name]
+    missing = [field.name for field in fields(schema) if not hasattr(config, field.name)]
+    if missing:
+        raise UserError(
+            f"data.name is '{config.name}', but the other keys are those of another kind of data set (there is no "
+            f"{missing[0]}); choose it by data={config.name}"
+        )
+    return factory(config, device)

@@ -1,0 +1,35 @@
+"""What a run is called: a name with a hash of what it computes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from experiments.config import RESULTS_VERSION, Config
+
+NOT_COMPUTED = ("machine", "rates", "scale", "figure")
+"""Keys that change where or how a run is made, or that are resolved into other keys, but not what it computes."""
+NOT_COMPUTED_OF_DATA = ("root", "extents")
+
+
+def computed(config: Config) -> dict[str, Any]:
+    """The part of a resolved configuration that decides a run's numbers."""
+    content = {key: value for key, value in asdict(config).items() if key not in NOT_COMPUTED}
+    content["data"] = {key: value for key, value in content["data"].items() if key not in NOT_COMPUTED_OF_DATA}
+    return content
+
+
+def identity(config: Config) -> str:
+    """Ten hexadecimal digits of the SHA-256 of what ``config`` computes, as canonical JSON."""
+    content = {"results_version": RESULTS_VERSION, **computed(config)}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def run_folder(config: Config) -> Path:
+    """The folder of the run that ``config`` describes, whether it is there or not."""
+    names = (config.data.name, config.model.name, config.optimizer.name, config.teleport.name)
+    return Path(config.machine.runs) / "-".join([*names, f"s{config.seed}", identity(config)])

@@ -1,0 +1,111 @@
+"""From a configuration to an optimizer, a teleporter and a schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import nn
+
+from experiments.config import AdagradConfig, AdamConfig, NullSpaceConfig, OptimizerConfig, SGDConfig, TeleportConfig
+from experiments.errors import UserError, one_of
+from teleport import NullSpace, Schedule
+
+# name -> (the dataclass of its keys, which are arguments of the torch class, and the class)
+OPTIMIZERS: dict[str, tuple[type[OptimizerConfig], Callable[..., torch.optim.Optimizer]]] = {
+    "sgd": (SGDConfig, torch.optim.SGD),
+    "momentum": (SGDConfig, torch.optim.SGD),
+    "adagrad": (AdagradConfig, torch.optim.Adagrad),
+    "adam": (AdamConfig, torch.optim.Adam),
+    "adamw": (AdamConfig, torch.optim.AdamW),
+}
+
+# key -> (what it takes, whether a value is so); comparisons are such that nan is out of range
+_RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "lr": ("a finite number above 0", lambda lr: 0 < lr < math.inf),
+    "weight_decay": ("a finite number from 0", lambda decay: 0 <= decay < math.inf),
+    "momentum": ("a number from 0 to below 1", lambda momentum: 0 <= momentum < 1),
+    "betas": ("two numbers from 0 to below 1", lambda betas: len(betas) == 2 and all(0 <= beta < 1 for beta in betas)),
+    "eps": ("a finite number from 0", lambda eps: 0 <= eps < math.inf),
+}
+
+
+def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer ``config.name`` over the model's parameters that require a gradient.
+
+    Raises:
+        UserError: an unknown name, a value out of its range, or a model without trainable parameters.
+    """
+    schema, optimizer = _look_up("optimizer", config, OPTIMIZERS)
+    arguments = {key.name: getattr(config, key.name) for key in fields(schema) if key.name != "name"}
+    for key, value in arguments.items():
+        if key in _RANGES and not _RANGES[key][1](value):
+            raise UserError(f"optimizer.{key} takes {_RANGES[key][0]}, got {value}")
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise UserError("the model has no parameter that requires a gradient, so the optimizer has nothing to train")
+    try:
+        return optimizer(parameters, **arguments)
+    except ValueError as error:  # what depends on several keys, such as nesterov without momentum
+        raise UserError(f"optimizer={config.name}: {error}") from error
+
+
+def _null_space(config: NullSpaceConfig) -> NullSpace:
+    return NullSpace(
+        lr=config.lr,
+        steps=config.steps,
+        threshold=config.threshold,
+        step=config.step,
+        cap=config.cap,
+        relative_cap=config.relative_cap,
+        guard=config.guard,
+        tolerance=config.tolerance,
+        objective_params=config.objective_params,
+    )
+
+
+# name -> (the dataclass of its keys, the method with these keys)
+TELEPORTERS: dict[str, tuple[type[TeleportConfig], Callable[[Any], NullSpace | None]]] = {
+    "none": (TeleportConfig, lambda config: None),
+    "nullspace": (NullSpaceConfig, _null_space),
+}
+
+
+def build_teleporter(config: TeleportConfig) -> NullSpace | None:
+    """The teleport method ``config.name``, or ``None`` where it is ``none``.
+
+    Raises:
+        UserError: an unknown name, or a value out of its range.
+    """
+    _, build = _look_up("teleport", config, TELEPORTERS)
+    try:
+        return build(config)
+    except ValueError as error:
+        raise UserError(f"teleport={config.name}: {error}") from error
+
+
+def build_schedule(config: TeleportConfig, steps_per_epoch: int) -> Schedule:
+    """When to teleport, in a run of ``steps_per_epoch`` optimizer steps an epoch.
+
+    Raises:
+        UserError: a negative epoch or step.
+    """
+    try:
+        return Schedule(config.epochs, config.at_steps, config.warmup_steps, steps_per_epoch)
+    except ValueError as error:
+        raise UserError(f"teleport={config.name}: {error}") from error
+
+
+def _look_up(group: str, config: Any, table: dict[str, tuple[type, Any]]) -> tuple[type, Any]:
+    """The entry of ``config.name``, whose dataclass the configuration must be of."""
+    if config.name not in table:
+        raise one_of(group, config.name, list(table))
+    entry = table[config.name]
+    if not isinstance(config, entry[0]):
+        raise UserError(
+            f"{group}.name={config.name} does not go with the keys of another; choose {group}={config.name} instead"
+        )
+    return entry

@@ -1,0 +1,30 @@
+"""The activations that a model can be given, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import nn
+
+from experiments.errors import one_of
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": partial(nn.LeakyReLU, 0.1),  # the slope where symmetry teleport is compared
+    "tanh": nn.Tanh,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "sigmoid": nn.Sigmoid,
+}
+
+
+def activation(name: str) -> nn.Module:
+    """A new activation module.
+
+    Raises:
+        UserError: the name is not in ``ACTIVATIONS``.
+    """
+    if name not in ACTIVATIONS:
+        raise one_of("model.activation", name, list(ACTIVATIONS))
+    return ACTIVATIONS[name]()

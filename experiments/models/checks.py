@@ -1,0 +1,20 @@
+"""Checks that several models share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from experiments.errors import UserError
+
+
+def require_positive(key: str, values: Sequence[float]) -> None:
+    """Raise a ``UserError`` unless each of a key's values is above 0."""
+    if any(value <= 0 for value in values):
+        raise UserError(f"{key} takes numbers above 0, got {', '.join(map(str, values))}")
+
+
+def require_some(key: str, values: Sequence[int]) -> None:
+    """Raise a ``UserError`` unless a key lists at least one value, each above 0."""
+    if not values:
+        raise UserError(f"{key} must list at least one number above 0, got an empty list")
+    require_positive(key, values)

@@ -1,0 +1,53 @@
+"""A model of the user's own, found by its import path."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from torch import nn
+
+from experiments.config import CustomModel
+from experiments.errors import UserError, one_of
+from experiments.tasks import Spec
+
+FITS = ("image", "sequence", "series", "text")
+
+
+def build(config: CustomModel, spec: Spec) -> nn.Module:
+    """``factory(spec, **options)``, where ``config.factory`` is ``package.module:function``.
+
+    Raises:
+        UserError: the path is malformed or leads nowhere, the function does not take the options, or what it returns
+            is not a module. What goes wrong inside the function itself is raised as it is.
+    """
+    function = _load(config.factory)
+    try:
+        inspect.signature(function).bind(spec, **config.options)
+    except TypeError as error:
+        raise UserError(f"model.factory={config.factory} does not take (spec, **model.options): {error}") from error
+    model = function(spec, **config.options)
+    if not isinstance(model, nn.Module):
+        raise UserError(
+            f"model.factory={config.factory} must return a torch.nn.Module, but returned {type(model).__name__}"
+        )
+    return model
+
+
+def _load(path: str) -> Callable[..., Any]:
+    module_name, colon, name = path.partition(":")
+    if not colon or not name.isidentifier() or not all(part.isidentifier() for part in module_name.split(".")):
+        raise UserError(f"model.factory takes package.module:function, got '{path}'")
+    try:
+        module = import_module(module_name)
+    except ImportError as error:
+        raise UserError(f"model.factory={path}: cannot import {module_name} ({error})") from error
+    if not hasattr(module, name):
+        functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise one_of(f"function in {module_name} (model.factory)", name, functions)
+    function = getattr(module, name)
+    if not callable(function):
+        raise UserError(f"model.factory={path} must name a function, but {name} is of type {type(function).__name__}")
+    return function

@@ -1,0 +1,68 @@
+"""From a configuration and a task's spec to a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from experiments.config import CNNConfig, CustomModel, MLPConfig, ModelConfig, ResNetConfig, TransformerConfig
+from experiments.errors import UserError, one_of
+from experiments.models import cnn, custom, mlp, resnet, transformer
+from experiments.models.init import initialise
+from experiments.tasks import Kind, Spec
+
+
+class Entry(NamedTuple):
+    """A model: the dataclass of its keys, the kinds of data it takes, and ``build(config, spec)``."""
+
+    config: type[ModelConfig]
+    fits: tuple[Kind, ...]
+    build: Callable[[Any, Spec], nn.Module]
+
+
+MODELS: dict[str, Entry] = {
+    "mlp": Entry(MLPConfig, mlp.FITS, mlp.build),
+    "cnn": Entry(CNNConfig, cnn.FITS, cnn.build),
+    "resnet": Entry(ResNetConfig, resnet.FITS, resnet.build),
+    "transformer": Entry(TransformerConfig, transformer.FITS, transformer.build),
+    "custom": Entry(CustomModel, custom.FITS, custom.build),
+}
+
+_IN_WORDS: dict[Kind, str] = {"image": "images", "sequence": "sequences", "series": "series", "text": "text"}
+
+
+def build_model(config: ModelConfig, spec: Spec, data: str = "") -> nn.Module:
+    """The model ``config.name`` for a task, initialised as ``config.init`` says, on the CPU in float32.
+
+    Args:
+        config: the model's keys.
+        spec: what the model takes and returns.
+        data: the data set's name, for the message where the model does not fit it.
+
+    Raises:
+        UserError: an unknown model, one that does not fit the kind of data, or a bad value.
+    """
+    if config.name not in MODELS:
+        raise one_of("model", config.name, list(MODELS))
+    entry = MODELS[config.name]
+    if not isinstance(config, entry.config):
+        raise UserError(
+            f"model.name={config.name} does not go with the keys of another model; choose model={config.name}"
+        )
+    if spec.kind not in entry.fits:
+        raise _misfit(config.name, spec.kind, data)
+    model = entry.build(config, spec)
+    initialise(model, config.init, config.init_gain)
+    return model
+
+
+def _misfit(name: str, kind: Kind, data: str) -> UserError:
+    takes = " and ".join(_IN_WORDS[fit] for fit in MODELS[name].fits)
+    fitting = ", ".join(other for other, entry in MODELS.items() if kind in entry.fits and other != "custom")
+    hint = " (or data=smnist, MNIST's rows as sequences)" if name == "transformer" else ""
+    source = f"data '{data}'" if data else "the data"
+    return UserError(
+        f"model '{name}' takes {takes}, but {source} gives {_IN_WORDS[kind]}; fitting models: {fitting}{hint}"
+    )

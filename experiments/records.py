@@ -1,0 +1,136 @@
+"""What a run writes down: rows in memory while it goes on, tables and a summary in its folder."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from experiments import files
+from experiments.evaluation import Evaluation
+from teleport import TeleportReport
+
+Row = dict[str, Any]
+
+COLUMNS: dict[str, list[str]] = {
+    "curve": ["step", "epoch", "seconds", "train_loss", "train_metric", "test_loss", "test_metric", "lr"],
+    "teleports": [
+        *("event", "epoch", "step", "batch", "loss_before", "loss_after"),
+        *("gradient_norm_before", "gradient_norm_after", "steps", "stopped", "accepted", "reason"),
+    ],
+    "teleport_layers": [
+        *("event", "layer", "kind", "dimension", "rank_min", "rank_max", "null_min", "null_max"),
+        *("surviving", "relative_change", "reason"),
+    ],
+    "teleport_events": [
+        *("event", "epoch", "step", "started", "seconds", "steps", "accepted", "no_op", "drift_batches"),
+        *("train_loss_before", "train_loss_after", "test_loss_before", "test_loss_after"),
+    ],
+}
+"""Table -> columns; a table is ``<name>.csv`` in the run's folder. ARCHITECTURE.md says what each is."""
+
+
+@dataclass
+class Records:
+    """The rows of a run so far, and where it stands; all of it is in a checkpoint.
+
+    ``step`` counts optimizer steps. The seconds are those of training steps and of teleports.
+    """
+
+    step: int = 0
+    training_seconds: float = 0.0
+    teleport_seconds: float = 0.0
+    diverged_step: int | None = None
+    tables: dict[str, list[Row]] = field(default_factory=lambda: {name: [] for name in COLUMNS})
+
+    @property
+    def seconds(self) -> float:
+        """The clock of the curve: training and teleports."""
+        return self.training_seconds + self.teleport_seconds
+
+    def latest(self) -> Evaluation | None:
+        """The evaluation at the present step, where there was one."""
+        curve = self.tables["curve"]
+        if not curve or curve[-1]["step"] != self.step:
+            return None
+        return Evaluation(*(curve[-1][key] for key in ("train_loss", "train_metric", "test_loss", "test_metric")))
+
+    def add_evaluation(self, epoch: float, lr: float, evaluation: Evaluation) -> None:
+        """A row of the curve."""
+        row = {"step": self.step, "epoch": epoch, "seconds": self.seconds, **vars(evaluation), "lr": lr}
+        self.tables["curve"].append(row)
+
+    def add_teleport(
+        self, event: int, epoch: float, seconds: float, before: Evaluation, after: Evaluation, report: TeleportReport
+    ) -> None:
+        """An event's rows: itself, its batches and its layers. Called before ``seconds`` go on the clock."""
+        self.tables["teleport_events"].append(
+            {
+                "event": event,
+                "epoch": epoch,
+                "step": self.step,
+                "started": self.seconds,
+                "seconds": seconds,
+                "steps": report.steps,
+                "accepted": report.accepted,
+                "no_op": report.no_op,
+                "drift_batches": report.drift,
+                "train_loss_before": before.train_loss,
+                "train_loss_after": after.train_loss,
+                "test_loss_before": before.test_loss,
+                "test_loss_after": after.test_loss,
+            }
+        )
+        own = ("epoch", "event", "step", "batch")
+        columns = [column for column in COLUMNS["teleports"] if column not in own]
+        for number, batch in enumerate(report.batches):
+            row = {"event": event, "epoch": epoch, "step": self.step, "batch": number}
+            # "steps" and the rest are the batch's own
+            self.tables["teleports"].append(row | {column: getattr(batch, column) for column in columns})
+        for layer in report.layers:
+            null = layer.null_dimensions
+            self.tables["teleport_layers"].append(
+                {
+                    "event": event,
+                    "layer": layer.name,
+                    "kind": layer.kind,
+                    "dimension": layer.dimension,
+                    "rank_min": min(layer.ranks, default=None),
+                    "rank_max": max(layer.ranks, default=None),
+                    "null_min": min(null, default=None),
+                    "null_max": max(null, default=None),
+                    "surviving": sum(layer.surviving) / len(layer.surviving) if layer.surviving else None,
+                    "relative_change": layer.relative_change,
+                    "reason": layer.reason,
+                }
+            )
+
+    def write(self, folder: Path) -> None:
+        """The tables, each whole."""
+        for name, columns in COLUMNS.items():
+            files.write_csv(folder / f"{name}.csv", columns, self.tables[name])
+
+    def summary(self) -> Row:
+        """Where the run ended, what it took and what its teleports did."""
+        last, events = self.tables["curve"][-1], self.tables["teleport_events"]
+        return {
+            **{key: last[key] for key in ("train_loss", "train_metric", "test_loss", "test_metric", "epoch", "step")},
+            "seconds": self.seconds,
+            "training_seconds": self.training_seconds,
+            "teleport_seconds": self.teleport_seconds,
+            "events": len(events),
+            "no_op": bool(events) and all(event["no_op"] for event in events),
+            "relative_change": max((row["relative_change"] for row in self.tables["teleport_layers"]), default=0.0),
+            "diverged": self.diverged_step is not None,
+            "diverged_step": self.diverged_step,
+        }
+
+
+def write_json(path: Path, content: Row) -> None:
+    """Write ``content`` as JSON, whole or not at all; JSON has no infinities and no NaN, they become null."""
+    finite = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in content.items()
+    }
+    files.write_text(path, json.dumps(finite, indent=2, allow_nan=False) + "\n")

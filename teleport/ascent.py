@@ -1,0 +1,192 @@
+"""Steps of an ascent along given directions, under a cap on the gradient norm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from teleport.objectives import half_squared_norm
+from teleport.report import StepRecord
+
+BELOW_CAP = 0.98
+"""A step has landed when it ends between this share of the cap and the cap."""
+
+TRIALS = 24
+"""Evaluations that one backtracking may take."""
+
+
+@dataclass
+class Point:
+    """The loss and its gradients at the parameters as they stand; ``gradients`` carry a graph where asked for."""
+
+    loss: Tensor
+    gradients: list[Tensor]
+
+    @property
+    def norm(self) -> float:
+        """The gradient norm, over all parameters of the objective."""
+        return math.sqrt(2 * float(half_squared_norm(gradient.detach() for gradient in self.gradients)))
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether the gradients can be differentiated again."""
+        return any(gradient.requires_grad for gradient in self.gradients)
+
+
+class Objective:
+    """The loss on one batch as a function of the parameters, with its gradients.
+
+    Args:
+        evaluate: computes the loss (a scalar tensor) at the parameters as they stand.
+        parameters: what the gradient norm is over.
+    """
+
+    def __init__(self, evaluate: Callable[[], Tensor], parameters: Sequence[nn.Parameter]) -> None:
+        self.evaluate = evaluate
+        self.parameters = list(parameters)
+
+    def point(self, differentiable: bool) -> Point:
+        """Evaluate the loss and its gradients, with a graph for a second derivative where ``differentiable``."""
+        loss = self.evaluate()
+        gradients = torch.autograd.grad(
+            loss, self.parameters, create_graph=differentiable, allow_unused=True, materialize_grads=True
+        )
+        return Point(loss.detach(), list(gradients))
+
+    def ascent_direction(self, point: Point, moving: Sequence[nn.Parameter]) -> list[Tensor]:
+        """``grad_W (1/2 |grad L|^2)`` for the ``moving`` parameters, a Hessian-vector product."""
+        objective = half_squared_norm(point.gradients)
+        if not objective.requires_grad:  # the loss is linear in the parameters
+            return [torch.zeros_like(parameter) for parameter in moving]
+        directions = torch.autograd.grad(objective, list(moving), allow_unused=True, materialize_grads=True)
+        return list(directions)
+
+
+class Line:
+    """The parameters along a ray from where they stand: ``W(t) = W + t D``."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], directions: Sequence[Tensor]) -> None:
+        self.parameters = list(parameters)
+        self.directions = list(directions)
+        self.start = [parameter.detach().clone() for parameter in self.parameters]
+
+    @torch.no_grad()
+    def move_to(self, length: float) -> None:
+        """Set the parameters to ``W + length D``."""
+        for parameter, start, direction in zip(self.parameters, self.start, self.directions, strict=True):
+            parameter.copy_(torch.add(start, direction, alpha=length) if length else start)
+
+
+def capped_step(
+    objective: Objective, line: Line, length: float, norm: float, cap: float, differentiable: bool
+) -> tuple[float, Point | None]:
+    """Step along ``line`` so that the gradient norm grows and ends at most at ``cap``.
+
+    The step is taken whole (``length``) where the norm stays below the cap; else it is shortened until the norm lies
+    within 2 % below it, or, should the norm be too rough for that, at the best length found below the cap. A step on
+    which the norm falls, or is not finite, is shortened too.
+
+    Args:
+        objective: what the norm is of.
+        line: from the point that has gradient norm ``norm``, below the cap.
+        length: the whole step.
+        norm: the gradient norm at the start.
+        cap: the largest gradient norm allowed, infinite for none.
+        differentiable: whether a whole step's gradients are wanted with their graph.
+
+    Returns:
+        the length taken (0 where no step raises the norm) and the point there, ``None`` where it was not the last one
+        evaluated. The parameters stand at that length.
+    """
+    low, high = (0.0, norm), (math.inf, math.inf)  # (length, norm): the best below the cap, the nearest too long one
+    trial, met_cap = length, False
+    for attempt in range(TRIALS):
+        line.move_to(trial)
+        point = objective.point(differentiable and attempt == 0)
+        reached = point.norm
+        if math.isfinite(reached) and norm <= reached <= cap:
+            if not met_cap or reached >= BELOW_CAP * cap:
+                return trial, point
+            low = (trial, reached)
+        elif reached < norm:  # past a maximum
+            high = (trial, math.inf)
+        else:
+            high, met_cap = (trial, reached if math.isfinite(reached) else math.inf), True
+        trial = _between(low, high, cap)
+    line.move_to(low[0])
+    return low[0], None
+
+
+def _between(low: tuple[float, float], high: tuple[float, float], cap: float) -> float:
+    """The next length to try: where the log of the norm would meet the cap on a straight line, or halfway."""
+    share = 0.5
+    if math.isfinite(high[1]) and low[1] > 0 and math.isfinite(cap):
+        target = 0.5 * (1 + BELOW_CAP) * cap
+        share = math.log(target / low[1]) / math.log(high[1] / low[1])
+    return low[0] + min(max(share, 0.1), 0.9) * (high[0] - low[0])
+
+
+@dataclass
+class Ascent:
+    """How an ascent went: the point where it ended, the steps it took, why it stopped, and the way there."""
+
+    start: Point
+    end: Point
+    steps: int
+    stopped: str
+    trace: list[StepRecord]
+
+
+def ascend(
+    objective: Objective,
+    parameters: Sequence[nn.Parameter],
+    direction: Callable[[Point], Sequence[Tensor]],
+    *,
+    lr: float,
+    steps: int,
+    cap: float,
+    rule: str,
+) -> Ascent:
+    """Take up to ``steps`` steps along ``direction``, in place.
+
+    Args:
+        objective: the loss whose gradient norm is to grow.
+        parameters: what moves.
+        direction: gives a direction a moving parameter at a point whose gradients carry a graph.
+        lr: the step's length in units of the direction.
+        steps: K.
+        cap: the largest gradient norm.
+        rule: ``"fixed"`` takes each step whole and stops once the norm is above the cap (Algorithm 1); ``"cap"``
+            shortens steps, see :func:`capped_step`.
+    """
+    start = point = objective.point(steps > 0)
+    norm = point.norm
+    trace = [StepRecord(0, float(point.loss), norm)]
+    stopped, taken = "steps done", 0
+    for step in range(1, steps + 1):
+        if norm > cap or (rule == "cap" and norm >= BELOW_CAP * cap):
+            stopped = "above cap" if taken == 0 else "cap reached"
+            break
+        line = Line(parameters, direction(point))
+        more = step < steps
+        if rule == "fixed":
+            line.move_to(lr)
+            reached: Point | None = objective.point(more)
+        else:
+            length, reached = capped_step(objective, line, lr, norm, cap, more)
+            if length == 0:
+                stopped = "no ascent"
+                point = objective.point(False)
+                break
+        if reached is None or (more and not reached.differentiable):
+            reached = objective.point(more)
+        point, norm, taken = reached, reached.norm, step
+        trace.append(StepRecord(step, float(point.loss), norm))
+        if not math.isfinite(norm):
+            stopped = "not finite"
+            break
+    return Ascent(start, point, taken, stopped, trace)

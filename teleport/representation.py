@@ -1,0 +1,115 @@
+"""The representation matrix of a layer's inputs, streamed (Wu et al. 2025, equations 8 to 10)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from teleport.subspace import Subspace, subspace_of
+
+
+class Representation:
+    """What is kept of a layer's input vectors: enough for their singular values and the space that they span.
+
+    Few vectors are kept as they are, many only through a ``[dimension, dimension]`` matrix, so that memory does not
+    grow with their number. For inputs in half and single precision that is the float64 Gram matrix, which resolves
+    their rank; for float64 inputs a Gram matrix would square the condition number away, and the triangular factor of a
+    QR decomposition is kept instead.
+
+    Args:
+        dimension: the length of an input vector, the 1 of a folded bias included.
+        groups: independent groups of inputs.
+        dtype: the precision that the inputs were computed in.
+        ones: whether a 1 is appended to each vector, for a bias that moves with its weight.
+    """
+
+    def __init__(self, dimension: int, groups: int, dtype: torch.dtype, ones: bool) -> None:
+        self.dimension = dimension
+        self.groups = groups
+        self.dtype = dtype
+        self.ones = ones
+        self.positions = 0
+        self._rows: Tensor | None = None  # [groups, rows, dimension] float64: vectors, or a triangular factor of them
+        self._gram: Tensor | None = None  # [groups, dimension, dimension] float64
+
+    def update(self, rows: Tensor) -> None:
+        """Take in vectors ``[groups, positions, dimension]`` (without the appended 1)."""
+        rows = rows.detach().to(torch.float64)
+        if self.ones:
+            rows = torch.cat([rows, rows.new_ones(*rows.shape[:2], 1)], dim=2)
+        self.positions += rows.shape[1]
+        self._absorb(rows)
+
+    def merged(self, other: Representation) -> Representation:
+        """The representation of both sets of vectors together."""
+        both = Representation(self.dimension, self.groups, self.dtype, self.ones)
+        both.positions = self.positions + other.positions
+        both._rows, both._gram = self._rows, self._gram
+        if other._rows is not None:
+            both._absorb(other._rows)
+        if other._gram is not None:
+            both._add_gram(other._gram)
+        return both
+
+    def spectrum(self) -> Tensor:
+        """Squared singular values of the representation matrix, ``[groups, k]`` float64, descending.
+
+        ``k`` is the smaller of the dimension and the number of vectors.
+        """
+        return self._decompose()[1]
+
+    def subspace(self, threshold: float) -> Subspace:
+        """The space that the vectors span up to ``threshold``, see :func:`teleport.subspace.rank`."""
+        directions, energies = self._decompose()
+        return subspace_of(directions, energies, threshold, self.positions, self.dtype)
+
+    def _absorb(self, rows: Tensor) -> None:
+        if self._gram is not None:
+            self._add_gram(rows.transpose(1, 2) @ rows)
+            return
+        self._rows = rows if self._rows is None else torch.cat([self._rows, rows], dim=1)
+        if self._rows.shape[1] <= self.dimension:
+            return
+        if self.dtype == torch.float64:
+            self._rows = torch.linalg.qr(self._rows, mode="r")[1]
+        else:
+            self._gram = self._rows.transpose(1, 2) @ self._rows
+            self._rows = None
+
+    def _add_gram(self, gram: Tensor) -> None:
+        if self._gram is None:
+            self._gram = torch.zeros_like(gram)
+        if self._rows is not None:
+            gram = gram + self._rows.transpose(1, 2) @ self._rows
+            self._rows = None
+        self._gram = self._gram + gram
+
+    def _decompose(self) -> tuple[Tensor, Tensor]:
+        """Left singular vectors ``[groups, dimension, k]`` and squared singular values ``[groups, k]``, descending."""
+        if self._gram is not None:
+            energies, vectors = torch.linalg.eigh(self._gram)
+            return vectors.flip(2), energies.flip(1).clamp_min(0)
+        if self._rows is None:
+            empty = torch.zeros(self.groups, self.dimension, 0, dtype=torch.float64)
+            return empty, empty[:, 0]
+        if self.dtype == torch.float64:
+            return _singular(self._rows)
+        return _from_samples(self._rows)
+
+
+def _singular(rows: Tensor) -> tuple[Tensor, Tensor]:
+    _, singular_values, right = torch.linalg.svd(rows, full_matrices=False)
+    return right.transpose(1, 2), singular_values.square()
+
+
+def _from_samples(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The decomposition by the samples' side: eigenvectors of ``rows rows^T [n, n]``, mapped back to the inputs'.
+
+    Dividing by a singular value below the square root of float64's resolution would blow up rounding errors: rows of
+    deficient rank are decomposed themselves.
+    """
+    energies, vectors = torch.linalg.eigh(rows @ rows.transpose(1, 2))
+    energies, vectors = energies.flip(1).clamp_min(0), vectors.flip(2)
+    if bool((energies[:, -1] < energies[:, 0] * 1e-12).any()):
+        return _singular(rows)
+    return rows.transpose(1, 2) @ (vectors / energies.sqrt()[:, None, :]), energies

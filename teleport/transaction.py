@@ -1,0 +1,43 @@
+"""A teleport as a transaction: what was promised holds, or the parameters are put back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+
+class Snapshot:
+    """The values of some parameters, to go back to."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
+        self._held = [(parameter, parameter.detach().clone()) for parameter in parameters]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put the values back, into the same parameters."""
+        for parameter, value in self._held:
+            parameter.copy_(value)
+
+    def finite(self) -> bool:
+        """Whether the parameters, as they stand now, are all finite."""
+        return all(bool(parameter.isfinite().all()) for parameter, _ in self._held)
+
+
+def broken_promise(before: float, after: float, norm: float, tolerance: float, snapshot: Snapshot) -> str:
+    """Why a move must be undone, empty where it may stay.
+
+    Args:
+        before: the loss on the batch before the move.
+        after: the loss on the same batch after it.
+        norm: the gradient norm after it.
+        tolerance: how far the loss may move, relative to ``max(1, |before|)``.
+        snapshot: of the parameters that moved.
+    """
+    if not (math.isfinite(after) and math.isfinite(norm) and snapshot.finite()):
+        return f"not finite: loss {after:.6g}, gradient norm {norm:.6g}"
+    if abs(after - before) > tolerance * max(1.0, abs(before)):
+        return f"the loss on the batch moved from {before:.6g} to {after:.6g}, more than the tolerance {tolerance:g}"
+    return ""

@@ -1,0 +1,251 @@
+"""How a layer's weight and inputs look as matrices: one small view a function, open to functions of one's own.
+
+The null-space method needs, of every layer, a weight matrix and the vectors that it multiplies. Layers are recognised
+where they compute, at the call of ``torch.nn.functional.linear`` and its like, not by their module class: a
+hand-written attention, a functional model and ``nn.Linear`` all end in the same call. A view translates one call into
+:class:`LinearUse` values. A function without a view that receives a parameter pins that parameter to where it is.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CHUNK = 1 << 24
+"""Elements of unfolded input handled at a time; bounds the memory of a convolution's patches."""
+
+
+@dataclass(frozen=True)
+class LinearUse:
+    """One use of a weight as a linear map, ``output = matrix @ input (+ bias)`` a group and position.
+
+    Attributes:
+        kind: what the layer is, for reports (``"linear"``, ``"conv2d"``, ...).
+        weight: the parameter, or a view of one. ``weight`` as a matrix is ``[groups, out, dimension]``: its leading
+            axis split by groups and the rest flattened, then transposed within a group where ``transposed``.
+        source: the tensor that the input vectors are taken from; uses with one ``source`` and ``key`` share a basis.
+        rows: yields the input vectors, a chunk ``[groups, positions, dimension]`` at a time.
+        key: what of the call, beside ``source``, decides the rows.
+        bias: the bias parameter ``[groups * out]`` (or a view of one) that is added once a position, or ``None``.
+        groups: independent blocks of inputs and outputs.
+        transposed: whether the weight is stored ``[dimension, out]``.
+    """
+
+    kind: str
+    weight: Tensor
+    source: Tensor
+    rows: Callable[[], Iterator[Tensor]]
+    key: Hashable = "features"
+    bias: Tensor | None = None
+    groups: int = 1
+    transposed: bool = False
+
+
+def as_matrix(block: Tensor, groups: int, transposed: bool) -> Tensor:
+    """A stored weight as matrices ``[groups, out, dimension]`` (a copy where the layout asks for one)."""
+    matrix = block.reshape(groups, block.shape[0] // groups, -1)
+    return matrix.transpose(1, 2) if transposed else matrix
+
+
+def from_matrix(matrix: Tensor, shape: torch.Size, transposed: bool) -> Tensor:
+    """The inverse of :func:`as_matrix`: matrices ``[groups, out, dimension]`` in the weight's stored ``shape``."""
+    return (matrix.transpose(1, 2) if transposed else matrix).reshape(shape)
+
+
+View = Callable[..., list[LinearUse]]
+_VIEWS: dict[Callable[..., Any], View] = {}
+
+
+def register_view(*functions: Callable[..., Any]) -> Callable[[View], View]:
+    """Register a view for functions that may receive a parameter.
+
+    The view is called with the arguments of the call and returns its linear uses. A parameter among the arguments that
+    no use names stays where it is. ``functions`` are what ``torch.overrides`` sees, for instance ``torch.bilinear``.
+    """
+
+    def register(view: View) -> View:
+        for function in functions:
+            _VIEWS[function] = view
+        return view
+
+    return register
+
+
+def view_of(function: Callable[..., Any]) -> View | None:
+    """The view registered for ``function``, or ``None``."""
+    return _VIEWS.get(function)
+
+
+def _features(inputs: Tensor) -> Callable[[], Iterator[Tensor]]:
+    """Rows of ``[..., dimension]`` inputs: every position's feature vector (equations 8 and 10)."""
+
+    def rows() -> Iterator[Tensor]:
+        flat = inputs.detach().reshape(1, -1, inputs.shape[-1])
+        yield from torch.split(flat, max(1, CHUNK // max(1, inputs.shape[-1])), dim=1)
+
+    return rows
+
+
+@register_view(F.linear)
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> list[LinearUse]:
+    return [LinearUse("linear", weight, input, _features(input), bias=bias)]
+
+
+@register_view(torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__)
+def _matmul(left: Tensor, right: Tensor) -> list[LinearUse]:
+    """``inputs @ weight`` with a two-dimensional weight ``[dimension, out]``."""
+    if right.dim() != 2:
+        return []
+    return [LinearUse("linear", right, left, _features(left), transposed=True)]
+
+
+@register_view(torch.addmm, Tensor.addmm)
+def _addmm(
+    input: Tensor,
+    mat1: Tensor,
+    mat2: Tensor,
+    *,
+    beta: float = 1,
+    alpha: float = 1,
+) -> list[LinearUse]:
+    """``bias + inputs @ weight``; a bias that is not one vector, or is scaled, is left alone."""
+    bias = input if beta == 1 and input.dim() == 1 else None
+    if alpha != 1:
+        return []
+    return [LinearUse("linear", mat2, mat1, _features(mat1), bias=bias, transposed=True)]
+
+
+def _patches(
+    inputs: Tensor, kernel: tuple[int, ...], stride: list[int], padding: list[int], dilation: list[int], groups: int
+) -> Iterator[Tensor]:
+    """Unfolded patches of ``inputs [n, c, *size]`` as rows ``[groups, n * positions, c / groups * prod(kernel)]``."""
+    spatial = len(kernel)
+    reach = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
+    out = [
+        (s + 2 * p - r) // t + 1
+        for s, p, r, t in zip(inputs.shape[2:], padding, reach, stride, strict=True)
+    ]  # fmt: skip
+    per_sample = inputs.shape[1] * math.prod(kernel) * math.prod(out)
+    for part in torch.split(inputs.detach(), max(1, CHUNK // max(1, per_sample))):
+        windows = F.pad(part, [p for pad in reversed(padding) for p in (pad, pad)])
+        for axis in range(spatial):
+            windows = windows.unfold(2 + axis, reach[axis], stride[axis])
+            windows = windows[..., :: dilation[axis]]
+        # [n, c, *out, *kernel] -> [groups, n, *out, c / groups, *kernel]
+        windows = torch.unflatten(windows, 1, (groups, -1))
+        order = [1, 0, *range(3, 3 + spatial), 2, *range(3 + spatial, 3 + 2 * spatial)]
+        yield windows.permute(order).reshape(groups, -1, inputs.shape[1] // groups * math.prod(kernel))
+
+
+def _per_axis(value: Any, spatial: int) -> list[int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return values * spatial if len(values) == 1 else values
+
+
+def _convolution(kind: str, spatial: int) -> View:
+    """Convolution as a product with unfolded patches (equation 9; appendix A.4)."""
+
+    def view(
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> list[LinearUse]:
+        inputs = input if input.dim() == spatial + 2 else input.unsqueeze(0)
+        kernel = tuple(weight.shape[2:])
+        steps, gaps = _per_axis(stride, spatial), _per_axis(dilation, spatial)
+        if padding == "same":  # torch pads the odd element at the end
+            total = [d * (k - 1) for k, d in zip(kernel, gaps, strict=True)]
+            inputs = F.pad(inputs, [p for t in reversed(total) for p in (t // 2, t - t // 2)])
+            margins = [0] * spatial
+        else:
+            margins = [0] * spatial if padding == "valid" else _per_axis(padding, spatial)
+
+        def rows() -> Iterator[Tensor]:
+            return _patches(inputs, kernel, steps, margins, gaps, groups)
+
+        key = (kind, kernel, tuple(steps), str(padding), tuple(gaps), groups)
+        return [LinearUse(kind, weight, input, rows, key=key, bias=bias, groups=groups)]
+
+    return view
+
+
+def _transposed_convolution(kind: str, spatial: int) -> View:
+    """Transposed convolution: every tap multiplies the channel vector of every position.
+
+    Protecting those vectors keeps every output; the bias is added once an output, not once a product, so that it is no
+    extra input and stays where it is.
+    """
+
+    def view(
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        groups: int = 1,
+        dilation: Any = 1,
+    ) -> list[LinearUse]:
+        def rows() -> Iterator[Tensor]:
+            inputs = input.detach() if input.dim() == spatial + 2 else input.detach().unsqueeze(0)
+            channels = torch.unflatten(inputs.flatten(2), 1, (groups, -1))  # [n, groups, c / groups, positions]
+            yield channels.permute(1, 0, 3, 2).reshape(groups, -1, inputs.shape[1] // groups)
+
+        key = (kind, groups)
+        return [LinearUse(kind, weight, input, rows, key=key, groups=groups, transposed=True)]
+
+    return view
+
+
+for _spatial in (1, 2, 3):
+    register_view(getattr(F, f"conv{_spatial}d"))(_convolution(f"conv{_spatial}d", _spatial))
+    register_view(getattr(F, f"conv_transpose{_spatial}d"))(
+        _transposed_convolution(f"conv_transpose{_spatial}d", _spatial)
+    )
+
+_ATTENTION = inspect.signature(F.multi_head_attention_forward)
+
+
+@register_view(F.multi_head_attention_forward)
+def _attention(*args: Any, **kwargs: Any) -> list[LinearUse]:
+    """``nn.MultiheadAttention``: query, key and value projections, and the output projection (equations 13 to 16).
+
+    One basis serves the three input projections where they see one tensor. The output projection's inputs are the
+    concatenated heads, read off by running the attention once more with an identity in its place.
+    """
+    call = _ATTENTION.bind(*args, **kwargs)
+    call.apply_defaults()
+    given = call.arguments
+    query, key, value = given["query"], given["key"], given["value"]
+    width = given["embed_dim_to_check"]
+    packed, bias = given["in_proj_weight"], given["in_proj_bias"]
+    uses = []
+    if packed is not None and query is key and key is value:
+        uses.append(LinearUse("attention in", packed, query, _features(query), bias=bias))
+    else:
+        for row, (name, source) in enumerate((("query", query), ("key", key), ("value", value))):
+            own_rows = slice(row * width, (row + 1) * width)
+            weight = packed[own_rows] if packed is not None else given[f"{name[0]}_proj_weight"]
+            own_bias = None if bias is None else bias[own_rows]
+            uses.append(LinearUse(f"attention {name}", weight, source, _features(source), bias=own_bias))
+    weight = given["out_proj_weight"]
+    given.update(
+        out_proj_weight=torch.eye(width, dtype=weight.dtype, device=weight.device),
+        out_proj_bias=None,
+        need_weights=False,
+    )
+    heads = F.multi_head_attention_forward(*call.args, **call.kwargs)[0]
+    out_bias = _ATTENTION.bind(*args, **kwargs).arguments.get("out_proj_bias")
+    uses.append(LinearUse("attention out", weight, heads, _features(heads), bias=out_bias))
+    return uses

@@ -1,0 +1,157 @@
+"""Optimizers, teleporters and schedules from configurations."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from experiments.config import (
+    AdagradConfig,
+    AdamConfig,
+    NullSpaceConfig,
+    OptimizerConfig,
+    SGDConfig,
+    TeleportConfig,
+)
+from experiments.errors import UserError
+from experiments.methods import OPTIMIZERS, build_optimizer, build_schedule, build_teleporter
+from teleport import NullSpace
+
+
+class Scalar(nn.Module):
+    """One trainable number."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.tensor(value, dtype=torch.float64))
+
+
+def two_steps(config: OptimizerConfig) -> list[float]:
+    """The value after each of two steps on value^2 / 2, whose gradient is the value; from 2."""
+    model = Scalar(2.0)
+    optimizer = build_optimizer(config, model)
+    values = []
+    for _ in range(2):
+        optimizer.zero_grad()
+        (model.value**2 / 2).backward()
+        optimizer.step()
+        values.append(model.value.item())
+    return values
+
+
+def closed_form(name: str, lr: float, decay: float) -> list[float]:
+    """The same by the published update rules (betas 0.8 and 0.9, momentum 0.9)."""
+    value, buffer, first, second, total, values = 2.0, 0.0, 0.0, 0.0, 0.0, []
+    for step in (1, 2):
+        gradient = value + (0 if name == "adamw" else decay * value)
+        if name == "sgd":
+            value -= lr * gradient
+        elif name == "momentum":
+            buffer = 0.9 * buffer + gradient
+            value -= lr * buffer
+        elif name == "adagrad":
+            total += gradient**2
+            value -= lr * gradient / (math.sqrt(total) + 1e-10)
+        else:
+            first, second = 0.8 * first + 0.2 * gradient, 0.9 * second + 0.1 * gradient**2
+            corrected = (first / (1 - 0.8**step)) / (math.sqrt(second / (1 - 0.9**step)) + 1e-8)
+            value -= lr * corrected + (lr * decay * value if name == "adamw" else 0)
+        values.append(value)
+    return values
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_steps_against_the_published_rules(name, decay):
+    own = {"momentum": {"momentum": 0.9}, "adam": {"betas": [0.8, 0.9]}, "adamw": {"betas": [0.8, 0.9]}}.get(name, {})
+    config = OPTIMIZERS[name][0](name=name, lr=0.05, weight_decay=decay, **own)
+    assert two_steps(config) == pytest.approx(closed_form(name, 0.05, decay), rel=1e-12)
+
+
+def test_parameters_that_need_no_gradient_are_left_out():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    model[0].requires_grad_(False)
+    optimizer = build_optimizer(SGDConfig(name="sgd", lr=0.1), model)
+    assert [id(parameter) for parameter in optimizer.param_groups[0]["params"]] == list(map(id, model[1].parameters()))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (SGDConfig(name="sgdd", lr=0.1), r"unknown optimizer 'sgdd' \(did you mean 'sgd'\?\)"),
+        (SGDConfig(name="adam", lr=0.1), r"choose optimizer=adam instead"),
+        (SGDConfig(name="sgd", lr=0.0), r"optimizer\.lr takes a finite number above 0, got 0\.0"),
+        (SGDConfig(name="sgd", lr=math.nan), r"optimizer\.lr takes .* got nan"),
+        (SGDConfig(name="sgd", lr=math.inf), r"optimizer\.lr takes .* got inf"),
+        (SGDConfig(name="momentum", lr=0.1, momentum=-0.5), r"optimizer\.momentum takes"),
+        (SGDConfig(name="sgd", lr=0.1, nesterov=True), r"optimizer=sgd: Nesterov momentum requires a momentum"),
+        (AdagradConfig(name="adagrad", lr=0.1, weight_decay=-1.0), r"optimizer\.weight_decay takes"),
+        (AdagradConfig(name="adagrad", lr=0.1, eps=-1.0), r"optimizer\.eps takes"),
+        (AdamConfig(name="adam", lr=0.1, betas=[0.9]), r"optimizer\.betas takes two numbers .* got \[0\.9\]"),
+        (AdamConfig(name="adamw", lr=0.1, betas=[0.9, 1.0]), r"optimizer\.betas takes"),
+    ],
+)
+def test_bad_optimizers(config, message):
+    with pytest.raises(UserError, match=message) as caught:
+        build_optimizer(config, Scalar(1.0))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_with_nothing_to_train():
+    with pytest.raises(UserError, match="no parameter that requires a gradient"):
+        build_optimizer(SGDConfig(name="sgd", lr=0.1), nn.ReLU())
+
+
+def test_a_teleporter_carries_every_value_of_its_keys():
+    values = {
+        "lr": 0.5,
+        "steps": 3,
+        "threshold": 0.99,
+        "step": "fixed",
+        "cap": 7.0,
+        "relative_cap": 2.5,
+        "guard": "none",
+        "tolerance": 0.25,
+        "objective_params": "moved",
+    }
+    of_the_loop = {field.name for field in dataclasses.fields(TeleportConfig)} | {"constraint_batches"}
+    assert set(values) == {field.name for field in dataclasses.fields(NullSpaceConfig)} - of_the_loop
+    teleporter = build_teleporter(NullSpaceConfig(name="nullspace", **values))
+    assert isinstance(teleporter, NullSpace)
+    assert {key: getattr(teleporter, key) for key in values} == values
+
+
+def test_none_is_no_teleporter():
+    assert build_teleporter(TeleportConfig(name="none")) is None
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (TeleportConfig(name="nulspace"), r"unknown teleport 'nulspace' \(did you mean 'nullspace'\?\)"),
+        (TeleportConfig(name="nullspace"), r"choose teleport=nullspace instead"),
+        (NullSpaceConfig(name="nullspace", lr=-1.0), r"teleport=nullspace: .*lr"),
+        (NullSpaceConfig(name="nullspace", lr=1.0, steps=-1), r"teleport=nullspace: .*steps"),
+        (NullSpaceConfig(name="nullspace", lr=1.0, threshold=1.5), r"teleport=nullspace: .*threshold"),
+        (NullSpaceConfig(name="nullspace", lr=1.0, step="big"), r"teleport=nullspace: .*step"),
+        (NullSpaceConfig(name="nullspace", lr=1.0, guard="some"), r"teleport=nullspace: .*guard"),
+    ],
+)
+def test_bad_teleporters(config, message):
+    with pytest.raises(UserError, match=message) as caught:
+        build_teleporter(config)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_schedule_follows_its_keys():
+    schedule = build_schedule(TeleportConfig(name="none", epochs=[0, 2], at_steps=[7], warmup_steps=5), 10)
+    assert schedule.steps == [5, 7, 20]
+
+
+def test_a_bad_schedule():
+    with pytest.raises(UserError, match="teleport=none: epochs must not be negative"):
+        build_schedule(TeleportConfig(name="none", epochs=[-1]), 10)

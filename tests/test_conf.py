@@ -1,0 +1,105 @@
+"""Every file under conf/ composes into checked dataclasses."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from experiments.config import Config, NullSpaceConfig, register
+from experiments.methods import OPTIMIZERS, TELEPORTERS, build_schedule, build_teleporter
+from experiments.models.registry import MODELS
+
+CONF = Path(__file__).parent.parent / "conf"
+FILES = sorted(CONF.rglob("*.yaml"))
+GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name != "hydra")
+NEEDED = {("model", "custom"): ["model.factory=package.module:function"]}  # keys that have no value of their own
+
+
+def names(group: str) -> list[str]:
+    return [file.relative_to(CONF / group).with_suffix("").as_posix() for file in FILES if CONF / group in file.parents]
+
+
+@cache
+def composed(*overrides: str) -> Config:
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = OmegaConf.to_object(compose("config", list(overrides)))
+    assert isinstance(config, Config)
+    return config
+
+
+def test_the_defaults_compose():
+    assert composed().data.name == "digits"
+
+
+@pytest.mark.parametrize("choice", [(group, name) for group in GROUPS for name in names(group)], ids="=".join)
+def test_every_option_of_every_group_composes(choice):
+    group, name = choice
+    config = composed(f"{group}={name}", *NEEDED.get(choice, []))
+    table = {"model": MODELS, "optimizer": OPTIMIZERS, "teleport": TELEPORTERS}.get(group)
+    if table is not None:
+        assert getattr(config, group).name in table
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(CONF).as_posix())
+def test_every_file_begins_with_a_comment(file):
+    assert file.read_text().startswith("#")
+
+
+@pytest.mark.parametrize("data", names("data"))
+def test_every_data_set_has_rates_for_every_optimizer(data):
+    for optimizer in names("optimizer"):
+        config = composed(f"data={data}", f"optimizer={optimizer}", "teleport=nullspace")
+        assert config.optimizer.lr > 0
+        assert isinstance(config.teleport, NullSpaceConfig)
+        assert config.teleport.lr > 0
+        assert config.teleport.cap is None or config.teleport.cap > 0
+
+
+@pytest.mark.parametrize("scale", names("scale"))
+@pytest.mark.parametrize("data", names("data"))
+def test_every_data_set_has_an_extent_for_every_scale(data, scale):
+    assert composed(f"data={data}", f"scale={scale}").training.epochs >= 1
+
+
+def test_the_rates_have_a_row_for_every_pair_and_no_other_key():
+    table = yaml.safe_load((CONF / "rates.yaml").read_text())
+    for data, row in table.items():
+        assert set(row) == set(names("optimizer")), data
+        for optimizer, rates in row.items():
+            assert set(rates) == {"lr", "teleport_lr", "cap"}, (data, optimizer)
+    assert set(names("data")) <= set(table)
+
+
+def test_rates_confirmed_by_zhao_et_al():
+    confirmed = {"sgd": 1e-2, "momentum": 1e-3, "adagrad": 1e-2, "adam": 1e-4}
+    table = yaml.safe_load((CONF / "rates.yaml").read_text())
+    for data in ("mnist", "fashion_mnist"):
+        assert {optimizer: table[data][optimizer]["lr"] for optimizer in confirmed} == confirmed
+
+
+@pytest.mark.parametrize("model", [name for name in names("model") if name != "custom"])
+def test_a_teleport_takes_samples_and_warm_up_from_the_model(model):
+    config = composed(f"model={model}", "teleport=nullspace")
+    assert config.teleport.samples == config.model.teleport_samples == (200 if model.startswith("mlp") else 32)
+    assert config.teleport.warmup_steps == config.model.warmup_steps == (50 if model in ("cnn", "resnet") else 0)
+    assert build_schedule(config.teleport, 100).steps[0] == config.model.warmup_steps
+
+
+def test_the_composed_null_space_teleport_carries_the_table():
+    config = composed("data=digits", "optimizer=sgd", "teleport=nullspace", "teleport.steps=3")
+    rates = yaml.safe_load((CONF / "rates.yaml").read_text())["digits"]["sgd"]
+    teleporter = build_teleporter(config.teleport)
+    assert (teleporter.lr, teleporter.cap, teleporter.steps) == (rates["teleport_lr"], rates["cap"], 3)
+
+
+def test_a_transformer_has_the_size_of_its_data_set():
+    for data, size in (("smnist", (4, 16, 2)), ("ptb", (4, 64, 4)), ("my_own", (4, 64, 4))):
+        model = composed("model=transformer", f"data.name={data}", "optimizer.lr=1").model
+        assert (model.heads, model.head_dim, model.layers) == size
+    assert composed("model=transformer", "model.head_dim=8").model.head_dim == 8
