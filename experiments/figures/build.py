@@ -105,4 +105,6 @@ def _rows(run: FigureRun, measure: Callable[..., pd.DataFrame], options: dict[st
         except Exception as error:  # a bug in one cell, told with its traceback, must not cost the others
             log.exception("the run in %s cannot be measured", run.folder)
             run.reason = reason_of(error)
+    # What is committed names no folder of this machine.
+    run.reason = run.reason.replace(str(run.config.data.root), "<data.root>")
     return pd.DataFrame({"reason": [run.reason]})

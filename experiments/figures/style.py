@@ -87,10 +87,8 @@ def label(names: dict[str, str], name: str) -> str:
 
 
 def page(title: str, height: float) -> Figure:
-    """An empty picture of the page's width and ``height`` inches, with room for its title, legend and footnote."""
+    """An empty picture of the page's width and ``height`` inches; :func:`footnote` makes room for what surrounds it."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    above, below = 0.52, 0.24
-    figure.get_layout_engine().set(rect=(0, below / height, 1, 1 - (above + below) / height))
     figure.text(0.5, 1 - 0.06 / height, title, ha="center", va="top", fontsize=RC["figure.titlesize"])
     return figure
 
@@ -102,13 +100,19 @@ def legend(figure: Figure, handles: list[Line2D]) -> None:
 
 
 def footnote(figure: Figure, table: pd.DataFrame, what: str) -> None:
-    """Say under a picture what it shows, at what scale, on what it ran, and what is to be known of its data."""
+    """Say under a picture what it shows, at what scale, on what it ran, and what is to be known of its data.
+
+    Called last: the panels get the room between the title, with its legend, and the footnote.
+    """
     parts = [what, f"scale {table['scale'].iloc[0]}", *hardware(table)]
     if "data" in table:
         noted = table.loc[table["note"] != "", ["data", "note"]].drop_duplicates()
         parts += [f"{label(DATA, data)}: {note}" for data, note in noted.itertuples(index=False)]
-    text = textwrap.fill("; ".join(parts), 170)
-    figure.text(0.5, 0.05 / figure.get_figheight(), text, ha="center", va="bottom", fontsize=5.5, color=GRAY)
+    lines = textwrap.wrap("; ".join(parts), 170)
+    height = figure.get_figheight()
+    figure.text(0.5, 0.05 / height, "\n".join(lines), ha="center", va="bottom", fontsize=5.5, color=GRAY)
+    above, below = (0.52 if figure.legends else 0.28), 0.12 + 0.1 * len(lines)
+    figure.get_layout_engine().set(rect=(0, below / height, 1, 1 - (above + below) / height))
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:

@@ -174,14 +174,10 @@ def _ways(axes: Axes, boxes: dict[str, Box]) -> None:
 def _sum(axes: Axes, arrays: dict[str, np.ndarray], x: float, y: float) -> None:
     """The one output that is followed through, as the sum that it is, and what follows for a teleport."""
     row, column = arrays["weight"][0, 0], arrays["patches"][0, :, _followed(arrays)]
-    terms = " + ".join(f"{_signed(w)}·{r}" for w, r in zip(row, column, strict=True))
-    axes.text(x, y, f"{terms} = {int(row @ column)}", ha="center", va="center", fontsize=7.5, color=FOLLOWED)
+    terms = " + ".join(rf"({w}) \cdot {r}" if w < 0 else rf"{w} \cdot {r}" for w, r in zip(row, column, strict=True))
+    axes.text(x, y, f"${terms} = {int(row @ column)}$", ha="center", va="center", fontsize=7.5, color=FOLLOWED)
     rule = r"A change of $W$ whose rows are orthogonal to every column of $R$ leaves the convolution's output as it is."
     axes.text(x, y + 1.0, rule, ha="center", va="center", fontsize=7.5)
-
-
-def _signed(value: int) -> str:
-    return f"({value})" if value < 0 else str(value)
 
 
 def _grid(axes: Axes, values: np.ndarray, left: float, top: float, face: str | tuple[float, ...]) -> None:

@@ -13,6 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from experiments.figures import style
 
 MARKERS = "osD^vP"
+RESOLUTION = 2.0**-24
+"""Of a loss in single precision: changes below it are drawn at it."""
 
 
 def draw_error_control(table: pd.DataFrame, title: str) -> Figure:
@@ -33,24 +35,30 @@ def draw_error_control(table: pd.DataFrame, title: str) -> Figure:
         # The exact null space lies wide below its approximations, which often follow it closely.
         wide = 2.6 if threshold == 1.0 else 1.0
         look = {"color": color, "marker": marker, "markersize": 2.6, "linewidth": wide, "markevery": 2}
-        changed = (rows["loss"] / rows["loss"].iloc[0] - 1).abs()
+        changed = (rows["loss"] / rows["loss"].iloc[0] - 1).abs().clip(lower=RESOLUTION)
         loss.plot(rows["step"], rows["loss"], **look)
-        change.plot(rows["step"], changed.where(changed > 0), **look)
+        change.plot(rows["step"], changed, **look)
         norm.plot(rows["step"], rows["gradient_norm"], **look)
         handles.append(Line2D([], [], **look, label=threshold_name(threshold)))
     if len(measured):
+        # What runs away leaves the panel.
         loss.set_ylim(0, 2 * measured["loss"].iloc[0])
+        norm.set_ylim(0, min(1.05 * measured["gradient_norm"].max(), 5 * measured["gradient_norm"].iloc[0]))
     for axes, label in ((loss, "loss"), (change, "change of the loss, relative"), (norm, "gradient norm")):
         axes.set_ylabel(label)
         axes.set_xlabel("teleport step")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     change.set_yscale("log")
-    norm.set_yscale("log")
+    change.axhline(RESOLUTION, color=style.GRAY, linestyle=":", linewidth=0.8)
     for row in failed.itertuples():
         loss.text(0.5, 0.5, textwrap.fill(row.reason, 40), transform=loss.transAxes, ha="center", fontsize=5.5)
     if handles:
         style.legend(figure, [Line2D([], [], linestyle="", label="threshold"), *handles])
-    style.footnote(figure, table, "one teleport batch, steps of full length, no cap, no guard")
+    style.footnote(
+        figure,
+        table,
+        "one teleport batch, steps of full length, no cap, no guard; dotted: the resolution of a loss in float32",
+    )
     return figure
 
 

@@ -13,6 +13,7 @@ from experiments.figures import style
 
 # Nine data sets: the palette in solid lines, then once more in black and a second dash.
 COLORS = (*style.PALETTE[:6], "#000000", "#8C6D31", "#7A7A7A")
+LEAST = 1e-10  # energy left that is shown
 LINES = {"trained": "-", "init": (0, (2, 1.5))}
 STATES = {"trained": "trained", "init": "at initialisation"}
 
@@ -32,15 +33,14 @@ def draw_spectrum(table: pd.DataFrame, title: str) -> Figure:
         for state, spectrum in rows.groupby("state", sort=False):
             look = {"color": color, "linestyle": LINES[state], "linewidth": 1.4 if state == "trained" else 0.9}
             held.plot(spectrum["share"], spectrum["energy"], **look)
-            rest = spectrum["rest"].where(spectrum["rest"] > 0)
-            left.plot(spectrum["share"], rest, **look)
+            left.plot(spectrum["share"], spectrum["rest"].clip(lower=LEAST / 10), **look)  # nothing left: off the axis
         handles.append(Line2D([], [], color=color, label=_name(rows.iloc[0])))
     for state in measured["state"].unique():
         handles.append(Line2D([], [], color=style.GRAY, linestyle=LINES[state], label=STATES[state]))
     held.set_ylabel("cumulative energy")
     left.set_ylabel("energy left")
     left.set_yscale("log")
-    left.set_ylim(1e-17, 1.5)
+    left.set_ylim(LEAST, 1.5)
     for axes in (held, left):
         axes.set_xlabel("share of eigenvectors, largest first")
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
@@ -50,13 +50,13 @@ def draw_spectrum(table: pd.DataFrame, title: str) -> Figure:
     names.set_axis_off()
     reasons = [f"{style.label(style.DATA, row.data)}: {row.reason}" for row in failed.itertuples()]
     if reasons:
-        text = "\n".join(textwrap.fill(reason, 60, max_lines=3, placeholder=" ...") for reason in reasons)
+        text = "\n".join(textwrap.fill(reason, 40, max_lines=4, placeholder=" ...") for reason in reasons)
         held.text(0.98, 0.03, text, transform=held.transAxes, ha="right", va="bottom", fontsize=5.5, color=style.GRAY)
-    style.footnote(figure, table, "inputs of one teleport batch, decomposed in float64")
+    style.footnote(figure, table, "inputs of one teleport batch; d counts the 1 that a bias appends")
     return figure
 
 
 def _name(row: pd.Series) -> str:
     """``CIFAR-10, CNN`` and, below, which layer's inputs of how many dimensions."""
     data, model = style.label(style.DATA, row["data"]), style.label(style.MODELS, row["model"])
-    return f"{data}, {model}\n  {row['layer']}, d = {int(row['dimension'])}"
+    return f"{data}, {model}\n  {row['layer'].removesuffix('.weight')}, d = {int(row['dimension'])}"

@@ -32,7 +32,7 @@ def measure_convolution(
     """
     generator = torch.Generator().manual_seed(seed)
     image = torch.randint(0, 4, (channels, size, size), generator=generator).float()
-    weight = torch.randint(-2, 3, (filters, channels, kernel, kernel), generator=generator).float()
+    weight = torch.randint(-1, 3, (filters, channels, kernel, kernel), generator=generator).float()
     patches = F.unfold(image[None], kernel)
     product = weight.flatten(1) @ patches[0]
     side = size - kernel + 1
