@@ -17,6 +17,9 @@ from omegaconf.errors import (
 from experiments.errors import UserError, one_of
 from experiments.options import options
 
+KINDS = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false", "String": "a text"}
+"""OmegaConf's names of types, in words."""
+
 
 def of_command_line(error: Exception) -> UserError | None:
     """The sentence for what Hydra raised while it read the command line; ``None`` where it is no user's mistake."""
@@ -52,8 +55,10 @@ def of_configuration(error: OmegaConfBaseException) -> UserError:
             )
     if isinstance(error, MissingMandatoryValue):
         return UserError(f"'{key}' has no value; give {key}=<value>")
-    message = _first_line(error).rstrip(".")
-    return UserError(f"'{key}' cannot take that value: {message[0].lower() + message[1:]}")
+    message = _first_line(error)
+    if wrong := re.match(r"Value '(.*)' .*could not be converted to (\w+)", message):
+        return UserError(f"'{key}' must be {KINDS.get(wrong[2], wrong[2])}, not '{wrong[1]}'")
+    return UserError(f"'{key}' cannot take that value: {message}")
 
 
 def _composition(error: ConfigCompositionException) -> UserError:
@@ -83,7 +88,7 @@ def _unknown_key(error: OmegaConfBaseException) -> UserError:
     path = key.rpartition(".")[0]
     names = [str(name) for name in parent] if isinstance(parent, DictConfig) and not parent._is_none() else []
     if path:
-        return one_of(f"key of {path}", key, [f"{path}.{name}" for name in names])
+        return one_of(f"key of {path}", key.removeprefix(f"{path}."), names)
     return one_of("key or group", key, sorted({*names, *options()} - {"hydra"}))
 
 

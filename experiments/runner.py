@@ -44,12 +44,11 @@ def run(config: DictConfig | Config) -> Path:
         log.info("already done: %s", folder)
         return folder
     device = pick_device(config.machine.device)
-    log.info("%s  [scale %s, %s]", describe(config), config.scale, device)
-    log.info("folder %s", folder)
-    # Everything that can be wrong with the methods' values is found before data are loaded.
+    # What can be wrong with the methods' values is found before data are loaded: hence an optimizer of a toy.
     teleporter = methods.build_teleporter(config.teleport)
     methods.build_optimizer(config.optimizer, nn.Linear(1, 1))
-    methods.build_schedule(config.teleport, steps_per_epoch=1)
+    log.info("%s  [scale %s, %s]", describe(config), config.scale, device)
+    log.info("folder %s", folder)
     if config.machine.threads is not None:
         torch.set_num_threads(config.machine.threads)
 

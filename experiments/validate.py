@@ -91,7 +91,7 @@ def _refuse_added_keys(node: DictConfig, typed: Any, path: str) -> None:
     known = [field.name for field in dataclasses.fields(typed)]
     for key in node:
         if key not in known:
-            raise one_of(f"key of {path[:-1] or 'a run'}", f"{path}{key}", [path + name for name in known])
+            raise one_of(f"key of {path[:-1] or 'a run'}", str(key), known)
         value = getattr(typed, key)
         if dataclasses.is_dataclass(value):
             _refuse_added_keys(node[key], value, f"{path}{key}.")
