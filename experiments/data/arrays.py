@@ -13,6 +13,8 @@ from experiments.errors import UserError
 
 Arrays = dict[str, np.ndarray]
 KEYS = ("x_train", "y_train", "x_test", "y_test")
+NOT_WHOLE = (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error)
+"""What numpy raises, in one case or another, for a file that is truncated, damaged or of another kind."""
 
 
 def check_images(arrays: Arrays, published: ImageSet, where: str) -> None:
@@ -55,7 +57,7 @@ def read_images(path: Path, published: ImageSet) -> Arrays:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in KEYS if key in file}
-    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except NOT_WHOLE as error:
         raise UserError(
             f"{path} is not a whole npz file ({type(error).__name__}); delete it, and it is fetched again on next use"
         ) from error

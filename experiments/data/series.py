@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from experiments.config import SeriesData
+from experiments.data.arrays import NOT_WHOLE
 from experiments.data.fetch import ensure
 from experiments.data.published import SERIES, SeriesSet, stored_files
 from experiments.data.subset import subset
@@ -99,7 +98,7 @@ def read_series(path: Path, published: SeriesSet) -> np.ndarray:
     """
     try:
         values = _read_npz(path) if path.suffix == ".npz" else _read_text(path, published)
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except NOT_WHOLE as error:
         raise UserError(
             f"{path} is not a whole series file ({' '.join(str(error).split())}); delete it, and it is fetched again"
         ) from error

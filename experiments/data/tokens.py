@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import tempfile
-import zipfile
-import zlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from experiments.data.arrays import NOT_WHOLE
 
 UNKNOWN, END = "<unk>", "<eos>"
 _SHIELD = "\ue000"  # a private-use character: no text has it and no rule of the tokenizer touches it
@@ -32,7 +32,8 @@ def tokenize(text: str) -> list[str]:
 
     ``<unk>`` would come apart into three tokens and is shielded. On the Penn Treebank text, which is tokenised
     already, the tokenizer still takes ``s&p`` and ``c$`` apart and parts the full stop from an abbreviation that ends
-    a line, so there are slightly more tokens than words.
+    a line: its training, validation and test texts have 930423, 73820 and 82574 tokens, where the words with
+    ``<eos>`` are 929589, 73760 and 82430.
     """
     from nltk.tokenize import TreebankWordTokenizer
 
@@ -86,7 +87,7 @@ def _read(cache: Path) -> Tokens | None:
     try:
         with np.load(cache, allow_pickle=False) as file:
             tokens = Tokens(file["train"], file["test"], int(file["size"]))
-    except (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error):
+    except NOT_WHOLE:
         return None
     for ids in (tokens.train, tokens.test):
         if ids.dtype != np.int64 or ids.ndim != 1 or (len(ids) and not 0 <= ids.min() <= ids.max() < tokens.size):
