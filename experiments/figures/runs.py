@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import itertools
-import logging
-import multiprocessing
-import os
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra import compose
-from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from experiments.errors import UserError
-
-log = logging.getLogger(__name__)
+from experiments.mistakes import of_command_line
+from experiments.sweep import Sweep
 
 GROUPS = ("data", "model", "optimizer", "teleport")
 
 
 @dataclass
 class FigureRun:
-    """One run of a figure. ``labels`` tell it from the others: its choices of each group, its seed, what is swept."""
+    """One run of a figure. ``labels`` tell it from the others: its choice of each group, its seed, what is swept."""
 
     labels: dict[str, Any]
+    overrides: list[str]
     config: DictConfig
     folder: Path | None = None
     reason: str = ""  # why it has no result; empty where it has one
@@ -39,31 +34,65 @@ def override_key(override: str) -> str:
     return override.split("=", 1)[0].lstrip("+~").split("@", 1)[0]
 
 
-def overrides_for_runs(overrides: Iterable[str]) -> list[str]:
-    """The command line's overrides that its runs are to have, too: all but those about the figure itself."""
-    return [override for override in overrides if override_key(override).split(".")[0] != "figure"]
+def compose_config(overrides: list[str]) -> DictConfig:
+    """The configuration of ``overrides``, with Hydra's own under ``hydra``.
+
+    Hydra must have been initialised with the configuration directory, as it is inside ``run.py``.
+
+    Raises:
+        UserError: it does not compose.
+    """
+    try:
+        return compose("config", overrides, return_hydra_config=True)
+    except Exception as error:
+        mistake = of_command_line(error)
+        if mistake is None:
+            raise
+        raise UserError(f"{' '.join(overrides)}: {mistake}") from error
 
 
 def expand(grids: Iterable[dict[str, Any]], overrides: Iterable[str]) -> list[FigureRun]:
-    """The runs of ``grids``, each composed with ``overrides``, in order, without doubles.
+    """The runs of ``grids``, each composed with the command line's ``overrides``, in order and without doubles.
 
     A grid maps overrides to a value, or to a list of values to sweep; the last key varies fastest. An override on the
-    command line takes the place of the same key in a grid, so that ``seed=0`` makes a figure of one seed. Hydra must
-    have been initialised with the configuration directory.
+    command line takes the place of the same key in a grid, so that ``seed=0`` makes a figure of one seed. Overrides of
+    the figure itself are none of its runs'.
 
     Raises:
         UserError: a grid that does not compose.
     """
-    overrides = list(overrides)
+    overrides = [override for override in overrides if override_key(override).split(".")[0] != "figure"]
     given = {override_key(override) for override in overrides}
     runs: dict[str, FigureRun] = {}
     for grid in grids:
         swept = {key: value if isinstance(value, list) else [value] for key, value in grid.items() if key not in given}
         for values in itertools.product(*swept.values()):
             point = [f"{key}={_literal(value)}" for key, value in zip(swept, values, strict=True)]
-            run = _compose(point + overrides, keys=list(grid))
+            run = _compose_run(point + overrides, keys=list(grid))
             runs.setdefault(OmegaConf.to_yaml(run.config), run)
     return list(runs.values())
+
+
+def execute(runs: list[FigureRun], jobs: int) -> None:
+    """Make the ``runs`` that are not there, ``jobs`` side by side, and set each one's folder, or why it has none."""
+    sweep = Sweep()
+    for run in runs:
+        run.config.machine.jobs = jobs
+        sweep.add(" ".join(run.overrides), run.config)
+    if runs:
+        sweep.close()
+    for run, job in zip(runs, sweep.jobs, strict=True):
+        error = job.future.exception()
+        if error is None:
+            run.folder = job.future.result()
+        else:
+            run.reason = reason_of(error)
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a cell of a figure is empty, on one line."""
+    words = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return " ".join(words.split())
 
 
 def _literal(value: Any) -> str:
@@ -75,81 +104,15 @@ def _literal(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _compose(overrides: list[str], keys: list[str]) -> FigureRun:
-    """One run, labelled by its choices of the groups, its seed, and whatever else of ``keys`` a grid sweeps."""
-    try:
-        config = compose("config", overrides, return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise UserError(f"the figure's run '{' '.join(overrides)}' does not compose: {first_line}") from error
+def _compose_run(overrides: list[str], keys: list[str]) -> FigureRun:
+    """One run, labelled by its choices of the groups, its seed, and whatever else a grid's ``keys`` set."""
+    config = compose_config(overrides)
     choices = config.hydra.runtime.choices
     labels: dict[str, Any] = {group: choices[group] for group in GROUPS} | {"seed": config.seed}
     for key in keys:
         if key not in labels:
             value = choices[key] if key in choices else OmegaConf.select(config, key)
-            labels[key] = str(value) if isinstance(value, ListConfig | DictConfig) else value
+            labels[key] = str(value) if OmegaConf.is_config(value) else value
     with open_dict(config):
         del config["hydra"]
-    return FigureRun(labels, config)
-
-
-def execute(runs: list[FigureRun], jobs: int) -> None:
-    """Make the ``runs`` that are missing, ``jobs`` at a time, and set each one's folder or why it has none."""
-    from experiments.runs import find
-
-    missing = [run for run in runs if (folder := find(run.config)) is None or _keep(run, folder)]
-    if missing:
-        log.info("%d of %d runs are there, %d to make", len(runs) - len(missing), len(runs), len(missing))
-    outcomes = _in_processes(missing, jobs) if jobs > 1 and len(missing) > 1 else _one_by_one(missing)
-    for done, (run, folder, reason) in enumerate(outcomes, start=1):
-        run.folder, run.reason = folder, reason
-        name = " ".join(f"{key}={value}" for key, value in run.labels.items())
-        log.info("[%d/%d] %s: %s", done, len(missing), name, reason or folder)
-
-
-def _keep(run: FigureRun, folder: Path) -> bool:
-    """Note the folder of a run that is there already; says ``False``, not missing."""
-    run.folder = folder
-    return False
-
-
-Outcome = tuple[FigureRun, Path | None, str]
-
-
-def _one_by_one(runs: list[FigureRun]) -> Iterator[Outcome]:
-    for run in runs:
-        yield (run, *_attempt(run.config))
-
-
-def _in_processes(runs: list[FigureRun], jobs: int) -> Iterator[Outcome]:
-    """Each process has its share of the cores, unless ``machine.threads`` says otherwise."""
-    share = max(1, (os.cpu_count() or 1) // jobs)
-    for run in runs:
-        if run.config.machine.threads is None:
-            run.config.machine.threads = share
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(_attempt, run.config): run for run in runs}
-        for future in as_completed(futures):
-            try:
-                folder, reason = future.result()
-            except Exception as error:  # the process itself died
-                folder, reason = None, f"{type(error).__name__}: {error}"
-            yield futures[future], folder, reason
-
-
-def _attempt(config: DictConfig) -> tuple[Path | None, str]:
-    """Make one run; a run that fails is told, and does not stop the others."""
-    from experiments.runner import run
-
-    try:
-        return run(config), ""
-    except Exception as error:
-        return None, reason_of(error)
-
-
-def reason_of(error: Exception) -> str:
-    """Why a cell of a figure is empty, on one line; what is no user's mistake goes to the log with its traceback."""
-    if isinstance(error, UserError):
-        return str(error)
-    log.error("a cell of the figure failed", exc_info=error)
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return FigureRun(labels, overrides, config)

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from experiments import files
 from experiments.figures.table import hardware
 
 # Okabe and Ito's palette, darkest contrasts first.
@@ -85,14 +86,21 @@ def label(names: dict[str, str], name: str) -> str:
 
 
 def footnote(figure: Figure, table: pd.DataFrame, what: str) -> None:
-    """Say under a picture what it shows, at what scale, on which machine, and what is to be known of the data."""
-    parts = [what, f"scale {table['scale'].iloc[0]}", *hardware(table), *(note for note in table["note"].unique() if note)]
-    text = textwrap.fill("; ".join(part for part in parts if part), 170)
+    """Say under a picture what it shows, at what scale, on what it ran, and what is to be known of its data."""
+    parts = [what, f"scale {table['scale'].iloc[0]}", *hardware(table)]
+    if "data" in table:
+        noted = table.loc[table["note"] != "", ["data", "note"]].drop_duplicates()
+        parts += [f"{label(DATA, data)}: {note}" for data, note in noted.itertuples(index=False)]
+    text = textwrap.fill("; ".join(parts), 170)
     figure.text(0.5, 0.004, text, ha="center", va="bottom", fontsize=5.5, color=GRAY)
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write ``<name>.pdf`` and ``<name>.png``, each whole; the same picture gives the same bytes (no dates in them)."""
+    """Write ``<name>.pdf`` and ``<name>.png``, each whole; the same picture gives the same bytes.
+
+    Raises:
+        UserError: they cannot be written.
+    """
     without = {"pdf": {"CreationDate": None, "Producer": None, "Creator": None}, "png": {"Software": None}}
     paths = []
     for kind, metadata in without.items():
@@ -100,7 +108,5 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
         with rc_context(RC):
             figure.savefig(image, format=kind, metadata=metadata)
         paths.append(folder / f"{name}.{kind}")
-        beside = paths[-1].with_name(paths[-1].name + ".part")
-        beside.write_bytes(image.getvalue())
-        beside.replace(paths[-1])
+        files.write_bytes(paths[-1], image.getvalue())
     return paths

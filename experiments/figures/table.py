@@ -1,8 +1,9 @@
-"""One tidy table a figure: a row an observation, with the labels of its run and where it was measured."""
+"""One tidy table a figure: a row an observation, with the labels of its run and what it was measured with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import io
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,85 +12,90 @@ import pandas as pd
 from experiments.errors import UserError
 
 CONSTANT = ("scale", "results_version")
-"""Columns that hold one value: what was measured at two scales or by two versions of the code is never compared."""
+"""Columns that hold one value: what was measured at two scales, or by two versions of the code, is not compared."""
 
 WHERE = ("run", "hardware", "note", "reason")
-"""Columns that each row ends with: the run's folder, what it ran on, what is to be said of its data, why it failed."""
+"""The last columns: the run's folder, what it ran on, what is to be said of its data, and why it has no result."""
 
 
-def gather(cells: Iterable[tuple[dict[str, Any], pd.DataFrame]], scale: str, results_version: int) -> pd.DataFrame:
+def gather(cells: Iterable[tuple[Mapping[str, Any], pd.DataFrame]], scale: str, results_version: int) -> pd.DataFrame:
     """Stack the rows of all cells, each row with its cell's labels.
 
     Args:
-        cells: labels and rows of each run; a run that failed has one row, with its ``reason``.
+        cells: labels and rows of each run. A run without a result has one row, which says its ``reason``.
         scale: the scale of all of them.
-        results_version: the version of the code's numbers.
+        results_version: of all of them.
     """
     frames = []
     for labels, rows in cells:
-        for position, (column, value) in enumerate(labels.items()):
-            rows.insert(position, column, value)
-        frames.append(rows)
+        repeated = pd.DataFrame({key: [value] * len(rows) for key, value in labels.items()}, index=rows.index)
+        frames.append(pd.concat([repeated, rows], axis="columns"))
     table = pd.concat(frames, ignore_index=True)
     table["scale"], table["results_version"] = scale, results_version
     for column in WHERE:
         table[column] = table[column].fillna("") if column in table else ""
-    measured = [column for column in table if column not in (*CONSTANT, *WHERE)]
-    return table[[*measured, *CONSTANT, *WHERE]]
+    last = [*CONSTANT, *WHERE]
+    return table[[column for column in table if column not in last] + last]
 
 
-def write(table: pd.DataFrame, path: Path) -> None:
-    """Write a table whole: beside, then renamed. Floats are written so that reading gives the same ones."""
-    beside = path.with_name(path.name + ".part")
-    table.to_csv(beside, index=False, lineterminator="\n")
-    beside.replace(path)
+def to_csv(table: pd.DataFrame) -> str:
+    """The table as text; floats keep all their digits."""
+    return table.to_csv(index=False, lineterminator="\n")
 
 
 def read(path: Path) -> pd.DataFrame:
-    """Read a table back, bit for bit.
+    """The table in a file.
 
     Raises:
-        UserError: no table there, not a figure's table, or one that mixes scales or versions of the results.
+        UserError: there is none, or see :func:`parse`.
     """
-    if not path.is_file():
-        raise UserError(f"there is no table {path}; make the figure with run.py first")
     try:
-        table = pd.read_csv(path, float_precision="round_trip", keep_default_na=False, na_values=[""])
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no table that can be read ({error}); make the figure again") from error
-    check(table, path)
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"the table '{path}' cannot be read; make its figure again with run.py") from error
+    return parse(text, str(path))
+
+
+def parse(text: str, source: str) -> pd.DataFrame:
+    """The table in a text, the same numbers bit for bit as were written.
+
+    Raises:
+        UserError: no table, not a figure's, or one that mixes scales or versions of the results.
+    """
+    try:
+        table = pd.read_csv(io.StringIO(text), float_precision="round_trip", keep_default_na=False, na_values=[""])
+    except ValueError as error:  # pandas' parser errors are among them
+        raise UserError(f"'{source}' is no table; make its figure again with run.py") from error
+    missing = [column for column in (*CONSTANT, *WHERE) if column not in table]
+    if missing or table.empty:
+        lack = f"the column '{missing[0]}'" if missing else "rows"
+        raise UserError(f"the table '{source}' lacks {lack}; make its figure again with run.py")
+    for column in CONSTANT:
+        values = table[column].unique()
+        if len(values) > 1:
+            raise UserError(
+                f"the table '{source}' mixes {column} {' and '.join(map(str, values))}, which are not compared in one "
+                "figure; make it again with run.py"
+            )
     for column in WHERE:
         table[column] = table[column].fillna("").astype(str)
     return table
 
 
-def check(table: pd.DataFrame, path: Path) -> None:
-    """Refuse a table that lacks the columns of a figure's table or mixes what must not be compared."""
-    missing = [column for column in (*CONSTANT, *WHERE) if column not in table]
-    if missing:
-        raise UserError(f"{path} lacks the column '{missing[0]}'; make the figure again")
-    for column in CONSTANT:
-        values = [str(value) for value in table[column].unique()]
-        if len(values) > 1:
-            raise UserError(
-                f"{path} mixes {column.replace('_', ' ')} {' and '.join(values)}, which are never compared in one table; "
-                "make the figure again"
-            )
-
-
 def hardware(table: pd.DataFrame) -> list[str]:
-    """What the table's runs ran on, each once. Who compares seconds asks for one."""
+    """What the table's runs ran on, each once."""
     return [name for name in table["hardware"].unique() if name]
 
 
-def one_hardware(table: pd.DataFrame) -> None:
-    """Refuse to compare seconds of different machines.
+def refuse_mixed_hardware(table: pd.DataFrame) -> None:
+    """For drawings that compare seconds.
 
     Raises:
-        UserError: the table's runs ran on more than one.
+        UserError: the runs ran on more than one machine, or in more than one way.
     """
     found = hardware(table)
     if len(found) > 1:
         raise UserError(
-            f"seconds measured on {' and on '.join(found)} are not compared; make the figure's runs on one machine"
+            f"seconds are not compared across hardware, and the runs ran on {' and on '.join(found)}; make them on one "
+            "machine, with the same machine.threads"
         )

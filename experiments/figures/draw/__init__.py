@@ -9,11 +9,11 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
+from experiments.figures.choice import chosen
 from experiments.figures.draw.convolution import draw_convolution
 from experiments.figures.draw.curves import draw_curves
 from experiments.figures.draw.error_control import draw_error_control
 from experiments.figures.draw.spectrum import draw_spectrum
-from experiments.figures.choice import chosen
 from experiments.figures.style import RC
 
 DRAWINGS: dict[str, Callable[..., Figure]] = {

@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from experiments.errors import UserError, one_of
 from experiments.figures import style
-from experiments.figures.table import one_hardware
+from experiments.figures.table import refuse_mixed_hardware
 
 AXES = {"epoch": "epoch", "seconds": "seconds of training and teleports", "step": "step"}
 LOSSES = {"train": "training loss", "test": "test loss"}
@@ -24,26 +24,30 @@ KEY = ["data", "model", "optimizer", "teleport", "seed"]
 
 @dataclass(frozen=True)
 class Curve:
-    """One method's losses over its seeds; all arrays are a value an evaluation."""
+    """One method's losses over its seeds; arrays have a value an evaluation."""
 
     x: np.ndarray  # mean over seeds; seeds differ only in seconds
-    mean: np.ndarray  # nan from where a seed is no longer finite
+    mean: np.ndarray  # nan from where a seed has diverged
     std: np.ndarray  # with n - 1; 0 for one seed
     seeds: int
-    diverged: int  # seeds that did not stay finite
+    diverged: int  # seeds with a loss that is not finite
 
 
 def average(evaluations: pd.DataFrame, x: str, loss: str) -> Curve:
-    """The ``loss`` (``train`` or ``test``) of one method over its seeds, evaluation by evaluation."""
-    values = evaluations.pivot(index="step", columns="seed", values=f"{loss}_loss").astype(float)
-    values = values.where(np.isfinite(values))
+    """The ``loss`` (``train`` or ``test``) of one method over its seeds, evaluation by evaluation.
+
+    A run ends where it diverges; its last row, which no other seed has, is left out of the curve.
+    """
+    finite = np.isfinite(evaluations[f"{loss}_loss"].astype(float))
+    kept = evaluations[finite]
+    values = kept.pivot(index="step", columns="seed", values=f"{loss}_loss").astype(float)
     std = values.std(axis="columns", ddof=1) if values.shape[1] > 1 else values.iloc[:, 0] * 0.0
     return Curve(
-        x=evaluations.groupby("step")[x].mean().to_numpy(float),
+        x=kept.groupby("step")[x].mean().to_numpy(float),
         mean=values.mean(axis="columns", skipna=False).to_numpy(),
         std=std.to_numpy(),
         seeds=values.shape[1],
-        diverged=int(values.isna().any().sum()),
+        diverged=evaluations.loc[~finite, "seed"].nunique(),
     )
 
 
@@ -92,7 +96,7 @@ def _check(table: pd.DataFrame, x: str, losses: Sequence[str]) -> None:
         if loss not in LOSSES:
             raise one_of("loss of the drawing 'curves'", loss, list(LOSSES))
     if x == "seconds":
-        one_hardware(table)
+        refuse_mixed_hardware(table)
     runs = table[table["event"] == "evaluation"]
     if runs.duplicated([*KEY, "step"]).any():
         raise UserError(
@@ -118,7 +122,7 @@ def _panel(axes: Axes, table: pd.DataFrame, looks: dict[str, style.Look], x: str
             _marks(axes, curve, teleports, look, x)
             if curve.diverged:
                 remarks.append((look, f"{look.label}: diverged in {curve.diverged} of {curve.seeds} runs"))
-        still = teleports.groupby("seed")["moved"].apply(lambda moved: not moved.astype(bool).any())
+        still = teleports.groupby("seed")["moved_layers"].sum() == 0
         if still.any():
             count = "" if still.all() else f" in {still.sum()} of {len(still)} runs"
             remarks.append((look, f"{look.label}: no-op{count}"))
@@ -138,7 +142,7 @@ def _line(axes: Axes, curve: Curve, look: style.Look) -> None:
 def _marks(axes: Axes, curve: Curve, teleports: pd.DataFrame, look: style.Look, x: str) -> None:
     """A triangle on the curve where a teleport happened, hollow where it moved nothing."""
     for _, event in teleports.groupby("step"):
-        moved = event["moved"].astype(bool).any()
+        moved = event["moved_layers"].sum() > 0
         at = event[x].mean()
         height = np.exp(np.interp(at, curve.x, np.log(curve.mean)))  # on the straight line that a log axis shows
         face = look.color if moved else "white"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 from experiments.figures.runs import FigureRun
