@@ -26,7 +26,7 @@ def build(config: CustomModel, spec: Spec) -> nn.Module:
     function = _load(config.factory)
     try:
         inspect.signature(function).bind(spec, **config.options)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise UserError(f"model.factory={config.factory} does not take (spec, **model.options): {error}") from error
     model = function(spec, **config.options)
     if not isinstance(model, nn.Module):
