@@ -58,3 +58,16 @@ def test_a_mistake_is_one_sentence(tmp_path):
     assert "lrr" in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_at_its_own_size_teleports_lower_the_training_loss(tmp_path):
+    ended = demo(f"machine.runs={tmp_path}", "machine.device=cpu")
+    assert ended.returncode == 0, ended.stderr
+    plain, teleported = (
+        json.loads(next(tmp_path.glob(f"digits-mlp-sgd-{name}-*/summary.json")).read_text())
+        for name in ("none", "nullspace")
+    )
+    assert not teleported["no_op"]
+    assert teleported["relative_change"] > 1e-6
+    assert teleported["train_loss"] < plain["train_loss"]
