@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from experiments.data.fetch import fetch
-from experiments.data.published import KNOWN, OFFLINE, SEQUENCES, STORED, is_stored, stored_files
+from experiments.data.published import KNOWN, OFFLINE, STORED, stored_files
 from experiments.errors import UserError, one_of
 
 
@@ -39,9 +39,9 @@ def fetched(name: str, root: Path) -> str:
     """Fetch one set where it is absent, and say what happened."""
     if name in OFFLINE:
         return "needs no file"
-    place = stored_files(name, root)[0]
-    place = place if place.parent == root else place.parent
-    if is_stored(SEQUENCES.get(name, name), root):
+    files = stored_files(name, root)
+    place = files[0] if files[0].parent == root else files[0].parent
+    if all(path.is_file() for path in files):
         return f"is at {place} already; delete that to fetch it again"
     print(f"{name}: fetching", flush=True)
     fetch(name, root)

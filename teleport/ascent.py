@@ -108,7 +108,9 @@ def capped_step(
         line.move_to(trial)
         point = objective.point(differentiable and attempt == 0)
         reached = point.norm
-        if math.isfinite(reached) and norm <= reached <= cap:
+        if reached == norm:  # nothing to gain: the direction is zero, or too short to be felt
+            break
+        if math.isfinite(reached) and norm < reached <= cap:
             if not met_cap or reached >= BELOW_CAP * cap:
                 return trial, point
             low = (trial, reached)

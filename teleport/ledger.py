@@ -1,13 +1,12 @@
-"""Keeps the books of a null-space teleport: what each layer was allowed, what it did, and why it stayed."""
+"""Keeps the books of a null-space teleport: what each layer may do, what it did, and why it stayed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from teleport.capture import Capture, Layer
+from teleport.capture import Capture
+from teleport.layers import Layer
 from teleport.report import LayerReport
 from teleport.representation import Representation
 from teleport.subspace import Subspace
@@ -17,20 +16,21 @@ FACT_ONE = (
     "and nothing of it survives the projection"
 )
 
+Moving = list[tuple[Layer, Subspace]]
+"""The layers that have null dimensions, with what their inputs span."""
+
 
 class Ledger:
     """The layer reports of one event, filled batch by batch."""
 
-    def __init__(self, named_parameters: Mapping[str, nn.Parameter]) -> None:
-        self._named = {name: p for name, p in named_parameters.items() if p.requires_grad}
+    def __init__(self) -> None:
         self._reports: dict[str, LayerReport] = {}
         self._layers: dict[str, Layer] = {}
         self._before: dict[str, Tensor] = {}  # the layers' matrices before the event
-        self._opened: set[str] = set()  # layers whose surviving share was noted for the current batch
+        self._noted: set[str] = set()  # layers whose surviving share was noted for the current batch
 
-    def open(self, captured: Capture, threshold: float) -> list[tuple[Layer, Subspace]]:
-        """Start a batch: decompose what was captured, and give the layers that have null dimensions."""
-        self._opened.clear()
+    def open(self, captured: Capture, threshold: float) -> Moving:
+        """Decompose what was captured, and give the layers that have null dimensions."""
         for name, reason in captured.pinned.items():
             self._reports.setdefault(name, LayerReport(name, "parameter", 0)).reason = reason
         subspaces: dict[int, Subspace] = {}  # layers with one representation share one decomposition
@@ -40,16 +40,22 @@ class Ledger:
             if layer.representation is None:
                 report.reason = report.reason or FACT_ONE
                 continue
+            if not layer.representation.finite:
+                report.reason = report.reason or "its inputs are not finite"
             subspace = _shared_subspace(subspaces, layer.representation, threshold)
             report.ranks.append(subspace.rank)
             if subspace.null_dimension:
                 moving.append((layer, subspace))
         return moving
 
+    def next_batch(self) -> None:
+        """Note the surviving shares anew."""
+        self._noted.clear()
+
     def survived(self, layer: Layer, matrix: Tensor, kept: Tensor) -> None:
         """Note the share of the objective's gradient that survived the projection, at a batch's first step."""
-        if layer.name not in self._opened:
-            self._opened.add(layer.name)
+        if layer.name not in self._noted:
+            self._noted.add(layer.name)
             whole = float(matrix.double().square().sum())
             share = float(kept.double().square().sum()) / whole if whole else 0.0
             self._reports[layer.name].surviving.append(share)
@@ -61,7 +67,9 @@ class Ledger:
             after = _matrices(self._layers[name])
             scale = float(before.norm())
             report.relative_change = float((after - before).norm()) / (scale or 1.0)
-            if report.relative_change == 0 and not report.reason:
+            if report.relative_change:
+                report.reason = ""  # of another batch
+            elif not report.reason:
                 report.reason = self._why_still(report)
         return list(self._reports.values())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -11,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from teleport.ascent import Objective, Point, ascend
-from teleport.capture import Capture, Layer, capture
-from teleport.ledger import Ledger
+from teleport.capture import Capture, capture
+from teleport.ledger import Ledger, Moving
+from teleport.objectives import half_squared_norm
 from teleport.report import BatchReport, TeleportReport
-from teleport.subspace import Subspace
 from teleport.transaction import Snapshot, broken_promise
 from teleport.undisturbed import undisturbed
+
+log = logging.getLogger(__name__)
 
 LossFn = Callable[[nn.Module, Any], Tensor]
 
@@ -42,8 +45,9 @@ class NullSpace:
         cap: the largest gradient norm, ``None`` for none.
         relative_cap: a cap as a factor on the mean gradient norm over the event's batches before it. With both, the
             smaller holds.
-        guard: ``"transaction"`` puts a batch's steps back where they changed its loss by more than ``tolerance *
-            max(1, |loss|)`` or made anything non-finite; ``"none"`` keeps them, as the paper does.
+        guard: ``"transaction"`` puts a batch's steps back where they changed the loss that was to stay (the batch's,
+            or the constraint's where there is one) by more than ``tolerance * max(1, |loss|)``, or made anything
+            non-finite; ``"none"`` keeps them, as the paper does.
         tolerance: of the guard, relative.
         objective_params: the gradient norm is over ``"all"`` trainable parameters or over the ``"moved"`` ones only.
 
@@ -87,15 +91,16 @@ class NullSpace:
         """Teleport ``model`` in place.
 
         Args:
-            model: any module. Its trainable parameters may move; modes, buffers, ``requires_grad``, ``.grad`` and the
-                global random state come back as they were.
+            model: any module. Its trainable parameters may move; modes, buffers, ``requires_grad``, ``.grad`` and
+                torch's global random state come back as they were. After an exception the parameters do, too.
             batches: what ``loss_fn`` takes, one level set each; B batches of n samples.
             loss_fn: ``loss_fn(model, batch)``, a scalar tensor.
             constraint: batches whose layer inputs are protected, all together, instead of each batch's own; an
                 objective on other data than the constraint frees the first layer too.
 
         Raises:
-            ValueError: no batches, a loss that is no scalar, or no trainable parameter.
+            ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, or no such
+                parameter.
         """
         start = time.perf_counter()
         batches = list(batches)
@@ -109,9 +114,14 @@ class NullSpace:
                 loss = loss_fn(model, batch)
                 if not isinstance(loss, Tensor) or loss.numel() != 1:
                     raise ValueError("loss_fn must return a scalar tensor")
+                if not loss.requires_grad:
+                    raise ValueError("the loss does not depend on any trainable parameter of the model")
                 return loss.reshape(())
 
-            return _Event(self, model, batches, constraint, evaluate).run(start)
+            report = _Event(self, model, batches, constraint, evaluate).run(start)
+        if report.no_op:
+            log.info("the teleport moved nothing: %s", "; ".join(report.reasons().splitlines()))
+        return report
 
 
 class _Event:
@@ -133,39 +143,45 @@ class _Event:
         self.trainable = [parameter for parameter in self.named.values() if parameter.requires_grad]
         if not self.trainable:
             raise ValueError("the model has no trainable parameter to teleport")
-        self.ledger = Ledger(self.named)
+        self.ledger = Ledger()
+        self.moved: set[nn.Parameter] = set()
 
     def run(self, start: float) -> TeleportReport:
-        """Teleport on each batch in turn."""
-        loss_before = self._mean_loss()
-        cap = self._cap()
-        held = None
-        if self.constraint is not None and self.method.threshold == 1:
-            held = self._capture(self.constraint)  # stays valid: no input changes at the exact null space
-        reports = [
-            self._teleport(batch, held or self._capture(self.constraint or [batch]), cap) for batch in self.batches
-        ]
+        """Teleport on each batch in turn; an exception on the way puts all parameters back."""
+        before = Snapshot(self.named.values())
+        try:
+            report = self._run(start)
+        except BaseException:
+            before.restore()
+            raise
+        before.restore_all_but(self.moved)
+        return report
+
+    def _run(self, start: float) -> TeleportReport:
+        loss_before = self._mean_loss(self.batches)
+        caps = _Caps(self.method, [self._objective(batch, self.trainable) for batch in self.batches])
+        lasting = self.constraint is not None and self.method.threshold == 1  # at the exact null space no input changes
+        moving: Moving | None = None
+        reports = []
+        for batch in self.batches:
+            if moving is None or not lasting:
+                moving = self.ledger.open(self._capture(self.constraint or [batch]), self.method.threshold)
+            self.ledger.next_batch()
+            reports.append(self._teleport(batch, moving, caps))
+        last = reports[-1]
         return TeleportReport(
             method="nullspace",
             loss_before=loss_before,
-            loss_after=self._mean_loss(),
+            loss_after=self._mean_loss(self.batches),
             gradient_norm_before=reports[0].gradient_norm_before,
-            gradient_norm_after=reports[-1].gradient_norm_after,
+            gradient_norm_after=last.gradient_norm_after if last.accepted else last.gradient_norm_before,
             batches=reports,
             layers=self.ledger.close(),
             seconds=time.perf_counter() - start,
         )
 
-    @torch.no_grad()
-    def _mean_loss(self) -> float:
-        return float(torch.stack([self.evaluate(batch) for batch in self.batches]).mean())
-
-    def _cap(self) -> float:
-        caps = [math.inf if self.method.cap is None else self.method.cap]
-        if self.method.relative_cap is not None:
-            norms = [self._objective(batch, self.trainable).point(differentiable=False).norm for batch in self.batches]
-            caps.append(self.method.relative_cap * sum(norms) / len(norms))
-        return min(caps)
+    def _mean_loss(self, batches: list[Any]) -> float:
+        return float(torch.stack([self.evaluate(batch).detach() for batch in batches]).mean())
 
     def _objective(self, batch: Any, parameters: list[nn.Parameter]) -> Objective:
         return Objective(lambda: self.evaluate(batch), parameters)
@@ -174,21 +190,22 @@ class _Event:
         shared = self.constraint is None and self.method.threshold == 1
         return capture(self.evaluate, batches, self.named, shared_objective=shared)
 
-    def _teleport(self, batch: Any, captured: Capture, cap: float) -> BatchReport:
+    def _teleport(self, batch: Any, moving: Moving, caps: _Caps) -> BatchReport:
         """At most K steps on the level set of one batch, undone where the guard says so."""
         method = self.method
-        moving = self.ledger.open(captured, method.threshold)
         parameters = list(dict.fromkeys(block.parameter for layer, _ in moving for block in layer.blocks))
+        self.moved |= set(parameters)
         over = parameters if method.objective_params == "moved" and parameters else self.trainable
         objective = self._objective(batch, over)
         snapshot = Snapshot(parameters)
+        kept_loss = self._mean_loss(self.constraint) if self.constraint and self._guarded else None
         went = ascend(
             objective,
             parameters,
             lambda point: self._direction(objective, point, moving, parameters),
             lr=method.lr,
             steps=method.steps if moving else 0,
-            cap=cap,
+            cap=caps.over(over),
             rule=method.step,
         )
         report = BatchReport(
@@ -200,21 +217,22 @@ class _Event:
             stopped=went.stopped if moving else "nothing moves",
             trace=went.trace,
         )
-        if method.guard == "transaction":
-            report.reason = broken_promise(
-                report.loss_before, report.loss_after, report.gradient_norm_after, method.tolerance, snapshot
-            )
+        if self._guarded:
+            before, after = report.loss_before, report.loss_after
+            if self.constraint and kept_loss is not None:  # it is the constraint's loss that was promised to stay
+                before, after = kept_loss, self._mean_loss(self.constraint)
+            report.reason = broken_promise(before, after, report.gradient_norm_after, method.tolerance, snapshot)
         if report.reason:
             snapshot.restore()
             report.accepted, report.stopped = False, "rolled back"
         return report
 
+    @property
+    def _guarded(self) -> bool:
+        return self.method.guard == "transaction"
+
     def _direction(
-        self,
-        objective: Objective,
-        point: Point,
-        moving: list[tuple[Layer, Subspace]],
-        parameters: list[nn.Parameter],
+        self, objective: Objective, point: Point, moving: Moving, parameters: list[nn.Parameter]
     ) -> list[Tensor]:
         """``pi_l(grad_{W_l} L_tel)`` for each layer (equations 11 to 16), zero in the parts that no layer holds."""
         gradients = objective.ascent_direction(point, parameters)
@@ -226,6 +244,27 @@ class _Event:
             layer.scatter(kept, projected)
             self.ledger.survived(layer, matrix, kept)
         return [projected[parameter] for parameter in parameters]
+
+
+class _Caps:
+    """The cap on the gradient norm, absolute, relative to the norms before the event, or the smaller of both."""
+
+    def __init__(self, method: NullSpace, objectives: list[Objective]) -> None:
+        self.absolute = math.inf if method.cap is None else method.cap
+        self.factor = method.relative_cap
+        self.before: list[dict[nn.Parameter, float]] = []  # a batch: each parameter's 1/2 |grad|^2
+        if self.factor is not None:
+            for objective in objectives:
+                gradients = objective.point(differentiable=False).gradients
+                halves = [float(half_squared_norm([gradient])) for gradient in gradients]
+                self.before.append(dict(zip(objective.parameters, halves, strict=True)))
+
+    def over(self, parameters: list[nn.Parameter]) -> float:
+        """The cap where the gradient norm is over these parameters."""
+        if self.factor is None:
+            return self.absolute
+        norms = [math.sqrt(2 * sum(halves[parameter] for parameter in parameters)) for halves in self.before]
+        return min(self.absolute, self.factor * sum(norms) / len(norms))
 
 
 def _check_positive(**values: float | None) -> None:

@@ -18,9 +18,10 @@ class StepRecord:
 class BatchReport:
     """One teleport batch: at most K steps on one level set.
 
-    ``loss_*`` and ``gradient_norm_*`` are taken on this batch, right before and right after its own steps.
-    ``stopped`` is one of ``"steps done"``, ``"cap reached"``, ``"above cap"``, ``"no ascent"``, ``"nothing moves"``,
-    ``"rolled back"``.
+    ``loss_*`` and ``gradient_norm_*`` are taken on this batch, right before and right after its own steps; where
+    ``accepted`` is false those steps were undone, and the ``*_after`` values say what they had led to.
+    ``stopped`` is one of ``"steps done"``, ``"cap reached"``, ``"above cap"``, ``"no ascent"``, ``"not finite"``,
+    ``"nothing moves"``, ``"rolled back"``.
     """
 
     loss_before: float

@@ -21,31 +21,56 @@ class Representation:
         groups: independent groups of inputs.
         dtype: the precision that the inputs were computed in.
         ones: whether a 1 is appended to each vector, for a bias that moves with its weight.
+        device: where the vectors are, and the sums over them.
     """
 
-    def __init__(self, dimension: int, groups: int, dtype: torch.dtype, ones: bool) -> None:
+    def __init__(
+        self,
+        dimension: int,
+        groups: int,
+        dtype: torch.dtype,
+        ones: bool,
+        device: torch.device | str = "cpu",
+    ) -> None:
         self.dimension = dimension
         self.groups = groups
         self.dtype = dtype
         self.ones = ones
         self.positions = 0
-        self._rows: Tensor | None = None  # [groups, rows, dimension] float64: vectors, or a triangular factor of them
+        # [groups, rows, dimension]: the vectors, or a triangular factor of them; None where the Gram matrix took over
+        self._rows: Tensor | None = torch.zeros(groups, 0, dimension, dtype=torch.float64, device=device)
         self._gram: Tensor | None = None  # [groups, dimension, dimension] float64
 
     def update(self, rows: Tensor) -> None:
-        """Take in vectors ``[groups, positions, dimension]`` (without the appended 1)."""
+        """Take in vectors ``[groups, positions, dimension]`` (without the appended 1).
+
+        Raises:
+            ValueError: vectors of another shape.
+        """
+        expected = (self.groups, self.dimension - self.ones)
+        if rows.dim() != 3 or (rows.shape[0], rows.shape[2]) != expected:
+            raise ValueError(
+                f"input vectors must come as [{expected[0]}, positions, {expected[1]}] (groups, positions, dimension), "
+                f"got {list(rows.shape)}"
+            )
         rows = rows.detach().to(torch.float64)
         if self.ones:
             rows = torch.cat([rows, rows.new_ones(*rows.shape[:2], 1)], dim=2)
         self.positions += rows.shape[1]
         self._absorb(rows)
 
+    @property
+    def finite(self) -> bool:
+        """Whether all vectors so far were finite; else they span nothing that could be told."""
+        return all(bool(kept.isfinite().all()) for kept in (self._rows, self._gram) if kept is not None)
+
     def merged(self, other: Representation) -> Representation:
         """The representation of both sets of vectors together."""
-        both = Representation(self.dimension, self.groups, self.dtype, self.ones)
+        coarser = max(self.dtype, other.dtype, key=lambda dtype: torch.finfo(dtype).eps)
+        both = Representation(self.dimension, self.groups, coarser, self.ones)
         both.positions = self.positions + other.positions
         both._rows, both._gram = self._rows, self._gram
-        if other._rows is not None:
+        if other._rows is not None and other._rows.shape[1]:
             both._absorb(other._rows)
         if other._gram is not None:
             both._add_gram(other._gram)
@@ -59,7 +84,13 @@ class Representation:
         return self._decompose()[1]
 
     def subspace(self, threshold: float) -> Subspace:
-        """The space that the vectors span up to ``threshold``, see :func:`teleport.subspace.rank`."""
+        """The space that the vectors span up to ``threshold``, see :func:`teleport.subspace.rank`.
+
+        Vectors that are not finite leave nothing free.
+        """
+        if not self.finite:
+            nothing = torch.zeros(self.groups, self.dimension, 0, dtype=torch.float64)
+            return Subspace([self.dimension] * self.groups, self.dimension, nothing, complement=True)
         directions, energies = self._decompose()
         return subspace_of(directions, energies, threshold, self.positions, self.dtype)
 
@@ -67,7 +98,8 @@ class Representation:
         if self._gram is not None:
             self._add_gram(rows.transpose(1, 2) @ rows)
             return
-        self._rows = rows if self._rows is None else torch.cat([self._rows, rows], dim=1)
+        assert self._rows is not None
+        self._rows = torch.cat([self._rows, rows], dim=1)
         if self._rows.shape[1] <= self.dimension:
             return
         if self.dtype == torch.float64:
@@ -77,22 +109,18 @@ class Representation:
             self._rows = None
 
     def _add_gram(self, gram: Tensor) -> None:
-        if self._gram is None:
-            self._gram = torch.zeros_like(gram)
         if self._rows is not None:
             gram = gram + self._rows.transpose(1, 2) @ self._rows
             self._rows = None
-        self._gram = self._gram + gram
+        self._gram = gram if self._gram is None else self._gram + gram
 
     def _decompose(self) -> tuple[Tensor, Tensor]:
         """Left singular vectors ``[groups, dimension, k]`` and squared singular values ``[groups, k]``, descending."""
         if self._gram is not None:
             energies, vectors = torch.linalg.eigh(self._gram)
             return vectors.flip(2), energies.flip(1).clamp_min(0)
-        if self._rows is None:
-            empty = torch.zeros(self.groups, self.dimension, 0, dtype=torch.float64)
-            return empty, empty[:, 0]
-        if self.dtype == torch.float64:
+        assert self._rows is not None
+        if self.dtype == torch.float64 or self._rows.shape[1] == 0:
             return _singular(self._rows)
         return _from_samples(self._rows)
 
@@ -106,10 +134,10 @@ def _from_samples(rows: Tensor) -> tuple[Tensor, Tensor]:
     """The decomposition by the samples' side: eigenvectors of ``rows rows^T [n, n]``, mapped back to the inputs'.
 
     Dividing by a singular value below the square root of float64's resolution would blow up rounding errors: rows of
-    deficient rank are decomposed themselves.
+    deficient rank are decomposed themselves. A last QR makes the directions orthonormal to float64's resolution.
     """
     energies, vectors = torch.linalg.eigh(rows @ rows.transpose(1, 2))
     energies, vectors = energies.flip(1).clamp_min(0), vectors.flip(2)
     if bool((energies[:, -1] < energies[:, 0] * 1e-12).any()):
         return _singular(rows)
-    return rows.transpose(1, 2) @ (vectors / energies.sqrt()[:, None, :]), energies
+    return torch.linalg.qr(rows.transpose(1, 2) @ (vectors / energies.sqrt()[:, None, :]))[0], energies

@@ -61,10 +61,15 @@ class Subspace:
         return self.dimension * len(self.ranks) - self.rank
 
     def project(self, matrix: Tensor) -> Tensor:
-        """``pi(G) = G - (G U) U^T`` for a ``matrix`` G ``[groups, out, dimension]``: its part that no input sees."""
-        basis = self.basis.to(matrix.dtype)
-        seen = (matrix @ basis) @ basis.transpose(1, 2)
-        return seen if self.complement else matrix - seen
+        """``pi(G) = G - (G U) U^T`` for a ``matrix`` G ``[groups, out, dimension]``: its part that no input sees.
+
+        Computed in float64 whatever G is in: where little of G survives, single precision would leave more of the
+        inputs' own directions in the result than of the null space.
+        """
+        wide = matrix.to(self.basis.dtype)
+        basis = self.basis.to(matrix.device)
+        seen = (wide @ basis) @ basis.transpose(1, 2)
+        return (seen if self.complement else wide - seen).to(matrix.dtype)
 
 
 def subspace_of(directions: Tensor, energies: Tensor, threshold: float, positions: int, dtype: torch.dtype) -> Subspace:

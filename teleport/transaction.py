@@ -17,9 +17,17 @@ class Snapshot:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Put the values back, into the same parameters."""
+        """Put the values back, bit for bit, into the same parameters."""
         for parameter, value in self._held:
             parameter.copy_(value)
+
+    @torch.no_grad()
+    def restore_all_but(self, moved: Iterable[nn.Parameter]) -> None:
+        """Put back what evaluating the loss changed by itself (an embedding's ``max_norm``), beside the ``moved``."""
+        ours = set(moved)
+        for parameter, value in self._held:
+            if parameter not in ours and not torch.equal(parameter, value):
+                parameter.copy_(value)
 
     def finite(self) -> bool:
         """Whether the parameters, as they stand now, are all finite."""
@@ -30,8 +38,8 @@ def broken_promise(before: float, after: float, norm: float, tolerance: float, s
     """Why a move must be undone, empty where it may stay.
 
     Args:
-        before: the loss on the batch before the move.
-        after: the loss on the same batch after it.
+        before: the loss that was to stay, before the move.
+        after: the same loss after it.
         norm: the gradient norm after it.
         tolerance: how far the loss may move, relative to ``max(1, |before|)``.
         snapshot: of the parameters that moved.
@@ -39,5 +47,5 @@ def broken_promise(before: float, after: float, norm: float, tolerance: float, s
     if not (math.isfinite(after) and math.isfinite(norm) and snapshot.finite()):
         return f"not finite: loss {after:.6g}, gradient norm {norm:.6g}"
     if abs(after - before) > tolerance * max(1.0, abs(before)):
-        return f"the loss on the batch moved from {before:.6g} to {after:.6g}, more than the tolerance {tolerance:g}"
+        return f"the loss moved from {before:.6g} to {after:.6g}, more than the tolerance {tolerance:g}"
     return ""

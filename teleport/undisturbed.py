@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
@@ -14,32 +15,57 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 def undisturbed(model: nn.Module) -> Iterator[CommonRandom]:
     """Dropout off, batch norm on its running statistics, attention on the math path, compiled parts run eagerly.
 
-    Fused attention kernels have no second derivative, and compiled code hides its calls. On the way out each module's
-    mode, each buffer and the global random state are what they were.
+    Fused attention and recurrent kernels have no second derivative, and compiled code hides its calls. On the way out
+    each module's mode, each buffer and torch's global random state are what they were, after an exception too.
 
     Yields:
         the random state to return to before each evaluation.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    buffers = [(buffer, buffer._version, buffer.detach().clone()) for buffer in model.buffers()]
+    modules = list(model.modules())
+    modes = [module.training for module in modules]
+    buffers = [_Buffer(module, name, held) for module in modules for name, held in module._buffers.items()]
     devices = {parameter.device for parameter in model.parameters()}
     accelerators = [d.index for d in devices if d.type == "cuda" and d.index is not None]
+    fast_path = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
         stack.enter_context(torch.random.fork_rng(accelerators))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        stack.enter_context(torch.compiler.set_stance("force_eager"))
-        stack.enter_context(torch.enable_grad())
+        stack.callback(torch.backends.mha.set_fastpath_enabled, fast_path)
+        torch.backends.mha.set_fastpath_enabled(False)  # it leaves padded positions out, which training does not
+        if any(isinstance(module, nn.RNNBase) for module in modules):
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        if "torch._dynamo" in sys.modules:  # else nothing is compiled, and importing it takes seconds
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         try:
-            for module, _ in modes:
+            for module in modules:
                 module.training = False
             yield CommonRandom(accelerators)
         finally:
-            for module, mode in modes:
+            for module, mode in zip(modules, modes, strict=True):
                 module.training = mode
-            with torch.no_grad():
-                for buffer, version, held in buffers:
-                    if buffer._version != version:
-                        buffer.copy_(held)
+            for buffer in buffers:
+                buffer.restore()
+
+
+class _Buffer:
+    """A module's buffer as it was: the same tensor, with the same values."""
+
+    def __init__(self, module: nn.Module, name: str, tensor: Tensor | None) -> None:
+        self.module = module
+        self.name = name
+        self.tensor = tensor
+        self.version = None if tensor is None else tensor._version
+        self.values = None if tensor is None else tensor.detach().clone()
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put tensor and values back, without writing to what was not written to."""
+        if self.module._buffers.get(self.name) is not self.tensor:
+            self.module._buffers[self.name] = self.tensor
+        if self.tensor is not None and self.values is not None and self.tensor._version != self.version:
+            self.tensor.copy_(self.values)
 
 
 class CommonRandom:

@@ -30,9 +30,11 @@ class LinearUse:
         kind: what the layer is, for reports (``"linear"``, ``"conv2d"``, ...).
         weight: the parameter, or a view of one. ``weight`` as a matrix is ``[groups, out, dimension]``: its leading
             axis split by groups and the rest flattened, then transposed within a group where ``transposed``.
-        source: the tensor that the input vectors are taken from; uses with one ``source`` and ``key`` share a basis.
-        rows: yields the input vectors, a chunk ``[groups, positions, dimension]`` at a time.
-        key: what of the call, beside ``source``, decides the rows.
+        source: the tensor that the input vectors are taken from, or one that carries their gradient; uses with one
+            ``source`` and ``key`` share a basis.
+        rows: yields the input vectors, a chunk ``[groups, positions, dimension]`` at a time, ``dimension`` without the
+            1 of a bias.
+        key: what of the call, beside ``source``, decides the rows; ``None`` where it is nothing but ``kind``.
         bias: the bias parameter ``[groups * out]`` (or a view of one) that is added once a position, or ``None``.
         groups: independent blocks of inputs and outputs.
         transposed: whether the weight is stored ``[dimension, out]``.
@@ -42,7 +44,7 @@ class LinearUse:
     weight: Tensor
     source: Tensor
     rows: Callable[[], Iterator[Tensor]]
-    key: Hashable = "features"
+    key: Hashable = None
     bias: Tensor | None = None
     groups: int = 1
     transposed: bool = False
@@ -66,8 +68,17 @@ _VIEWS: dict[Callable[..., Any], View] = {}
 def register_view(*functions: Callable[..., Any]) -> Callable[[View], View]:
     """Register a view for functions that may receive a parameter.
 
-    The view is called with the arguments of the call and returns its linear uses. A parameter among the arguments that
-    no use names stays where it is. ``functions`` are what ``torch.overrides`` sees, for instance ``torch.bilinear``.
+    The view is called with the arguments of each call, right before it, and returns its linear uses: that the result
+    depends on ``use.weight`` through ``matrix @ input (+ bias)`` alone, for all inputs in ``use.rows``. A parameter
+    among the arguments that no use names stays where it is, and so does every one where the view's signature does not
+    fit the call. ``functions`` are what ``torch.overrides`` sees; a function of one's own becomes such by
+    ``torch.overrides.handle_torch_function``, or uses one that is.
+
+        @register_view(torch.bmm)  # one weight [groups, dimension, out] a group, no bias
+        def _experts(input, mat2):
+            groups, dimension, out = mat2.shape
+            weight = mat2.view(groups * dimension, out)
+            return [LinearUse("experts", weight, input, lambda: iter([input]), groups=groups, transposed=True)]
     """
 
     def register(view: View) -> View:
@@ -83,43 +94,39 @@ def view_of(function: Callable[..., Any]) -> View | None:
     return _VIEWS.get(function)
 
 
-def _features(inputs: Tensor) -> Callable[[], Iterator[Tensor]]:
-    """Rows of ``[..., dimension]`` inputs: every position's feature vector (equations 8 and 10)."""
+def _linear_use(
+    kind: str, weight: Tensor, inputs: Tensor, bias: Tensor | None = None, transposed: bool = False
+) -> LinearUse:
+    """A use on the feature vectors of every position of ``inputs [..., dimension]`` (equations 8 and 10)."""
 
     def rows() -> Iterator[Tensor]:
-        flat = inputs.detach().reshape(1, -1, inputs.shape[-1])
+        flat = inputs.detach().reshape(1, inputs.shape[:-1].numel(), inputs.shape[-1])
         yield from torch.split(flat, max(1, CHUNK // max(1, inputs.shape[-1])), dim=1)
 
-    return rows
+    return LinearUse(kind, weight, inputs, rows, key="features", bias=bias, transposed=transposed)
 
 
 @register_view(F.linear)
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> list[LinearUse]:
-    return [LinearUse("linear", weight, input, _features(input), bias=bias)]
+    return [_linear_use("linear", weight, input, bias)]
 
 
-@register_view(torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__)
-def _matmul(left: Tensor, right: Tensor) -> list[LinearUse]:
+@register_view(torch.matmul, Tensor.matmul, Tensor.__matmul__)
+def _matmul(input: Tensor, other: Tensor) -> list[LinearUse]:
     """``inputs @ weight`` with a two-dimensional weight ``[dimension, out]``."""
-    if right.dim() != 2:
-        return []
-    return [LinearUse("linear", right, left, _features(left), transposed=True)]
+    return [_linear_use("linear", other, input, transposed=True)] if other.dim() == 2 else []
+
+
+@register_view(torch.mm, Tensor.mm)
+def _mm(input: Tensor, mat2: Tensor) -> list[LinearUse]:
+    return _matmul(input, mat2)
 
 
 @register_view(torch.addmm, Tensor.addmm)
-def _addmm(
-    input: Tensor,
-    mat1: Tensor,
-    mat2: Tensor,
-    *,
-    beta: float = 1,
-    alpha: float = 1,
-) -> list[LinearUse]:
-    """``bias + inputs @ weight``; a bias that is not one vector, or is scaled, is left alone."""
+def _addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> list[LinearUse]:
+    """``bias + inputs @ weight`` (GPT-2's ``Conv1D``); a bias that is not one vector, or is scaled, is left alone."""
     bias = input if beta == 1 and input.dim() == 1 else None
-    if alpha != 1:
-        return []
-    return [LinearUse("linear", mat2, mat1, _features(mat1), bias=bias, transposed=True)]
+    return [_linear_use("linear", mat2, mat1, bias, transposed=True)] if alpha == 1 else []
 
 
 def _patches(
@@ -221,31 +228,35 @@ _ATTENTION = inspect.signature(F.multi_head_attention_forward)
 def _attention(*args: Any, **kwargs: Any) -> list[LinearUse]:
     """``nn.MultiheadAttention``: query, key and value projections, and the output projection (equations 13 to 16).
 
-    One basis serves the three input projections where they see one tensor. The output projection's inputs are the
-    concatenated heads, read off by running the attention once more with an identity in its place.
+    One basis serves the input projections that see one tensor. The output projection's inputs are the concatenated
+    heads, read off by running the attention once more with an identity in its place.
     """
-    call = _ATTENTION.bind(*args, **kwargs)
-    call.apply_defaults()
-    given = call.arguments
-    query, key, value = given["query"], given["key"], given["value"]
+    given = _bound_attention(args, kwargs).arguments
     width = given["embed_dim_to_check"]
     packed, bias = given["in_proj_weight"], given["in_proj_bias"]
     uses = []
-    if packed is not None and query is key and key is value:
-        uses.append(LinearUse("attention in", packed, query, _features(query), bias=bias))
-    else:
-        for row, (name, source) in enumerate((("query", query), ("key", key), ("value", value))):
-            own_rows = slice(row * width, (row + 1) * width)
-            weight = packed[own_rows] if packed is not None else given[f"{name[0]}_proj_weight"]
-            own_bias = None if bias is None else bias[own_rows]
-            uses.append(LinearUse(f"attention {name}", weight, source, _features(source), bias=own_bias))
-    weight = given["out_proj_weight"]
-    given.update(
-        out_proj_weight=torch.eye(width, dtype=weight.dtype, device=weight.device),
-        out_proj_bias=None,
-        need_weights=False,
-    )
-    heads = F.multi_head_attention_forward(*call.args, **call.kwargs)[0]
-    out_bias = _ATTENTION.bind(*args, **kwargs).arguments.get("out_proj_bias")
-    uses.append(LinearUse("attention out", weight, heads, _features(heads), bias=out_bias))
+    for row, name in enumerate(("query", "key", "value")):
+        own_rows = slice(row * width, (row + 1) * width)
+        weight = given[f"{name[0]}_proj_weight"] if given["use_separate_proj_weight"] else packed[own_rows]
+        uses.append(_linear_use(f"attention {name}", weight, given[name], None if bias is None else bias[own_rows]))
+    heads = _concatenated_heads(args, kwargs)
+    uses.append(_linear_use("attention out", given["out_proj_weight"], heads, given["out_proj_bias"]))
     return uses
+
+
+def _bound_attention(args: Any, kwargs: Any) -> inspect.BoundArguments:
+    call = _ATTENTION.bind(*args, **kwargs)
+    call.apply_defaults()
+    return call
+
+
+def _concatenated_heads(args: Any, kwargs: Any) -> Tensor:
+    """What the output projection multiplies, ``[..., embed_dim]``, with the dropout that the call itself will draw."""
+    call = _bound_attention(args, kwargs)
+    weight = call.arguments["out_proj_weight"]
+    identity = torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)
+    call.arguments.update(out_proj_weight=identity, out_proj_bias=None)
+    with torch.random.fork_rng([weight.device] if weight.is_cuda else []):
+        heads = F.multi_head_attention_forward(*call.args, **call.kwargs)[0]
+    assert isinstance(heads, Tensor)
+    return heads

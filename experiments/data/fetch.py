@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from experiments.data.arrays import check_images, write_images
@@ -63,11 +63,12 @@ def fetch(name: str, root: Path) -> None:
 
 @contextmanager
 def scratch_folder(name: str, root: Path) -> Iterator[Path]:
-    """A folder under ``root`` that is gone afterwards; what cannot be written ends in one sentence.
+    """A folder under ``root`` that is gone afterwards, and ``root`` with it where nothing was stored in a new one.
 
     Raises:
         UserError: the disk is full, or ``root`` cannot be written to.
     """
+    new = not root.exists()
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=root, ignore_cleanup_errors=True) as folder:
@@ -82,3 +83,7 @@ def scratch_folder(name: str, root: Path) -> Iterator[Path]:
             f"data set '{name}' could not be stored under {root}: {error.strerror or error}; set data.root (or "
             "TELEPORT_DATA) to a folder that can be written to"
         ) from error
+    finally:
+        if new:
+            with suppress(OSError):  # it is not empty: the set was stored
+                root.rmdir()

@@ -41,10 +41,6 @@ def closed_port() -> int:
         return unused.getsockname()[1]
 
 
-def is_empty(root: Path) -> bool:
-    return not root.exists() or not any(root.iterdir())
-
-
 @pytest.mark.parametrize("kind", ["sha256", "md5", "git"])
 def test_a_file_is_fetched_verified_and_kept(site, tmp_path, monkeypatch, kind):
     (site.folder / "rates.gz").write_bytes(CONTENT)
@@ -67,7 +63,7 @@ def test_another_content_is_refused(site, tmp_path, monkeypatch, kind, content):
     with pytest.raises(UserError, match=r"is not the published exchange_rate\.txt\.gz") as error:
         fetch.ensure("exchange_rate", tmp_path / "root")
     assert check.split(":")[1] in str(error.value)
-    assert is_empty(tmp_path / "root")
+    assert not (tmp_path / "root").exists()
 
 
 def test_a_transfer_that_breaks_off_leaves_nothing(site, tmp_path, monkeypatch):
@@ -75,7 +71,7 @@ def test_a_transfer_that_breaks_off_leaves_nothing(site, tmp_path, monkeypatch):
     publish(monkeypatch, f"{site.url}/cut-rates.gz", check=checks(CONTENT)["sha256"])
     with pytest.raises(UserError, match=r"no full answer from 127\.0\.0\.1"):
         fetch.ensure("exchange_rate", tmp_path / "root")
-    assert is_empty(tmp_path / "root")
+    assert not (tmp_path / "root").exists()
 
 
 def test_the_next_address_is_tried(site, tmp_path, monkeypatch):
@@ -98,7 +94,7 @@ def test_offline_is_one_sentence_that_says_what_to_do(tmp_path, monkeypatch):
     ):
         assert part in said
     assert "\n" not in said
-    assert is_empty(tmp_path / "root")
+    assert not (tmp_path / "root").exists()
 
 
 def test_a_missing_page_is_named(site, tmp_path, monkeypatch):
@@ -120,7 +116,7 @@ def test_a_text_comes_with_all_its_files_or_not_at_all(site, tmp_path, monkeypat
         (site.folder / name).write_bytes(contents[name])
     with pytest.raises(UserError, match=r"ptb\.valid\.txt"):
         fetch.ensure("ptb", tmp_path / "root")
-    assert is_empty(tmp_path / "root")
+    assert not (tmp_path / "root").exists()
     (site.folder / "ptb.valid.txt").write_bytes(contents["ptb.valid.txt"])
     fetch.ensure("ptb", tmp_path / "root")
     assert {path.name: path.read_bytes() for path in (tmp_path / "root" / "ptb").iterdir()} == contents
@@ -150,7 +146,7 @@ def test_a_corrupt_mnist_is_refused(mnist, site, tmp_path):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(UserError, match="md5"):
         fetch.ensure("mnist", tmp_path / "root")
-    assert is_empty(tmp_path / "root")
+    assert not (tmp_path / "root").exists()
 
 
 def test_mnist_offline(mnist, tmp_path, monkeypatch):
@@ -158,7 +154,7 @@ def test_mnist_offline(mnist, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="could not be fetched") as error:
         fetch.ensure("mnist", tmp_path / "root")
     assert "\n" not in str(error.value)
-    assert is_empty(tmp_path / "root")
+    assert not (tmp_path / "root").exists()
 
 
 @pytest.mark.parametrize("spoilt", [False, True])
@@ -175,7 +171,7 @@ def test_cifar10_by_torchvisions_loader(site, tmp_path, monkeypatch, spoilt):
     if spoilt:
         with pytest.raises(UserError, match="md5"):
             fetch.ensure("cifar10", root)
-        assert is_empty(root)
+        assert not root.exists()
     else:
         fetch.ensure("cifar10", root)
         read = read_images(root / "cifar10.npz", IMAGES["cifar10"])
@@ -205,7 +201,7 @@ def test_an_archive_that_climbs_out_is_refused(site, tmp_path, monkeypatch, memb
     publish_tiny_imagenet(monkeypatch, site, extra={member: b"gotcha"})
     with pytest.raises(UserError, match="leads out of the archive"):
         fetch.ensure("tiny_imagenet", tmp_path / "a" / "root")
-    assert is_empty(tmp_path / "a" / "root")
+    assert not (tmp_path / "a" / "root").exists()
     assert not (tmp_path / "a" / "x").exists()
 
 
@@ -235,7 +231,7 @@ def test_images_of_another_size_are_refused(site, tmp_path, monkeypatch):
     publish_tiny_imagenet(monkeypatch, site, side=63)
     with pytest.raises(UserError, match="not a whole Tiny-ImageNet archive"):
         fetch.ensure("tiny_imagenet", tmp_path / "root")
-    assert is_empty(tmp_path / "root")
+    assert not (tmp_path / "root").exists()
 
 
 def test_images_of_another_shape_are_refused(mnist, site, tmp_path, monkeypatch):
@@ -243,7 +239,7 @@ def test_images_of_another_shape_are_refused(mnist, site, tmp_path, monkeypatch)
     monkeypatch.setattr(torchvision().datasets.MNIST, "resources", archives.write_mnist(site.folder, wrong))
     with pytest.raises(UserError, match=r"x_train of the published mnist is uint8 of shape \[12, 20, 28, 1\]"):
         fetch.ensure("mnist", tmp_path / "root")
-    assert is_empty(tmp_path / "root")
+    assert not (tmp_path / "root").exists()
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
@@ -255,7 +251,15 @@ def test_a_disk_that_takes_no_more(mnist, tmp_path, monkeypatch, code):
     monkeypatch.setattr(np, "savez", half)
     with pytest.raises(UserError, match="the disk is full" if code == errno.ENOSPC else "can be written to"):
         fetch.ensure("mnist", tmp_path / "root")
-    assert is_empty(tmp_path / "root")
+    assert not (tmp_path / "root").exists()
+
+
+def test_a_failure_leaves_what_was_there(tmp_path, monkeypatch):
+    publish(monkeypatch, f"http://127.0.0.1:{closed_port()}/rates.gz", check=checks(CONTENT)["sha256"])
+    (tmp_path / "mnist.npz").write_text("mine")
+    with pytest.raises(UserError):
+        fetch.ensure("exchange_rate", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mnist.npz"]
 
 
 def test_a_root_that_is_a_file(tmp_path):
