@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-import pickle
 import random
 from dataclasses import asdict
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from experiments import files
 from experiments.errors import UserError
 from experiments.records import Records
+
+DAMAGED = (OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, UnpicklingError, BadZipFile)
+"""What reading a damaged file, or one of another model, raises somewhere inside torch."""
 
 
 def to_bytes(content: Any) -> bytes:
@@ -47,6 +51,9 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, plateau
         UserError: the file is damaged or of another model.
     """
     try:
+        with ZipFile(path) as archive:  # torch does not look at its own checksums
+            if archive.testzip() is not None:
+                raise BadZipFile
         state = torch.load(path, map_location="cpu", weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
@@ -54,7 +61,7 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, plateau
             plateau.load_state_dict(state["plateau"])
         records = Records(**state["records"])
         _set_random_state(state["random"])
-    except (OSError, EOFError, RuntimeError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+    except DAMAGED as error:
         raise UserError(
             f"the checkpoint '{path}' is damaged or of other code; delete it and the run starts from its beginning"
         ) from error

@@ -12,13 +12,14 @@ from experiments.config import RESULTS_VERSION, Config
 
 NOT_COMPUTED = ("machine", "rates", "scale", "figure")
 """Keys that change where or how a run is made, or that are resolved into other keys, but not what it computes."""
-NOT_COMPUTED_OF_DATA = ("root", "extents")
+NOT_COMPUTED_OF = {"data": ("root", "extents"), "model": ("sizes",)}
 
 
 def computed(config: Config) -> dict[str, Any]:
     """The part of a resolved configuration that decides a run's numbers."""
     content = {key: value for key, value in asdict(config).items() if key not in NOT_COMPUTED}
-    content["data"] = {key: value for key, value in content["data"].items() if key not in NOT_COMPUTED_OF_DATA}
+    for group, keys in NOT_COMPUTED_OF.items():
+        content[group] = {key: value for key, value in content[group].items() if key not in keys}
     return content
 
 

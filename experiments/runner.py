@@ -56,7 +56,7 @@ def run(config: DictConfig | Config) -> Path:
     if task.note:
         log.info("note: %s", task.note)
     seed_everything(config.seed)
-    model = build_model(config.model, task.spec).to(device)
+    model = build_model(config.model, task.spec, task.name).to(device)
     optimizer = methods.build_optimizer(config.optimizer, model)
     schedule = methods.build_schedule(config.teleport, steps_per_epoch(task, config.training.batch_size))
     with _alone(folder), logging_redirect_tqdm([logging.getLogger("experiments")]):

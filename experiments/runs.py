@@ -50,6 +50,6 @@ def load_table(folder: Path, name: str) -> pd.DataFrame:
 
     path = folder / f"{name}.csv"
     try:
-        return pd.read_csv(path, float_precision="round_trip")
+        return pd.read_csv(path)
     except (OSError, ValueError) as error:
         raise UserError(f"'{path}' cannot be read; delete the folder and make the run again") from error

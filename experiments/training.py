@@ -89,7 +89,8 @@ def train(
                 before = records.latest() or evaluate(model)
                 seconds, report = _teleport(event, teleporter, task, model, config, device)
                 if config.teleport.optimizer_state == "reset":
-                    optimizer.load_state_dict(optimizer.state_dict() | {"state": fresh_state})
+                    fresh = copy.deepcopy(fresh_state)  # the optimizer goes on to write into what it loads
+                    optimizer.load_state_dict(optimizer.state_dict() | {"state": fresh})
                 after = before if report.no_op else evaluate(model)
                 records.add_teleport(event, records.step / per_epoch, seconds, before, after, report)
                 records.teleport_seconds += seconds
@@ -180,6 +181,11 @@ def _log_teleport(
     event: int, step: int, seconds: float, before: Evaluation, after: Evaluation, report: TeleportReport
 ) -> None:
     """A line on what the event did; where it did nothing, why, layer by layer."""
+    if report.no_op:
+        reasons = report.reasons() or "; ".join(sorted({batch.reason or batch.stopped for batch in report.batches}))
+        log.info("teleport %d before step %d moved nothing, %.1f s:", event, step, seconds)
+        log.info("  %s", reasons.replace("\n", "\n  "))
+        return
     moved = sum(layer.relative_change > 0 for layer in report.layers)
     log.info(
         "teleport %d before step %d: gradient norm %.4g -> %.4g, train loss %.4f -> %.4f, test loss %.4f -> %.4f, "
@@ -188,6 +194,3 @@ def _log_teleport(
         *(before.train_loss, after.train_loss, before.test_loss, after.test_loss),
         *(moved, len(report.layers), seconds),
     )
-    if report.no_op:
-        reasons = report.reasons() or "; ".join(sorted({batch.reason or batch.stopped for batch in report.batches}))
-        log.info("  nothing moved:\n    %s", reasons.replace("\n", "\n    "))

@@ -11,12 +11,14 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from experiments.config import Config, NullSpaceConfig, register
+from experiments.identity import identity
 from experiments.methods import OPTIMIZERS, TELEPORTERS, build_schedule, build_teleporter
 from experiments.models.registry import MODELS
 
 CONF = Path(__file__).parent.parent / "conf"
 FILES = sorted(CONF.rglob("*.yaml"))
 GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name != "hydra")
+RATES = yaml.safe_load((CONF / "rates.yaml").read_text())
 NEEDED = {("model", "custom"): ["model.factory=package.module:function"]}  # keys that have no value of their own
 
 
@@ -52,35 +54,33 @@ def test_every_file_begins_with_a_comment(file):
 
 
 @pytest.mark.parametrize("data", names("data"))
-def test_every_data_set_has_rates_for_every_optimizer(data):
-    for optimizer in names("optimizer"):
-        config = composed(f"data={data}", f"optimizer={optimizer}", "teleport=nullspace")
-        assert config.optimizer.lr > 0
-        assert isinstance(config.teleport, NullSpaceConfig)
-        assert config.teleport.lr > 0
-        assert config.teleport.cap is None or config.teleport.cap > 0
+def test_every_data_set_has_an_extent_for_every_scale(data):
+    extents = composed(f"data={data}").data.extents
+    assert set(extents) == set(names("scale"))
+    assert all(extent.epochs >= 1 for extent in extents.values())
 
 
-@pytest.mark.parametrize("scale", names("scale"))
-@pytest.mark.parametrize("data", names("data"))
-def test_every_data_set_has_an_extent_for_every_scale(data, scale):
-    assert composed(f"data={data}", f"scale={scale}").training.epochs >= 1
-
-
-def test_the_rates_have_a_row_for_every_pair_and_no_other_key():
-    table = yaml.safe_load((CONF / "rates.yaml").read_text())
-    for data, row in table.items():
+def test_the_rates_have_a_row_for_every_pair_of_data_set_and_optimizer():
+    assert set(RATES) == set(names("data"))
+    for data, row in RATES.items():
         assert set(row) == set(names("optimizer")), data
         for optimizer, rates in row.items():
             assert set(rates) == {"lr", "teleport_lr", "cap"}, (data, optimizer)
-    assert set(names("data")) <= set(table)
+            assert min(rate for rate in rates.values() if rate is not None) > 0, (data, optimizer)
+
+
+@pytest.mark.parametrize("optimizer", names("optimizer"))
+def test_the_rates_reach_optimizer_and_teleport(optimizer):
+    config = composed(f"optimizer={optimizer}", "teleport=nullspace")
+    rates = RATES["digits"][optimizer]
+    assert isinstance(config.teleport, NullSpaceConfig)
+    assert [config.optimizer.lr, config.teleport.lr, config.teleport.cap] == [*rates.values()]
 
 
 def test_rates_confirmed_by_zhao_et_al():
     confirmed = {"sgd": 1e-2, "momentum": 1e-3, "adagrad": 1e-2, "adam": 1e-4}
-    table = yaml.safe_load((CONF / "rates.yaml").read_text())
     for data in ("mnist", "fashion_mnist"):
-        assert {optimizer: table[data][optimizer]["lr"] for optimizer in confirmed} == confirmed
+        assert {optimizer: RATES[data][optimizer]["lr"] for optimizer in confirmed} == confirmed
 
 
 @pytest.mark.parametrize("model", [name for name in names("model") if name != "custom"])
@@ -93,7 +93,7 @@ def test_a_teleport_takes_samples_and_warm_up_from_the_model(model):
 
 def test_the_composed_null_space_teleport_carries_the_table():
     config = composed("data=digits", "optimizer=sgd", "teleport=nullspace", "teleport.steps=3")
-    rates = yaml.safe_load((CONF / "rates.yaml").read_text())["digits"]["sgd"]
+    rates = RATES["digits"]["sgd"]
     teleporter = build_teleporter(config.teleport)
     assert (teleporter.lr, teleporter.cap, teleporter.steps) == (rates["teleport_lr"], rates["cap"], 3)
 
@@ -103,3 +103,9 @@ def test_a_transformer_has_the_size_of_its_data_set():
         model = composed("model=transformer", f"data.name={data}", "optimizer.lr=1").model
         assert (model.heads, model.head_dim, model.layers) == size
     assert composed("model=transformer", "model.head_dim=8").model.head_dim == 8
+
+
+def test_a_transformers_size_names_a_run_and_the_table_of_sizes_does_not():
+    plain = identity(composed("model=transformer", "data=smnist"))
+    assert identity(composed("model=transformer", "data=smnist", "model.sizes.other.layers=3")) == plain
+    assert identity(composed("model=transformer", "data=smnist", "model.sizes.smnist.layers=3")) != plain

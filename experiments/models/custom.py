@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Callable
 from importlib import import_module
@@ -10,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from experiments.config import CustomModel
-from experiments.errors import UserError, one_of
+from experiments.errors import UserError
 from experiments.tasks import Spec
 
 FITS = ("image", "sequence", "series", "text")
@@ -45,8 +46,9 @@ def _load(path: str) -> Callable[..., Any]:
     except ImportError as error:
         raise UserError(f"model.factory={path}: cannot import {module_name} ({error})") from error
     if not hasattr(module, name):
-        functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise one_of(f"function in {module_name} (model.factory)", name, functions)
+        close = difflib.get_close_matches(name, vars(module), n=1)
+        hint = f"; did you mean '{close[0]}'?" if close else ""
+        raise UserError(f"model.factory={path}: {module_name} has no '{name}'{hint}")
     function = getattr(module, name)
     if not callable(function):
         raise UserError(f"model.factory={path} must name a function, but {name} is of type {type(function).__name__}")

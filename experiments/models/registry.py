@@ -59,7 +59,8 @@ def build_model(config: ModelConfig, spec: Spec, data: str = "") -> nn.Module:
 
 
 def _misfit(name: str, kind: Kind, data: str) -> UserError:
-    takes = " and ".join(_IN_WORDS[fit] for fit in MODELS[name].fits)
+    *others, last = (_IN_WORDS[fit] for fit in MODELS[name].fits)
+    takes = f"{', '.join(others)} and {last}" if others else last
     fitting = ", ".join(other for other, entry in MODELS.items() if kind in entry.fits and other != "custom")
     hint = " (or data=smnist, MNIST's rows as sequences)" if name == "transformer" else ""
     source = f"data '{data}'" if data else "the data"

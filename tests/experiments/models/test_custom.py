@@ -71,7 +71,7 @@ def test_init_applies_to_it():
         ("own models:linear", {}, "takes package.module:function"),
         ("own_model:linear", {}, "cannot import own_model .*No module named"),
         ("own_broken:linear", {}, "cannot import own_broken .*not_installed_anywhere"),
-        ("own_models:lineer", {}, r"unknown function in own_models \(model.factory\) 'lineer' \(did you mean 'linear'"),
+        ("own_models:lineer", {}, r"own_models has no 'lineer'; did you mean 'linear'\?"),
         ("own_models:number", {}, "must name a function, but number is of type int"),
         ("own_models:linear", {"width": 3}, "does not take .*unexpected keyword argument 'width'"),
         ("own_models:no_module", {}, r"must return a torch\.nn\.Module, but returned list"),

@@ -59,6 +59,11 @@ def test_the_sentence_of_a_misfit():
     with pytest.raises(UserError) as caught:
         build_model(CONFIGS["cnn"], SPECS["text"], "ptb")
     assert str(caught.value) == "model 'cnn' takes images, but data 'ptb' gives text; fitting models: transformer"
+    with pytest.raises(UserError) as caught:
+        build_model(CONFIGS["mlp"], SPECS["text"])
+    assert str(caught.value) == (
+        "model 'mlp' takes images, sequences and series, but the data gives text; fitting models: transformer"
+    )
 
 
 def test_an_unknown_model_and_keys_of_another():

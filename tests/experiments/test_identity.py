@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import functools
+from dataclasses import asdict
+
+import pytest
+from omegaconf import OmegaConf
+
+from experiments.identity import identity, run_folder
+from experiments.validate import resolve
+from tests.experiments.small import composed
+
+MACHINE_ONLY = {
+    "machine.runs": "elsewhere",
+    "machine.device": "cpu",
+    "machine.threads": 1,
+    "machine.jobs": 3,
+    "machine.checkpoint_seconds": 1,
+    "machine.progress": False,
+    "data.root": "elsewhere",
+    "rates.digits.adam.lr": 7,
+    "figure": "some/figure",
+}
+
+
+def leaves(node, path=""):
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
+
+
+def another(value):
+    """Another value of the same type, or one where there is none."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value / 2 if isinstance(value, float) and value else value + 1
+    if isinstance(value, list):
+        return [*value, value[0]] if value else [1]
+    return f"{value}x" if isinstance(value, str) else 1
+
+
+BASE = ("teleport=nullspace", "data=mnist", "model=cnn", "optimizer=momentum", "training.plateau.factor=0.5")
+COMPUTED = [
+    (key, value)
+    for key, value in leaves(asdict(resolve(composed(*BASE))))
+    if not key.startswith(("machine.", "rates.", "data.extents.", "scale", "figure")) and key != "data.root"
+]
+
+
+@pytest.mark.parametrize("key", MACHINE_ONLY)
+def test_what_changes_no_number_does_not_change_the_identity(key):
+    config = composed()
+    OmegaConf.update(config, key, MACHINE_ONLY[key])
+    assert identity(resolve(config)) == identity(resolve(composed()))
+
+
+@pytest.mark.parametrize(("key", "value"), COMPUTED, ids=[key for key, _ in COMPUTED])
+def test_every_other_key_changes_the_identity(key, value):
+    changed = resolve(composed(*BASE))
+    node = functools.reduce(getattr, key.split(".")[:-1], changed)
+    setattr(node, key.split(".")[-1], another(value))
+    assert identity(changed) != identity(resolve(composed(*BASE)))
+
+
+def test_a_scale_is_its_resolved_extent():
+    quick = composed("data=mnist", "scale=quick")
+    by_hand = composed("data=mnist", "scale=paper", "training.epochs=5", "data.train_samples=20000")
+    OmegaConf.update(by_hand, "data.test_samples", quick.data.test_samples)
+    assert identity(resolve(by_hand)) == identity(resolve(quick))
+    assert identity(resolve(composed("data=mnist", "scale=paper"))) != identity(resolve(quick))
+
+
+def test_a_folder_is_named_by_its_choices():
+    folder = run_folder(resolve(composed("machine.runs=there", "seed=3", "teleport=nullspace")))
+    assert folder.parent.name == "there"
+    assert folder.name.startswith("digits-mlp-sgd-nullspace-s3-")
+
+
+def test_the_identity_is_the_same_everywhere():
+    """A change of this hash means that old runs are not found any more."""
+    config = resolve(composed())
+    assert identity(config) == identity(resolve(config))
+    assert len(identity(config)) == 10

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+import torch
+from filelock import FileLock
+from omegaconf import OmegaConf
+
+from experiments.errors import UserError
+from experiments.identity import run_folder
+from experiments.records import COLUMNS
+from experiments.runner import pick_device, run
+from experiments.runs import complete, find, load_curve
+from experiments.validate import resolve
+from tests.experiments.small import SMALL_TELEPORT, small
+
+FILES = {
+    "config.yaml",
+    "environment.json",
+    "summary.json",
+    "curve.png",
+    "model.pt",
+    *(f"{name}.csv" for name in COLUMNS),
+}
+
+
+def test_a_run_leaves_its_files_whole(tmp_path):
+    folder = run(small(tmp_path, *SMALL_TELEPORT))
+    assert {file.name for file in folder.iterdir()} == FILES
+    for name, columns in COLUMNS.items():
+        assert (folder / f"{name}.csv").read_text().splitlines()[0] == ",".join(columns)
+    summary = json.loads((folder / "summary.json").read_text())
+    last = load_curve(folder).iloc[-1]
+    assert summary["test_loss"] == last.test_loss
+    assert summary["seconds"] == last.seconds == summary["training_seconds"] + summary["teleport_seconds"]
+    assert summary["teleport_seconds"] > 0
+    assert summary["events"] == 2
+    assert summary["relative_change"] > 0
+    assert summary["parameters"] == 64 * 24 + 24 + 24 * 10 + 10
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["packages"]["torch"] == torch.__version__
+    assert environment["threads"] == torch.get_num_threads()
+
+
+def test_the_recorded_configuration_makes_the_same_run(tmp_path):
+    folder = run(small(tmp_path))
+    recorded = OmegaConf.load(folder / "config.yaml")
+    assert recorded.optimizer.lr == 0.01  # resolved, no interpolation
+    assert recorded.model.widths == [24]
+
+
+def test_the_same_again_says_so_and_changes_nothing(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "experiments")
+    folder = run(small(tmp_path))
+    assert "scale quick, cpu" in caplog.text
+    before = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
+    caplog.clear()
+    assert run(small(tmp_path)) == folder
+    assert caplog.messages == [f"already done: {folder}"]
+    assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == before
+
+
+def test_a_run_is_found_by_its_configuration(tmp_path):
+    config = small(tmp_path)
+    assert find(config) is None
+    folder = run(config)
+    assert find(config) == folder
+    assert find(small(tmp_path, "seed=1")) is None
+
+
+def test_two_processes_do_not_make_one_run(tmp_path):
+    folder = run_folder(resolve(small(tmp_path)))
+    folder.mkdir()
+    with FileLock(folder / ".lock"), pytest.raises(UserError, match="another process is making the run in"):
+        run(small(tmp_path))
+    assert not complete(folder)
+    assert complete(run(small(tmp_path)))
+
+
+@pytest.mark.parametrize("override", ["optimizer.lr=-1", "model.activation=none_such", "data.crop=-1"])
+def test_a_mistake_leaves_no_folder_behind(tmp_path, override):
+    with pytest.raises(UserError):
+        run(small(tmp_path / "runs", override))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_checkpoint_that_is_damaged_is_named(tmp_path):
+    folder = run_folder(resolve(small(tmp_path)))
+    folder.mkdir()
+    (folder / "checkpoint.pt").write_bytes(b"half a checkp")
+    with pytest.raises(UserError, match=r"checkpoint\.pt' is damaged"):
+        run(small(tmp_path))
+    (folder / "checkpoint.pt").unlink()
+    assert complete(run(small(tmp_path)))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+def test_a_device_that_is_not_here_is_one_sentence():
+    with pytest.raises(UserError, match=r"machine\.device=cuda:3 is not here"):
+        pick_device("cuda:3")
+    assert pick_device("auto") == torch.device("cpu")
+
+
+def test_a_picture_says_what_happened(tmp_path):
+    """A no-op, a divergence and a note are in the picture: it differs from the one without."""
+    from experiments.evaluation import Evaluation
+    from experiments.pictures import draw_curve
+    from experiments.records import Records
+
+    records = Records()
+    records.add_evaluation(0, 0.1, Evaluation(2.0, 0.1, 2.1, 0.1))
+    pictures = set()
+    for note, diverged in (("", None), ("a fragment", None), ("", 3)):
+        records.diverged_step = diverged
+        draw_curve(tmp_path / "curve.png", records, "a title", note)
+        pictures.add((tmp_path / "curve.png").read_bytes())
+    assert len(pictures) == 3

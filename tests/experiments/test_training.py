@@ -1,0 +1,133 @@
+"""The loop, on small real runs."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+from torch import nn
+
+from experiments.data.registry import build_task
+from experiments.models.registry import build_model
+from experiments.runner import run
+from experiments.runs import load_curve, load_table
+from experiments.seeding import Stream, generator
+from experiments.validate import resolve
+from tests.experiments.small import SMALL_TELEPORT, custom, small
+
+
+def parameters(folder):
+    return torch.load(folder / "model.pt", weights_only=True)
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def curve(folder):
+    return load_curve(folder).drop(columns="seconds")
+
+
+def test_the_first_row_is_before_any_step_and_the_last_at_the_end(tmp_path):
+    rows = load_curve(run(small(tmp_path)))
+    assert rows.step.tolist() == [0, 10, 20]  # 300 samples in batches of 32, the last one of 12
+    assert rows.epoch.tolist() == [0.0, 1.0, 2.0]
+    assert rows.seconds[0] == 0
+    assert rows.seconds.is_monotonic_increasing
+    assert rows.train_loss.is_monotonic_decreasing
+
+
+def test_it_computes_what_plain_sgd_computes(tmp_path):
+    """An independent loop over the same permutations, written out."""
+    config = resolve(small(tmp_path, "seed=5"))
+    trained = parameters(run(config))
+    task = build_task(config.data, torch.device("cpu"))
+    torch.manual_seed(5)
+    model = build_model(config.model, task.spec)
+    for epoch in range(2):
+        order = torch.randperm(300, generator=generator(5, Stream.ORDER, epoch))
+        assert sorted(order.tolist()) == list(range(300))
+        for start in range(0, 300, 32):
+            inputs, targets = task.train.batch(order[start : start + 32])
+            loss = nn.functional.cross_entropy(model(inputs), targets)
+            gradients = torch.autograd.grad(loss, list(model.parameters()))
+            with torch.no_grad():
+                for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+                    parameter -= config.optimizer.lr * gradient
+    torch.testing.assert_close(dict(model.state_dict()), dict(trained), rtol=0, atol=1e-6)
+
+
+def test_same_seed_same_numbers_other_seed_others(tmp_path):
+    first, again = (run(small(tmp_path / name)) for name in ("a", "b"))
+    other = run(small(tmp_path / "a", "seed=1"))
+    assert same(parameters(first), parameters(again))
+    assert curve(first).equals(curve(again))
+    assert not same(parameters(first), parameters(other))
+
+
+def test_a_teleport_of_no_steps_is_bit_identical_to_none(tmp_path):
+    none = run(small(tmp_path))
+    still = run(small(tmp_path, *SMALL_TELEPORT[:-1], "teleport.steps=0"))
+    assert same(parameters(none), parameters(still))
+    assert curve(none).equals(curve(still))
+    assert load_table(still, "teleport_events").no_op.tolist() == [True, True]
+
+
+def test_a_teleport_moves_and_is_told(tmp_path):
+    folder = run(small(tmp_path, *SMALL_TELEPORT))
+    events, layers = load_table(folder, "teleport_events"), load_table(folder, "teleport_layers")
+    assert events.step.tolist() == [0, 10]
+    assert events.event.tolist() == [0, 1]
+    assert not events.no_op.any()
+    assert (layers.groupby("event").relative_change.max() > 1e-6).all()
+    before = load_curve(folder)
+    assert events.train_loss_before.tolist() == before.train_loss[:2].tolist()
+    assert (events.train_loss_after != events.train_loss_before).all()
+    assert len(load_table(folder, "teleports")) == 4
+    assert not same(parameters(folder), parameters(run(small(tmp_path))))
+
+
+def test_max_steps_ends_early_with_an_evaluation(tmp_path):
+    rows = load_curve(run(small(tmp_path, "training.max_steps=7", "training.eval_every=3")))
+    assert rows.step.tolist() == [0, 3, 6, 7]
+
+
+def test_training_batches_do_not_depend_on_teleports_or_evaluations(tmp_path):
+    """Dropout draws from the global generator; nothing else may."""
+    plain = run(custom(tmp_path, "with_dropout"))
+    watched = run(custom(tmp_path, "with_dropout", "training.eval_every=1", *SMALL_TELEPORT[:-1], "teleport.steps=0"))
+    assert same(parameters(plain), parameters(watched))
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_as_a_finding(tmp_path):
+    folder = run(custom(tmp_path, "breaks", "training.epochs=5"))
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["diverged"] is True
+    assert summary["diverged_step"] == 4
+    assert load_curve(folder).step.tolist() == [0, 10]  # noticed at the next look, not after five epochs
+    assert (folder / "curve.png").stat().st_size > 0
+
+
+def test_the_rate_falls_on_a_plateau(tmp_path):
+    """At a rate of nothing the loss stays: 10 evaluations are waited for, the 12th starts at half the rate."""
+    rows = load_curve(run(small(tmp_path, "training.plateau.factor=0.5", "optimizer.lr=1e-6", "training.epochs=13")))
+    assert rows.lr.tolist() == [1e-6] * 13 + [5e-7]
+
+
+def test_reset_forgets_what_the_optimizer_remembers(tmp_path):
+    for optimizer in ("momentum", "adagrad", "adam"):
+        keep, reset = (
+            run(small(tmp_path, f"optimizer={optimizer}", *SMALL_TELEPORT, f"teleport.optimizer_state={state}"))
+            for state in ("keep", "reset")
+        )
+        first_epoch = curve(keep).iloc[:2]
+        assert first_epoch.equals(curve(reset).iloc[:2])
+        assert not same(parameters(keep), parameters(reset))
+
+
+def test_constraint_batches_are_of_their_own(tmp_path):
+    free = [*SMALL_TELEPORT, "teleport.guard=none"]  # the objective's own loss is not protected
+    own = run(small(tmp_path, *free, "teleport.constraint_batches=2"))
+    shared = run(small(tmp_path, *free))
+    assert not same(parameters(own), parameters(shared))
+    assert not load_table(own, "teleport_events").no_op.any()
