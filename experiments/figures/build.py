@@ -103,6 +103,6 @@ def _rows(run: FigureRun, measure: Callable[..., pd.DataFrame], options: dict[st
         except UserError as error:
             run.reason = reason_of(error)
         except Exception as error:  # a bug in one cell, told with its traceback, must not cost the others
-            log.exception("%s cannot be measured", " ".join(run.overrides))
+            log.exception("the run in %s cannot be measured", run.folder)
             run.reason = reason_of(error)
     return pd.DataFrame({"reason": [run.reason]})

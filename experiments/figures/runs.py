@@ -23,7 +23,6 @@ class FigureRun:
     """One run of a figure. ``labels`` tell it from the others: its choice of each group, its seed, what is swept."""
 
     labels: dict[str, Any]
-    overrides: list[str]
     config: DictConfig
     folder: Path | None = None
     reason: str = ""  # why it has no result; empty where it has one
@@ -78,7 +77,7 @@ def execute(runs: list[FigureRun], jobs: int) -> None:
     sweep = Sweep()
     for run in runs:
         run.config.machine.jobs = jobs
-        sweep.add(" ".join(run.overrides), run.config)
+        sweep.add(" ".join(f"{key}={value}" for key, value in run.labels.items()), run.config)
     if runs:
         sweep.close()
     for run, job in zip(runs, sweep.jobs, strict=True):
@@ -115,4 +114,4 @@ def _compose_run(overrides: list[str], keys: list[str]) -> FigureRun:
             labels[key] = str(value) if OmegaConf.is_config(value) else value
     with open_dict(config):
         del config["hydra"]
-    return FigureRun(labels, overrides, config)
+    return FigureRun(labels, config)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from experiments import files
 from experiments.figures.table import hardware
@@ -85,6 +86,21 @@ def label(names: dict[str, str], name: str) -> str:
     return names.get(name, name.replace("_", " ").capitalize())
 
 
+def page(title: str, height: float) -> Figure:
+    """An empty picture of the page's width and ``height`` inches, with room for its title, legend and footnote."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    above, below = 0.52, 0.24
+    figure.get_layout_engine().set(rect=(0, below / height, 1, 1 - (above + below) / height))
+    figure.text(0.5, 1 - 0.06 / height, title, ha="center", va="top", fontsize=RC["figure.titlesize"])
+    return figure
+
+
+def legend(figure: Figure, handles: list[Line2D]) -> None:
+    """One line of names below the title."""
+    top = 1 - 0.25 / figure.get_figheight()
+    figure.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, top), ncols=len(handles), columnspacing=1.6)
+
+
 def footnote(figure: Figure, table: pd.DataFrame, what: str) -> None:
     """Say under a picture what it shows, at what scale, on what it ran, and what is to be known of its data."""
     parts = [what, f"scale {table['scale'].iloc[0]}", *hardware(table)]
@@ -92,7 +108,7 @@ def footnote(figure: Figure, table: pd.DataFrame, what: str) -> None:
         noted = table.loc[table["note"] != "", ["data", "note"]].drop_duplicates()
         parts += [f"{label(DATA, data)}: {note}" for data, note in noted.itertuples(index=False)]
     text = textwrap.fill("; ".join(parts), 170)
-    figure.text(0.5, 0.004, text, ha="center", va="bottom", fontsize=5.5, color=GRAY)
+    figure.text(0.5, 0.05 / figure.get_figheight(), text, ha="center", va="bottom", fontsize=5.5, color=GRAY)
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:

@@ -70,9 +70,7 @@ def draw_curves(
     columns = [optimizer for (optimizer,) in _unique(table, ["optimizer"])]
     looks = style.looks([method for (method,) in _unique(table, ["teleport"])])
 
-    height = 1.25 * len(rows) + 1.0
-    figure = Figure(figsize=(style.WIDTH, height), layout="constrained")
-    figure.get_layout_engine().set(rect=(0, 0.3 / height, 1, 1 - 0.3 / height))
+    figure = style.page(title, 1.25 * len(rows) + 1.1)
     axes = figure.subplots(len(rows), len(columns), sharex=x != "seconds", sharey="row", squeeze=False)
     for (data, model, loss), line in zip(rows, axes, strict=True):
         for optimizer, panel in zip(columns, line, strict=True):
@@ -84,7 +82,6 @@ def draw_curves(
         panel.set_title(style.label(style.OPTIMIZERS, optimizer))
     for panel in axes[-1]:
         panel.set_xlabel(AXES[x])
-    figure.suptitle(title)
     _legend(figure, table, looks)
     return figure
 
@@ -180,7 +177,7 @@ def _legend(figure: Figure, table: pd.DataFrame, looks: dict[str, style.Look]) -
     handles = [Line2D([], [], color=look.color, linestyle=look.line, label=look.label) for look in looks.values()]
     if (table["event"] == "teleport").any():
         handles.append(Line2D([], [], color=style.GRAY, marker="v", linestyle="", markersize=4, label="teleport"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    style.legend(figure, handles)
     seeds = table["seed"].nunique()
     what = f"mean and standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
     style.footnote(figure, table, what)

@@ -24,9 +24,8 @@ def draw_spectrum(table: pd.DataFrame, title: str) -> Figure:
         table: rows of ``measure/spectrum.py``.
         title: of the whole picture.
     """
-    figure = Figure(figsize=(style.WIDTH, 3.4), layout="constrained")
-    figure.get_layout_engine().set(rect=(0, 0.06, 1, 0.94))
-    held, left = figure.subplots(1, 2)
+    figure = style.page(title, 3.6)
+    held, left, names = figure.subplots(1, 3, width_ratios=(1, 1, 0.62))
     measured, failed = table[table["reason"] == ""], table[table["reason"] != ""]
     handles = []
     for color, (_, rows) in zip(COLORS, measured.groupby(["data", "model"], sort=False), strict=False):
@@ -47,12 +46,12 @@ def draw_spectrum(table: pd.DataFrame, title: str) -> Figure:
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set_xlim(-0.01, 1.01)
     held.set_ylim(top=1.01)
-    figure.legend(handles=handles, loc="outside right upper", fontsize=6.5)
+    names.legend(handles=handles, loc="upper left", fontsize=6, borderaxespad=0)
+    names.set_axis_off()
     reasons = [f"{style.label(style.DATA, row.data)}: {row.reason}" for row in failed.itertuples()]
     if reasons:
         text = "\n".join(textwrap.fill(reason, 60, max_lines=3, placeholder=" ...") for reason in reasons)
         held.text(0.98, 0.03, text, transform=held.transAxes, ha="right", va="bottom", fontsize=5.5, color=style.GRAY)
-    figure.suptitle(title)
     style.footnote(figure, table, "inputs of one teleport batch, decomposed in float64")
     return figure
 
