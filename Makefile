@@ -9,7 +9,7 @@ NAMES ?=
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # Tests are many and small: two workers with one thread each beat one worker with two.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -rs
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c

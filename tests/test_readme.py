@@ -11,9 +11,11 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from torch import nn
 
 from experiments.config import register
-from teleport import views
+from experiments.options import options
+from teleport import NullSpace, views
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -63,6 +65,34 @@ def test_own_model_fits_the_digits():
     assert task.loss(scope["wide"](task.spec)(inputs), targets).isfinite()
 
 
+class Einsum(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8, 64) / 8)
+
+    def forward(self, inputs):
+        return torch.einsum("bi,oi->bo", inputs, self.weight)
+
+
+def test_own_layer_moves_once_it_has_a_view():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(10, 64), nn.Tanh(), Einsum()).double()
+    inputs, targets = torch.randn(16, 10, dtype=torch.float64), torch.randint(8, (16,))
+
+    def loss_fn(model, batch):
+        return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+    def teleport():
+        layers = NullSpace(lr=1.0)(model, [(inputs, targets)], loss_fn).layers
+        return next(layer for layer in layers if layer.name == "2.weight")
+
+    assert "einsum" in teleport().reason
+    exec(compile(next(code for code in EXAMPLES if "einsum_view" in code), "README.md", "exec"), {})
+    before = model(inputs)
+    assert teleport().relative_change > 1e-6
+    torch.testing.assert_close(model(inputs), before, rtol=1e-10, atol=1e-10)
+
+
 def configurations():
     register()
     return initialize_config_dir(str(ROOT / "conf"), version_base="1.3")
@@ -108,13 +138,8 @@ def test_make_targets_exist(line):
 
 
 def test_the_table_lists_each_choice():
-    rows = dict(re.findall(r"^\| `(\w+)` \|[^|]*\| ([^|]*) \|$", README, flags=re.MULTILINE))
-    groups = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name != "hydra"}
-    assert set(rows) == groups
-    for group, row in rows.items():
-        folder = ROOT / "conf" / group
-        known = {str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml")}
-        assert set(re.findall(r"`([^`]+)`", row)) == known
+    rows = re.findall(r"^\| `(\w+)` \|[^|]*\| ([^|]*) \|$", README, flags=re.MULTILINE)
+    assert {group: sorted(re.findall(r"`([^`]+)`", names)) for group, names in rows} == options()
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)\)", README))))
