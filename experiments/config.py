@@ -245,11 +245,23 @@ class MachineConfig:
     """Where and with what a run is computed. None of it changes what is computed, and none of it is hashed."""
 
     runs: str = "runs"
+    results: str = "results"  # where figures go
     device: str = "auto"  # auto | cpu | cuda | cuda:N
     threads: int | None = None  # None: as torch chooses
     jobs: int = 1  # runs side by side, where a command makes several
     checkpoint_seconds: float = 60.0
     progress: bool = True
+
+
+@dataclass
+class FigureConfig:
+    """A figure: the runs it stands on, what is measured on each of them, and how that is drawn."""
+
+    title: str = MISSING
+    claim: str = MISSING  # what the paper says it shows, in our words
+    runs: list[dict[str, Any]] = field(default_factory=list)  # grids: override -> value, or list of values to sweep
+    measure: dict[str, Any] = field(default_factory=lambda: {"name": "curves"})  # a name and its options
+    draw: dict[str, Any] = MISSING  # a name and its options
 
 
 @dataclass
@@ -283,6 +295,7 @@ def register() -> None:
         },
         "optimizer": {"sgd": SGDConfig, "adagrad": AdagradConfig, "adam": AdamConfig},
         "teleport": {"none": TeleportConfig, "nullspace": NullSpaceConfig},
+        "figure": {"figure": FigureConfig},
     }
     for group, nodes in kinds.items():
         for name, node in nodes.items():

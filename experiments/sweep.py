@@ -56,7 +56,7 @@ class Sweep:
         self.runs = Path(config.machine.runs)
         jobs = config.machine.jobs
         log.info("\nrun %d of the sweep: %s", len(self.jobs) + 1, overrides)
-        if jobs > 1:
+        if jobs > 1 and config.figure is None:  # a figure makes its own runs side by side
             if self._pool is None:
                 self._pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin_process)
             if config.machine.threads is None:

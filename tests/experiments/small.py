@@ -56,6 +56,11 @@ def breaks(spec: Spec) -> nn.Module:
     return _Breaks(spec)
 
 
+def bug(spec: Spec) -> nn.Module:
+    """A factory with a mistake of its own."""
+    raise ZeroDivisionError(spec.kind)
+
+
 class _Breaks(nn.Module):
     def __init__(self, spec: Spec) -> None:
         super().__init__()

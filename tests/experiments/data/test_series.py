@@ -168,6 +168,8 @@ GOOD = "\n".join([",".join(["1.5"] * 8)] * 30)
         (gzip.compress(GOOD.replace("1.5", "nan", 1).encode()), "no number in row 0, column 0"),
         (gzip.compress(b"1,2,3\n4,5,6\n"), r"shape \[2, 3\], expected \[days, 8\]"),
     ],
+    # A gzip header holds the time: as an identifier it would differ from worker to worker.
+    ids=["empty", "no rows", "cut off", "plain", "long line", "word", "short line", "nan", "shape"],
 )
 def test_a_bad_file_is_named(tmp_path, content, said):
     path = tmp_path / "exchange_rate.txt.gz"

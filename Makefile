@@ -1,0 +1,69 @@
+# Everything runs in .venv, which each target makes (or brings up to date) by itself; start with `make demo`.
+
+PYTHON ?= python3
+VENV ?= .venv
+SCALE ?= quick
+FIG ?=
+NAMES ?=
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# Tests are many and small: two workers with one thread each beat one worker with two.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -rs
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint types figures reproduce data clean
+
+help:  ## Say what can be made
+	@echo "Usage: make TARGET [NAME=VALUE ...]"
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "Values: PYTHON=$(PYTHON) makes the environment VENV=$(VENV); SCALE is smoke, quick (default) or paper."
+
+setup: $(INSTALLED)  ## Make .venv and install everything into it; runs once, and again when the requirements change
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@command -v "$(PYTHON)" >/dev/null || \
+		{ echo "make: '$(PYTHON)' is not on the PATH; install Python 3.11 or newer, or name one: make PYTHON=python3.12" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "make: $$("$(PYTHON)" --version) is too old; name a Python 3.11 or newer: make PYTHON=python3.12" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "make: '$(PYTHON)' cannot make environments; install its venv module (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(INSTALLED)
+
+demo: setup  ## Train on the embedded digits with and without teleportation and draw both curves
+	$(BIN)/python scripts/demo.py
+
+test: setup  ## Run the tests, but for the slow ones
+	$(PYTEST) -m "not slow"
+
+test-slow: setup  ## Run the slow tests
+	$(PYTEST) -m slow
+
+lint: setup  ## Check style and formatting
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+
+types: setup  ## Check the types of teleport/
+	$(BIN)/python -m mypy
+
+figures: setup  ## Redraw every figure from its table in results/, without training
+	$(BIN)/python scripts/make_figures.py
+
+reproduce: setup  ## Run what a figure needs, then draw it: make reproduce FIG=nullspace/fig8 SCALE=quick
+	@test -n "$(FIG)" || { echo "make: say which figure, for instance FIG=nullspace/fig8; there are:" \
+		$$(cd conf/figure && find . -name '*.yaml' | sort | sed 's,^\./,,; s,\.yaml$$,,') >&2; exit 1; }
+	$(BIN)/python run.py figure=$(FIG) scale=$(SCALE)
+
+data: setup  ## Download data sets: make data NAMES="mnist cifar10", or NAMES=all
+	@test -n "$(NAMES)" || { echo "make: say which data sets, for instance NAMES=\"mnist cifar10\" or NAMES=all" >&2; exit 1; }
+	$(BIN)/python scripts/fetch_data.py $(NAMES)
+
+clean:  ## Remove .venv, caches and build products; keeps data, runs and results
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,110 @@
+"""A figure: its runs made where they are missing, one table, where it comes from, and the picture."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from experiments import files
+from experiments.config import RESULTS_VERSION
+from experiments.environment import commit
+from experiments.errors import UserError
+from experiments.figures import provenance, style, table
+from experiments.figures.choice import chosen
+from experiments.figures.draw import DRAWINGS, draw
+from experiments.figures.measure import MEASURES
+from experiments.figures.runs import FigureRun, compose_config, execute, expand, override_key, reason_of
+
+log = logging.getLogger(__name__)
+
+COMMITTED_SCALE = "quick"
+
+
+def make_figure(config: DictConfig) -> Path:
+    """Make the figure that ``run.py figure=<paper>/<name>`` asks for; the folder of its table and picture.
+
+    Raises:
+        UserError: as :func:`build`; or called from a process where Hydra does not run.
+    """
+    if not HydraConfig.initialized():
+        raise UserError(
+            "a sweep over figures makes one at a time; leave out machine.jobs, or name one figure a command"
+        )
+    return build(list(HydraConfig.get().overrides.task))
+
+
+def build(overrides: list[str]) -> Path:
+    """Make the figure of a command line, which says ``figure=<paper>/<name>``; the folder of its table and picture.
+
+    The command line's other overrides apply to each of its runs. A run that fails is a row that says why. Nothing is
+    written before all is there. Hydra must have been initialised with the configuration directory.
+
+    Raises:
+        UserError: a mistake in the figure's file or on the command line, no run with a result, or a folder that cannot
+            be written.
+    """
+    config = compose_config(overrides)
+    name, figure = str(config.hydra.runtime.choices["figure"]), config.figure
+    measure, options = chosen("measure", figure.measure, MEASURES)
+    chosen("drawing", figure.draw, DRAWINGS)
+
+    runs = expand(OmegaConf.to_container(figure.runs, resolve=True), overrides)  # type: ignore[arg-type]
+    execute(runs, config.machine.jobs)
+    cells = [(run.labels, _rows(run, measure, options)) for run in runs] or [({}, measure(None, **options))]
+    if runs and all(run.reason for run in runs):
+        raise UserError(f"no run of the figure '{name}' has a result, the first because: {runs[0].reason}")
+    text = table.to_csv(table.gather(cells, config.scale, RESULTS_VERSION))
+    # Drawn from the text, as whoever draws it again does.
+    picture = draw(figure, table.parse(text, name))
+
+    folder = folder_of(name, config.scale, overrides, Path(config.machine.results))
+    origin = provenance.record(name, overrides, runs, commit())
+    short = name.rpartition("/")[2]
+    files.write_text(folder / f"{short}.csv", text)
+    files.write_text(folder / "provenance.json", json.dumps(origin, indent=1) + "\n")
+    for path in style.save(picture, folder, short):
+        log.info("%s", path)
+    return folder
+
+
+def folder_of(name: str, scale: str, overrides: list[str], results: Path) -> Path:
+    """Where a figure goes: ``<results>/<paper>/<name>`` at the scale that is committed.
+
+    Other scales have a folder of their own, ``<name>-<scale>``; so has a figure that the command line changes in other
+    ways, by a hash of these overrides: ``<name>-<scale>-<hash>``.
+    """
+    others = [o for o in provenance.significant(overrides) if override_key(o) not in ("figure", "scale")]
+    parts = [name]
+    if scale != COMMITTED_SCALE or others:
+        parts.append(scale)
+    if others:
+        parts.append(hashlib.sha256("\n".join(sorted(others)).encode()).hexdigest()[:6])
+    return results / "-".join(parts)
+
+
+def _rows(run: FigureRun, measure: Callable[..., pd.DataFrame], options: dict[str, Any]) -> pd.DataFrame:
+    """What is measured on a run, and what it was made with; one row with the reason where that fails."""
+    if run.folder is not None:
+        try:
+            rows = measure(run, **options)
+            return rows.assign(
+                run=run.folder.name,
+                hardware=provenance.hardware_of(run.folder),
+                note=provenance.note_of(run.folder),
+            )
+        except UserError as error:
+            run.reason = reason_of(error)
+        except Exception as error:  # a bug in one cell, told with its traceback, must not cost the others
+            log.exception("the run in %s cannot be measured", run.folder)
+            run.reason = reason_of(error)
+    # What is committed names no folder of this machine.
+    run.reason = run.reason.replace(str(run.config.data.root), "<data.root>")
+    return pd.DataFrame({"reason": [run.reason]})

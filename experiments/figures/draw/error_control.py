@@ -1,0 +1,69 @@
+"""Error control: loss and gradient norm along the steps of a teleport, a line for each threshold."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from experiments.figures import style
+
+MARKERS = "osD^vP"
+RESOLUTION = 2.0**-24
+"""Of a loss in single precision: changes below it are drawn at it."""
+
+
+def draw_error_control(table: pd.DataFrame, title: str) -> Figure:
+    """By step: the loss on the teleport batch, how much of it has changed, and the gradient norm.
+
+    Args:
+        table: rows of ``measure/error_control.py``.
+        title: of the whole picture.
+    """
+    figure = style.page(title, 3.0)
+    loss, change, norm = figure.subplots(1, 3)
+    measured, failed = table[table["reason"] == ""], table[table["reason"] != ""]
+    thresholds = sorted(measured["threshold"].unique(), reverse=True)
+    colors = colormaps["viridis"]([0.9 * index / max(1, len(thresholds) - 1) for index in range(len(thresholds))])
+    handles = []
+    for color, marker, threshold in zip(colors, MARKERS * len(thresholds), thresholds, strict=False):
+        rows = measured[measured["threshold"] == threshold].sort_values("step")
+        # The exact null space lies wide below its approximations, which often follow it closely.
+        wide = 2.6 if threshold == 1.0 else 1.0
+        look = {"color": color, "marker": marker, "markersize": 2.6, "linewidth": wide, "markevery": 2}
+        changed = (rows["loss"] / rows["loss"].iloc[0] - 1).abs().clip(lower=RESOLUTION)
+        loss.plot(rows["step"], rows["loss"], **look)
+        change.plot(rows["step"], changed, **look)
+        norm.plot(rows["step"], rows["gradient_norm"], **look)
+        handles.append(Line2D([], [], **look, label=threshold_name(threshold)))
+    if len(measured):
+        # What runs away leaves the panel.
+        loss.set_ylim(0, 2 * measured["loss"].iloc[0])
+        norm.set_ylim(0, min(1.05 * measured["gradient_norm"].max(), 5 * measured["gradient_norm"].iloc[0]))
+    for axes, label in ((loss, "loss"), (change, "change of the loss, relative"), (norm, "gradient norm")):
+        axes.set_ylabel(label)
+        axes.set_xlabel("teleport step")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    change.set_yscale("log")
+    change.axhline(RESOLUTION, color=style.GRAY, linestyle=":", linewidth=0.8)
+    for row in failed.itertuples():
+        loss.text(0.5, 0.5, textwrap.fill(row.reason, 40), transform=loss.transAxes, ha="center", fontsize=5.5)
+    if handles:
+        style.legend(figure, [Line2D([], [], linestyle="", label="threshold"), *handles])
+    style.footnote(
+        figure,
+        table,
+        "one teleport batch, steps of full length, no cap, no guard; dotted: the resolution of a loss in float32",
+    )
+    return figure
+
+
+def threshold_name(threshold: float) -> str:
+    """``1`` as numerical rank, what is near it by its distance, the others as they are."""
+    if threshold == 1.0:
+        return "1 (numerical rank)"
+    return f"1 - {1 - threshold:.0e}".replace("e-0", "e-") if threshold > 0.99995 else f"{threshold:g}"

@@ -1,0 +1,117 @@
+"""The runs of a figure: expanded from its grids, labelled, and made where they are missing."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from experiments.errors import UserError
+from experiments.mistakes import of_command_line
+from experiments.sweep import Sweep
+
+GROUPS = ("data", "model", "optimizer", "teleport")
+
+
+@dataclass
+class FigureRun:
+    """One run of a figure. ``labels`` tell it from the others: its choice of each group, its seed, what is swept."""
+
+    labels: dict[str, Any]
+    config: DictConfig
+    folder: Path | None = None
+    reason: str = ""  # why it has no result; empty where it has one
+
+
+def override_key(override: str) -> str:
+    """What a Hydra override is about: ``"+model.widths=[3]"`` -> ``"model.widths"``."""
+    return override.split("=", 1)[0].lstrip("+~").split("@", 1)[0]
+
+
+def compose_config(overrides: list[str]) -> DictConfig:
+    """The configuration of ``overrides``, with Hydra's own under ``hydra``.
+
+    Hydra must have been initialised with the configuration directory, as it is inside ``run.py``.
+
+    Raises:
+        UserError: it does not compose.
+    """
+    try:
+        return compose("config", overrides, return_hydra_config=True)
+    except Exception as error:
+        mistake = of_command_line(error)
+        if mistake is None:
+            raise
+        raise UserError(f"{' '.join(overrides)}: {mistake}") from error
+
+
+def expand(grids: Iterable[dict[str, Any]], overrides: Iterable[str]) -> list[FigureRun]:
+    """The runs of ``grids``, each composed with the command line's ``overrides``, in order and without doubles.
+
+    A grid maps overrides to a value, or to a list of values to sweep; the last key varies fastest. An override on the
+    command line takes the place of the same key in a grid, so that ``seed=0`` makes a figure of one seed. Overrides of
+    the figure itself are none of its runs'.
+
+    Raises:
+        UserError: a grid that does not compose.
+    """
+    overrides = [override for override in overrides if override_key(override).split(".")[0] != "figure"]
+    given = {override_key(override) for override in overrides}
+    runs: dict[str, FigureRun] = {}
+    for grid in grids:
+        swept = {key: value if isinstance(value, list) else [value] for key, value in grid.items() if key not in given}
+        for values in itertools.product(*swept.values()):
+            point = [f"{key}={_literal(value)}" for key, value in zip(swept, values, strict=True)]
+            run = _compose_run(point + overrides, keys=list(grid))
+            runs.setdefault(OmegaConf.to_yaml(run.config), run)
+    return list(runs.values())
+
+
+def execute(runs: list[FigureRun], jobs: int) -> None:
+    """Make the ``runs`` that are not there, ``jobs`` side by side, and set each one's folder, or why it has none."""
+    sweep = Sweep()
+    for run in runs:
+        run.config.machine.jobs = jobs
+        sweep.add(" ".join(f"{key}={value}" for key, value in run.labels.items()), run.config)
+    if runs:
+        sweep.close()
+    for run, job in zip(runs, sweep.jobs, strict=True):
+        error = job.future.exception()
+        if error is None:
+            run.folder = job.future.result()
+        else:
+            run.reason = reason_of(error)
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a cell of a figure is empty, on one line."""
+    words = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return " ".join(words.split())
+
+
+def _literal(value: Any) -> str:
+    """``value`` in the grammar of Hydra's overrides."""
+    if isinstance(value, list):
+        return "[" + ",".join(_literal(entry) for entry in value) + "]"
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _compose_run(overrides: list[str], keys: list[str]) -> FigureRun:
+    """One run, labelled by its choices of the groups, its seed, and whatever else a grid's ``keys`` set."""
+    config = compose_config(overrides)
+    choices = config.hydra.runtime.choices
+    labels: dict[str, Any] = {group: choices[group] for group in GROUPS} | {"seed": config.seed}
+    for key in keys:
+        if key not in labels:
+            value = choices[key] if key in choices else OmegaConf.select(config, key)
+            labels[key] = str(value) if OmegaConf.is_config(value) else value
+    with open_dict(config):
+        del config["hydra"]
+    return FigureRun(labels, config)

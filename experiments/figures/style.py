@@ -1,0 +1,132 @@
+"""How all pictures look: one size of type, colours that colour-blind readers tell apart, the same look a method."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from experiments import files
+from experiments.figures.table import hardware
+
+# Okabe and Ito's palette, darkest contrasts first.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+GRAY = "#555555"
+WIDTH = 7.2  # inches, the text width of a page
+
+RC = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
+    "font.size": 7.5,
+    "axes.titlesize": 8,
+    "axes.labelsize": 7.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.5,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "lines.linewidth": 1.3,
+    "legend.frameon": False,
+    "legend.fontsize": 7.5,
+    "figure.titlesize": 9.5,
+    "pdf.fonttype": 42,  # whole TrueType outlines, as journals want them
+    "savefig.dpi": 150,
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """The look of one method's line and its name in a legend."""
+
+    label: str
+    color: str
+    line: str = "-"
+
+
+METHODS = {
+    "none": Look("no teleport", GRAY, "--"),
+    "nullspace_paper": Look("null space, the paper's rule", PALETTE[1]),
+    "nullspace": Look("null space, lands on the cap", PALETTE[0]),
+}
+
+DATA = {
+    "mnist": "MNIST",
+    "fashion_mnist": "FashionMNIST",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "tiny_imagenet": "Tiny-ImageNet",
+    "smnist": "sequential MNIST",
+    "ptb": "Penn Treebank",
+}
+
+OPTIMIZERS = {"sgd": "SGD"}
+
+MODELS = {"mlp": "MLP", "cnn": "CNN", "resnet": "ResNet"}
+
+
+def looks(methods: list[str]) -> dict[str, Look]:
+    """The look of each of ``methods``; those without one of their own take the colours that are left, in order."""
+    spare = iter([color for color in PALETTE if color not in {look.color for look in METHODS.values()}] * len(methods))
+    return {method: METHODS.get(method) or Look(method.replace("_", " "), next(spare)) for method in methods}
+
+
+def label(names: dict[str, str], name: str) -> str:
+    """``name`` as it is written in a picture."""
+    return names.get(name, name.replace("_", " ").capitalize())
+
+
+def page(title: str, height: float) -> Figure:
+    """An empty picture of the page's width and ``height`` inches; :func:`footnote` makes room for what surrounds it."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure.text(0.5, 1 - 0.06 / height, title, ha="center", va="top", fontsize=RC["figure.titlesize"])
+    return figure
+
+
+def legend(figure: Figure, handles: list[Line2D]) -> None:
+    """One line of names below the title."""
+    top = 1 - 0.25 / figure.get_figheight()
+    figure.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, top), ncols=len(handles), columnspacing=1.6)
+
+
+def footnote(figure: Figure, table: pd.DataFrame, what: str) -> None:
+    """Say under a picture what it shows, at what scale, on what it ran, and what is to be known of its data.
+
+    Called last: the panels get the room between the title, with its legend, and the footnote.
+    """
+    parts = [what, f"scale {table['scale'].iloc[0]}", *hardware(table)]
+    if "data" in table:
+        noted = table.loc[table["note"] != "", ["data", "note"]].drop_duplicates()
+        parts += [f"{label(DATA, data)}: {note}" for data, note in noted.itertuples(index=False)]
+    lines = textwrap.wrap("; ".join(parts), 170)
+    height = figure.get_figheight()
+    figure.text(0.5, 0.05 / height, "\n".join(lines), ha="center", va="bottom", fontsize=5.5, color=GRAY)
+    above, below = (0.52 if figure.legends else 0.28), 0.12 + 0.1 * len(lines)
+    figure.get_layout_engine().set(rect=(0, below / height, 1, 1 - (above + below) / height))
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write ``<name>.pdf`` and ``<name>.png``, each whole; the same picture gives the same bytes.
+
+    Raises:
+        UserError: they cannot be written.
+    """
+    without = {"pdf": {"CreationDate": None, "Producer": None, "Creator": None}, "png": {"Software": None}}
+    paths = []
+    for kind, metadata in without.items():
+        image = io.BytesIO()
+        with rc_context(RC):
+            figure.savefig(image, format=kind, metadata=metadata)
+        paths.append(folder / f"{name}.{kind}")
+        files.write_bytes(paths[-1], image.getvalue())
+    return paths

@@ -1,0 +1,47 @@
+"""Draw every figure under ``results/`` again from its table, in seconds: nothing is trained.
+
+usage: python scripts/make_figures.py [RESULTS]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from hydra import initialize_config_dir  # noqa: E402
+
+from experiments import config  # noqa: E402
+from experiments.errors import UserError  # noqa: E402
+
+
+def main(arguments: list[str]) -> int:
+    """Redraw all that is there; the exit code, 2 where a figure could not be drawn."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("results", nargs="?", type=Path, default=ROOT / "results", help="where figures are")
+    results = parser.parse_args(arguments).results
+    folders = sorted(path.parent for path in results.rglob("provenance.json"))
+    if not folders:
+        print(f"no figure under '{results}' yet; make one with: python run.py figure=nullspace/fig8")
+        return 0
+
+    from experiments.figures.redraw import redraw
+
+    config.register()
+    failed = False
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        for folder in folders:
+            try:
+                for path in redraw(folder):
+                    print(path)
+            except UserError as error:
+                print(f"error: {error}", file=sys.stderr)
+                failed = True
+    return 2 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

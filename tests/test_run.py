@@ -1,0 +1,206 @@
+"""The command line: what it says, what it leaves behind, and that a killed run ends as one that was not."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.experiments.small import SMALL, SMALL_TELEPORT
+
+ROOT = Path(__file__).parent.parent
+
+MISTAKES = {
+    "optimizer.lrr=1": "unknown key of optimizer 'lrr' (did you mean 'lr'?); known: name, lr,",
+    "optimizer.lr=abc": "'optimizer.lr' must be a number, not 'abc'",
+    "seed=1.5": "'seed' must be a whole number, not '1.5'",
+    "model.widths=3": "'model.widths' cannot take that value",
+    "training.epochs=null": "'training.epochs' cannot take that value",
+    "data=mnits": "unknown option of data 'mnits' (did you mean 'mnist'?); known: cifar10,",
+    "experiment=nullspace/mlp_mnits": "did you mean 'nullspace/mlp_mnist'?",
+    "dataa=mnist": "unknown key or group 'dataa' (did you mean 'data'?); known: data,",
+    "schema/data=image": "unknown group 'schema/data'",
+    "+optimizer.moment=0.9": "unknown key of optimizer 'moment' (did you mean 'momentum'?)",
+    "~optimizer": "'optimizer' has no value",
+    "model=custom": "'model.factory' has no value",
+    "model=null": "does not compose",
+    "model.name=none_such": "unknown model 'none_such'",
+    "optimizer=sgd,adam": "add -m to sweep over them",
+    "optimizer.lr=[1,": "cannot read 'optimizer.lr=[1,' on the command line",
+    "seed": "cannot read 'seed' on the command line",
+    "optimizer.lr=${rates.digits.none.lr}": "takes its value from 'rates.digits.none.lr', which has none",
+    "--sweep": "unrecognized arguments: --sweep; python run.py --help says what there is",
+    "--cfg=none_such": "invalid choice: 'none_such'",
+    "training.epochs=-1": "training.epochs must be a whole number of at least 1, not -1",
+    "training.batch_size=0": "training.batch_size must be",
+    "training.eval_samples=0": "training.eval_samples must be",
+    "optimizer.lr=-1": "optimizer.lr takes a finite number above 0",
+    "machine.device=gpu": "machine.device must be auto, cpu, cuda or cuda:<number>",
+    "machine.device=cuda:7": "machine.device=cuda:7 is not here",
+    "machine.runs=/dev/null/runs": "cannot write '/dev/null/runs",
+}
+
+
+def in_process(monkeypatch, *arguments: str) -> int:
+    """Run ``run.py`` as its own main module in this process; the exit code."""
+    monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # restored afterwards
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
+    return caught.value.code
+
+
+def process(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "run.py", *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, **options)
+
+
+@pytest.mark.parametrize("override", MISTAKES)
+def test_a_mistake_is_one_sentence(monkeypatch, capsys, tmp_path, override):
+    runs = [] if override.startswith("machine.runs") else [f"machine.runs={tmp_path / 'runs'}"]
+    assert in_process(monkeypatch, override, *runs) == 2
+    said = capsys.readouterr().err
+    assert MISTAKES[override] in said
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_mistake_in_a_real_process(tmp_path):
+    result = process("optimizer.lrr=1", f"machine.runs={tmp_path}")
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: unknown key of optimizer 'lrr'")
+    assert "Traceback" not in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch, tmp_path):
+    model = ["model=custom", "model.factory=tests.experiments.small:bug"]
+    monkeypatch.setattr(sys, "argv", ["run.py", *model, f"machine.runs={tmp_path}"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    with pytest.raises(ZeroDivisionError):
+        runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
+
+
+def test_help_is_quick_to_load_and_lists_the_options():
+    code = "import sys, runpy; sys.argv = ['run.py', '--help']; runpy.run_path('run.py', run_name='__main__')"
+    watched = f"import atexit, sys\natexit.register(lambda: print('LOADED', *sorted(sys.modules)))\n{code}"
+    result = subprocess.run([sys.executable, "-c", watched], cwd=ROOT, capture_output=True, text=True, check=True)
+    text, _, loaded = result.stdout.partition("LOADED ")
+    assert not {"torch", "torchvision", "pandas", "matplotlib", "numpy"} & set(loaded.split())
+    assert "schema" not in text
+    for option in ("[digits]", "nullspace/mlp_mnist", "teleport=nullspace", "scale=smoke"):
+        assert option in text
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(tmp_path, monkeypatch):
+    """The system's own limit on the size of a file stands in for a disk that is full."""
+    import resource
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
+
+    result = process(*SMALL, f"machine.runs={tmp_path}", preexec_fn=limit)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: cannot write '")
+    assert result.stderr.count("\n") == 1
+    left = {file.name for folder in tmp_path.iterdir() for file in folder.iterdir()}
+    assert "summary.json" not in left
+    assert not [name for name in left if name.endswith(".tmp")]
+    assert in_process(monkeypatch, *SMALL, f"machine.runs={tmp_path}") == 0  # with room, the same command ends well
+
+
+def test_a_run_leaves_nothing_outside_of_its_folder(tmp_path, monkeypatch, capsys):
+    before = set(ROOT.iterdir())
+    monkeypatch.chdir(tmp_path)
+    assert in_process(monkeypatch, *SMALL) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+    assert len(list((tmp_path / "runs").iterdir())) == 1
+    assert set(ROOT.iterdir()) == before
+    capsys.readouterr()
+    assert in_process(monkeypatch, *SMALL) == 0
+    assert "already done: runs/digits-mlp-sgd-none-s0-" in capsys.readouterr().out
+
+
+def read(path: Path, *without: str) -> list[dict[str, str]]:
+    with path.open() as file:
+        return [{key: row[key] for key in row if key not in without} for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_sweep_goes_on_where_a_job_fails(tmp_path, monkeypatch, capsys, jobs):
+    """The failing job is in the middle; the table, on screen and as a file, has all three."""
+    machine = [f"machine.runs={tmp_path}", f"machine.jobs={jobs}", "machine.threads=1"]
+    code = in_process(monkeypatch, "-m", *SMALL, *machine, "model.activation=relu,none_such,tanh")
+    assert code == 1
+    text = capsys.readouterr().out
+    assert "3 runs, 1 failed" in text
+    (table,) = (tmp_path / "sweeps").iterdir()
+    rows = read(table)
+    assert ["relu" in rows[0]["overrides"], "none_such" in rows[1]["overrides"]] == [True, True]
+    assert [bool(row["error"]) for row in rows] == [False, True, False]
+    assert "none_such" in rows[1]["error"]
+    for row in (rows[0], rows[2]):
+        summary = json.loads((Path(row["folder"]) / "summary.json").read_text())
+        assert float(row["test_loss"]) == summary["test_loss"]
+        assert f"{summary['train_loss']:.4g}" in text
+
+
+def test_a_sweep_that_does_not_compose_starts_nothing(tmp_path, monkeypatch, capsys):
+    assert in_process(monkeypatch, "-m", *SMALL, f"machine.runs={tmp_path / 'runs'}", "data=digits,none_such") == 2
+    assert "unknown option of data 'none_such'" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+# All that a checkpoint has to hold: momentum, dropout's random numbers, a plateau, teleports.
+LONG = [
+    *("data.train_samples=700", "data.test_samples=100", "training.epochs=8", "training.plateau.factor=0.9"),
+    *("model=custom", "model.factory=tests.experiments.small:with_dropout", "+model.options.width=256"),
+    *("optimizer=momentum", "optimizer.lr=0.05", *SMALL_TELEPORT, "teleport.epochs=[0,2,4,6]", "teleport.batches=4"),
+    *("training.plateau.patience=0", "machine.checkpoint_seconds=0", "machine.threads=1"),
+]
+KILLS = ["teleport 0 before", "epoch   2.00", "epoch   5.00"]
+"""Lines after which the process is killed: after a teleport, right before one (while it goes on), between them."""
+
+
+def kill_after(line: str, *arguments: str) -> None:
+    """Start the command, and kill its process when it has said ``line``."""
+    command = [sys.executable, "-u", "run.py", *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as running:
+        for said in running.stdout:
+            if said.startswith(line):
+                time.sleep(0.02)
+                running.send_signal(signal.SIGKILL)
+                break
+    assert running.returncode == -signal.SIGKILL, f"the run ended before it said '{line}'"
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_bit_identical_to_one_that_was_not(tmp_path, monkeypatch, capsys):
+    for line in KILLS:
+        kill_after(line, *LONG, f"machine.runs={tmp_path / 'killed'}")
+    assert in_process(monkeypatch, *LONG, f"machine.runs={tmp_path / 'killed'}") == 0
+    assert "goes on from step" in capsys.readouterr().out
+    assert in_process(monkeypatch, *LONG, f"machine.runs={tmp_path / 'whole'}") == 0
+    assert "goes on from step" not in capsys.readouterr().out
+    (whole,), (killed,) = ((tmp_path / name).iterdir() for name in ("whole", "killed"))
+    assert whole.name == killed.name
+    one, other = (torch.load(folder / "model.pt", weights_only=True) for folder in (whole, killed))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    for table in ("curve", "teleports", "teleport_layers", "teleport_events"):
+        rows = [read(folder / f"{table}.csv", "seconds", "started") for folder in (whole, killed)]
+        assert rows[0] == rows[1]
+        assert rows[0]
+    assert {file.name for file in whole.iterdir()} == {file.name for file in killed.iterdir()}
