@@ -142,6 +142,8 @@ class _Recorder(TorchFunctionMode):
         )
         if layer.bias != bias:
             self.pinned.setdefault(name, "it is used with and without a bias, or with different ones")
+            for other in filter(None, (layer.bias, bias)):
+                self.pinned.setdefault(other.owner, f"its weight stays: {self.pinned[name]}")
         if name not in self.pinned:
             self._represent(layer, use)
         return [name] if bias is None else [name, bias.owner]

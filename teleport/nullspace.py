@@ -92,7 +92,8 @@ class NullSpace:
 
         Args:
             model: any module. Its trainable parameters may move; modes, buffers, ``requires_grad``, ``.grad`` and
-                torch's global random state come back as they were. After an exception the parameters do, too.
+                torch's global random state come back as they were. After an exception the parameters do, too. Of
+                a ``DistributedDataParallel`` pass the ``module``, whose gradients nobody waits for.
             batches: what ``loss_fn`` takes, one level set each; B batches of n samples.
             loss_fn: ``loss_fn(model, batch)``, a scalar tensor.
             constraint: batches whose layer inputs are protected, all together, instead of each batch's own; an

@@ -8,7 +8,8 @@ from torch import nn
 
 from teleport import NullSpace
 from teleport.capture import capture
-from tests.teleport.networks import NETWORKS, Calls, cross_entropy, mlp
+from tests.teleport.attentive import NETWORKS
+from tests.teleport.networks import Calls, cross_entropy, mlp
 from tests.teleport.traps import TRAPS
 from tests.teleport.understood import UNDERSTOOD
 

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from teleport import NullSpace
-from tests.teleport.networks import NETWORKS, PLAIN, batches_of, changes, cross_entropy, mlp
+from tests.teleport.attentive import NETWORKS
+from tests.teleport.networks import PLAIN, batches_of, changes, cross_entropy, mlp
 from tests.teleport.reference import algorithm_one
 
 

@@ -222,7 +222,7 @@ TRAPS = [
             b=vector,
             c=vector,
         ),
-        {"used": "different ones", "b": "its weight stays"},
+        {"used": "different ones", "b": "its weight stays", "c": "its weight stays"},
     ),
     Trap(
         "a bias for two",
