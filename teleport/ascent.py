@@ -123,6 +123,11 @@ def capped_step(
     return low[0], None
 
 
+def out_of_room(norm: float, cap: float, rule: str) -> bool:
+    """Whether a gradient norm leaves no step under the cap: above it or, where steps land on it, within 2 % below."""
+    return norm > cap or (rule == "cap" and norm >= BELOW_CAP * cap)
+
+
 def _between(low: tuple[float, float], high: tuple[float, float], cap: float) -> float:
     """The next length to try: where the log of the norm would meet the cap on a straight line, or halfway."""
     share = 0.5
@@ -152,6 +157,7 @@ def ascend(
     steps: int,
     cap: float,
     rule: str,
+    start: Point | None = None,
 ) -> Ascent:
     """Take up to ``steps`` steps along ``direction``, in place.
 
@@ -164,13 +170,14 @@ def ascend(
         cap: the largest gradient norm.
         rule: ``"fixed"`` takes each step whole and stops once the norm is above the cap (Algorithm 1); ``"cap"``
             shortens steps, see :func:`capped_step`.
+        start: the point where the parameters stand, with a graph where ``steps > 0``; ``None`` evaluates it.
     """
-    start = point = objective.point(steps > 0)
+    start = point = start or objective.point(steps > 0)
     norm = point.norm
     trace = [StepRecord(0, float(point.loss), norm)]
     stopped, taken = "steps done", 0
     for step in range(1, steps + 1):
-        if norm > cap or (rule == "cap" and norm >= BELOW_CAP * cap):
+        if out_of_room(norm, cap, rule):
             stopped = "above cap" if taken == 0 else "cap reached"
             break
         line = Line(parameters, direction(point))

@@ -11,11 +11,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from teleport.ascent import Objective, Point, ascend
+from teleport.ascent import Objective, Point, ascend, out_of_room
 from teleport.capture import Capture, capture
 from teleport.ledger import Ledger, Moving
 from teleport.objectives import half_squared_norm
-from teleport.report import BatchReport, TeleportReport
+from teleport.report import BatchReport, StepRecord, TeleportReport
 from teleport.transaction import Snapshot, broken_promise
 from teleport.undisturbed import undisturbed
 
@@ -165,10 +165,17 @@ class _Event:
         moving: Moving | None = None
         reports = []
         for batch in self.batches:
+            here, versions = self._point(batch), self._versions()
+            full = here is not None and out_of_room(here.norm, caps.over(self.trainable), self.method.step)
+            if here is not None and full and moving is not None:
+                reports.append(_stayed(here))  # before its inputs are decomposed for nothing
+                continue
             if moving is None or not lasting:
                 moving = self.ledger.open(self._capture(self.constraint or [batch]), self.method.threshold)
             self.ledger.next_batch()
-            reports.append(self._teleport(batch, moving, caps))
+            if self._versions() != versions:  # a model that writes into its parameters as it runs
+                here = None
+            reports.append(self._teleport(batch, moving, caps, here))
         last = reports[-1]
         return TeleportReport(
             method="nullspace",
@@ -191,7 +198,16 @@ class _Event:
         shared = self.constraint is None and self.method.threshold == 1
         return capture(self.evaluate, batches, self.named, shared_objective=shared)
 
-    def _teleport(self, batch: Any, moving: Moving, caps: _Caps) -> BatchReport:
+    def _point(self, batch: Any) -> Point | None:
+        """The point that an ascent on ``batch`` starts from, where the objective is over all parameters."""
+        if self.method.objective_params != "all":
+            return None
+        return self._objective(batch, self.trainable).point(differentiable=self.method.steps > 0)
+
+    def _versions(self) -> list[int]:
+        return [parameter._version for parameter in self.trainable]
+
+    def _teleport(self, batch: Any, moving: Moving, caps: _Caps, start: Point | None) -> BatchReport:
         """At most K steps on the level set of one batch, undone where the guard says so."""
         method = self.method
         parameters = list(dict.fromkeys(block.parameter for layer, _ in moving for block in layer.blocks))
@@ -208,6 +224,7 @@ class _Event:
             steps=method.steps if moving else 0,
             cap=caps.over(over),
             rule=method.step,
+            start=start,
         )
         report = BatchReport(
             loss_before=float(went.start.loss),
@@ -266,6 +283,12 @@ class _Caps:
             return self.absolute
         norms = [math.sqrt(2 * sum(halves[parameter] for parameter in parameters)) for halves in self.before]
         return min(self.absolute, self.factor * sum(norms) / len(norms))
+
+
+def _stayed(point: Point) -> BatchReport:
+    """The report of a batch whose gradient norm is above the cap already."""
+    loss, norm = float(point.loss), point.norm
+    return BatchReport(loss, loss, norm, norm, steps=0, stopped="above cap", trace=[StepRecord(0, loss, norm)])
 
 
 def _check_positive(**values: float | None) -> None:

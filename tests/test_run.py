@@ -27,6 +27,7 @@ MISTAKES = {
     "training.epochs=null": "'training.epochs' cannot take that value",
     "data=mnits": "unknown option of data 'mnits' (did you mean 'mnist'?); known: cifar10,",
     "experiment=nullspace/mlp_mnits": "did you mean 'nullspace/mlp_mnist'?",
+    "figure=nullspace/figure8": "unknown option of figure 'nullspace/figure8' (did you mean 'nullspace/fig8'?)",
     "dataa=mnist": "unknown key or group 'dataa' (did you mean 'data'?); known: data,",
     "schema/data=image": "unknown group 'schema/data'",
     "+optimizer.moment=0.9": "unknown key of optimizer 'moment' (did you mean 'momentum'?)",
