@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from experiments.errors import UserError, one_of
 from experiments.figures import style
@@ -82,6 +82,7 @@ def draw_curves(
         panel.set_title(style.label(style.OPTIMIZERS, optimizer))
     for panel in axes[-1]:
         panel.set_xlabel(AXES[x])
+        panel.xaxis.set_major_locator(MaxNLocator(6, integer=x != "seconds"))
     _legend(figure, table, looks)
     return figure
 
@@ -152,7 +153,9 @@ def _write(axes: Axes, remarks: list[tuple[style.Look, str]]) -> None:
     for look, remark in remarks:
         lines = textwrap.wrap(remark, 38, max_lines=4, placeholder=" ...")
         text = "\n".join(lines)
-        axes.text(0.98, height, text, color=look.color, fontsize=5.5, ha="right", va="top", transform=axes.transAxes)
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
+        place = {"transform": axes.transAxes, "ha": "right", "va": "top", "zorder": 5, "bbox": box}
+        axes.text(0.99, height, text, color=look.color, fontsize=5.5, **place)
         height -= 0.085 * len(lines)
 
 
@@ -176,7 +179,17 @@ def _scale(line: Sequence[Axes]) -> None:
 def _legend(figure: Figure, table: pd.DataFrame, looks: dict[str, style.Look]) -> None:
     handles = [Line2D([], [], color=look.color, linestyle=look.line, label=look.label) for look in looks.values()]
     if (table["event"] == "teleport").any():
-        handles.append(Line2D([], [], color=style.GRAY, marker="v", linestyle="", markersize=4, label="teleport"))
+        handles.append(
+            Line2D(
+                [],
+                [],
+                color=style.GRAY,
+                marker="v",
+                linestyle="",
+                markersize=4,
+                label="teleport (hollow: moved nothing)",
+            )
+        )
     style.legend(figure, handles)
     seeds = table["seed"].nunique()
     what = f"mean and standard deviation over {seeds} seeds" if seeds > 1 else "one seed"

@@ -132,7 +132,21 @@ def test_a_run_that_fails_is_a_row_with_its_reason_and_said_in_the_picture(own_c
     assert "digits" in set(rows.loc[rows["model"] == "mlp", "data"])
     said = " ".join(" ".join(text.get_text().split()) for axes in picture.axes for text in axes.texts)
     assert "no teleport, seed 0: model 'transformer' takes" in said
-    assert json.loads((folder / "provenance.json").read_text())["failed"][0]["run"]["model"] == "transformer"
+    assert json.loads((folder / "provenance.json").read_text())["failed"][0]["labels"]["model"] == "transformer"
+
+
+def test_a_reason_names_no_folder_of_the_machine(own_conf, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mnist.npz").write_bytes(b"damaged")
+    overrides = [
+        add_figure(own_conf, "  - {data: [digits, mnist], model: mlp}\ndraw: {name: curves}\n"),
+        *("scale=smoke", f"data.root={tmp_path / 'data'}", *places(tmp_path)),
+    ]
+    with conf(own_conf):
+        folder = build(overrides)
+    assert "<data.root>" in table.read(folder / "small.csv")["reason"].iloc[-1]
+    for name in ("small.csv", "provenance.json"):
+        assert str(tmp_path) not in (folder / name).read_text()
 
 
 def test_a_figure_without_any_result_writes_nothing(own_conf, tmp_path):

@@ -25,7 +25,7 @@ def run(tmp_path_factory):
     overrides = ["scale=smoke", "model.teleport_samples=25", f"machine.runs={folder}", *SMALL]
     with conf():
         runs = expand([{"data": "digits", "teleport": "nullspace_paper", "teleport.epochs": [[]]}], overrides)
-    execute(runs, jobs=1)
+    execute(runs)
     assert runs[0].reason == ""
     return runs[0]
 
