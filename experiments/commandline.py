@@ -7,7 +7,9 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from typing import NoReturn
 
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -60,6 +62,7 @@ def call(main: Callable[[], None], jobs: Jobs) -> int:
     schema.register()
     OmegaConf.register_new_resolver("list_options", options.listing, replace=True)
     try:
+        _check_flags()
         with tempfile.TemporaryDirectory() as scratch:  # Hydra writes a file a sweep; the sweep's table says more
             OmegaConf.register_new_resolver("scratch_folder", lambda: scratch, replace=True)
             main()
@@ -73,6 +76,21 @@ def call(main: Callable[[], None], jobs: Jobs) -> int:
             raise
         print(f"error: {' '.join(str(mistake).split())}", file=sys.stderr)
         return 2
+
+
+def _check_flags() -> None:
+    """Read the flags as Hydra will, so that a wrong one is a sentence and not argparse's page of usage.
+
+    Raises:
+        UserError: an unknown flag, or a wrong value of one.
+    """
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"{message}; python run.py --help says what there is")
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    parser.parse_args()
 
 
 def log_to_console() -> None:

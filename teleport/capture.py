@@ -222,9 +222,10 @@ class _Inputs:
         ones = layer.bias is not None
         key = (id(use.source), use.source._version, use.key or use.kind, ones)
         if key not in self._of:
-            made = Representation(layer.dimension, layer.groups, use.source.dtype, ones, use.source.device)
+            dtype = _computed_in(use.source)
+            made = Representation(layer.dimension, layer.groups, dtype, ones, use.source.device)
             for rows in use.rows():
-                made.update(rows)
+                made.update(rows.to(dtype))
             self._of[key] = (use.source, made)
         return self._of[key][1]
 
@@ -236,6 +237,12 @@ class _Inputs:
         if pair not in self._joined:
             self._joined[pair] = (held, new, held.merged(new))
         return self._joined[pair][2]
+
+
+def _computed_in(source: Tensor) -> torch.dtype:
+    """The precision in which a linear map multiplies these inputs."""
+    device = source.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else source.dtype
 
 
 def _uses(func: Callable[..., Any], args: Any, kwargs: Any) -> list[LinearUse]:

@@ -16,6 +16,9 @@ FACT_ONE = (
     "and nothing of it survives the projection"
 )
 
+ROUNDING = 16.0
+"""Errors in a gradient that rounding explains, in units of its precision; its part in the null space must be more."""
+
 Moving = list[tuple[Layer, Subspace]]
 """The layers that have null dimensions, with what their inputs span."""
 
@@ -28,6 +31,7 @@ class Ledger:
         self._layers: dict[str, Layer] = {}
         self._before: dict[str, Tensor] = {}  # the layers' matrices before the event
         self._noted: set[str] = set()  # layers whose surviving share was noted for the current batch
+        self._survivors: set[str] = set()  # layers of whose gradient more than rounding ever survived
 
     def open(self, captured: Capture, threshold: float) -> Moving:
         """Decompose what was captured, and give the layers that have null dimensions."""
@@ -52,21 +56,26 @@ class Ledger:
         """Note the surviving shares anew."""
         self._noted.clear()
 
-    def survived(self, layer: Layer, matrix: Tensor, kept: Tensor) -> None:
-        """Note the share of the objective's gradient that survived the projection, at a batch's first step."""
+    def survived(self, layer: Layer, matrix: Tensor, kept: Tensor) -> bool:
+        """Whether more than rounding survived the projection of ``matrix``; notes the share at a batch's first step."""
+        whole = float(matrix.double().square().sum())
+        share = float(kept.double().square().sum()) / whole if whole else 0.0
         if layer.name not in self._noted:
             self._noted.add(layer.name)
-            whole = float(matrix.double().square().sum())
-            share = float(kept.double().square().sum()) / whole if whole else 0.0
             self._reports[layer.name].surviving.append(share)
+        real = not share <= (ROUNDING * torch.finfo(matrix.dtype).eps) ** 2
+        if real:
+            self._survivors.add(layer.name)
+        return real
 
     def close(self) -> list[LayerReport]:
         """Measure how far each layer went, and say why those stayed that did."""
         for name, before in self._before.items():
             report = self._reports[name]
             after = _matrices(self._layers[name])
-            scale = float(before.norm())
-            report.relative_change = float((after - before).norm()) / (scale or 1.0)
+            unchanged = (after == before) | (after.isnan() & before.isnan())
+            distance = float((after - before).masked_fill(unchanged, 0).norm())
+            report.relative_change = distance / (float(before.norm()) or 1.0) if distance else 0.0
             if report.relative_change:
                 report.reason = ""  # of another batch
             elif not report.reason:
@@ -76,8 +85,8 @@ class Ledger:
     def _why_still(self, report: LayerReport) -> str:
         if report.ranks and not any(report.null_dimensions):
             return f"its inputs span all {report.dimension} dimensions"
-        if report.surviving and not any(report.surviving):
-            return "the objective's gradient has no part in the null space"
+        if report.surviving and report.name not in self._survivors:
+            return "what survives of the objective's gradient is rounding"
         return "no step was taken or kept"
 
     def _report(self, name: str, layer: Layer) -> LayerReport:

@@ -241,8 +241,8 @@ class _Event:
         for layer, subspace in moving:
             matrix = layer.gather(given)
             kept = subspace.project(matrix)
-            layer.scatter(kept, projected)
-            self.ledger.survived(layer, matrix, kept)
+            if self.ledger.survived(layer, matrix, kept):
+                layer.scatter(kept, projected)
         return [projected[parameter] for parameter in parameters]
 
 

@@ -49,6 +49,11 @@ class Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
         finally:
             self.paused = before
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """False: the decorator that would keep the compiler out imports it, which takes seconds."""
+        return False
+
     def __torch_dispatch__(
         self, func: OpOverload[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:

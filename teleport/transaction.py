@@ -46,6 +46,6 @@ def broken_promise(before: float, after: float, norm: float, tolerance: float, s
     """
     if not (math.isfinite(after) and math.isfinite(norm) and snapshot.finite()):
         return f"not finite: loss {after:.6g}, gradient norm {norm:.6g}"
-    if abs(after - before) > tolerance * max(1.0, abs(before)):
+    if not abs(after - before) <= tolerance * max(1.0, abs(before)):
         return f"the loss moved from {before:.6g} to {after:.6g}, more than the tolerance {tolerance:g}"
     return ""

@@ -1,6 +1,5 @@
 """What the README shows works as it stands: its examples, its command lines, its table and its links."""
 
-import itertools
 import os
 import re
 import shlex
@@ -98,21 +97,21 @@ def configurations():
     return initialize_config_dir(str(ROOT / "conf"), version_base="1.3")
 
 
-def each_job(overrides: list[str]) -> list[list[str]]:
-    """The jobs of a sweep: one list of overrides each."""
+def each_value(overrides: list[str]) -> list[list[str]]:
+    """Jobs of a sweep, as few as have each value of it once or more."""
     parsed = OverridesParser.create().parse_overrides(overrides)
     choices = [
         [f"{one.key_or_group}={value}" for value in one.sweep_string_iterator()] if one.is_sweep_override() else [text]
         for one, text in zip(parsed, overrides, strict=True)
     ]
-    return [list(job) for job in itertools.product(*choices)]
+    return [[values[number % len(values)] for values in choices] for number in range(max(map(len, choices), default=1))]
 
 
 @pytest.mark.parametrize("line", of("python run.py"))
 def test_command_lines_compose(line):
     overrides = [word for word in shlex.split(line, comments=True)[2:] if word != "-m"]
     with configurations():
-        for job in each_job(overrides):
+        for job in each_value(overrides):
             config = compose("config", job)
             for override in job:
                 key, value = override.lstrip("+").split("=", 1)

@@ -1,0 +1,124 @@
+"""What is not understood stays put and is named; what is understood is named right."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from teleport import NullSpace
+from teleport.capture import capture
+from tests.teleport.networks import NETWORKS, Calls, cross_entropy, mlp
+from tests.teleport.traps import TRAPS
+from tests.teleport.understood import UNDERSTOOD
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+
+
+def teleported(trap):
+    """Loss before and after a long unguarded teleport, the parameters that moved, and the report."""
+    model, batch = trap.make()
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    with torch.enable_grad():
+        losses = [float(trap.loss(model, batch).detach())]
+        held = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        method = NullSpace(lr=30.0, steps=4, relative_cap=20.0, guard="none")
+        report = method(model, [batch], trap.loss)
+        losses.append(float(trap.loss(model, batch).detach()))
+    assert before.keys() == held.keys()
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p.detach(), held[name])}
+    return losses, moved, report
+
+
+@pytest.mark.parametrize("trap", TRAPS, ids=str)
+def test_what_is_not_understood_stays_and_is_named(trap):
+    (before, after), moved, report = teleported(trap)
+    assert abs(after - before) <= 1e-10 * max(1.0, abs(before))
+    assert not moved & set(trap.stays)
+    reasons = {layer.name: layer.reason for layer in report.layers}
+    for name, part in trap.stays.items():
+        assert reasons[name]
+        assert part in reasons[name]
+
+
+@pytest.mark.parametrize("trap", UNDERSTOOD, ids=str)
+def test_what_is_understood_moves_and_the_loss_stays(trap):
+    (before, after), moved, _ = teleported(trap)
+    assert abs(after - before) <= 1e-10 * max(1.0, abs(before))
+    assert set(trap.stays) <= moved
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=str)
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+def test_every_trainable_parameter_is_a_layers_or_has_a_reason(network):
+    model, batch = network.make()
+    named = dict(model.named_parameters())
+    result = capture(lambda b: cross_entropy(model, b), [batch], named, shared_objective=False)
+    held = {block.owner for layer in result.layers.values() for block in layer.blocks}
+    assert held | set(result.pinned) == set(named)
+    assert not held & set(result.pinned)
+    assert all(result.pinned.values())
+
+
+def test_layers_that_see_the_same_inputs_share_one_representation():
+    model = Calls(
+        _three_heads,
+        first=nn.Linear(6, 8),
+        a=nn.Linear(8, 3),
+        b=nn.Linear(8, 3),
+        c=nn.Linear(8, 3, bias=False),
+    )
+    batches = [(torch.randn(4, 6), torch.arange(4) % 3) for _ in range(2)]
+    result = capture(lambda b: cross_entropy(model, b), batches, dict(model.named_parameters()), shared_objective=False)
+    a, b, c = (result.layers[f"{name}.weight"].representation for name in "abc")
+    assert a is b
+    assert a is not c  # no 1 for a bias
+    assert (a.positions, c.positions) == (8, 8)
+
+
+def _three_heads(net, x):
+    seen = torch.tanh(net.first(x))
+    return net.a(seen) + net.b(seen) * net.c(seen)
+
+
+def test_changed_inputs_are_not_taken_for_the_same():
+    """The same tensor before and after an in-place change."""
+    linear = nn.Linear(3, 2).double()
+    inputs = torch.tensor([[1.0, 0, 0]]).double()
+
+    def evaluate(_):
+        first = linear(inputs.clone())
+        scratch = inputs.clone()
+        total = first.sum() + torch.nn.functional.linear(scratch.detach(), linear.weight.detach(), linear.bias).sum()
+        scratch.copy_(torch.tensor([[0.0, 1, 0]]))
+        return total + torch.nn.functional.linear(scratch, linear.weight.detach(), linear.bias).sum()
+
+    result = capture(evaluate, [None], dict(linear.named_parameters()), shared_objective=False)
+    (layer,) = result.layers.values()
+    assert layer.representation.subspace(1.0).rank == 2
+
+
+def test_unused_parameters_are_named():
+    model = mlp()
+    model.register_parameter("unused", nn.Parameter(torch.zeros(3)))
+    report = NullSpace(steps=1)(model, [(torch.randn(4, 6), torch.arange(4) % 3)], cross_entropy)
+    assert "unused (parameter): no use of it was seen" in report.reasons()
+
+
+def test_a_layer_inside_a_custom_function_is_not_taken_for_a_first_one():
+    """Inside, nothing requires a gradient, which says nothing about what the inputs depend on."""
+    trap = next(trap for trap in UNDERSTOOD if trap.name == "own function")
+    _, moved, report = teleported(trap)
+    assert "used" in moved
+    assert next(layer for layer in report.layers if layer.name == "used").ranks
+
+
+def test_blocks_of_a_parameter_have_names_of_their_own():
+    names = {"packed in one vector": "used[24x24 at 0]", "experts": "used[24x24 at 576]", "attention": None}
+    for network in NETWORKS:
+        if network.name in names:
+            model, batch = network.make()
+            named = dict(model.named_parameters())
+            result = capture(lambda b, net=model: cross_entropy(net, b), [batch], named, shared_objective=False)
+            wanted = names[network.name] or "attention.in_proj_weight[24:48]"
+            assert wanted in result.layers

@@ -1,0 +1,94 @@
+"""The books: ranks, shares and changes against what can be computed from outside."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from teleport import BatchReport, LayerReport, NullSpace, TeleportReport
+from tests.teleport.networks import LINEAR, cross_entropy
+from tests.teleport.reference import null_projection
+
+
+def test_share_rank_and_change_of_a_layer():
+    model, batch = LINEAR[0].make()
+    before = copy.deepcopy(model)
+    parameters = list(model.parameters())
+    gradients = torch.autograd.grad(cross_entropy(model, batch), parameters, create_graph=True)
+    objective = sum(gradient.square().sum() for gradient in gradients) / 2
+    weight, bias = torch.autograd.grad(objective, [model[2].weight, model[2].bias])
+    matrix = torch.cat([weight, bias[:, None]], 1).numpy()
+    inputs = torch.tanh(model[0](batch[0])).detach().numpy()
+    projection = null_projection(np.concatenate([inputs, np.ones((len(inputs), 1))], 1))
+    expected = np.square(matrix @ projection).sum() / np.square(matrix).sum()
+
+    report = NullSpace(lr=1.0, steps=3, relative_cap=4.0)(model, [batch, batch], cross_entropy)
+    layer = next(layer for layer in report.layers if layer.name == "2.weight")
+    assert (layer.kind, layer.dimension, layer.ranks) == ("linear", 25, [4, 4])
+    assert layer.null_dimensions == [21, 21]
+    assert layer.surviving[0] == pytest.approx(expected, rel=1e-9)
+    old, new = (torch.cat([m[2].weight.flatten(), m[2].bias]).detach() for m in (before, model))
+    assert layer.relative_change == pytest.approx(float((new - old).norm() / old.norm()), rel=1e-9)
+    assert layer.reason == ""
+    assert report.relative_change == max(other.relative_change for other in report.layers)
+
+
+def test_a_layer_that_moved_in_one_batch_only_has_no_reason():
+    """In the first batch it has no null space, in the second it has."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+    wide = (torch.randn(40, 6).double(), torch.arange(40) % 3)
+    narrow = (torch.randn(3, 6).double(), torch.arange(3) % 3)
+    report = NullSpace(lr=1.0, steps=2)(model, [wide, narrow], cross_entropy)
+    assert [batch.stopped for batch in report.batches] == ["nothing moves", "steps done"]
+    layer = next(layer for layer in report.layers if layer.name == "2.weight")
+    assert (layer.ranks, layer.reason) == ([9, 3], "")
+    assert not report.no_op
+
+
+def test_a_layer_that_is_pinned_in_some_batches_says_why_only_if_it_never_moved():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+    batch = (torch.randn(3, 6).double(), torch.arange(3) % 3)
+
+    def loss(net, data):
+        plain = cross_entropy(net, data[:2])
+        return plain + net[2].weight.square().sum() if data[2] else plain
+
+    both = NullSpace(lr=1.0, steps=2, guard="none")(copy.deepcopy(model), [(*batch, True), (*batch, False)], loss)
+    only = NullSpace(lr=1.0, steps=2, guard="none")(copy.deepcopy(model), [(*batch, True)], loss)
+    assert {layer.name: layer.reason for layer in both.layers}["2.weight"] == ""
+    assert "square" in {layer.name: layer.reason for layer in only.layers}["2.weight"]
+
+
+def test_a_cap_that_is_met_already_is_the_reason():
+    model, batch = LINEAR[0].make()
+    report = NullSpace(cap=1e-6)(model, [batch], cross_entropy)
+    assert report.no_op
+    assert report.batches[0].stopped == "above cap"
+    assert "2.weight (linear): no step was taken or kept" in report.reasons()
+
+
+def test_sums_of_an_event():
+    batches = [
+        BatchReport(2.0, 2.0, 1.0, 3.0, steps=4, stopped="steps done"),
+        BatchReport(2.0, 9.0, 1.0, 3.0, steps=2, stopped="rolled back", accepted=False, reason="moved"),
+    ]
+    layers = [
+        LayerReport("a", "linear", 5, ranks=[2, 5], relative_change=0.5),
+        LayerReport("b", "linear", 2, reason="no"),
+    ]
+    report = TeleportReport("nullspace", 2.0, 3.0, 1.0, 3.0, batches, layers, 0.1)
+    assert report.steps == 4
+    assert report.accepted
+    assert report.drift == pytest.approx(0.5)
+    assert report.relative_change == 0.5
+    assert not report.no_op
+    assert layers[0].null_dimensions == [3, 0]
+    assert report.reasons() == "b (linear): no"
+    assert TeleportReport("nullspace", 0.5, 0.6, 1.0, 1.0, [], [], 0.0).drift == pytest.approx(0.1)
+    assert TeleportReport("nullspace", 0.5, 0.6, 1.0, 1.0, [], [], 0.0).no_op

@@ -1,0 +1,139 @@
+"""Streamed representations against a dense SVD of all vectors at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from teleport.representation import Representation
+from tests.teleport.reference import null_projection
+
+FEW = settings(derandomize=True, max_examples=25, deadline=None)
+
+
+def streamed(rows, chunks, ones=False, merged=False):
+    """The representation of ``rows [groups, n, d]`` taken in ``chunks`` parts, or merged out of them."""
+    groups, _, dimension = rows.shape
+    parts = [Representation(dimension + ones, groups, rows.dtype, ones) for _ in range(chunks if merged else 1)]
+    for index, part in enumerate(rows.chunk(chunks, dim=1)):
+        parts[index if merged else 0].update(part)
+    whole = parts[0]
+    for part in parts[1:]:
+        whole = whole.merged(part)
+    return whole
+
+
+def dense(rows, ones=False):
+    rows = rows.double().numpy()
+    return np.concatenate([rows, np.ones((*rows.shape[:2], 1))], 2) if ones else rows
+
+
+@st.composite
+def vectors(draw):
+    """Vectors of a known rank well above rounding: ``[groups, n, d]`` in single or double precision."""
+    groups, n, dimension = draw(st.integers(1, 3)), draw(st.integers(1, 40)), draw(st.integers(1, 12))
+    rank = draw(st.integers(0, min(n, dimension)))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 1000)))
+    left, right = (
+        torch.randn(groups, *shape, generator=generator).double() for shape in ((n, rank), (rank, dimension))
+    )
+    return (left @ right).to(draw(st.sampled_from([torch.float32, torch.float64])))
+
+
+@FEW
+@given(vectors(), st.integers(1, 5), st.booleans(), st.booleans())
+def test_energies_and_projection_match_a_dense_svd(rows, chunks, ones, merged):
+    held = streamed(rows, chunks, ones, merged)
+    assert held.positions == rows.shape[1]
+    matrices = dense(rows, ones)
+    expected = np.linalg.svd(matrices, compute_uv=False) ** 2
+    energies = held.spectrum().numpy()
+    count = min(expected.shape[1], energies.shape[1])
+    np.testing.assert_allclose(energies[:, :count], expected[:, :count], atol=1e-9 * max(1.0, expected.max()))
+    subspace = held.subspace(1.0)
+    identity = torch.eye(held.dimension, dtype=torch.float64).expand(held.groups, -1, -1)
+    projection = subspace.project(identity).numpy()
+    for group, matrix in enumerate(matrices):
+        # the rank in exact numbers where rounding to the vectors' precision has made some of noise
+        tolerance = 1e-10 if rows.dtype == torch.float64 else 1e-5
+        reference = null_projection(matrix, tolerance) if matrix.any() else np.eye(held.dimension)
+        np.testing.assert_allclose(projection[group], reference, atol=1e-4 if rows.dtype == torch.float32 else 1e-8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("n", [5, 30, 31, 200])
+def test_no_vector_is_left_in_the_null_space(dtype, n):
+    rows = torch.randn(1, n, 30).to(dtype)
+    subspace = streamed(rows, 3).subspace(1.0)
+    assert subspace.rank == min(n, 30) or dtype == torch.bfloat16  # which may count the smallest one as noise
+    left = rows.double() @ subspace.project(torch.eye(30, dtype=torch.float64)[None])
+    assert float(left.norm() / rows.double().norm()) < 2 * torch.finfo(dtype).eps + 1e-12
+
+
+def test_zero_vectors_span_nothing():
+    subspace = streamed(torch.zeros(2, 7, 4), 2).subspace(1.0)
+    assert subspace.ranks == [0, 0]
+    assert subspace.null_dimension == 8
+
+
+def test_no_vectors_span_nothing():
+    held = streamed(torch.zeros(2, 0, 4), 1)
+    assert held.subspace(1.0).ranks == [0, 0]
+    assert held.subspace(0.9).ranks == [0, 0]
+    assert held.merged(streamed(torch.ones(2, 3, 4), 1)).subspace(1.0).ranks == [1, 1]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("n", [2, 20])
+def test_vectors_that_are_not_finite_leave_nothing_free(bad, n):
+    rows = torch.randn(1, n, 4)
+    rows[0, 1, 2] = bad
+    held = streamed(rows, 2)
+    assert not held.finite
+    subspace = held.subspace(1.0)
+    assert subspace.null_dimension == 0
+    assert not subspace.project(torch.randn(1, 3, 4)).any()
+
+
+def test_rank_of_double_precision_vectors_survives_streaming():
+    """True rank 100 of 1000, singular values over ten decades: a Gram matrix finds about half (notes, fact 4)."""
+    generator = torch.Generator().manual_seed(0)
+    left = torch.linalg.qr(torch.randn(1500, 100, generator=generator, dtype=torch.float64))[0]
+    right = torch.linalg.qr(torch.randn(1000, 100, generator=generator, dtype=torch.float64))[0]
+    rows = (left * torch.logspace(0, -10, 100, dtype=torch.float64)) @ right.T
+    assert streamed(rows[None], 2).subspace(1.0).rank == 100
+    gram = torch.linalg.eigvalsh(rows.T @ rows)
+    assert int((gram > gram[-1] * 1000 * torch.finfo(torch.float64).eps).sum()) < 90
+
+
+def test_duplicate_vectors_by_the_samples_side():
+    rows = torch.randn(1, 6, 40)
+    twice = torch.cat([rows, rows], 1)
+    subspace = streamed(twice, 1).subspace(1.0)
+    assert subspace.rank == 6
+    gram = subspace.basis.transpose(1, 2) @ subspace.basis
+    torch.testing.assert_close(gram[0], torch.eye(6, dtype=torch.float64), atol=1e-12, rtol=0)
+
+
+def test_directions_are_orthonormal_where_singular_values_spread():
+    rows = torch.randn(1, 12, 40) * torch.logspace(0, -5.5, 12)[:, None]
+    subspace = streamed(rows, 1).subspace(1 - 1e-14)
+    gram = subspace.basis.transpose(1, 2) @ subspace.basis
+    torch.testing.assert_close(gram[0], torch.eye(gram.shape[1], dtype=torch.float64), atol=1e-12, rtol=0)
+
+
+def test_vectors_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r"\[2, positions, 3\]"):
+        Representation(4, 2, torch.float32, ones=True).update(torch.zeros(2, 5, 4))
+
+
+def test_the_coarser_precision_decides_after_a_merge():
+    fine, coarse = Representation(3, 1, torch.float64, False), Representation(3, 1, torch.bfloat16, False)
+    fine.update(torch.eye(3, dtype=torch.float64)[None, :1])
+    coarse.update(torch.eye(3)[None, :1] + 1e-3)
+    assert fine.merged(coarse).dtype == torch.bfloat16
+    assert coarse.merged(fine).dtype == torch.bfloat16
+    assert fine.merged(coarse).subspace(1.0).rank == 1  # what differs is below bf16's resolution

@@ -1,0 +1,73 @@
+"""The rank rule against equation 3 by brute force, and the projection in both bases."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from teleport.subspace import rank, subspace_of
+
+FEW = settings(derandomize=True, max_examples=25, deadline=None)
+
+
+@FEW
+@given(st.lists(st.just(0.0) | st.floats(1e-3, 10), min_size=1, max_size=8), st.floats(0.05, 0.999))
+def test_rank_is_the_smallest_k_of_equation_3(singular, threshold):
+    values = np.sort(np.array(singular))[::-1]
+    if values[0] == 0:
+        expected = 0
+    else:
+        whole = (values**2).sum()
+        expected = next(
+            k for k in range(1, len(values) + 1) if (values[:k] ** 2).sum() >= threshold * whole * (1 - 1e-12)
+        )
+        loose = next(k for k in range(1, len(values) + 1) if (values[:k] ** 2).sum() >= threshold * whole * (1 + 1e-12))
+        if loose != expected:  # on the edge, rounding decides
+            return
+    energies = torch.from_numpy(values.copy()).square()
+    assert rank(energies, threshold, (len(values), 10), torch.float64) == expected
+
+
+def test_numerical_rank_counts_what_rounding_cannot_explain():
+    for dtype in (torch.float32, torch.float64):
+        eps = torch.finfo(dtype).eps
+        energies = torch.tensor([1.0, 100 * eps, 0.1 * eps], dtype=torch.float64).square()
+        assert rank(energies, 1.0, (3, 3), dtype) == 2
+    assert rank(torch.zeros(3, dtype=torch.float64), 1.0, (3, 3), torch.float32) == 0
+    assert rank(torch.zeros(0, dtype=torch.float64), 0.5, (3, 0), torch.float32) == 0
+
+
+@FEW
+@given(st.integers(2, 9), st.integers(1, 3), st.data())
+def test_thin_basis_and_complement_project_alike(dimension, groups, data):
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
+    directions = torch.linalg.qr(torch.randn(groups, dimension, dimension, generator=generator).double())[0]
+    ranks = [data.draw(st.integers(0, dimension)) for _ in range(groups)]
+    energies = torch.zeros(groups, dimension, dtype=torch.float64)
+    for group, count in enumerate(ranks):
+        energies[group, :count] = torch.linspace(3, 1, count, dtype=torch.float64)
+    matrix = torch.randn(groups, 2, dimension, generator=generator).double()
+    chosen = subspace_of(directions, energies, 1.0, 50, torch.float64)
+    assert chosen.ranks == ranks
+    assert chosen.null_dimension == dimension * groups - sum(ranks)
+    assert chosen.complement == (2 * sum(ranks) > dimension * groups)
+    for group, count in enumerate(ranks):
+        spanned = directions[group, :, :count]
+        expected = matrix[group] - matrix[group] @ spanned @ spanned.T
+        torch.testing.assert_close(chosen.project(matrix)[group], expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(chosen.project(chosen.project(matrix)), chosen.project(matrix), atol=1e-12, rtol=0)
+
+
+def test_little_that_survives_is_still_in_the_null_space():
+    """A single-precision gradient nearly all in the inputs' span: single-precision projecting would drown the rest."""
+    basis = torch.linalg.qr(torch.randn(40, 40, dtype=torch.float64))[0]
+    energies = torch.cat([torch.ones(20), torch.zeros(20)]).double()[None]
+    subspace = subspace_of(basis[None], energies, 1.0, 100, torch.float32)
+    matrix = (torch.randn(3, 20).double() @ basis[:, :20].T + 1e-5 * torch.randn(3, 20).double() @ basis[:, 20:].T)[
+        None
+    ]
+    kept = subspace.project(matrix.float())
+    assert kept.dtype == torch.float32
+    assert float((kept.double() @ basis[:, :20]).norm()) < 1e-6 * float(kept.norm())

@@ -1,0 +1,201 @@
+"""A teleport leaves no trace beside the moved parameters, whether it ends well or not."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from teleport import NullSpace, representations
+from teleport.undisturbed import undisturbed
+from tests.teleport.networks import WIDTH, Calls, cross_entropy, mlp
+
+
+class Counting(nn.Module):
+    """Keeps count of its calls in one buffer that it replaces and in one that it changes in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("replaced", torch.zeros(()))
+        self.register_buffer("changed", torch.zeros(()))
+        self.register_buffer("absent", None)
+
+    def forward(self, inputs):
+        self.replaced = self.replaced + 1
+        self.changed += 1
+        return inputs
+
+
+class Failing(Exception):
+    """What the loss raises on purpose."""
+
+
+def model_of_all_kinds():
+    torch.manual_seed(1)
+    model = nn.Sequential(
+        nn.Linear(6, WIDTH),
+        nn.BatchNorm1d(WIDTH),
+        nn.Dropout(0.5),
+        Counting(),
+        nn.Linear(WIDTH, WIDTH),
+        nn.Tanh(),
+        mlp(),
+    )
+    model[-1][0] = nn.Linear(WIDTH, WIDTH)
+    model.train()
+    model[1].eval()  # a mixed state, to be found as it was
+    model[-1][0].bias.requires_grad_(False)
+    cross_entropy(model, BATCH).backward()
+    return model
+
+
+BATCH = (torch.linspace(-1, 1, 24).reshape(4, 6), torch.arange(4) % 3)
+
+
+def state_of(model):
+    return {
+        "modes": [module.training for module in model.modules()],
+        "buffers": {name: (id(value), value.clone()) for name, value in model.named_buffers()},
+        "requires_grad": [p.requires_grad for p in model.parameters()],
+        "gradients": [None if p.grad is None else (id(p.grad), p.grad.clone()) for p in model.parameters()],
+        "hooks": [(len(m._forward_hooks), len(m._backward_hooks), len(m._forward_pre_hooks)) for m in model.modules()],
+        "names": [name for name, _ in model.named_parameters()],
+        "random": torch.random.get_rng_state(),
+        "fast path": torch.backends.mha.get_fastpath_enabled(),
+        "attention": (torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.math_sdp_enabled()),
+        "deterministic": (torch.is_grad_enabled(), torch.get_default_dtype(), torch.backends.cudnn.enabled),
+    }
+
+
+def assert_same(one, other):
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other)
+        for left, right in zip(one, other, strict=True):
+            assert_same(left, right)
+    else:
+        assert one == other
+
+
+def test_everything_but_the_moved_parameters_is_as_it_was():
+    model = model_of_all_kinds()
+    before = state_of(model)
+    report = NullSpace(lr=1.0, relative_cap=3.0)(model, [BATCH, BATCH], cross_entropy)
+    assert not report.no_op
+    assert_same(state_of(model), before)
+
+
+@pytest.mark.parametrize("call", [1, 2, 3, 5, 8])
+def test_an_exception_puts_the_parameters_back_too(call):
+    model = model_of_all_kinds()
+    values = copy.deepcopy(model.state_dict())
+    before = state_of(model)
+    calls = []
+
+    def loss(net, batch):
+        calls.append(1)
+        if len(calls) == call:
+            raise Failing
+        return cross_entropy(net, batch)
+
+    with pytest.raises(Failing):
+        NullSpace(lr=1.0, steps=3)(model, [BATCH, BATCH], loss)
+    assert len(calls) == call
+    assert_same(state_of(model), before)
+    assert_same(dict(model.state_dict()), dict(values))
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_called_where_gradients_are_off(mode):
+    with_gradients, without = model_of_all_kinds(), model_of_all_kinds()
+    NullSpace(lr=1.0, relative_cap=3.0)(with_gradients, [BATCH], cross_entropy)
+    with mode():
+        report = NullSpace(lr=1.0, relative_cap=3.0)(without, [BATCH], cross_entropy)
+        assert not torch.is_grad_enabled()
+    assert not report.no_op
+    assert_same(dict(without.state_dict()), dict(with_gradients.state_dict()))
+
+
+def test_batch_norm_runs_on_its_statistics_and_dropout_is_off():
+    """The loss that is kept is the evaluated one."""
+    model = model_of_all_kinds()
+    expected = float(cross_entropy(copy.deepcopy(model).eval(), BATCH).detach())
+    report = NullSpace(lr=1.0, relative_cap=3.0)(model, [BATCH], cross_entropy)
+    assert report.loss_before == pytest.approx(expected, rel=1e-6)
+    assert float(cross_entropy(copy.deepcopy(model).eval(), BATCH).detach()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_loss_that_draws_random_numbers_is_one_function():
+    """Functional dropout is on by default, whatever the module's mode."""
+    model = Calls(
+        lambda net, x: net.last(F.dropout(torch.tanh(net.middle(F.dropout(torch.tanh(net.first(x)), 0.3))), 0.3)),
+        first=nn.Linear(6, WIDTH),
+        middle=nn.Linear(WIDTH, WIDTH),
+        last=nn.Linear(WIDTH, 3),
+    ).double()
+    batch = (BATCH[0].double(), BATCH[1])
+    state = torch.random.get_rng_state()
+    report = NullSpace(lr=1.0, steps=3, relative_cap=5.0)(model, [batch], cross_entropy)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    losses = [record.loss for record in report.batches[0].trace]
+    assert len(losses) > 1
+    assert losses == pytest.approx([losses[0]] * len(losses), rel=1e-12)
+
+
+def test_attention_dropout_is_drawn_alike_when_the_heads_are_read():
+    """The attention in training mode, which its own loss asks for: later layers must see the very same inputs."""
+    model = Calls(
+        lambda net, x: net.last(torch.tanh(net.attention(*[torch.tanh(net.first(x))] * 3)[0]).mean(1)),
+        first=nn.Linear(6, WIDTH),
+        attention=nn.MultiheadAttention(WIDTH, 4, dropout=0.4, batch_first=True),
+        last=nn.Linear(WIDTH, 3),
+    ).double()
+    batch = (torch.randn(4, 2, 6).double(), BATCH[1])
+
+    def loss(net, batch):
+        net.train()
+        return cross_entropy(net, batch)
+
+    report = NullSpace(lr=1.0, steps=3, relative_cap=5.0)(model, [batch], loss)
+    losses = [record.loss for record in report.batches[0].trace]
+    assert {layer.name for layer in report.layers if layer.relative_change > 1e-9} >= {"attention.out_proj.weight"}
+    assert losses == pytest.approx([losses[0]] * len(losses), rel=1e-11)
+
+
+def test_padded_tokens_count_alike_with_and_without_gradients():
+    """The encoder's fast path would drop them, where gradients are off."""
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    model = nn.TransformerEncoder(layer, 1, enable_nested_tensor=True).eval()
+    padding = torch.tensor([[False, False, True], [False, True, True]])
+
+    def loss(net, batch):
+        return net(batch, src_key_padding_mask=padding).square().sum()
+
+    batch = torch.randn(2, 3, 8)
+    expected = float(loss(model, batch.requires_grad_()).detach())
+    report = NullSpace(steps=0)(model, [batch.detach()], loss)
+    assert report.loss_before == pytest.approx(expected, rel=1e-5)
+    assert report.batches[0].loss_before == pytest.approx(expected, rel=1e-5)
+
+
+def test_reading_representations_leaves_no_trace():
+    model = model_of_all_kinds()
+    values, before = copy.deepcopy(model.state_dict()), state_of(model)
+    representations(model, [BATCH], cross_entropy)
+    assert_same(state_of(model), before)
+    assert_same(dict(model.state_dict()), dict(values))
+
+
+def test_restart_gives_the_same_numbers_again():
+    with undisturbed(mlp()) as random:
+        first = torch.rand(3)
+        random.restart()
+        assert torch.equal(torch.rand(3), first)
