@@ -66,7 +66,8 @@ def draw_curves(
         UserError: an unknown option, runs that differ in more than these panels show, seconds of several machines.
     """
     _check(table, x, losses)
-    rows = [(*task, loss) for task in _unique(table, ["data", "model"]) for loss in losses]
+    tasks = _unique(table, ["data", "model"])
+    rows = [(*task, loss) for task in tasks for loss in losses]
     columns = [optimizer for (optimizer,) in _unique(table, ["optimizer"])]
     looks = style.looks([method for (method,) in _unique(table, ["teleport"])])
 
@@ -76,7 +77,9 @@ def draw_curves(
         for optimizer, panel in zip(columns, line, strict=True):
             chosen = (table["data"] == data) & (table["model"] == model) & (table["optimizer"] == optimizer)
             _panel(panel, table[chosen], looks, x, loss)
-        line[0].set_ylabel(f"{style.label(style.DATA, data)}\n{LOSSES[loss]}")
+        several = len({name for _, name in tasks}) > 1
+        task = style.label(style.DATA, data) + (f", {style.label(style.MODELS, model)}" if several else "")
+        line[0].set_ylabel(f"{task}\n{LOSSES[loss]}")
         _scale(line)
     for optimizer, panel in zip(columns, axes[0], strict=True):
         panel.set_title(style.label(style.OPTIMIZERS, optimizer))
@@ -179,18 +182,8 @@ def _scale(line: Sequence[Axes]) -> None:
 def _legend(figure: Figure, table: pd.DataFrame, looks: dict[str, style.Look]) -> None:
     handles = [Line2D([], [], color=look.color, linestyle=look.line, label=look.label) for look in looks.values()]
     if (table["event"] == "teleport").any():
-        handles.append(
-            Line2D(
-                [],
-                [],
-                color=style.GRAY,
-                marker="v",
-                linestyle="",
-                markersize=4,
-                label="teleport (hollow: moved nothing)",
-            )
-        )
+        mark = {"marker": "v", "markersize": 4, "linestyle": "", "color": style.GRAY}
+        handles.append(Line2D([], [], label="teleport (hollow: moved nothing)", **mark))
     style.legend(figure, handles)
     seeds = table["seed"].nunique()
-    what = f"mean and standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
-    style.footnote(figure, table, what)
+    style.footnote(figure, table, f"mean and standard deviation over {seeds} seeds" if seeds > 1 else "one seed")

@@ -166,6 +166,10 @@ def test_a_figure_without_any_result_writes_nothing(own_conf, tmp_path):
         ("  - {data: digits}\ndraw: {name: curves, xx: step}\n", "unknown option of the drawing 'curves' 'xx'"),
         ("  - {data: digits}\nmeasure: {name: none}\ndraw: {name: curves}\n", "unknown measure 'none'"),
         ("  - {data: digits}\nmeasure: {name: curves, x: 1}\ndraw: {name: curves}\n", "'curves' has no options"),
+        (
+            "  - {data: digits}\nmeasure: {name: error_control, steps: 1}\ndraw: {name: curves}\n",
+            "needs .*'thresholds'",
+        ),
         ("  - {data: digitss}\ndraw: {name: curves}\n", "unknown option of data 'digitss'"),
         ("  - {optimizer.lrr: 1}\ndraw: {name: curves}\n", "unknown key of optimizer"),
     ],
