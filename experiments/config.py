@@ -28,6 +28,7 @@ class Extent:
     max_steps: int | None = None  # ends a run before its epochs do; for data whose epochs are long
     eval_every: int | None = None  # steps between evaluations; None: once an epoch
     eval_samples: int | None = 10000  # training samples that the training loss is measured on; None: all
+    teleport_batches: int = 8  # B
 
 
 @dataclass
@@ -196,7 +197,7 @@ class TeleportConfig:
     epochs: list[int] = field(default_factory=list)  # teleport before these epochs (from 0)
     at_steps: list[int] = field(default_factory=list)  # and before these optimizer steps (from 0)
     warmup_steps: int = 0  # the earliest optimizer step; an event due before is moved to it
-    batches: int = 8  # B
+    batches: int = SI("${data.extents.${scale}.teleport_batches}")  # B
     samples: int = 32  # n, samples a batch
     optimizer_state: str = "keep"  # keep | reset
 

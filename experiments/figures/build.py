@@ -57,7 +57,7 @@ def build(overrides: list[str]) -> Path:
     chosen("drawing", figure.draw, DRAWINGS)
 
     runs = expand(OmegaConf.to_container(figure.runs, resolve=True), overrides)  # type: ignore[arg-type]
-    execute(runs, config.machine.jobs)
+    execute(runs)
     cells = [(run.labels, _rows(run, measure, options)) for run in runs] or [({}, measure(None, **options))]
     if runs and all(run.reason for run in runs):
         raise UserError(f"no run of the figure '{name}' has a result, the first because: {runs[0].reason}")
@@ -105,6 +105,7 @@ def _rows(run: FigureRun, measure: Callable[..., pd.DataFrame], options: dict[st
         except Exception as error:  # a bug in one cell, told with its traceback, must not cost the others
             log.exception("the run in %s cannot be measured", run.folder)
             run.reason = reason_of(error)
-    # What is committed names no folder of this machine.
-    run.reason = run.reason.replace(str(run.config.data.root), "<data.root>")
+    for key, place in (("data.root", run.config.data.root), ("machine.runs", run.config.machine.runs)):
+        if Path(place).is_absolute():  # what is committed names no folder of this machine
+            run.reason = run.reason.replace(place, f"<{key}>")
     return pd.DataFrame({"reason": [run.reason]})

@@ -38,7 +38,7 @@ def record(name: str, overrides: list[str], runs: list[FigureRun], commit: str |
         own = environment_of(run.folder)
         if own not in environments:
             environments.append(own)
-        made[run.folder.name] = {"environment": environments.index(own), "overrides": run.labels}
+        made[run.folder.name] = {"environment": environments.index(own), "labels": run.labels}
     return {
         "figure": name,
         "command": " ".join(["python run.py", *told]),
@@ -47,7 +47,7 @@ def record(name: str, overrides: list[str], runs: list[FigureRun], commit: str |
         "commit": commit,
         "environments": environments,
         "runs": made,
-        "failed": [{"run": run.labels, "reason": run.reason} for run in runs if run.reason],
+        "failed": [{"labels": run.labels, "reason": run.reason} for run in runs if run.reason],
     }
 
 

@@ -72,11 +72,10 @@ def expand(grids: Iterable[dict[str, Any]], overrides: Iterable[str]) -> list[Fi
     return list(runs.values())
 
 
-def execute(runs: list[FigureRun], jobs: int) -> None:
-    """Make the ``runs`` that are not there, ``jobs`` side by side, and set each one's folder, or why it has none."""
+def execute(runs: list[FigureRun]) -> None:
+    """Make the ``runs`` that are not there, as a sweep does, and set each one's folder, or why it has none."""
     sweep = Sweep()
     for run in runs:
-        run.config.machine.jobs = jobs
         sweep.add(" ".join(f"{key}={value}" for key, value in run.labels.items()), run.config)
     if runs:
         sweep.close()

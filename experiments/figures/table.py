@@ -63,7 +63,7 @@ def parse(text: str, source: str) -> pd.DataFrame:
         UserError: no table, not a figure's, or one that mixes scales or versions of the results.
     """
     try:
-        table = pd.read_csv(io.StringIO(text), float_precision="round_trip", keep_default_na=False, na_values=[""])
+        table = pd.read_csv(io.StringIO(text), keep_default_na=False, na_values=[""])
     except ValueError as error:  # pandas' parser errors are among them
         raise UserError(f"'{source}' is no table; make its figure again with run.py") from error
     missing = [column for column in (*CONSTANT, *WHERE) if column not in table]
@@ -78,7 +78,7 @@ def parse(text: str, source: str) -> pd.DataFrame:
                 "figure; make it again with run.py"
             )
     for column in WHERE:
-        table[column] = table[column].fillna("").astype(str)
+        table[column] = table[column].astype(object).fillna("").astype(str)
     return table
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from experiments.errors import UserError, one_of
 from experiments.figures import style
@@ -66,7 +66,8 @@ def draw_curves(
         UserError: an unknown option, runs that differ in more than these panels show, seconds of several machines.
     """
     _check(table, x, losses)
-    rows = [(*task, loss) for task in _unique(table, ["data", "model"]) for loss in losses]
+    tasks = _unique(table, ["data", "model"])
+    rows = [(*task, loss) for task in tasks for loss in losses]
     columns = [optimizer for (optimizer,) in _unique(table, ["optimizer"])]
     looks = style.looks([method for (method,) in _unique(table, ["teleport"])])
 
@@ -76,12 +77,15 @@ def draw_curves(
         for optimizer, panel in zip(columns, line, strict=True):
             chosen = (table["data"] == data) & (table["model"] == model) & (table["optimizer"] == optimizer)
             _panel(panel, table[chosen], looks, x, loss)
-        line[0].set_ylabel(f"{style.label(style.DATA, data)}\n{LOSSES[loss]}")
+        several = len({name for _, name in tasks}) > 1
+        task = style.label(style.DATA, data) + (f", {style.label(style.MODELS, model)}" if several else "")
+        line[0].set_ylabel(f"{task}\n{LOSSES[loss]}")
         _scale(line)
     for optimizer, panel in zip(columns, axes[0], strict=True):
         panel.set_title(style.label(style.OPTIMIZERS, optimizer))
     for panel in axes[-1]:
         panel.set_xlabel(AXES[x])
+        panel.xaxis.set_major_locator(MaxNLocator(6, integer=x != "seconds"))
     _legend(figure, table, looks)
     return figure
 
@@ -152,7 +156,9 @@ def _write(axes: Axes, remarks: list[tuple[style.Look, str]]) -> None:
     for look, remark in remarks:
         lines = textwrap.wrap(remark, 38, max_lines=4, placeholder=" ...")
         text = "\n".join(lines)
-        axes.text(0.98, height, text, color=look.color, fontsize=5.5, ha="right", va="top", transform=axes.transAxes)
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
+        place = {"transform": axes.transAxes, "ha": "right", "va": "top", "zorder": 5, "bbox": box}
+        axes.text(0.99, height, text, color=look.color, fontsize=5.5, **place)
         height -= 0.085 * len(lines)
 
 
@@ -176,8 +182,8 @@ def _scale(line: Sequence[Axes]) -> None:
 def _legend(figure: Figure, table: pd.DataFrame, looks: dict[str, style.Look]) -> None:
     handles = [Line2D([], [], color=look.color, linestyle=look.line, label=look.label) for look in looks.values()]
     if (table["event"] == "teleport").any():
-        handles.append(Line2D([], [], color=style.GRAY, marker="v", linestyle="", markersize=4, label="teleport"))
+        mark = {"marker": "v", "markersize": 4, "linestyle": "", "color": style.GRAY}
+        handles.append(Line2D([], [], label="teleport (hollow: moved nothing)", **mark))
     style.legend(figure, handles)
     seeds = table["seed"].nunique()
-    what = f"mean and standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
-    style.footnote(figure, table, what)
+    style.footnote(figure, table, f"mean and standard deviation over {seeds} seeds" if seeds > 1 else "one seed")

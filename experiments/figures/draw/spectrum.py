@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from itertools import cycle
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -11,8 +12,7 @@ from matplotlib.ticker import PercentFormatter
 
 from experiments.figures import style
 
-# Nine data sets: the palette in solid lines, then once more in black and a second dash.
-COLORS = (*style.PALETTE[:6], "#000000", "#8C6D31", "#7A7A7A")
+COLORS = (*style.PALETTE[:6], "#000000", "#8C6D31", "#7A7A7A")  # one for each of the paper's nine data sets
 LEAST = 1e-10  # energy left that is shown
 LINES = {"trained": "-", "init": (0, (2, 1.5))}
 STATES = {"trained": "trained", "init": "at initialisation"}
@@ -29,7 +29,7 @@ def draw_spectrum(table: pd.DataFrame, title: str) -> Figure:
     held, left, names = figure.subplots(1, 3, width_ratios=(1, 1, 0.62))
     measured, failed = table[table["reason"] == ""], table[table["reason"] != ""]
     handles = []
-    for color, (_, rows) in zip(COLORS, measured.groupby(["data", "model"], sort=False), strict=False):
+    for color, (_, rows) in zip(cycle(COLORS), measured.groupby(["data", "model"], sort=False), strict=False):
         for state, spectrum in rows.groupby("state", sort=False):
             look = {"color": color, "linestyle": LINES[state], "linewidth": 1.4 if state == "trained" else 0.9}
             held.plot(spectrum["share"], spectrum["energy"], **look)

@@ -19,7 +19,7 @@ def measure_curves(run: FigureRun) -> pd.DataFrame:
     """
     assert run.folder is not None
     evaluations = load_table(run.folder, "curve")
-    evaluations.insert(0, "event", "evaluation")
+    evaluations = evaluations.assign(event="evaluation", moved_layers=float("nan"))
     events = load_table(run.folder, "teleport_events")
     if events.empty:
         return evaluations
