@@ -157,14 +157,21 @@ class _Recorder(TorchFunctionMode):
         return Block.of(use.bias, names[0], self.parameters[names[0]])
 
     def _represent(self, layer: Layer, use: LinearUse) -> None:
-        first = layer.representation is None and not layer.waiting
+        first = layer.representation is None and layer.waiting is None
         constant = torch.is_grad_enabled() and not use.source.requires_grad
         if first and self.shared_objective and constant:
-            layer.waiting.append(use)
+            layer.waiting = (use, use.source._version)
             return
-        for each in [*layer.waiting, use]:
+        uses = [use]
+        if layer.waiting is not None:
+            waited, version = layer.waiting
+            if waited.source._version != version:
+                self.pinned.setdefault(layer.weight.owner, "its inputs were overwritten before its second use was seen")
+                return
+            uses.insert(0, waited)
+            layer.waiting = None
+        for each in uses:
             layer.representation = self.inputs.joined(layer.representation, self.inputs.of(layer, each))
-        layer.waiting.clear()
 
     def end_of_batch(self) -> None:
         """Let go of the batch's inputs."""

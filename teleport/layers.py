@@ -55,7 +55,7 @@ class Layer:
     transposed: bool
     dimension: int  # of an input vector, the 1 of a folded bias included
     representation: Representation | None = None  # None where the layer provably cannot move
-    waiting: list[LinearUse] = field(default_factory=list)  # its only use so far, on inputs that no parameter decides
+    waiting: tuple[LinearUse, int] | None = None  # its only use so far, on constants, and their version
 
     @property
     def blocks(self) -> list[Block]:

@@ -82,19 +82,29 @@ def _three_heads(net, x):
     return net.a(seen) + net.b(seen) * net.c(seen)
 
 
+def _on_a_tensor_that_changes(linear):
+    inputs = torch.tensor([[1.0, 0, 0]]).double()
+    total = linear(inputs).sum()
+    inputs.copy_(torch.tensor([[0.0, 1, 0]]))
+    return total + linear(inputs).sum()
+
+
 def test_changed_inputs_are_not_taken_for_the_same():
     """The same tensor before and after an in-place change."""
     linear = nn.Linear(3, 2).double()
-
-    def evaluate(_):
-        inputs = torch.tensor([[1.0, 0, 0]]).double()
-        total = linear(inputs).sum()
-        inputs.copy_(torch.tensor([[0.0, 1, 0]]))
-        return total + linear(inputs).sum()
-
-    result = capture(evaluate, [None], dict(linear.named_parameters()), shared_objective=False)
+    named = dict(linear.named_parameters())
+    result = capture(lambda _: _on_a_tensor_that_changes(linear), [None], named, shared_objective=False)
     (layer,) = result.layers.values()
     assert layer.representation.subspace(1.0).rank == 2
+
+
+def test_inputs_that_were_waited_with_and_are_gone_pin_their_layer():
+    """A first use that could have been skipped is looked at only when a second comes."""
+    linear = nn.Linear(3, 2).double()
+    named = dict(linear.named_parameters())
+    result = capture(lambda _: _on_a_tensor_that_changes(linear), [None], named, shared_objective=True)
+    assert not result.layers
+    assert "overwritten" in result.pinned["weight"]
 
 
 def test_unused_parameters_are_named():

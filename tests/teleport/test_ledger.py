@@ -26,7 +26,7 @@ def test_share_rank_and_change_of_a_layer():
     projection = null_projection(np.concatenate([inputs, np.ones((len(inputs), 1))], 1))
     expected = np.square(matrix @ projection).sum() / np.square(matrix).sum()
 
-    report = NullSpace(lr=1.0, steps=3, relative_cap=4.0)(model, [batch, batch], cross_entropy)
+    report = NullSpace(lr=1.0, steps=9, relative_cap=4.0)(model, [batch, batch], cross_entropy)
     layer = next(layer for layer in report.layers if layer.name == "2.weight")
     assert report.batches[1].stopped == "above cap"
     assert (layer.kind, layer.dimension, layer.ranks) == ("linear", 25, [4])  # at the cap nothing is decomposed
