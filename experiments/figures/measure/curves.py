@@ -11,15 +11,15 @@ from experiments.runs import load_table
 def measure_curves(run: FigureRun) -> pd.DataFrame:
     """A row an evaluation and a row a teleport, told apart by ``event``: ``evaluation`` or ``teleport``.
 
-    A teleport's losses are those right after it, its ``seconds`` when it began, ``moved_layers`` the number of layers
-    whose weights it changed: 0 is a no-op.
+    A teleport's losses are those right after it, its ``seconds`` when it began, its ``duration`` how many it took,
+    ``moved_layers`` the number of layers whose weights it changed: 0 is a no-op.
 
     Raises:
         UserError: a table of the run that cannot be read.
     """
     assert run.folder is not None
     evaluations = load_table(run.folder, "curve")
-    evaluations = evaluations.assign(event="evaluation", moved_layers=float("nan"))
+    evaluations = evaluations.assign(event="evaluation", duration=float("nan"), moved_layers=float("nan"))
     events = load_table(run.folder, "teleport_events")
     if events.empty:
         return evaluations
@@ -31,6 +31,7 @@ def measure_curves(run: FigureRun) -> pd.DataFrame:
             "step": events["step"],
             "epoch": events["epoch"],
             "seconds": events["started"],
+            "duration": events["seconds"],
             "train_loss": events["train_loss_after"],
             "test_loss": events["test_loss_after"],
             "moved_layers": events["event"].map(moved).fillna(0).astype(int),

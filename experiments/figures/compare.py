@@ -1,0 +1,61 @@
+"""A figure's methods side by side in numbers: after the same epochs, and after the same seconds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from experiments.errors import UserError
+from experiments.figures.table import CONSTANT, WHERE, refuse_mixed_hardware
+
+TASK = ["data", "model", "optimizer"]
+OBSERVED = ("step", "epoch", "seconds", "train_loss", "train_metric", "test_loss", "test_metric", "lr", "event")
+
+
+def compare(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a task and method (teleport and what else tells runs apart), mean and standard deviation over seeds.
+
+    Args:
+        table: of a figure of curves, see ``measure/curves.py``.
+
+    Returns:
+        ``train_end``, ``test_end``: losses at the run's end; ``same_seconds``: the training loss, between evaluations
+        interpolated in its logarithm, when the fastest method of the task had ended; ``seconds`` of a run and the
+        ``teleport_share`` of them. ``*_std`` with n - 1, nan for one seed.
+
+    Raises:
+        UserError: a table that is not one of curves, or seconds of several machines.
+    """
+    if "event" not in table or "train_loss" not in table:
+        raise UserError("only a figure of curves can be compared in numbers, and this table has no losses")
+    refuse_mixed_hardware(table)
+    others = [
+        column
+        for column in table.columns[: list(table.columns).index("step")]
+        if column not in (*TASK, "seed", *OBSERVED, *CONSTANT, *WHERE)
+    ]
+    rows = []
+    for task, of_task in table[table["reason"] == ""].groupby(TASK, sort=False):
+        ends = of_task[of_task["event"] == "evaluation"].groupby([*others, "seed"], dropna=False)["seconds"].max()
+        fastest = ends.groupby(others, dropna=False).mean().min()
+        for method, runs in of_task.groupby(others, sort=False, dropna=False):
+            measured = pd.DataFrame([_run(run, fastest) for _, run in runs.groupby("seed")])
+            row = dict(zip([*TASK, *others], [*task, *method], strict=True)) | {"seeds": len(measured)}
+            for column in measured:
+                row[column], row[f"{column}_std"] = measured[column].mean(), measured[column].std(ddof=1)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _run(run: pd.DataFrame, at: float) -> dict[str, float]:
+    """What one run comes to; a run that diverged has no losses."""
+    evaluations, teleports = run[run["event"] == "evaluation"], run[run["event"] == "teleport"]
+    seconds, losses = evaluations["seconds"].to_numpy(float), evaluations["train_loss"].to_numpy(float)
+    teleporting = teleports["duration"].sum() if "duration" in teleports else 0.0
+    return {
+        "train_end": losses[-1],
+        "test_end": float(evaluations["test_loss"].iloc[-1]),
+        "same_seconds": float(np.exp(np.interp(at, seconds, np.log(losses)))),
+        "seconds": seconds[-1],
+        "teleport_share": teleporting / seconds[-1] if seconds[-1] else 0.0,
+    }

@@ -1,0 +1,35 @@
+"""Print a figure's methods side by side: losses after the same epochs and after the same seconds.
+
+usage: python scripts/compare.py results/nullspace/gain
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from experiments.errors import UserError  # noqa: E402
+
+
+def main(arguments: list[str]) -> int:
+    """Print the comparison of a figure's table; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", type=Path, help="a figure's folder under results/")
+    folder = parser.parse_args(arguments).folder
+    from experiments.figures import compare, table
+
+    try:
+        compared = compare.compare(table.read(folder / f"{folder.name}.csv"))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(compared.to_string(index=False, float_format=lambda value: f"{value:.4g}"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
