@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import logging
-import math
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from teleport.ascent import Objective, Point, ascend, out_of_room
+from teleport.caps import Caps
 from teleport.capture import Capture, capture
+from teleport.checks import check_choice, check_positive
+from teleport.event import Event, LossFn, run_event
 from teleport.ledger import Ledger, Moving
-from teleport.objectives import half_squared_norm
-from teleport.report import BatchReport, StepRecord, TeleportReport
+from teleport.report import BatchReport, LayerReport, StepRecord, TeleportReport
 from teleport.transaction import Snapshot, broken_promise
-from teleport.undisturbed import undisturbed
-
-log = logging.getLogger(__name__)
-
-LossFn = Callable[[nn.Module, Any], Tensor]
 
 
 class NullSpace:
@@ -67,14 +61,14 @@ class NullSpace:
         tolerance: float = 1e-3,
         objective_params: Literal["all", "moved"] = "all",
     ) -> None:
-        _check_positive(lr=lr, cap=cap, relative_cap=relative_cap, tolerance=tolerance)
+        check_positive(lr=lr, cap=cap, relative_cap=relative_cap, tolerance=tolerance)
         if steps < 0:
             raise ValueError(f"steps must not be negative, got {steps}")
         if not 0 < threshold <= 1:
             raise ValueError(f"threshold must be above 0 and at most 1, got {threshold}")
-        _check_choice("step", step, ("cap", "fixed"))
-        _check_choice("guard", guard, ("transaction", "none"))
-        _check_choice("objective_params", objective_params, ("all", "moved"))
+        check_choice("step", step, ("cap", "fixed"))
+        check_choice("guard", guard, ("transaction", "none"))
+        check_choice("objective_params", objective_params, ("all", "moved"))
         self.lr = lr
         self.steps = steps
         self.threshold = threshold
@@ -103,119 +97,66 @@ class NullSpace:
             ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, or no such
                 parameter.
         """
-        start = time.perf_counter()
-        batches = list(batches)
         constraint = None if constraint is None else list(constraint)
-        if not batches or constraint == []:
+        if constraint == []:
             raise ValueError("a teleport needs at least one batch")
-        with undisturbed(model) as random:
-
-            def evaluate(batch: Any) -> Tensor:
-                random.restart()
-                loss = loss_fn(model, batch)
-                if not isinstance(loss, Tensor) or loss.numel() != 1:
-                    raise ValueError("loss_fn must return a scalar tensor")
-                if not loss.requires_grad:
-                    raise ValueError("the loss does not depend on any trainable parameter of the model")
-                return loss.reshape(())
-
-            report = _Event(self, model, batches, constraint, evaluate).run(start)
-        if report.no_op:
-            log.info("the teleport moved nothing: %s", "; ".join(report.reasons().splitlines()))
-        return report
+        return run_event("nullspace", model, batches, loss_fn, lambda event: _Work(self, event, constraint).run())
 
 
-class _Event:
-    """One teleport: what its batches share."""
+class _Work:
+    """The steps of one event."""
 
-    def __init__(
-        self,
-        method: NullSpace,
-        model: nn.Module,
-        batches: list[Any],
-        constraint: list[Any] | None,
-        evaluate: Callable[[Any], Tensor],
-    ) -> None:
+    def __init__(self, method: NullSpace, event: Event, constraint: list[Any] | None) -> None:
         self.method = method
-        self.batches = batches
+        self.event = event
         self.constraint = constraint
-        self.evaluate = evaluate
-        self.named = dict(model.named_parameters())
-        self.trainable = [parameter for parameter in self.named.values() if parameter.requires_grad]
-        if not self.trainable:
-            raise ValueError("the model has no trainable parameter to teleport")
         self.ledger = Ledger()
-        self.moved: set[nn.Parameter] = set()
 
-    def run(self, start: float) -> TeleportReport:
-        """Teleport on each batch in turn; an exception on the way puts all parameters back."""
-        before = Snapshot(self.named.values())
-        try:
-            report = self._run(start)
-        except BaseException:
-            before.restore()
-            raise
-        before.restore_all_but(self.moved)
-        return report
-
-    def _run(self, start: float) -> TeleportReport:
-        loss_before = self._mean_loss(self.batches)
-        caps = _Caps(self.method, [self._objective(batch, self.trainable) for batch in self.batches])
-        lasting = self.constraint is not None and self.method.threshold == 1  # at the exact null space no input changes
+    def run(self) -> tuple[list[BatchReport], list[LayerReport]]:
+        """Teleport on each batch in turn."""
+        method, event = self.method, self.event
+        caps = Caps(
+            method.cap, method.relative_cap, [event.objective(batch, event.trainable) for batch in event.batches]
+        )
+        lasting = self.constraint is not None and method.threshold == 1  # at the exact null space no input changes
         moving: Moving | None = None
         reports = []
-        for batch in self.batches:
+        for batch in event.batches:
             here, versions = self._point(batch), self._versions()
-            full = here is not None and out_of_room(here.norm, caps.over(self.trainable), self.method.step)
+            full = here is not None and out_of_room(here.norm, caps.over(event.trainable), method.step)
             if here is not None and full and moving is not None:
                 reports.append(_stayed(here))  # before its inputs are decomposed for nothing
                 continue
             if moving is None or not lasting:
-                moving = self.ledger.open(self._capture(self.constraint or [batch]), self.method.threshold)
+                moving = self.ledger.open(self._capture(self.constraint or [batch]), method.threshold)
             self.ledger.next_batch()
             if self._versions() != versions:  # a model that writes into its parameters as it runs
                 here = None
             reports.append(self._teleport(batch, moving, caps, here))
-        last = reports[-1]
-        return TeleportReport(
-            method="nullspace",
-            loss_before=loss_before,
-            loss_after=self._mean_loss(self.batches),
-            gradient_norm_before=reports[0].gradient_norm_before,
-            gradient_norm_after=last.gradient_norm_after if last.accepted else last.gradient_norm_before,
-            batches=reports,
-            layers=self.ledger.close(),
-            seconds=time.perf_counter() - start,
-        )
-
-    def _mean_loss(self, batches: list[Any]) -> float:
-        return float(torch.stack([self.evaluate(batch).detach() for batch in batches]).mean())
-
-    def _objective(self, batch: Any, parameters: list[nn.Parameter]) -> Objective:
-        return Objective(lambda: self.evaluate(batch), parameters)
+        return reports, self.ledger.close()
 
     def _capture(self, batches: list[Any]) -> Capture:
         shared = self.constraint is None and self.method.threshold == 1
-        return capture(self.evaluate, batches, self.named, shared_objective=shared)
+        return capture(self.event.evaluate, batches, self.event.named, shared_objective=shared)
 
     def _point(self, batch: Any) -> Point | None:
         """The point that an ascent on ``batch`` starts from, where the objective is over all parameters."""
         if self.method.objective_params != "all":
             return None
-        return self._objective(batch, self.trainable).point(differentiable=self.method.steps > 0)
+        return self.event.objective(batch, self.event.trainable).point(differentiable=self.method.steps > 0)
 
     def _versions(self) -> list[int]:
-        return [parameter._version for parameter in self.trainable]
+        return [parameter._version for parameter in self.event.trainable]
 
-    def _teleport(self, batch: Any, moving: Moving, caps: _Caps, start: Point | None) -> BatchReport:
+    def _teleport(self, batch: Any, moving: Moving, caps: Caps, start: Point | None) -> BatchReport:
         """At most K steps on the level set of one batch, undone where the guard says so."""
         method = self.method
         parameters = list(dict.fromkeys(block.parameter for layer, _ in moving for block in layer.blocks))
-        self.moved |= set(parameters)
-        over = parameters if method.objective_params == "moved" and parameters else self.trainable
-        objective = self._objective(batch, over)
+        self.event.moved |= set(parameters)
+        over = parameters if method.objective_params == "moved" and parameters else self.event.trainable
+        objective = self.event.objective(batch, over)
         snapshot = Snapshot(parameters)
-        kept_loss = self._mean_loss(self.constraint) if self.constraint and self._guarded else None
+        kept_loss = self.event.mean_loss(self.constraint) if self.constraint and self._guarded else None
         went = ascend(
             objective,
             parameters,
@@ -238,7 +179,7 @@ class _Event:
         if self._guarded:
             before, after = report.loss_before, report.loss_after
             if self.constraint and kept_loss is not None:  # it is the constraint's loss that was promised to stay
-                before, after = kept_loss, self._mean_loss(self.constraint)
+                before, after = kept_loss, self.event.mean_loss(self.constraint)
             report.reason = broken_promise(before, after, report.gradient_norm_after, method.tolerance, snapshot)
         if report.reason:
             snapshot.restore()
@@ -264,39 +205,7 @@ class _Event:
         return [projected[parameter] for parameter in parameters]
 
 
-class _Caps:
-    """The cap on the gradient norm, absolute, relative to the norms before the event, or the smaller of both."""
-
-    def __init__(self, method: NullSpace, objectives: list[Objective]) -> None:
-        self.absolute = math.inf if method.cap is None else method.cap
-        self.factor = method.relative_cap
-        self.before: list[dict[nn.Parameter, float]] = []  # a batch: each parameter's 1/2 |grad|^2
-        if self.factor is not None:
-            for objective in objectives:
-                gradients = objective.point(differentiable=False).gradients
-                halves = [float(half_squared_norm([gradient])) for gradient in gradients]
-                self.before.append(dict(zip(objective.parameters, halves, strict=True)))
-
-    def over(self, parameters: list[nn.Parameter]) -> float:
-        """The cap where the gradient norm is over these parameters."""
-        if self.factor is None:
-            return self.absolute
-        norms = [math.sqrt(2 * sum(halves[parameter] for parameter in parameters)) for halves in self.before]
-        return min(self.absolute, self.factor * sum(norms) / len(norms))
-
-
 def _stayed(point: Point) -> BatchReport:
     """The report of a batch whose gradient norm is above the cap already."""
     loss, norm = float(point.loss), point.norm
     return BatchReport(loss, loss, norm, norm, steps=0, stopped="above cap", trace=[StepRecord(0, loss, norm)])
-
-
-def _check_positive(**values: float | None) -> None:
-    for name, value in values.items():
-        if value is not None and not value > 0:
-            raise ValueError(f"{name} must be above 0, got {value}")
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
