@@ -218,6 +218,18 @@ class NullSpaceConfig(TeleportConfig):
     constraint_batches: int = 0  # > 0: the constraint is taken on that many batches of its own
 
 
+@dataclass
+class LevelSetConfig(TeleportConfig):
+    """Linearised level-set steps (Mishkin et al. 2024). The keys are those of ``teleport.LevelSet``."""
+
+    lr: float = 0.1  # rho
+    steps: int = 50  # K
+    cap: float | None = None  # on the gradient norm
+    relative_cap: float | None = None  # a factor on the mean norm over the event's batches before it
+    guard: str = "transaction"  # transaction | none
+    tolerance: float = 1e-3
+
+
 # --------------------------------------------------------------------------------------------------------- runs
 
 
@@ -295,7 +307,7 @@ def register() -> None:
             "custom": CustomModel,
         },
         "optimizer": {"sgd": SGDConfig, "adagrad": AdagradConfig, "adam": AdamConfig},
-        "teleport": {"none": TeleportConfig, "nullspace": NullSpaceConfig},
+        "teleport": {"none": TeleportConfig, "nullspace": NullSpaceConfig, "levelset": LevelSetConfig},
         "figure": {"figure": FigureConfig},
     }
     for group, nodes in kinds.items():

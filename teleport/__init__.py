@@ -4,6 +4,7 @@ from teleport import NullSpace
 report = NullSpace(lr=1.0, cap=5.0)(model, batches, loss_fn)
 """
 
+from teleport.level_set import LevelSet
 from teleport.nullspace import NullSpace
 from teleport.report import BatchReport, LayerReport, StepRecord, TeleportReport
 from teleport.representation import Representation
@@ -14,6 +15,7 @@ from teleport.views import LinearUse, register_view
 __all__ = [
     "BatchReport",
     "LayerReport",
+    "LevelSet",
     "LinearUse",
     "NullSpace",
     "Representation",

@@ -18,6 +18,14 @@ def half_squared_norm(gradients: Iterable[Tensor]) -> Tensor:
     return total / 2
 
 
+def inner(one: Iterable[Tensor], other: Iterable[Tensor]) -> Tensor:
+    """``<one, other>`` over all their elements, a scalar; half precision is summed in single."""
+    pairs = zip(one, other, strict=True)
+    total = sum((_at_least_single(left) * _at_least_single(right)).sum() for left, right in pairs)
+    assert isinstance(total, Tensor)
+    return total
+
+
 def _at_least_single(gradient: Tensor) -> Tensor:
     gradient = gradient.to_dense() if gradient.is_sparse else gradient
     return gradient.to(torch.promote_types(gradient.dtype, torch.float32))
