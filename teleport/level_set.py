@@ -14,7 +14,7 @@ from teleport.caps import Caps
 from teleport.checks import check_choice, check_positive
 from teleport.event import Event, LossFn, run_event
 from teleport.ledger import ParameterLedger
-from teleport.objectives import inner
+from teleport.norms import inner
 from teleport.report import BatchReport, LayerReport, StepRecord, TeleportReport
 from teleport.transaction import Snapshot, broken_promise
 
