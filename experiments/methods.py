@@ -16,11 +16,12 @@ from experiments.config import (
     LevelSetConfig,
     NullSpaceConfig,
     OptimizerConfig,
+    RandomNullSpaceConfig,
     SGDConfig,
     TeleportConfig,
 )
 from experiments.errors import UserError, one_of
-from teleport import LevelSet, NullSpace, Schedule, TeleportReport
+from teleport import LevelSet, NullSpace, RandomNullSpace, Schedule, TeleportReport
 
 Teleporter = Callable[..., TeleportReport]
 
@@ -70,6 +71,7 @@ OF_THE_LOOP = {field.name for field in fields(TeleportConfig)} | {"constraint_ba
 TELEPORTERS: dict[str, tuple[type[TeleportConfig], Callable[..., Teleporter | None]]] = {
     "none": (TeleportConfig, lambda: None),
     "nullspace": (NullSpaceConfig, NullSpace),
+    "random": (RandomNullSpaceConfig, RandomNullSpace),
     "levelset": (LevelSetConfig, LevelSet),
 }
 

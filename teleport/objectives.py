@@ -101,7 +101,8 @@ class Curvature(TeleportObjective):
 
     def value(self, loss: Objective, point: Point) -> float:
         """``g^T H g / |g|^2``, zero at a stationary point."""
-        return float(self._of(loss, point if point.differentiable else loss.point(True), create_graph=False))
+        here = point if point.differentiable else loss.point(True)
+        return float(self._of(loss, here, create_graph=False).detach())
 
     def direction(self, loss: Objective, point: Point, moving: Sequence[nn.Parameter]) -> list[Tensor]:
         """``(2 H H g + D^3 f[g, g]) / |g|^2 - 2 (g^T H g) H g / |g|^4``."""

@@ -15,12 +15,13 @@ from experiments.config import (
     LevelSetConfig,
     NullSpaceConfig,
     OptimizerConfig,
+    RandomNullSpaceConfig,
     SGDConfig,
     TeleportConfig,
 )
 from experiments.errors import UserError
 from experiments.methods import OPTIMIZERS, TELEPORTERS, build_optimizer, build_schedule, build_teleporter
-from teleport import LevelSet, NullSpace
+from teleport import LevelSet, NullSpace, RandomNullSpace
 
 
 class Scalar(nn.Module):
@@ -111,7 +112,13 @@ def test_a_model_with_nothing_to_train():
 COMMON = {"cap": 7.0, "relative_cap": 2.5, "guard": "none", "tolerance": 0.25}
 ASCENT = COMMON | {"lr": 0.5, "steps": 3}
 VALUES = {
-    "nullspace": (NullSpace, ASCENT | {"threshold": 0.99, "step": "fixed", "objective_params": "moved"}),
+    "nullspace": (
+        NullSpace,
+        ASCENT
+        | {"threshold": 0.99, "step": "fixed", "objective_params": "moved"}
+        | {"objective": "sharpness", "objective_scale": 0.125},
+    ),
+    "random": (RandomNullSpace, COMMON | {"length": 0.5, "seed": 4, "threshold": 0.99}),
     "levelset": (LevelSet, ASCENT),
 }
 
@@ -141,6 +148,8 @@ def test_none_is_no_teleporter():
         (NullSpaceConfig(name="nullspace", lr=1.0, threshold=1.5), r"teleport=nullspace: .*threshold"),
         (NullSpaceConfig(name="nullspace", lr=1.0, step="big"), r"teleport=nullspace: .*step"),
         (NullSpaceConfig(name="nullspace", lr=1.0, guard="some"), r"teleport=nullspace: .*guard"),
+        (NullSpaceConfig(name="nullspace", lr=1.0, objective="norm"), r"teleport=nullspace: objective must be one of"),
+        (RandomNullSpaceConfig(name="random", seed=0, length=0.0), r"teleport=random: length must be above 0"),
         (LevelSetConfig(name="levelset", lr=0.0), r"teleport=levelset: lr must be above 0"),
     ],
 )
