@@ -216,6 +216,34 @@ class NullSpaceConfig(TeleportConfig):
     tolerance: float = 1e-3
     objective_params: str = "all"  # all | moved
     constraint_batches: int = 0  # > 0: the constraint is taken on that many batches of its own
+    objective: str = "squared_gradient_norm"  # a name in teleport.OBJECTIVES
+    objective_scale: float | None = None  # the rate of loss_after_step, the radius of sharpness
+
+
+@dataclass
+class RandomNullSpaceConfig(TeleportConfig):
+    """A random move in the null space, the control. The keys are those of ``teleport.RandomNullSpace``."""
+
+    length: float = 0.1  # relative to the norm of the weights that may move
+    seed: int = SI("${seed}")
+    threshold: float = 1.0  # tau
+    cap: float | None = None  # on the gradient norm
+    relative_cap: float | None = None
+    guard: str = "transaction"  # transaction | none
+    tolerance: float = 1e-3
+    constraint_batches: int = 0
+
+
+@dataclass
+class LevelSetConfig(TeleportConfig):
+    """Linearised level-set steps (Mishkin et al. 2024). The keys are those of ``teleport.LevelSet``."""
+
+    lr: float = 0.1  # rho
+    steps: int = 50  # K
+    cap: float | None = None  # on the gradient norm
+    relative_cap: float | None = None  # a factor on the mean norm over the event's batches before it
+    guard: str = "transaction"  # transaction | none
+    tolerance: float = 1e-3
 
 
 # --------------------------------------------------------------------------------------------------------- runs
@@ -295,7 +323,12 @@ def register() -> None:
             "custom": CustomModel,
         },
         "optimizer": {"sgd": SGDConfig, "adagrad": AdagradConfig, "adam": AdamConfig},
-        "teleport": {"none": TeleportConfig, "nullspace": NullSpaceConfig},
+        "teleport": {
+            "none": TeleportConfig,
+            "nullspace": NullSpaceConfig,
+            "random": RandomNullSpaceConfig,
+            "levelset": LevelSetConfig,
+        },
         "figure": {"figure": FigureConfig},
     }
     for group, nodes in kinds.items():

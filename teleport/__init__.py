@@ -4,7 +4,18 @@ from teleport import NullSpace
 report = NullSpace(lr=1.0, cap=5.0)(model, batches, loss_fn)
 """
 
+from teleport.level_set import LevelSet
 from teleport.nullspace import NullSpace
+from teleport.objectives import (
+    OBJECTIVES,
+    Curvature,
+    LogGradientNorm,
+    LossAfterStep,
+    Sharpness,
+    SquaredGradientNorm,
+    TeleportObjective,
+)
+from teleport.random_move import RandomNullSpace
 from teleport.report import BatchReport, LayerReport, StepRecord, TeleportReport
 from teleport.representation import Representation
 from teleport.schedule import Schedule
@@ -12,13 +23,22 @@ from teleport.spectra import representations
 from teleport.views import LinearUse, register_view
 
 __all__ = [
+    "OBJECTIVES",
     "BatchReport",
+    "Curvature",
     "LayerReport",
+    "LevelSet",
     "LinearUse",
+    "LogGradientNorm",
+    "LossAfterStep",
     "NullSpace",
+    "RandomNullSpace",
     "Representation",
     "Schedule",
+    "Sharpness",
+    "SquaredGradientNorm",
     "StepRecord",
+    "TeleportObjective",
     "TeleportReport",
     "register_view",
     "representations",

@@ -21,7 +21,7 @@ class BatchReport:
     ``loss_*`` and ``gradient_norm_*`` are taken on this batch, right before and right after its own steps; where
     ``accepted`` is false those steps were undone, and the ``*_after`` values say what they had led to.
     ``stopped`` is one of ``"steps done"``, ``"cap reached"``, ``"above cap"``, ``"no ascent"``, ``"not finite"``,
-    ``"nothing moves"``, ``"rolled back"``.
+    ``"nothing moves"``, ``"stationary"``, ``"rolled back"``.
     """
 
     loss_before: float

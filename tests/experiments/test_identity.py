@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 from omegaconf import OmegaConf
 
-from experiments.identity import identity, run_folder
+from experiments.identity import computed, identity, run_folder
 from experiments.validate import resolve
 from tests.experiments.small import composed
 
@@ -63,6 +63,13 @@ def test_every_other_key_changes_the_identity(key, value):
     node = functools.reduce(getattr, key.split(".")[:-1], changed)
     setattr(node, key.split(".")[-1], another(value))
     assert identity(changed) != identity(resolve(composed(*BASE)))
+
+
+def test_a_key_added_since_leaves_older_runs_their_names():
+    """At the value that means what was before it; the hash is that of a configuration without the key."""
+    config = resolve(composed("teleport=nullspace"))
+    assert {"objective", "objective_scale"} & set(computed(config)["teleport"]) == set()
+    assert "objective" in computed(resolve(composed("teleport=nullspace", "teleport.objective=curvature")))["teleport"]
 
 
 def test_a_scale_is_its_resolved_extent():

@@ -12,14 +12,16 @@ from torch import nn
 from experiments.config import (
     AdagradConfig,
     AdamConfig,
+    LevelSetConfig,
     NullSpaceConfig,
     OptimizerConfig,
+    RandomNullSpaceConfig,
     SGDConfig,
     TeleportConfig,
 )
 from experiments.errors import UserError
-from experiments.methods import OPTIMIZERS, build_optimizer, build_schedule, build_teleporter
-from teleport import NullSpace
+from experiments.methods import OPTIMIZERS, TELEPORTERS, build_optimizer, build_schedule, build_teleporter
+from teleport import LevelSet, NullSpace, RandomNullSpace
 
 
 class Scalar(nn.Module):
@@ -106,22 +108,29 @@ def test_a_model_with_nothing_to_train():
         build_optimizer(SGDConfig(name="sgd", lr=0.1), nn.ReLU())
 
 
-def test_a_teleporter_carries_every_value_of_its_keys():
-    values = {
-        "lr": 0.5,
-        "steps": 3,
-        "threshold": 0.99,
-        "step": "fixed",
-        "cap": 7.0,
-        "relative_cap": 2.5,
-        "guard": "none",
-        "tolerance": 0.25,
-        "objective_params": "moved",
-    }
+# a value for each key of a method that is not the loop's
+COMMON = {"cap": 7.0, "relative_cap": 2.5, "guard": "none", "tolerance": 0.25}
+ASCENT = COMMON | {"lr": 0.5, "steps": 3}
+VALUES = {
+    "nullspace": (
+        NullSpace,
+        ASCENT
+        | {"threshold": 0.99, "step": "fixed", "objective_params": "moved"}
+        | {"objective": "sharpness", "objective_scale": 0.125},
+    ),
+    "random": (RandomNullSpace, COMMON | {"length": 0.5, "seed": 4, "threshold": 0.99}),
+    "levelset": (LevelSet, ASCENT),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in TELEPORTERS if name != "none"])
+def test_a_teleporter_carries_every_value_of_its_keys(name):
+    method, values = VALUES[name]
+    schema = TELEPORTERS[name][0]
     of_the_loop = {field.name for field in dataclasses.fields(TeleportConfig)} | {"constraint_batches"}
-    assert set(values) == {field.name for field in dataclasses.fields(NullSpaceConfig)} - of_the_loop
-    teleporter = build_teleporter(NullSpaceConfig(name="nullspace", **values))
-    assert isinstance(teleporter, NullSpace)
+    assert set(values) == {field.name for field in dataclasses.fields(schema)} - of_the_loop
+    teleporter = build_teleporter(schema(name=name, **values))
+    assert isinstance(teleporter, method)
     assert {key: getattr(teleporter, key) for key in values} == values
 
 
@@ -139,6 +148,9 @@ def test_none_is_no_teleporter():
         (NullSpaceConfig(name="nullspace", lr=1.0, threshold=1.5), r"teleport=nullspace: .*threshold"),
         (NullSpaceConfig(name="nullspace", lr=1.0, step="big"), r"teleport=nullspace: .*step"),
         (NullSpaceConfig(name="nullspace", lr=1.0, guard="some"), r"teleport=nullspace: .*guard"),
+        (NullSpaceConfig(name="nullspace", lr=1.0, objective="norm"), r"teleport=nullspace: objective must be one of"),
+        (RandomNullSpaceConfig(name="random", seed=0, length=0.0), r"teleport=random: length must be above 0"),
+        (LevelSetConfig(name="levelset", lr=0.0), r"teleport=levelset: lr must be above 0"),
     ],
 )
 def test_bad_teleporters(config, message):
