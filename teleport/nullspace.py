@@ -32,8 +32,8 @@ class NullSpace:
         steps: K, steps a batch.
         threshold: tau in (0, 1]; 1 protects the numerical rank, below 1 the leading directions with that share of the
             inputs' energy (equation 3), and the loss moves a little.
-        step: ``"cap"`` shortens a step so that the gradient norm lands on the cap and never falls; ``"fixed"`` is the
-            paper's rule: steps of full length until the norm is found above the cap.
+        step: ``"cap"`` shortens a step so that the gradient norm lands on the cap and the objective never gets worse;
+            ``"fixed"`` is the paper's rule: steps of full length until the norm is found above the cap.
         cap: the largest gradient norm, ``None`` for none.
         relative_cap: a cap as a factor on the mean gradient norm over the event's batches before it. With both, the
             smaller holds.
@@ -43,7 +43,7 @@ class NullSpace:
         tolerance: of the guard, relative.
         objective_params: the gradient norm is over ``"all"`` trainable parameters or over the ``"moved"`` ones only.
         objective: what is raised or lowered: a name in ``teleport.OBJECTIVES``, or one of your own. The cap stays one
-            on the gradient norm; with ``step="cap"`` no step makes the objective worse.
+            on the gradient norm.
         objective_scale: the rate of ``loss_after_step`` or the radius of ``sharpness``, where not their default.
 
     Raises:
