@@ -7,8 +7,10 @@ report = NullSpace(lr=1.0, cap=5.0)(model, batches, loss_fn)
 from teleport.nullspace import NullSpace
 from teleport.report import BatchReport, LayerReport, StepRecord, TeleportReport
 from teleport.representation import Representation
+from teleport.rescaling import Rescaling
 from teleport.schedule import Schedule
 from teleport.spectra import representations
+from teleport.transport import transport_state
 from teleport.views import LinearUse, register_view
 
 __all__ = [
@@ -17,9 +19,11 @@ __all__ = [
     "LinearUse",
     "NullSpace",
     "Representation",
+    "Rescaling",
     "Schedule",
     "StepRecord",
     "TeleportReport",
     "register_view",
     "representations",
+    "transport_state",
 ]
