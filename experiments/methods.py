@@ -10,9 +10,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from experiments.config import AdagradConfig, AdamConfig, NullSpaceConfig, OptimizerConfig, SGDConfig, TeleportConfig
+from experiments.config import (
+    AdagradConfig,
+    AdamConfig,
+    NullSpaceConfig,
+    OptimizerConfig,
+    RescalingConfig,
+    SGDConfig,
+    TeleportConfig,
+)
 from experiments.errors import UserError, one_of
-from teleport import NullSpace, Schedule
+from teleport import NullSpace, Rescaling, Schedule, TeleportReport
+
+Teleporter = Callable[..., TeleportReport]
 
 # name -> (the dataclass of its keys, which are arguments of the torch class, and the class)
 OPTIMIZERS: dict[str, tuple[type[OptimizerConfig], Callable[..., torch.optim.Optimizer]]] = {
@@ -67,20 +77,43 @@ def _null_space(config: NullSpaceConfig) -> NullSpace:
     )
 
 
+def _rescaling(config: RescalingConfig) -> Rescaling:
+    return Rescaling(
+        mode=config.mode,
+        bound=config.bound,
+        lr=config.lr,
+        steps=config.steps,
+        step=config.step,
+        cap=config.cap,
+        relative_cap=config.relative_cap,
+        guard=config.guard,
+        tolerance=config.tolerance,
+    )
+
+
 # name -> (the dataclass of its keys, the method with these keys)
-TELEPORTERS: dict[str, tuple[type[TeleportConfig], Callable[[Any], NullSpace | None]]] = {
+TELEPORTERS: dict[str, tuple[type[TeleportConfig], Callable[[Any], Teleporter | None]]] = {
     "none": (TeleportConfig, lambda config: None),
     "nullspace": (NullSpaceConfig, _null_space),
+    "rescaling": (RescalingConfig, _rescaling),
 }
 
+DIAGONAL = ["rescaling"]
+"""Methods that multiply parameters by factors, which an optimizer's state can be carried through."""
 
-def build_teleporter(config: TeleportConfig) -> NullSpace | None:
+
+def build_teleporter(config: TeleportConfig) -> Teleporter | None:
     """The teleport method ``config.name``, or ``None`` where it is ``none``.
 
     Raises:
-        UserError: an unknown name, or a value out of its range.
+        UserError: an unknown name, a value out of its range, or an optimizer state that the method cannot transport.
     """
     _, build = _look_up("teleport", config, TELEPORTERS)
+    if config.optimizer_state == "transported" and config.name not in DIAGONAL:
+        raise UserError(
+            f"teleport.optimizer_state=transported needs a method that multiplies parameters by factors "
+            f"({', '.join(DIAGONAL)}), which teleport={config.name} is not; take keep or reset"
+        )
     try:
         return build(config)
     except ValueError as error:
