@@ -129,7 +129,7 @@ class SquaredNorm:
             length = high if attempt == 0 else 0.5 * (low + high)
             trial = (x + length * direction).clamp(-bound, bound)
             reached = math.sqrt(self.at(trial))
-            if norm < reached <= cap:
+            if norm < reached <= cap and math.isfinite(reached):
                 best, low = trial, length
                 if attempt == 0 or reached >= BELOW_CAP * cap:
                     break

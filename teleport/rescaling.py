@@ -33,7 +33,7 @@ class Rescaling:
 
     Args:
         mode: ``"ascent"`` raises the gradient norm of each batch in turn; ``"balance"`` goes to the one minimum of the
-            mean squared norm over all batches.
+            mean squared norm over all batches, whose root is what the batches' ``trace`` then has.
         bound: on ``|log tau|``, over the whole event.
         lr: the largest change of a log tau in one step of the ascent.
         steps: at most so many steps of the ascent a batch, or sweeps of the balancing.
