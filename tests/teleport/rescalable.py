@@ -157,6 +157,53 @@ STOPPED = {
 }
 
 
+def spatial(forward: Any, channels: int = 4, **more: nn.Module) -> nn.Module:
+    """A net of ``first``, a 3x3 convolution of 2 to 4 channels, and ``last`` from ``channels`` features."""
+    return Calls(forward, first=nn.Conv2d(2, 4, 3, padding=1), last=nn.Linear(channels, CLASSES), **more).double()
+
+
+# name -> (the network, whether it takes images); `first` moves in each
+PASSED = {
+    "side by side": (
+        lambda: hidden(
+            lambda n, x: n.wide(torch.cat([n.first(x).relu(), x, n.middle(x[:, :4])], 1)), wide=nn.Linear(13, CLASSES)
+        ),
+        False,
+    ),
+    "in parts": (
+        lambda: hidden(lambda n, x: n.last(torch.cat(torch.chunk(n.middle(n.first(x)), 2, 1)[::-1], 1))),
+        False,
+    ),
+    "some channels": (lambda: hidden(lambda n, x: n.some(n.first(x)[:, 1::2]), some=nn.Linear(2, CLASSES)), False),
+    "absolute": (lambda: hidden(lambda n, x: n.last(n.first(x).abs())), False),
+    "unflattened": (
+        lambda: hidden(lambda n, x: n.last(n.first(x).unflatten(1, (2, 2)).transpose(1, 2).reshape(6, 4))),
+        False,
+    ),
+    "looked at": (lambda: hidden(lambda n, x: n.last((h := n.first(x)).view(h.shape[0], h.size(-1)))), False),
+    "mean over positions": (lambda: spatial(lambda n, x: n.last(n.first(x).relu().mean((2, 3)))), True),
+    "last position": (lambda: spatial(lambda n, x: n.last(n.first(x)[:, :, -1, -1])), True),
+    "pooled to one": (lambda: spatial(lambda n, x: n.last(F.adaptive_avg_pool2d(n.first(x), 1).flatten(1))), True),
+    "by position": (lambda: spatial(lambda n, x: n.last(n.first(x).permute(0, 2, 3, 1)).sum((1, 2))), True),
+    "one image at a time": (
+        lambda: spatial(
+            lambda n, x: n.last(torch.cat([F.max_pool2d(n.first(i), 4).flatten()[None] for i in x[:1]])).expand(
+                6, CLASSES
+            )
+        ),
+        True,
+    ),
+    "along one axis": (
+        lambda: spatial(
+            lambda n, x: n.last(F.max_pool1d(n.line(n.first(x).relu().flatten(2)), 2).flatten(1)),
+            channels=24,
+            line=nn.Conv1d(4, 3, 1),
+        ),
+        True,
+    ),
+}
+
+
 def _with_own_gradient(net: Any, x: Tensor) -> Tensor:
     x = x.clone().requires_grad_()
     out = net.last(net.middle(net.first(x).relu()).relu())

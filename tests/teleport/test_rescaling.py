@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from teleport import Rescaling, TeleportReport
 from tests.teleport.networks import CLASSES, Calls, changes, cross_entropy
-from tests.teleport.rescalable import STOPPED, cnns, flat_batch, hidden, image_batch, mlps
+from tests.teleport.rescalable import PASSED, STOPPED, cnns, flat_batch, hidden, image_batch, mlps
 
 MODELS = st.one_of(mlps(), cnns())
 
@@ -152,6 +152,18 @@ def test_what_stops_a_factor_is_said(case):
     assert {name for name, change in changes(report).items() if change} == {f"{name}.weight" for name in move}
 
 
+@pytest.mark.parametrize("case", PASSED)
+def test_what_a_factor_passes_through(case):
+    build, images = PASSED[case]
+    model, batch = build(), image_batch() if images else flat_batch()
+    others = torch.randn_like(batch[0])
+    before = model(others)
+    report = Rescaling(lr=0.5, steps=3)(model, [batch], cross_entropy)
+    assert relative_error(model(others), before) < 1e-12
+    assert report.batches[0].trace[-1].gradient_norm == pytest.approx(gradient_norm(model, batch), rel=1e-10)
+    assert changes(report)["first.weight"] > 0.01
+
+
 def test_a_channel_that_is_the_loss_stays():
     model, batch = mlp(5, 8, 1), flat_batch()
 
@@ -247,6 +259,39 @@ def test_one_projection_for_query_and_key_stays():
     report = Rescaling(lr=0.5)(model, [batch], cross_entropy)
     assert relative_error(model(batch[0]), before) < 1e-12
     assert changes(report)["query.weight"] == 0
+
+
+@pytest.mark.parametrize("mode", ["ascent", "balance"])
+def test_a_key_made_from_its_query_is_tied_to_itself(mode):
+    """The key's weight would be multiplied by the same factors twice, once a row and once a column."""
+
+    def forward(net, x):
+        query = net.first(x)
+        return net.last(F.scaled_dot_product_attention(query, net.middle(query), x[..., :4])).mean(1)
+
+    model, batch = hidden(forward), (torch.randn(6, 3, 5).double(), torch.arange(6) % CLASSES)
+    before = model(batch[0])
+    report = Rescaling(mode, lr=0.5)(model, [batch], cross_entropy)
+    assert relative_error(model(batch[0]), before) < 1e-12
+    assert report.no_op
+    assert "tied to each other" in report.layers[0].reason
+
+
+def test_a_key_of_two_queries_stays():
+    def forward(net, x):
+        key, value = net.key(x), net.value(x)
+        mixed = [F.scaled_dot_product_attention(query(x), key, value) for query in (net.first, net.second)]
+        return net.last(torch.cat(mixed, -1)).mean(1)
+
+    parts = {name: nn.Linear(5, 4) for name in ("first", "second", "key", "value")}
+    model = Calls(forward, last=nn.Linear(8, CLASSES), **parts).double()
+    batch = torch.randn(6, 3, 5).double(), torch.arange(6) % CLASSES
+    before = model(batch[0])
+    report = Rescaling(lr=0.5)(model, [batch], cross_entropy)
+    assert relative_error(model(batch[0]), before) < 1e-12
+    moved = changes(report)
+    assert not any(moved[f"{name}.weight"] for name in ("first", "second", "key"))
+    assert moved["value.weight"] > 0  # read twice by one layer, and divided there
 
 
 def test_batches_that_show_different_networks_pin():
