@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import Any
 
 import torch
@@ -9,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.teleport.networks import CLASSES, Calls
+from teleport import TeleportReport
+from tests.teleport.networks import CLASSES, Calls, cross_entropy
 
 ACTIVATIONS = [nn.ReLU, lambda: nn.ReLU(inplace=True), lambda: nn.LeakyReLU(0.1), nn.Identity]
 
@@ -51,6 +54,27 @@ def _with_batch(model: nn.Module, *shape: int) -> tuple[nn.Module, tuple[Tensor,
         if buffer.is_floating_point():
             buffer.copy_(buffer + torch.rand_like(buffer))
     return model.double().eval(), (torch.randn(6, *shape).double(), torch.arange(6) % CLASSES)
+
+
+def gradient_norm(model: nn.Module, batch: tuple[Tensor, Tensor]) -> float:
+    gradients = torch.autograd.grad(cross_entropy(model, batch), list(model.parameters()), allow_unused=True)
+    return math.sqrt(sum(float(gradient.square().sum()) for gradient in gradients if gradient is not None))
+
+
+def relative_error(value: Tensor, reference: Tensor) -> float:
+    return float((value - reference).detach().norm() / reference.detach().norm())
+
+
+def mlp(*widths: int) -> nn.Module:
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in itertools.pairwise(widths):
+        layers += [nn.Linear(fan_in, fan_out), nn.LeakyReLU(0.1)]
+    return nn.Sequential(*layers[:-1]).double()
+
+
+def factors_of(report: TeleportReport, parameter: nn.Parameter) -> Tensor:
+    assert report.group is not None
+    return report.group[parameter]
 
 
 def flat_batch() -> tuple[Tensor, Tensor]:
