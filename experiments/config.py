@@ -199,7 +199,7 @@ class TeleportConfig:
     warmup_steps: int = 0  # the earliest optimizer step; an event due before is moved to it
     batches: int = SI("${data.extents.${scale}.teleport_batches}")  # B
     samples: int = 32  # n, samples a batch
-    optimizer_state: str = "keep"  # keep | reset
+    optimizer_state: str = "keep"  # keep | reset | transported
 
 
 @dataclass
@@ -240,6 +240,21 @@ class LevelSetConfig(TeleportConfig):
 
     lr: float = 0.1  # rho
     steps: int = 50  # K
+    cap: float | None = None  # on the gradient norm
+    relative_cap: float | None = None  # a factor on the mean norm over the event's batches before it
+    guard: str = "transaction"  # transaction | none
+    tolerance: float = 1e-3
+
+
+@dataclass
+class RescalingConfig(TeleportConfig):
+    """Positive rescaling of hidden channels. The keys are those of ``teleport.Rescaling``."""
+
+    mode: str = "ascent"  # ascent | balance
+    bound: float = 2.0  # on |log tau|, over an event
+    lr: float = 0.1  # the largest change of a log tau in a step
+    steps: int = 100  # of the ascent a batch, or sweeps of the balancing; at most
+    step: str = "cap"  # cap | fixed
     cap: float | None = None  # on the gradient norm
     relative_cap: float | None = None  # a factor on the mean norm over the event's batches before it
     guard: str = "transaction"  # transaction | none
@@ -328,6 +343,7 @@ def register() -> None:
             "nullspace": NullSpaceConfig,
             "random": RandomNullSpaceConfig,
             "levelset": LevelSetConfig,
+            "rescaling": RescalingConfig,
         },
         "figure": {"figure": FigureConfig},
     }

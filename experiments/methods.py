@@ -17,11 +17,12 @@ from experiments.config import (
     NullSpaceConfig,
     OptimizerConfig,
     RandomNullSpaceConfig,
+    RescalingConfig,
     SGDConfig,
     TeleportConfig,
 )
 from experiments.errors import UserError, one_of
-from teleport import LevelSet, NullSpace, RandomNullSpace, Schedule, TeleportReport
+from teleport import LevelSet, NullSpace, RandomNullSpace, Rescaling, Schedule, TeleportReport
 
 Teleporter = Callable[..., TeleportReport]
 
@@ -73,17 +74,26 @@ TELEPORTERS: dict[str, tuple[type[TeleportConfig], Callable[..., Teleporter | No
     "nullspace": (NullSpaceConfig, NullSpace),
     "random": (RandomNullSpaceConfig, RandomNullSpace),
     "levelset": (LevelSetConfig, LevelSet),
+    "rescaling": (RescalingConfig, Rescaling),
 }
+
+DIAGONAL = ["rescaling"]
+"""Methods that multiply parameters by factors, which an optimizer's state can be carried through."""
 
 
 def build_teleporter(config: TeleportConfig) -> Teleporter | None:
     """The teleport method ``config.name``, or ``None`` where it is ``none``.
 
     Raises:
-        UserError: an unknown name, or a value out of its range.
+        UserError: an unknown name, a value out of its range, or an optimizer state that the method cannot transport.
     """
     schema, method = _look_up("teleport", config, TELEPORTERS)
     arguments = {key.name: getattr(config, key.name) for key in fields(schema) if key.name not in OF_THE_LOOP}
+    if config.optimizer_state == "transported" and config.name not in DIAGONAL:
+        raise UserError(
+            f"teleport.optimizer_state=transported needs a method that multiplies parameters by factors "
+            f"({', '.join(DIAGONAL)}), which teleport={config.name} is not; take keep or reset"
+        )
     try:
         return method(**arguments)
     except ValueError as error:

@@ -26,7 +26,7 @@ from experiments.evaluation import Evaluation, Evaluator
 from experiments.records import Records
 from experiments.seeding import Stream, generator
 from experiments.tasks import Task
-from teleport import Schedule, TeleportReport
+from teleport import Schedule, TeleportReport, transport_state
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +91,8 @@ def train(
                 if config.teleport.optimizer_state == "reset":
                     fresh = copy.deepcopy(fresh_state)  # the optimizer goes on to write into what it loads
                     optimizer.load_state_dict(optimizer.state_dict() | {"state": fresh})
+                elif config.teleport.optimizer_state == "transported":
+                    transport_state(optimizer, report.group or {})
                 after = before if report.no_op else evaluate(model)
                 records.add_teleport(event, records.step / per_epoch, seconds, before, after, report)
                 records.teleport_seconds += seconds

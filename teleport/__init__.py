@@ -18,8 +18,10 @@ from teleport.objectives import (
 from teleport.random_move import RandomNullSpace
 from teleport.report import BatchReport, LayerReport, StepRecord, TeleportReport
 from teleport.representation import Representation
+from teleport.rescaling import Rescaling
 from teleport.schedule import Schedule
 from teleport.spectra import representations
+from teleport.transport import transport_state
 from teleport.views import LinearUse, register_view
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "NullSpace",
     "RandomNullSpace",
     "Representation",
+    "Rescaling",
     "Schedule",
     "Sharpness",
     "SquaredGradientNorm",
@@ -42,4 +45,5 @@ __all__ = [
     "TeleportReport",
     "register_view",
     "representations",
+    "transport_state",
 ]

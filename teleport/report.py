@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from torch import Tensor, nn
+
 
 @dataclass(frozen=True)
 class StepRecord:
@@ -21,7 +23,7 @@ class BatchReport:
     ``loss_*`` and ``gradient_norm_*`` are taken on this batch, right before and right after its own steps; where
     ``accepted`` is false those steps were undone, and the ``*_after`` values say what they had led to.
     ``stopped`` is one of ``"steps done"``, ``"cap reached"``, ``"above cap"``, ``"no ascent"``, ``"not finite"``,
-    ``"nothing moves"``, ``"stationary"``, ``"rolled back"``.
+    ``"nothing moves"``, ``"stationary"``, ``"rolled back"``, and of a rescaling ``"bound reached"``, ``"minimum reached"``.
     """
 
     loss_before: float
@@ -67,6 +69,9 @@ class TeleportReport:
     ``loss_before`` and ``loss_after`` are means over all batches of the event, before its first and after its last
     step; with several batches they differ, because a move that keeps one batch's loss changes another's
     (``drift``). What the transaction guards is each batch's own loss, in ``batches``.
+
+    ``group`` has, of a method that multiplies parameters by factors, those of each parameter that moved, in its shape
+    or one that broadcasts to it: the element of the group that acted, for :func:`teleport.transport_state`.
     """
 
     method: str
@@ -77,6 +82,7 @@ class TeleportReport:
     batches: list[BatchReport]
     layers: list[LayerReport]
     seconds: float
+    group: dict[nn.Parameter, Tensor] | None = None  # None: the method's moves are no such factors
 
     @property
     def steps(self) -> int:

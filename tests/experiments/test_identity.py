@@ -74,7 +74,7 @@ def test_a_key_added_since_leaves_older_runs_their_names():
 
 def test_a_scale_is_its_resolved_extent():
     quick = composed("data=mnist", "scale=quick")
-    by_hand = composed("data=mnist", "scale=paper", "training.epochs=5", "data.train_samples=20000")
+    by_hand = composed("data=mnist", "scale=paper", "training.epochs=5", "data.train_samples=10000")
     OmegaConf.update(by_hand, "data.test_samples", quick.data.test_samples)
     assert identity(resolve(by_hand)) == identity(resolve(quick))
     assert identity(resolve(composed("data=mnist", "scale=paper"))) != identity(resolve(quick))

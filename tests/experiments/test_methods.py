@@ -16,12 +16,13 @@ from experiments.config import (
     NullSpaceConfig,
     OptimizerConfig,
     RandomNullSpaceConfig,
+    RescalingConfig,
     SGDConfig,
     TeleportConfig,
 )
 from experiments.errors import UserError
 from experiments.methods import OPTIMIZERS, TELEPORTERS, build_optimizer, build_schedule, build_teleporter
-from teleport import LevelSet, NullSpace, RandomNullSpace
+from teleport import LevelSet, NullSpace, RandomNullSpace, Rescaling
 
 
 class Scalar(nn.Module):
@@ -134,6 +135,35 @@ def test_a_teleporter_carries_every_value_of_its_keys(name):
     assert {key: getattr(teleporter, key) for key in values} == values
 
 
+def test_a_rescaling_carries_every_value_of_its_keys():
+    values = {
+        "mode": "balance",
+        "bound": 0.5,
+        "lr": 0.25,
+        "steps": 3,
+        "step": "fixed",
+        "cap": 7.0,
+        "relative_cap": 2.5,
+        "guard": "none",
+        "tolerance": 0.125,
+    }
+    of_the_loop = {field.name for field in dataclasses.fields(TeleportConfig)}
+    assert set(values) == {field.name for field in dataclasses.fields(RescalingConfig)} - of_the_loop
+    teleporter = build_teleporter(RescalingConfig(name="rescaling", **values))
+    assert isinstance(teleporter, Rescaling)
+    assert {key: getattr(teleporter, key) for key in values} == values
+
+
+def test_a_state_is_transported_only_by_a_method_of_factors():
+    assert isinstance(build_teleporter(RescalingConfig(name="rescaling", optimizer_state="transported")), Rescaling)
+    for config in (
+        TeleportConfig(name="none", optimizer_state="transported"),
+        NullSpaceConfig(name="nullspace", lr=1.0, optimizer_state="transported"),
+    ):
+        with pytest.raises(UserError, match=r"transported needs .* \(rescaling\), which teleport=\w+ is not"):
+            build_teleporter(config)
+
+
 def test_none_is_no_teleporter():
     assert build_teleporter(TeleportConfig(name="none")) is None
 
@@ -151,6 +181,8 @@ def test_none_is_no_teleporter():
         (NullSpaceConfig(name="nullspace", lr=1.0, objective="norm"), r"teleport=nullspace: objective must be one of"),
         (RandomNullSpaceConfig(name="random", seed=0, length=0.0), r"teleport=random: length must be above 0"),
         (LevelSetConfig(name="levelset", lr=0.0), r"teleport=levelset: lr must be above 0"),
+        (RescalingConfig(name="rescaling", mode="up"), r"teleport=rescaling: mode must be one of ascent, balance"),
+        (RescalingConfig(name="rescaling", bound=-1.0), r"teleport=rescaling: bound must be above 0"),
     ],
 )
 def test_bad_teleporters(config, message):

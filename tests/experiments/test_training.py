@@ -125,6 +125,21 @@ def test_reset_forgets_what_the_optimizer_remembers(tmp_path):
         assert not same(parameters(keep), parameters(reset))
 
 
+def test_a_transported_state_reaches_the_training(tmp_path):
+    """Momentum after a rescaling is neither what it was nor forgotten, and without a rescaling nothing changes."""
+
+    def made(state, bound):
+        event = ["teleport=rescaling", "teleport.epochs=[1]", "teleport.batches=2", "teleport.samples=10"]
+        options = [f"teleport.bound={bound}", "teleport.cap=null", f"teleport.optimizer_state={state}"]
+        return parameters(run(small(tmp_path, "optimizer=momentum", *event, *options)))
+
+    keep, reset, transported = (made(state, 1.0) for state in ("keep", "reset", "transported"))
+    assert not same(keep, transported)
+    assert not same(reset, transported)
+    still = [made(state, 1e-30) for state in ("keep", "transported")]
+    assert same(*still)
+
+
 def test_constraint_batches_are_of_their_own(tmp_path):
     free = [*SMALL_TELEPORT, "teleport.guard=none"]  # the objective's own loss is not protected
     own = run(small(tmp_path, *free, "teleport.constraint_batches=2"))
