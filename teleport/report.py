@@ -23,7 +23,7 @@ class BatchReport:
     ``loss_*`` and ``gradient_norm_*`` are taken on this batch, right before and right after its own steps; where
     ``accepted`` is false those steps were undone, and the ``*_after`` values say what they had led to.
     ``stopped`` is one of ``"steps done"``, ``"cap reached"``, ``"above cap"``, ``"no ascent"``, ``"not finite"``,
-    ``"nothing moves"``, ``"stationary"``, ``"rolled back"``, and of a rescaling ``"bound reached"``, ``"minimum reached"``.
+    ``"nothing moves"``, ``"stationary"``, ``"rolled back"``, of a rescaling ``"bound reached"`` or ``"minimum reached"``.
     """
 
     loss_before: float
