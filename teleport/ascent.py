@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +67,13 @@ class Objective:
         return list(directions)
 
 
+class Path(Protocol):
+    """The parameters as a function of a length, from where they stand at 0."""
+
+    def move_to(self, length: float) -> None:
+        """Set the parameters to those at ``length``."""
+
+
 class Line:
     """The parameters along a ray from where they stand: ``W(t) = W + t D``."""
 
@@ -82,7 +90,7 @@ class Line:
 
 
 def capped_step(
-    objective: Objective, line: Line, length: float, norm: float, cap: float, differentiable: bool
+    objective: Objective, line: Path, length: float, norm: float, cap: float, differentiable: bool
 ) -> tuple[float, Point | None]:
     """Step along ``line`` so that the gradient norm grows and ends at most at ``cap``.
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from teleport.activations import IDENTITY, Activation, activation_of
+from teleport.checks import UnsupportedModel
 from teleport.layers import Block, Layer
 from teleport.ownership import Owners, distinct_elements, keeps_layout, tensors_in
 from teleport.reads import Reads
@@ -67,7 +68,7 @@ def adjacent_pairs(evaluate: Callable[[], Any], named_parameters: Mapping[str, n
         named_parameters: the model's parameters; those that require no gradient are taken as constants.
 
     Raises:
-        ValueError: there is no pair; the sentence names the first layer that is in none, and why.
+        UnsupportedModel: there is no pair; the sentence names the first layer that is in none, and why.
     """
     watch = _Watch({name: p for name, p in named_parameters.items() if p.requires_grad})
     with torch.enable_grad(), watch.reads, watch:
@@ -75,7 +76,7 @@ def adjacent_pairs(evaluate: Callable[[], Any], named_parameters: Mapping[str, n
     chains = watch.result()
     if not chains.pairs:
         why = next((f"'{name}' stands alone: {reason}" for name, reason in chains.apart.items()), "it has none")
-        raise ValueError(f"the model has no two linear layers that are joined by one activation alone; {why}")
+        raise UnsupportedModel(f"the model has no two linear layers that are joined by one activation alone; {why}")
     return chains
 
 

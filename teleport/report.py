@@ -42,8 +42,9 @@ class LayerReport:
     ``dimension`` is the length of the layer's input vector, one more where a bias is folded in. ``ranks`` has the rank
     kept for each batch that was decomposed, ``surviving`` the share ``|pi(G)|^2 / |G|^2`` of the objective's gradient
     that survived the projection at each batch's first step. ``relative_change`` is ``|W_after - W_before| /
-    |W_before|``
-    over the whole event. ``reason`` says why a layer stayed where it was, empty where it moved.
+    |W_before|`` over the whole event. ``residual``, of the lower layer of a pair that a group action moved, is how far
+    the action missed keeping the pair's output on the batch, relative to it, the largest over the event's steps.
+    ``reason`` says why a layer stayed where it was, empty where it moved.
     """
 
     name: str
@@ -52,6 +53,7 @@ class LayerReport:
     ranks: list[int] = field(default_factory=list)
     surviving: list[float] = field(default_factory=list)
     relative_change: float = 0.0
+    residual: float | None = None
     reason: str = ""
 
     @property

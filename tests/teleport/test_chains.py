@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from teleport.activations import Activation, activation_of
 from teleport.chains import Chains, adjacent_pairs
+from teleport.checks import UnsupportedModel
 from tests.teleport.networks import Calls, weight
 
 
@@ -124,14 +125,14 @@ def between(module: nn.Module) -> nn.Module:
     ],
 )
 def test_what_parts_two_layers_is_named(model, name, why):
-    with pytest.raises(ValueError, match=f"no two linear layers .*'{name}.*stands alone.*{why}") as caught:
+    with pytest.raises(UnsupportedModel, match=f"no two linear layers .*'{name}.*stands alone.*{why}") as caught:
         chains_of(model, torch.randn(4, 6))
     assert "\n" not in str(caught.value)
 
 
 def test_a_convolution_in_the_way():
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
-    with pytest.raises(ValueError, match=r"'0\.weight' stands alone: it enters .*conv2d"):
+    with pytest.raises(UnsupportedModel, match=r"'0\.weight' stands alone: it enters .*conv2d"):
         chains_of(model, torch.randn(4, 1, 4, 4))
 
 
@@ -155,7 +156,7 @@ def test_looking_at_shapes_parts_nothing():
 
 def test_a_dropout_that_is_on_parts_two_layers():
     model = Calls(lambda net, x: net.b(F.dropout(net.a(x), 0.5)), a=nn.Linear(6, 6), b=nn.Linear(6, 3))
-    with pytest.raises(ValueError, match="dropout"):
+    with pytest.raises(UnsupportedModel, match="dropout"):
         chains_of(model, torch.randn(4, 6))
 
 
