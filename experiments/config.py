@@ -218,6 +218,21 @@ class NullSpaceConfig(TeleportConfig):
     constraint_batches: int = 0  # > 0: the constraint is taken on that many batches of its own
 
 
+@dataclass
+class SymmetryConfig(TeleportConfig):
+    """Symmetry teleportation (Zhao et al. 2022, 2024). The keys are those of ``teleport.Symmetry``."""
+
+    variant: str = "2024"  # 2022 | 2024 | corrected
+    lr: float = MISSING  # eta_T
+    steps: int = 10  # K
+    step: str = "fixed"  # cap | fixed
+    inverse: str | None = None  # exact | first_order; None: as the variant has it
+    cap: float | None = None  # on the gradient norm
+    relative_cap: float | None = None  # a factor on the mean norm over the event's batches before it
+    guard: str = "none"  # transaction | none
+    tolerance: float = 1e-3
+
+
 # --------------------------------------------------------------------------------------------------------- runs
 
 
@@ -295,7 +310,7 @@ def register() -> None:
             "custom": CustomModel,
         },
         "optimizer": {"sgd": SGDConfig, "adagrad": AdagradConfig, "adam": AdamConfig},
-        "teleport": {"none": TeleportConfig, "nullspace": NullSpaceConfig},
+        "teleport": {"none": TeleportConfig, "nullspace": NullSpaceConfig, "symmetry": SymmetryConfig},
         "figure": {"figure": FigureConfig},
     }
     for group, nodes in kinds.items():

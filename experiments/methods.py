@@ -10,9 +10,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from experiments.config import AdagradConfig, AdamConfig, NullSpaceConfig, OptimizerConfig, SGDConfig, TeleportConfig
+from experiments.config import (
+    AdagradConfig,
+    AdamConfig,
+    NullSpaceConfig,
+    OptimizerConfig,
+    SGDConfig,
+    SymmetryConfig,
+    TeleportConfig,
+)
 from experiments.errors import UserError, one_of
-from teleport import NullSpace, Schedule
+from teleport import NullSpace, Schedule, Symmetry, TeleportReport
+
+Teleporter = Callable[..., TeleportReport]
 
 # name -> (the dataclass of its keys, which are arguments of the torch class, and the class)
 OPTIMIZERS: dict[str, tuple[type[OptimizerConfig], Callable[..., torch.optim.Optimizer]]] = {
@@ -67,14 +77,29 @@ def _null_space(config: NullSpaceConfig) -> NullSpace:
     )
 
 
+def _symmetry(config: SymmetryConfig) -> Symmetry:
+    return Symmetry(
+        variant=config.variant,
+        lr=config.lr,
+        steps=config.steps,
+        step=config.step,
+        inverse=config.inverse,
+        cap=config.cap,
+        relative_cap=config.relative_cap,
+        guard=config.guard,
+        tolerance=config.tolerance,
+    )
+
+
 # name -> (the dataclass of its keys, the method with these keys)
-TELEPORTERS: dict[str, tuple[type[TeleportConfig], Callable[[Any], NullSpace | None]]] = {
+TELEPORTERS: dict[str, tuple[type[TeleportConfig], Callable[[Any], Teleporter | None]]] = {
     "none": (TeleportConfig, lambda config: None),
     "nullspace": (NullSpaceConfig, _null_space),
+    "symmetry": (SymmetryConfig, _symmetry),
 }
 
 
-def build_teleporter(config: TeleportConfig) -> NullSpace | None:
+def build_teleporter(config: TeleportConfig) -> Teleporter | None:
     """The teleport method ``config.name``, or ``None`` where it is ``none``.
 
     Raises:

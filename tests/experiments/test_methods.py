@@ -15,11 +15,12 @@ from experiments.config import (
     NullSpaceConfig,
     OptimizerConfig,
     SGDConfig,
+    SymmetryConfig,
     TeleportConfig,
 )
 from experiments.errors import UserError
 from experiments.methods import OPTIMIZERS, build_optimizer, build_schedule, build_teleporter
-from teleport import NullSpace
+from teleport import NullSpace, Symmetry
 
 
 class Scalar(nn.Module):
@@ -125,6 +126,25 @@ def test_a_teleporter_carries_every_value_of_its_keys():
     assert {key: getattr(teleporter, key) for key in values} == values
 
 
+def test_a_symmetry_teleporter_carries_every_value_of_its_keys():
+    values = {
+        "variant": "2022",
+        "lr": 0.5,
+        "steps": 3,
+        "step": "cap",
+        "inverse": "exact",
+        "cap": 7.0,
+        "relative_cap": 2.5,
+        "guard": "transaction",
+        "tolerance": 0.25,
+    }
+    of_the_loop = {field.name for field in dataclasses.fields(TeleportConfig)}
+    assert set(values) == {field.name for field in dataclasses.fields(SymmetryConfig)} - of_the_loop
+    teleporter = build_teleporter(SymmetryConfig(name="symmetry", **values))
+    assert isinstance(teleporter, Symmetry)
+    assert {key: getattr(teleporter, key) for key in values} == values
+
+
 def test_none_is_no_teleporter():
     assert build_teleporter(TeleportConfig(name="none")) is None
 
@@ -139,6 +159,8 @@ def test_none_is_no_teleporter():
         (NullSpaceConfig(name="nullspace", lr=1.0, threshold=1.5), r"teleport=nullspace: .*threshold"),
         (NullSpaceConfig(name="nullspace", lr=1.0, step="big"), r"teleport=nullspace: .*step"),
         (NullSpaceConfig(name="nullspace", lr=1.0, guard="some"), r"teleport=nullspace: .*guard"),
+        (SymmetryConfig(name="symmetry", lr=1.0, variant="2023"), r"teleport=symmetry: .*variant"),
+        (SymmetryConfig(name="symmetry", lr=1.0, variant="2024", inverse="exact"), r"teleport=symmetry: .*inverse"),
     ],
 )
 def test_bad_teleporters(config, message):
