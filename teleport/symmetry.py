@@ -51,7 +51,8 @@ class Symmetry:
             ``|grad L|^2``, half as long.
         steps: K, steps a batch.
         step: ``"cap"`` shortens a step so that the gradient norm lands on the cap and never falls; ``"fixed"`` takes
-            full steps until the norm is found above the cap.
+            full steps until the norm is found above the cap. (Full steps of the published variants leave only the
+            first and last state in the report's trace: nothing else asks for the norm in between.)
         inverse: of ``I + T``, ``"exact"`` or ``"first_order"``; ``None`` is first order in 2022 and exact in corrected.
         cap: the largest gradient norm, ``None`` for none.
         relative_cap: a cap as a factor on the mean gradient norm over the event's batches before it. With both, the
