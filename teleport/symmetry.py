@@ -36,8 +36,8 @@ class Symmetry:
       ``U <- U (I+T)^-1``.
 
     The published two are what their authors' code computes. They are not the identity at T = 0 (V becomes
-    ``V X X^+``, U ``U s(V X) s(V X)^+``, which no other data forgives), their direction is taken there, and so is the
-    check of the cap. With more than one pair they carry the inputs of later pairs on to first order only: 2022 takes
+    ``V X X^+``, U ``U s(V X) s(V X)^+``, so that outputs on other data change); their direction is taken there, and so
+    is the check of the cap. With more than one pair they carry the inputs of later pairs on to first order only: 2022 takes
     them at T = 0, 2024 multiplies them by ``I + T``; ``"corrected"`` computes them. Their step is ``step="fixed"``
     with ``guard="none"``, and a cap of 10 on the norm in 2024, none in 2022.
 
@@ -47,8 +47,8 @@ class Symmetry:
 
     Args:
         variant: see above.
-        lr: the length of a step of T along the gradient of ``1/2 |grad L|^2``. The published rates are for
-            ``|grad L|^2``, half as long.
+        lr: the length of a step of T along the gradient of ``1/2 |grad L|^2``. The published rate eta is one of
+            ``|grad L|^2``: here it is ``lr = 2 eta``.
         steps: K, steps a batch.
         step: ``"cap"`` shortens a step so that the gradient norm lands on the cap and never falls; ``"fixed"`` takes
             full steps until the norm is found above the cap. (Full steps of the published variants leave only the
