@@ -35,11 +35,12 @@ class Symmetry:
     - ``"corrected"``: that of 2022 with what it loses put back, ``V <- V + (s^-1((I+T) s(V X)) - V X) X^+``, and
       ``U <- U (I+T)^-1``.
 
-    The published two are what their authors' code computes. They are not the identity at T = 0 (V becomes
-    ``V X X^+``, U ``U s(V X) s(V X)^+``, so that outputs on other data change); their direction is taken there, and so
-    is the check of the cap. With more than one pair they carry the inputs of later pairs on to first order only: 2022 takes
-    them at T = 0, 2024 multiplies them by ``I + T``; ``"corrected"`` computes them. Their step is ``step="fixed"``
-    with ``guard="none"``, and a cap of 10 on the norm in 2024, none in 2022.
+    The published two are what their authors' code computes (but for one thing: 2022's also differentiates later weights
+    by the earlier ones that it made them with; here a weight's gradient holds the others). They are not the identity
+    at T = 0 (V becomes ``V X X^+``, U ``U s(V X) s(V X)^+``, so that outputs on other data change); their direction is
+    taken there, and so is the check of the cap. With more than one pair they carry the inputs of later pairs on to
+    first order only: 2022 takes them at T = 0, 2024 multiplies them by ``I + T``; ``"corrected"`` computes them. Their
+    step is ``step="fixed"`` with ``guard="none"``, and a cap of 10 on the norm in 2024, none in 2022.
 
     Use it on multilayer perceptrons. The pair's output on the batch stays where X (2024: ``s((I+T) V X)``) has as many
     independent columns as samples; elsewhere the least-squares residual is what moves the loss
