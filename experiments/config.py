@@ -261,6 +261,21 @@ class RescalingConfig(TeleportConfig):
     tolerance: float = 1e-3
 
 
+@dataclass
+class SymmetryConfig(TeleportConfig):
+    """Symmetry teleportation (Zhao et al. 2022, 2024). The keys are those of ``teleport.Symmetry``."""
+
+    variant: str = "2024"  # 2022 | 2024 | corrected
+    lr: float = MISSING  # eta_T
+    steps: int = 10  # K
+    step: str = "fixed"  # cap | fixed
+    inverse: str | None = None  # exact | first_order; None: as the variant has it
+    cap: float | None = None  # on the gradient norm
+    relative_cap: float | None = None  # a factor on the mean norm over the event's batches before it
+    guard: str = "none"  # transaction | none
+    tolerance: float = 1e-3
+
+
 # --------------------------------------------------------------------------------------------------------- runs
 
 
@@ -344,6 +359,7 @@ def register() -> None:
             "random": RandomNullSpaceConfig,
             "levelset": LevelSetConfig,
             "rescaling": RescalingConfig,
+            "symmetry": SymmetryConfig,
         },
         "figure": {"figure": FigureConfig},
     }

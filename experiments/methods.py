@@ -19,10 +19,11 @@ from experiments.config import (
     RandomNullSpaceConfig,
     RescalingConfig,
     SGDConfig,
+    SymmetryConfig,
     TeleportConfig,
 )
 from experiments.errors import UserError, one_of
-from teleport import LevelSet, NullSpace, RandomNullSpace, Rescaling, Schedule, TeleportReport
+from teleport import LevelSet, NullSpace, RandomNullSpace, Rescaling, Schedule, Symmetry, TeleportReport
 
 Teleporter = Callable[..., TeleportReport]
 
@@ -75,6 +76,7 @@ TELEPORTERS: dict[str, tuple[type[TeleportConfig], Callable[..., Teleporter | No
     "random": (RandomNullSpaceConfig, RandomNullSpace),
     "levelset": (LevelSetConfig, LevelSet),
     "rescaling": (RescalingConfig, Rescaling),
+    "symmetry": (SymmetryConfig, Symmetry),
 }
 
 DIAGONAL = ["rescaling"]

@@ -4,6 +4,7 @@ from teleport import NullSpace
 report = NullSpace(lr=1.0, cap=5.0)(model, batches, loss_fn)
 """
 
+from teleport.checks import UnsupportedModel
 from teleport.level_set import LevelSet
 from teleport.nullspace import NullSpace
 from teleport.objectives import (
@@ -21,6 +22,7 @@ from teleport.representation import Representation
 from teleport.rescaling import Rescaling
 from teleport.schedule import Schedule
 from teleport.spectra import representations
+from teleport.symmetry import Symmetry
 from teleport.transport import transport_state
 from teleport.views import LinearUse, register_view
 
@@ -41,8 +43,10 @@ __all__ = [
     "Sharpness",
     "SquaredGradientNorm",
     "StepRecord",
+    "Symmetry",
     "TeleportObjective",
     "TeleportReport",
+    "UnsupportedModel",
     "register_view",
     "representations",
     "transport_state",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +67,13 @@ class Objective:
         return list(directions)
 
 
+class Path(Protocol):
+    """The parameters as a function of a length, from where they stand at 0."""
+
+    def move_to(self, length: float) -> None:
+        """Set the parameters to those at ``length``."""
+
+
 class Line:
     """The parameters along a ray from where they stand: ``W(t) = W + t D``."""
 
@@ -83,7 +91,7 @@ class Line:
 
 def capped_step(
     objective: Objective,
-    line: Line,
+    line: Path,
     length: float,
     norm: float,
     cap: float,

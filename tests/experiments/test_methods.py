@@ -18,6 +18,7 @@ from experiments.config import (
     RandomNullSpaceConfig,
     RescalingConfig,
     SGDConfig,
+    SymmetryConfig,
     TeleportConfig,
 )
 from experiments.errors import UserError
@@ -121,6 +122,8 @@ VALUES = {
     ),
     "random": (RandomNullSpace, COMMON | {"length": 0.5, "seed": 4, "threshold": 0.99}),
     "levelset": (LevelSet, ASCENT),
+    "rescaling": (Rescaling, ASCENT | {"mode": "balance", "bound": 0.5, "step": "fixed"}),
+    "symmetry": (Symmetry, ASCENT | {"variant": "2022", "step": "cap", "inverse": "exact"}),
 }
 
 
@@ -132,25 +135,6 @@ def test_a_teleporter_carries_every_value_of_its_keys(name):
     assert set(values) == {field.name for field in dataclasses.fields(schema)} - of_the_loop
     teleporter = build_teleporter(schema(name=name, **values))
     assert isinstance(teleporter, method)
-    assert {key: getattr(teleporter, key) for key in values} == values
-
-
-def test_a_rescaling_carries_every_value_of_its_keys():
-    values = {
-        "mode": "balance",
-        "bound": 0.5,
-        "lr": 0.25,
-        "steps": 3,
-        "step": "fixed",
-        "cap": 7.0,
-        "relative_cap": 2.5,
-        "guard": "none",
-        "tolerance": 0.125,
-    }
-    of_the_loop = {field.name for field in dataclasses.fields(TeleportConfig)}
-    assert set(values) == {field.name for field in dataclasses.fields(RescalingConfig)} - of_the_loop
-    teleporter = build_teleporter(RescalingConfig(name="rescaling", **values))
-    assert isinstance(teleporter, Rescaling)
     assert {key: getattr(teleporter, key) for key in values} == values
 
 
@@ -183,6 +167,8 @@ def test_none_is_no_teleporter():
         (LevelSetConfig(name="levelset", lr=0.0), r"teleport=levelset: lr must be above 0"),
         (RescalingConfig(name="rescaling", mode="up"), r"teleport=rescaling: mode must be one of ascent, balance"),
         (RescalingConfig(name="rescaling", bound=-1.0), r"teleport=rescaling: bound must be above 0"),
+        (SymmetryConfig(name="symmetry", lr=1.0, variant="2023"), r"teleport=symmetry: .*variant"),
+        (SymmetryConfig(name="symmetry", lr=1.0, variant="2024", inverse="exact"), r"teleport=symmetry: .*inverse"),
     ],
 )
 def test_bad_teleporters(config, message):

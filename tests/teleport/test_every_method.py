@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import teleport
-from teleport import LevelSet, NullSpace, RandomNullSpace
+from teleport import LevelSet, NullSpace, RandomNullSpace, Rescaling, Symmetry
 
 Teleporter = Callable[..., teleport.TeleportReport]
 LossFn = Callable[[nn.Module, Any], Tensor]
@@ -48,6 +48,8 @@ ROWS = [
     Row("nullspace", lambda: NullSpace(lr=1.0, relative_cap=3.0), keeps=1e-10, relative_cap=3.0),
     Row("random", lambda: RandomNullSpace(relative_cap=3.0), keeps=1e-10, raises_norm=False, relative_cap=3.0),
     Row("levelset", lambda: LevelSet(relative_cap=3.0), keeps=1e-3, may_fall=True, relative_cap=3.0),
+    Row("rescaling", lambda: Rescaling(relative_cap=3.0), keeps=1e-10, relative_cap=3.0),
+    Row("symmetry", lambda: Symmetry("corrected", lr=0.01, step="cap", relative_cap=3.0, guard="transaction"), 1e-8),
 ]
 """One row for each method, at least."""
 
