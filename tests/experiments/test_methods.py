@@ -23,7 +23,7 @@ from experiments.config import (
 )
 from experiments.errors import UserError
 from experiments.methods import OPTIMIZERS, TELEPORTERS, build_optimizer, build_schedule, build_teleporter
-from teleport import LevelSet, NullSpace, RandomNullSpace, Rescaling
+from teleport import LevelSet, NullSpace, RandomNullSpace, Rescaling, Symmetry
 
 
 class Scalar(nn.Module):
