@@ -14,12 +14,17 @@ NOT_COMPUTED = ("machine", "rates", "scale", "figure")
 """Keys that change where or how a run is made, or that are resolved into other keys, but not what it computes."""
 NOT_COMPUTED_OF = {"data": ("root", "extents"), "model": ("sizes",)}
 
+ADDED_SINCE: dict[str, dict[str, Any]] = {"teleport": {"objective": "squared_gradient_norm", "objective_scale": None}}
+"""Keys younger than runs that are kept, and the values at which a run is what it was before there were such keys."""
+
 
 def computed(config: Config) -> dict[str, Any]:
     """The part of a resolved configuration that decides a run's numbers."""
     content = {key: value for key, value in asdict(config).items() if key not in NOT_COMPUTED}
     for group, keys in NOT_COMPUTED_OF.items():
         content[group] = {key: value for key, value in content[group].items() if key not in keys}
+    for group, values in ADDED_SINCE.items():
+        content[group] = {key: value for key, value in content[group].items() if values.get(key, ...) != value}
     return content
 
 

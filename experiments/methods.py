@@ -10,9 +10,22 @@ from typing import Any
 import torch
 from torch import nn
 
-from experiments.config import AdagradConfig, AdamConfig, NullSpaceConfig, OptimizerConfig, SGDConfig, TeleportConfig
+from experiments.config import (
+    AdagradConfig,
+    AdamConfig,
+    LevelSetConfig,
+    NullSpaceConfig,
+    OptimizerConfig,
+    RandomNullSpaceConfig,
+    RescalingConfig,
+    SGDConfig,
+    SymmetryConfig,
+    TeleportConfig,
+)
 from experiments.errors import UserError, one_of
-from teleport import NullSpace, Schedule
+from teleport import LevelSet, NullSpace, RandomNullSpace, Rescaling, Schedule, Symmetry, TeleportReport
+
+Teleporter = Callable[..., TeleportReport]
 
 # name -> (the dataclass of its keys, which are arguments of the torch class, and the class)
 OPTIMIZERS: dict[str, tuple[type[OptimizerConfig], Callable[..., torch.optim.Optimizer]]] = {
@@ -53,36 +66,38 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Op
         raise UserError(f"optimizer={config.name}: {error}") from error
 
 
-def _null_space(config: NullSpaceConfig) -> NullSpace:
-    return NullSpace(
-        lr=config.lr,
-        steps=config.steps,
-        threshold=config.threshold,
-        step=config.step,
-        cap=config.cap,
-        relative_cap=config.relative_cap,
-        guard=config.guard,
-        tolerance=config.tolerance,
-        objective_params=config.objective_params,
-    )
+OF_THE_LOOP = {field.name for field in fields(TeleportConfig)} | {"constraint_batches"}
+"""Keys of a teleport that say when it happens and on what, and are no arguments of the method."""
 
-
-# name -> (the dataclass of its keys, the method with these keys)
-TELEPORTERS: dict[str, tuple[type[TeleportConfig], Callable[[Any], NullSpace | None]]] = {
-    "none": (TeleportConfig, lambda config: None),
-    "nullspace": (NullSpaceConfig, _null_space),
+# name -> (the dataclass of its keys, which but for those of the loop are arguments of the method, and the method)
+TELEPORTERS: dict[str, tuple[type[TeleportConfig], Callable[..., Teleporter | None]]] = {
+    "none": (TeleportConfig, lambda: None),
+    "nullspace": (NullSpaceConfig, NullSpace),
+    "random": (RandomNullSpaceConfig, RandomNullSpace),
+    "levelset": (LevelSetConfig, LevelSet),
+    "rescaling": (RescalingConfig, Rescaling),
+    "symmetry": (SymmetryConfig, Symmetry),
 }
 
+DIAGONAL = ["rescaling"]
+"""Methods that multiply parameters by factors, which an optimizer's state can be carried through."""
 
-def build_teleporter(config: TeleportConfig) -> NullSpace | None:
+
+def build_teleporter(config: TeleportConfig) -> Teleporter | None:
     """The teleport method ``config.name``, or ``None`` where it is ``none``.
 
     Raises:
-        UserError: an unknown name, or a value out of its range.
+        UserError: an unknown name, a value out of its range, or an optimizer state that the method cannot transport.
     """
-    _, build = _look_up("teleport", config, TELEPORTERS)
+    schema, method = _look_up("teleport", config, TELEPORTERS)
+    arguments = {key.name: getattr(config, key.name) for key in fields(schema) if key.name not in OF_THE_LOOP}
+    if config.optimizer_state == "transported" and config.name not in DIAGONAL:
+        raise UserError(
+            f"teleport.optimizer_state=transported needs a method that multiplies parameters by factors "
+            f"({', '.join(DIAGONAL)}), which teleport={config.name} is not; take keep or reset"
+        )
     try:
-        return build(config)
+        return method(**arguments)
     except ValueError as error:
         raise UserError(f"teleport={config.name}: {error}") from error
 

@@ -22,7 +22,7 @@ COLUMNS: dict[str, list[str]] = {
     ],
     "teleport_layers": [
         *("event", "layer", "kind", "dimension", "rank_min", "rank_max", "null_min", "null_max"),
-        *("surviving", "relative_change", "reason"),
+        *("surviving", "relative_change", "residual", "reason"),
     ],
     "teleport_events": [
         *("event", "epoch", "step", "started", "seconds", "steps", "accepted", "no_op", "drift_batches"),
@@ -103,6 +103,7 @@ class Records:
                     "null_max": max(null, default=None),
                     "surviving": sum(layer.surviving) / len(layer.surviving) if layer.surviving else None,
                     "relative_change": layer.relative_change,
+                    "residual": layer.residual,
                     "reason": layer.reason,
                 }
             )

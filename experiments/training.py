@@ -22,11 +22,12 @@ from tqdm import tqdm
 from experiments import checkpoints
 from experiments.clock import Clock
 from experiments.config import Config
+from experiments.errors import UserError
 from experiments.evaluation import Evaluation, Evaluator
 from experiments.records import Records
 from experiments.seeding import Stream, generator
 from experiments.tasks import Task
-from teleport import Schedule, TeleportReport
+from teleport import Schedule, TeleportReport, UnsupportedModel, transport_state
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,8 @@ def train(
                 if config.teleport.optimizer_state == "reset":
                     fresh = copy.deepcopy(fresh_state)  # the optimizer goes on to write into what it loads
                     optimizer.load_state_dict(optimizer.state_dict() | {"state": fresh})
+                elif config.teleport.optimizer_state == "transported":
+                    transport_state(optimizer, report.group or {})
                 after = before if report.no_op else evaluate(model)
                 records.add_teleport(event, records.step / per_epoch, seconds, before, after, report)
                 records.teleport_seconds += seconds
@@ -150,7 +153,10 @@ def _teleport(
     options: dict[str, Any] = {}
     if constraint_batches := getattr(settings, "constraint_batches", 0):
         options["constraint"] = draw(Stream.CONSTRAINT, constraint_batches)
-    report = teleporter(model, batches, loss_fn, **options)
+    try:
+        report = teleporter(model, batches, loss_fn, **options)
+    except UnsupportedModel as error:
+        raise UserError(f"teleport={settings.name} does not go with model={config.model.name}: {error}") from error
     return clock.stop(), report
 
 

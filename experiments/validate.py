@@ -50,7 +50,11 @@ RULES: list[Rule] = [
         lambda value: re.fullmatch(r"auto|cpu|cuda(:\d+)?", value) is not None,
         ("machine.device",),
     ),
-    ("keep or reset", lambda value: value in ("keep", "reset"), ("teleport.optimizer_state",)),
+    (
+        "keep, reset or transported",
+        lambda value: value in ("keep", "reset", "transported"),
+        ("teleport.optimizer_state",),
+    ),
     ("the path of a folder", lambda value: value != "" and "\0" not in value, ("machine.runs", "data.root")),
 ]
 

@@ -4,22 +4,50 @@ from teleport import NullSpace
 report = NullSpace(lr=1.0, cap=5.0)(model, batches, loss_fn)
 """
 
+from teleport.checks import UnsupportedModel
+from teleport.level_set import LevelSet
 from teleport.nullspace import NullSpace
+from teleport.objectives import (
+    OBJECTIVES,
+    Curvature,
+    LogGradientNorm,
+    LossAfterStep,
+    Sharpness,
+    SquaredGradientNorm,
+    TeleportObjective,
+)
+from teleport.random_move import RandomNullSpace
 from teleport.report import BatchReport, LayerReport, StepRecord, TeleportReport
 from teleport.representation import Representation
+from teleport.rescaling import Rescaling
 from teleport.schedule import Schedule
 from teleport.spectra import representations
+from teleport.symmetry import Symmetry
+from teleport.transport import transport_state
 from teleport.views import LinearUse, register_view
 
 __all__ = [
+    "OBJECTIVES",
     "BatchReport",
+    "Curvature",
     "LayerReport",
+    "LevelSet",
     "LinearUse",
+    "LogGradientNorm",
+    "LossAfterStep",
     "NullSpace",
+    "RandomNullSpace",
     "Representation",
+    "Rescaling",
     "Schedule",
+    "Sharpness",
+    "SquaredGradientNorm",
     "StepRecord",
+    "Symmetry",
+    "TeleportObjective",
     "TeleportReport",
+    "UnsupportedModel",
     "register_view",
     "representations",
+    "transport_state",
 ]

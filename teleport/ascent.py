@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from teleport.objectives import half_squared_norm
+from teleport.norms import half_squared_norm
 from teleport.report import StepRecord
 
 BELOW_CAP = 0.98
@@ -66,6 +67,13 @@ class Objective:
         return list(directions)
 
 
+class Path(Protocol):
+    """The parameters as a function of a length, from where they stand at 0."""
+
+    def move_to(self, length: float) -> None:
+        """Set the parameters to those at ``length``."""
+
+
 class Line:
     """The parameters along a ray from where they stand: ``W(t) = W + t D``."""
 
@@ -82,13 +90,19 @@ class Line:
 
 
 def capped_step(
-    objective: Objective, line: Line, length: float, norm: float, cap: float, differentiable: bool
+    objective: Objective,
+    line: Path,
+    length: float,
+    norm: float,
+    cap: float,
+    differentiable: bool,
+    better: Callable[[Point], bool] | None = None,
 ) -> tuple[float, Point | None]:
-    """Step along ``line`` so that the gradient norm grows and ends at most at ``cap``.
+    """Step along ``line`` so that the gradient norm grows, or what else is wanted, and ends at most at ``cap``.
 
     The step is taken whole (``length``) where the norm stays below the cap; else it is shortened until the norm lies
     within 2 % below it, or, should the norm be too rough for that, at the best length found below the cap. A step on
-    which the norm falls, or is not finite, is shortened too.
+    which the norm falls (or the point is not ``better``), or is not finite, is shortened too.
 
     Args:
         objective: what the norm is of.
@@ -97,9 +111,10 @@ def capped_step(
         norm: the gradient norm at the start.
         cap: the largest gradient norm allowed, infinite for none.
         differentiable: whether a whole step's gradients are wanted with their graph.
+        better: whether a point, at which the parameters stand, is better than the start; ``None`` for a larger norm.
 
     Returns:
-        the length taken (0 where no step raises the norm) and the point there, ``None`` where it was not the last one
+        the length taken (0 where no step is better) and the point there, ``None`` where it was not the last one
         evaluated. The parameters stand at that length.
     """
     low, high = (0.0, norm), (math.inf, math.inf)  # (length, norm): the best below the cap, the nearest too long one
@@ -108,13 +123,14 @@ def capped_step(
         line.move_to(trial)
         point = objective.point(differentiable and attempt == 0)
         reached = point.norm
-        if reached == norm:  # nothing to gain: the direction is zero, or too short to be felt
+        gained = reached > norm if better is None else math.isfinite(reached) and better(point)
+        if reached == norm and not gained:  # nothing to gain: the direction is zero, or too short to be felt
             break
-        if math.isfinite(reached) and norm < reached <= cap:
+        if gained and math.isfinite(reached) and reached <= cap:
             if not met_cap or reached >= BELOW_CAP * cap:
                 return trial, point
             low = (trial, reached)
-        elif reached < norm:  # past a maximum
+        elif math.isfinite(reached) and reached <= cap:  # past a maximum
             high = (trial, math.inf)
         else:
             high, met_cap = (trial, reached if math.isfinite(reached) else math.inf), True
@@ -135,6 +151,11 @@ def _between(low: tuple[float, float], high: tuple[float, float], cap: float) ->
         target = 0.5 * (1 + BELOW_CAP) * cap
         share = math.log(target / low[1]) / math.log(high[1] / low[1])
     return low[0] + min(max(share, 0.1), 0.9) * (high[0] - low[0])
+
+
+def _better(score: Callable[[Point], float], start: Point) -> Callable[[Point], bool]:
+    before = score(start)
+    return lambda point: score(point) > before
 
 
 @dataclass
@@ -158,11 +179,12 @@ def ascend(
     cap: float,
     rule: str,
     start: Point | None = None,
+    score: Callable[[Point], float] | None = None,
 ) -> Ascent:
     """Take up to ``steps`` steps along ``direction``, in place.
 
     Args:
-        objective: the loss whose gradient norm is to grow.
+        objective: the loss whose gradient norm the cap is on.
         parameters: what moves.
         direction: gives a direction a moving parameter at a point whose gradients carry a graph.
         lr: the step's length in units of the direction.
@@ -171,6 +193,8 @@ def ascend(
         rule: ``"fixed"`` takes each step whole and stops once the norm is above the cap (Algorithm 1); ``"cap"``
             shortens steps, see :func:`capped_step`.
         start: the point where the parameters stand, with a graph where ``steps > 0``; ``None`` evaluates it.
+        score: what no step of the rule ``"cap"`` may lower, of a point at which the parameters stand; ``None`` for the
+            gradient norm.
     """
     start = point = start or objective.point(steps > 0)
     norm = point.norm
@@ -186,7 +210,8 @@ def ascend(
             line.move_to(lr)
             reached: Point | None = objective.point(more)
         else:
-            length, reached = capped_step(objective, line, lr, norm, cap, more)
+            better = None if score is None else _better(score, point)
+            length, reached = capped_step(objective, line, lr, norm, cap, more, better)
             if length == 0:
                 stopped = "no ascent"
                 point = objective.point(False)

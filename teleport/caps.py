@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from teleport.ascent import Objective
-from teleport.objectives import half_squared_norm
+from teleport.norms import half_squared_norm
 
 
 class Caps:

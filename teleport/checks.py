@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 
+class UnsupportedModel(ValueError):
+    """A method cannot teleport this model; the message is one sentence that says which layer and why."""
+
+
 def check_positive(**values: float | None) -> None:
     """Refuse values that are neither ``None`` nor above 0."""
     for name, value in values.items():

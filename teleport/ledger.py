@@ -1,9 +1,11 @@
-"""Keeps the books of a null-space teleport: what each layer may do, what it did, and why it stayed."""
+"""Keeps the books of a teleport: what each layer may do, what it did, and why it stayed."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from teleport.capture import Capture
 from teleport.layers import Layer
@@ -72,10 +74,7 @@ class Ledger:
         """Measure how far each layer went, and say why those stayed that did."""
         for name, before in self._before.items():
             report = self._reports[name]
-            after = _matrices(self._layers[name])
-            unchanged = (after == before) | (after.isnan() & before.isnan())
-            distance = float((after - before).masked_fill(unchanged, 0).norm())
-            report.relative_change = distance / (float(before.norm()) or 1.0) if distance else 0.0
+            report.relative_change = _relative_change(before, _matrices(self._layers[name]))
             if report.relative_change:
                 report.reason = ""  # of another batch
             elif not report.reason:
@@ -95,6 +94,33 @@ class Ledger:
             self._before[name] = _matrices(layer)
             self._reports[name] = LayerReport(name, layer.kind, layer.dimension * layer.groups)
         return self._reports[name]
+
+
+class ParameterLedger:
+    """The reports of a method that moves parameters as they are, without asking what they multiply."""
+
+    def __init__(self, named: Mapping[str, nn.Parameter]) -> None:
+        self._held = {
+            name: (parameter, parameter.detach().double().clone())
+            for name, parameter in named.items()
+            if parameter.requires_grad
+        }
+
+    def close(self) -> list[LayerReport]:
+        """Measure how far each trainable parameter went since."""
+        reports = []
+        for name, (parameter, before) in self._held.items():
+            change = _relative_change(before, parameter.detach().double())
+            reason = "" if change else "no step was taken or kept, or the loss does not depend on it"
+            reports.append(LayerReport(name, "parameter", 0, relative_change=change, reason=reason))
+        return reports
+
+
+def _relative_change(before: Tensor, after: Tensor) -> float:
+    """``|after - before| / |before|``; what is not a number in both is unchanged."""
+    unchanged = (after == before) | (after.isnan() & before.isnan())
+    distance = float((after - before).masked_fill(unchanged, 0).norm())
+    return distance / (float(before.norm()) or 1.0) if distance else 0.0
 
 
 def _shared_subspace(known: dict[int, Subspace], representation: Representation, threshold: float) -> Subspace:

@@ -5,25 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
-from teleport.ascent import Objective, Point, ascend, out_of_room
-from teleport.caps import Caps
-from teleport.capture import Capture, capture
+from teleport.ascent import Ascent, Point, ascend
 from teleport.checks import check_choice, check_positive
-from teleport.event import Event, LossFn, run_event
-from teleport.ledger import Ledger, Moving
-from teleport.report import BatchReport, LayerReport, StepRecord, TeleportReport
-from teleport.transaction import Snapshot, broken_promise
+from teleport.event import LossFn
+from teleport.null_moves import Ground, NullMoves, teleport_unseen
+from teleport.objectives import TeleportObjective, objective_of
+from teleport.report import TeleportReport
 
 
 class NullSpace:
     """Raise the gradient norm by moving weights where the layers' inputs do not see it.
 
     For each batch: find the space that each layer's inputs span, then take ``steps`` steps of gradient ascent on
-    ``1/2 |grad L|^2`` with each layer's gradient projected on the complement. At ``threshold`` 1 no layer's output
-    changes on the batch, so neither does the loss; the loss on other data does (``report.drift``).
+    ``1/2 |grad L|^2`` (or another ``objective``) with each layer's gradient projected on the complement. At
+    ``threshold`` 1 no layer's output changes on the batch, so neither does the loss; the loss on other data does
+    (``report.drift``).
 
     Use it early in training, where layers are wider than the rank of what they see. It cannot help where no layer has
     null dimensions (many positions, narrow layers: the report says so), where the gradient norm is above the cap
@@ -34,8 +32,8 @@ class NullSpace:
         steps: K, steps a batch.
         threshold: tau in (0, 1]; 1 protects the numerical rank, below 1 the leading directions with that share of the
             inputs' energy (equation 3), and the loss moves a little.
-        step: ``"cap"`` shortens a step so that the gradient norm lands on the cap and never falls; ``"fixed"`` is the
-            paper's rule: steps of full length until the norm is found above the cap.
+        step: ``"cap"`` shortens a step so that the gradient norm lands on the cap and the objective never gets worse;
+            ``"fixed"`` is the paper's rule: steps of full length until the norm is found above the cap.
         cap: the largest gradient norm, ``None`` for none.
         relative_cap: a cap as a factor on the mean gradient norm over the event's batches before it. With both, the
             smaller holds.
@@ -44,6 +42,9 @@ class NullSpace:
             non-finite; ``"none"`` keeps them, as the paper does.
         tolerance: of the guard, relative.
         objective_params: the gradient norm is over ``"all"`` trainable parameters or over the ``"moved"`` ones only.
+        objective: what is raised or lowered: a name in ``teleport.OBJECTIVES``, or one of your own. The cap stays one
+            on the gradient norm.
+        objective_scale: the rate of ``loss_after_step`` or the radius of ``sharpness``, where not their default.
 
     Raises:
         ValueError: an argument outside its range.
@@ -60,6 +61,8 @@ class NullSpace:
         guard: Literal["transaction", "none"] = "transaction",
         tolerance: float = 1e-3,
         objective_params: Literal["all", "moved"] = "all",
+        objective: str | TeleportObjective = "squared_gradient_norm",
+        objective_scale: float | None = None,
     ) -> None:
         check_positive(lr=lr, cap=cap, relative_cap=relative_cap, tolerance=tolerance)
         if steps < 0:
@@ -78,6 +81,9 @@ class NullSpace:
         self.guard = guard
         self.tolerance = tolerance
         self.objective_params = objective_params
+        self.objective = objective
+        self.objective_scale = objective_scale
+        self._objective = objective_of(objective, objective_scale)
 
     def __call__(
         self, model: nn.Module, batches: Iterable[Any], loss_fn: LossFn, constraint: Iterable[Any] | None = None
@@ -97,115 +103,34 @@ class NullSpace:
             ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, or no such
                 parameter.
         """
-        constraint = None if constraint is None else list(constraint)
-        if constraint == []:
-            raise ValueError("a teleport needs at least one batch")
-        return run_event("nullspace", model, batches, loss_fn, lambda event: _Work(self, event, constraint).run())
-
-
-class _Work:
-    """The steps of one event."""
-
-    def __init__(self, method: NullSpace, event: Event, constraint: list[Any] | None) -> None:
-        self.method = method
-        self.event = event
-        self.constraint = constraint
-        self.ledger = Ledger()
-
-    def run(self) -> tuple[list[BatchReport], list[LayerReport]]:
-        """Teleport on each batch in turn."""
-        method, event = self.method, self.event
-        caps = Caps(
-            method.cap, method.relative_cap, [event.objective(batch, event.trainable) for batch in event.batches]
+        moves = NullMoves(
+            self.threshold,
+            self.cap,
+            self.relative_cap,
+            rule=self.step,
+            guard=self.guard,
+            tolerance=self.tolerance,
+            objective_params=self.objective_params,
+            differentiable=self.steps > 0,
         )
-        lasting = self.constraint is not None and method.threshold == 1  # at the exact null space no input changes
-        moving: Moving | None = None
-        reports = []
-        for batch in event.batches:
-            here, versions = self._point(batch), self._versions()
-            full = here is not None and out_of_room(here.norm, caps.over(event.trainable), method.step)
-            if here is not None and full and moving is not None:
-                reports.append(_stayed(here))  # before its inputs are decomposed for nothing
-                continue
-            if moving is None or not lasting:
-                moving = self.ledger.open(self._capture(self.constraint or [batch]), method.threshold)
-            self.ledger.next_batch()
-            if self._versions() != versions:  # a model that writes into its parameters as it runs
-                here = None
-            reports.append(self._teleport(batch, moving, caps, here))
-        return reports, self.ledger.close()
+        return teleport_unseen("nullspace", moves, self._walk, model, batches, loss_fn, constraint)
 
-    def _capture(self, batches: list[Any]) -> Capture:
-        shared = self.constraint is None and self.method.threshold == 1
-        return capture(self.event.evaluate, batches, self.event.named, shared_objective=shared)
+    def _walk(self, ground: Ground) -> Ascent:
+        """Up to K steps along the objective's projected gradient (equation 5)."""
+        objective, loss, parameters = self._objective, ground.loss, ground.parameters
 
-    def _point(self, batch: Any) -> Point | None:
-        """The point that an ascent on ``batch`` starts from, where the objective is over all parameters."""
-        if self.method.objective_params != "all":
-            return None
-        return self.event.objective(batch, self.event.trainable).point(differentiable=self.method.steps > 0)
+        def direction(point: Point) -> list[Tensor]:
+            projected = ground.project(objective.direction(loss, point, parameters))
+            return projected if objective.ascended else [-part for part in projected]
 
-    def _versions(self) -> list[int]:
-        return [parameter._version for parameter in self.event.trainable]
-
-    def _teleport(self, batch: Any, moving: Moving, caps: Caps, start: Point | None) -> BatchReport:
-        """At most K steps on the level set of one batch, undone where the guard says so."""
-        method = self.method
-        parameters = list(dict.fromkeys(block.parameter for layer, _ in moving for block in layer.blocks))
-        self.event.moved |= set(parameters)
-        over = parameters if method.objective_params == "moved" and parameters else self.event.trainable
-        objective = self.event.objective(batch, over)
-        snapshot = Snapshot(parameters)
-        kept_loss = self.event.mean_loss(self.constraint) if self.constraint and self._guarded else None
-        went = ascend(
-            objective,
+        return ascend(
+            loss,
             parameters,
-            lambda point: self._direction(objective, point, moving, parameters),
-            lr=method.lr,
-            steps=method.steps if moving else 0,
-            cap=caps.over(over),
-            rule=method.step,
-            start=start,
+            direction,
+            lr=self.lr,
+            steps=self.steps if parameters else 0,
+            cap=ground.cap,
+            rule=self.step,
+            start=ground.start,
+            score=lambda point: objective.score(loss, point),
         )
-        report = BatchReport(
-            loss_before=float(went.start.loss),
-            loss_after=float(went.end.loss),
-            gradient_norm_before=went.trace[0].gradient_norm,
-            gradient_norm_after=went.end.norm,
-            steps=went.steps,
-            stopped=went.stopped if moving else "nothing moves",
-            trace=went.trace,
-        )
-        if self._guarded:
-            before, after = report.loss_before, report.loss_after
-            if self.constraint and kept_loss is not None:  # it is the constraint's loss that was promised to stay
-                before, after = kept_loss, self.event.mean_loss(self.constraint)
-            report.reason = broken_promise(before, after, report.gradient_norm_after, method.tolerance, snapshot)
-        if report.reason:
-            snapshot.restore()
-            report.accepted, report.stopped = False, "rolled back"
-        return report
-
-    @property
-    def _guarded(self) -> bool:
-        return self.method.guard == "transaction"
-
-    def _direction(
-        self, objective: Objective, point: Point, moving: Moving, parameters: list[nn.Parameter]
-    ) -> list[Tensor]:
-        """``pi_l(grad_{W_l} L_tel)`` for each layer (equations 11 to 16), zero in the parts that no layer holds."""
-        gradients = objective.ascent_direction(point, parameters)
-        given = {p: torch.empty_like(p).copy_(g) for p, g in zip(parameters, gradients, strict=True)}
-        projected = {p: torch.zeros_like(p, requires_grad=False) for p in parameters}
-        for layer, subspace in moving:
-            matrix = layer.gather(given)
-            kept = subspace.project(matrix)
-            if self.ledger.survived(layer, matrix, kept):
-                layer.scatter(kept, projected)
-        return [projected[parameter] for parameter in parameters]
-
-
-def _stayed(point: Point) -> BatchReport:
-    """The report of a batch whose gradient norm is above the cap already."""
-    loss, norm = float(point.loss), point.norm
-    return BatchReport(loss, loss, norm, norm, steps=0, stopped="above cap", trace=[StepRecord(0, loss, norm)])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from torch import Tensor, nn
+
 
 @dataclass(frozen=True)
 class StepRecord:
@@ -21,7 +23,7 @@ class BatchReport:
     ``loss_*`` and ``gradient_norm_*`` are taken on this batch, right before and right after its own steps; where
     ``accepted`` is false those steps were undone, and the ``*_after`` values say what they had led to.
     ``stopped`` is one of ``"steps done"``, ``"cap reached"``, ``"above cap"``, ``"no ascent"``, ``"not finite"``,
-    ``"nothing moves"``, ``"rolled back"``.
+    ``"nothing moves"``, ``"stationary"``, ``"rolled back"``; of a rescaling ``"bound reached"``, ``"minimum reached"``.
     """
 
     loss_before: float
@@ -42,8 +44,9 @@ class LayerReport:
     ``dimension`` is the length of the layer's input vector, one more where a bias is folded in. ``ranks`` has the rank
     kept for each batch that was decomposed, ``surviving`` the share ``|pi(G)|^2 / |G|^2`` of the objective's gradient
     that survived the projection at each batch's first step. ``relative_change`` is ``|W_after - W_before| /
-    |W_before|``
-    over the whole event. ``reason`` says why a layer stayed where it was, empty where it moved.
+    |W_before|`` over the whole event. ``residual``, of the lower layer of a pair that a group action moved, is how far
+    the action missed keeping the pair's output on the batch, relative to it, the largest over the event's steps.
+    ``reason`` says why a layer stayed where it was, empty where it moved.
     """
 
     name: str
@@ -52,6 +55,7 @@ class LayerReport:
     ranks: list[int] = field(default_factory=list)
     surviving: list[float] = field(default_factory=list)
     relative_change: float = 0.0
+    residual: float | None = None
     reason: str = ""
 
     @property
@@ -67,6 +71,9 @@ class TeleportReport:
     ``loss_before`` and ``loss_after`` are means over all batches of the event, before its first and after its last
     step; with several batches they differ, because a move that keeps one batch's loss changes another's
     (``drift``). What the transaction guards is each batch's own loss, in ``batches``.
+
+    ``group`` has, of a method that multiplies parameters by factors, those of each parameter that moved, in its shape
+    or one that broadcasts to it: the element of the group that acted, for :func:`teleport.transport_state`.
     """
 
     method: str
@@ -77,6 +84,7 @@ class TeleportReport:
     batches: list[BatchReport]
     layers: list[LayerReport]
     seconds: float
+    group: dict[nn.Parameter, Tensor] | None = None  # None: the method's moves are no such factors
 
     @property
     def steps(self) -> int:

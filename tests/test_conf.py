@@ -61,8 +61,9 @@ def test_every_data_set_has_an_extent_for_every_scale(data):
 
 
 def test_the_rates_have_a_row_for_every_pair_of_data_set_and_optimizer():
-    assert set(RATES) == set(names("data"))
-    for data, row in RATES.items():
+    assert set(RATES) - {"symmetry"} == set(names("data"))
+    for data in names("data"):
+        row = RATES[data]
         assert set(row) == set(names("optimizer")), data
         for optimizer, rates in row.items():
             assert set(rates) == {"lr", "teleport_lr", "cap"}, (data, optimizer)
@@ -81,6 +82,16 @@ def test_rates_confirmed_by_zhao_et_al():
     confirmed = {"sgd": 1e-2, "momentum": 1e-3, "adagrad": 1e-2, "adam": 1e-4}
     for data in ("mnist", "fashion_mnist"):
         assert {optimizer: RATES[data][optimizer]["lr"] for optimizer in confirmed} == confirmed
+
+
+def test_symmetry_has_a_rate_for_every_optimizer_and_its_variants_compose():
+    assert set(RATES["symmetry"]) == set(names("optimizer"))
+    for optimizer, rate in RATES["symmetry"].items():
+        teleporter = build_teleporter(composed(f"optimizer={optimizer}", "teleport=symmetry").teleport)
+        assert (teleporter.lr, teleporter.cap, teleporter.guard) == (rate, 10.0, "none")
+    for variant in ("2022", "2024", "corrected"):
+        composition = composed("teleport=symmetry", f"teleport.variant={variant}")
+        assert build_teleporter(composition.teleport).variant == variant
 
 
 @pytest.mark.parametrize("model", [name for name in names("model") if name != "custom"])

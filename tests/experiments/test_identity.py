@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 from omegaconf import OmegaConf
 
-from experiments.identity import identity, run_folder
+from experiments.identity import computed, identity, run_folder
 from experiments.validate import resolve
 from tests.experiments.small import composed
 
@@ -65,9 +65,16 @@ def test_every_other_key_changes_the_identity(key, value):
     assert identity(changed) != identity(resolve(composed(*BASE)))
 
 
+def test_a_key_added_since_leaves_older_runs_their_names():
+    """At the value that means what was before it; the hash is that of a configuration without the key."""
+    config = resolve(composed("teleport=nullspace"))
+    assert {"objective", "objective_scale"} & set(computed(config)["teleport"]) == set()
+    assert "objective" in computed(resolve(composed("teleport=nullspace", "teleport.objective=curvature")))["teleport"]
+
+
 def test_a_scale_is_its_resolved_extent():
     quick = composed("data=mnist", "scale=quick")
-    by_hand = composed("data=mnist", "scale=paper", "training.epochs=5", "data.train_samples=20000")
+    by_hand = composed("data=mnist", "scale=paper", "training.epochs=5", "data.train_samples=10000")
     OmegaConf.update(by_hand, "data.test_samples", quick.data.test_samples)
     assert identity(resolve(by_hand)) == identity(resolve(quick))
     assert identity(resolve(composed("data=mnist", "scale=paper"))) != identity(resolve(quick))

@@ -12,14 +12,18 @@ from torch import nn
 from experiments.config import (
     AdagradConfig,
     AdamConfig,
+    LevelSetConfig,
     NullSpaceConfig,
     OptimizerConfig,
+    RandomNullSpaceConfig,
+    RescalingConfig,
     SGDConfig,
+    SymmetryConfig,
     TeleportConfig,
 )
 from experiments.errors import UserError
-from experiments.methods import OPTIMIZERS, build_optimizer, build_schedule, build_teleporter
-from teleport import NullSpace
+from experiments.methods import OPTIMIZERS, TELEPORTERS, build_optimizer, build_schedule, build_teleporter
+from teleport import LevelSet, NullSpace, RandomNullSpace, Rescaling, Symmetry
 
 
 class Scalar(nn.Module):
@@ -106,23 +110,42 @@ def test_a_model_with_nothing_to_train():
         build_optimizer(SGDConfig(name="sgd", lr=0.1), nn.ReLU())
 
 
-def test_a_teleporter_carries_every_value_of_its_keys():
-    values = {
-        "lr": 0.5,
-        "steps": 3,
-        "threshold": 0.99,
-        "step": "fixed",
-        "cap": 7.0,
-        "relative_cap": 2.5,
-        "guard": "none",
-        "tolerance": 0.25,
-        "objective_params": "moved",
-    }
+# a value for each key of a method that is not the loop's
+COMMON = {"cap": 7.0, "relative_cap": 2.5, "guard": "none", "tolerance": 0.25}
+ASCENT = COMMON | {"lr": 0.5, "steps": 3}
+VALUES = {
+    "nullspace": (
+        NullSpace,
+        ASCENT
+        | {"threshold": 0.99, "step": "fixed", "objective_params": "moved"}
+        | {"objective": "sharpness", "objective_scale": 0.125},
+    ),
+    "random": (RandomNullSpace, COMMON | {"length": 0.5, "seed": 4, "threshold": 0.99}),
+    "levelset": (LevelSet, ASCENT),
+    "rescaling": (Rescaling, ASCENT | {"mode": "balance", "bound": 0.5, "step": "fixed"}),
+    "symmetry": (Symmetry, ASCENT | {"variant": "2022", "step": "cap", "inverse": "exact"}),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in TELEPORTERS if name != "none"])
+def test_a_teleporter_carries_every_value_of_its_keys(name):
+    method, values = VALUES[name]
+    schema = TELEPORTERS[name][0]
     of_the_loop = {field.name for field in dataclasses.fields(TeleportConfig)} | {"constraint_batches"}
-    assert set(values) == {field.name for field in dataclasses.fields(NullSpaceConfig)} - of_the_loop
-    teleporter = build_teleporter(NullSpaceConfig(name="nullspace", **values))
-    assert isinstance(teleporter, NullSpace)
+    assert set(values) == {field.name for field in dataclasses.fields(schema)} - of_the_loop
+    teleporter = build_teleporter(schema(name=name, **values))
+    assert isinstance(teleporter, method)
     assert {key: getattr(teleporter, key) for key in values} == values
+
+
+def test_a_state_is_transported_only_by_a_method_of_factors():
+    assert isinstance(build_teleporter(RescalingConfig(name="rescaling", optimizer_state="transported")), Rescaling)
+    for config in (
+        TeleportConfig(name="none", optimizer_state="transported"),
+        NullSpaceConfig(name="nullspace", lr=1.0, optimizer_state="transported"),
+    ):
+        with pytest.raises(UserError, match=r"transported needs .* \(rescaling\), which teleport=\w+ is not"):
+            build_teleporter(config)
 
 
 def test_none_is_no_teleporter():
@@ -139,6 +162,13 @@ def test_none_is_no_teleporter():
         (NullSpaceConfig(name="nullspace", lr=1.0, threshold=1.5), r"teleport=nullspace: .*threshold"),
         (NullSpaceConfig(name="nullspace", lr=1.0, step="big"), r"teleport=nullspace: .*step"),
         (NullSpaceConfig(name="nullspace", lr=1.0, guard="some"), r"teleport=nullspace: .*guard"),
+        (NullSpaceConfig(name="nullspace", lr=1.0, objective="norm"), r"teleport=nullspace: objective must be one of"),
+        (RandomNullSpaceConfig(name="random", seed=0, length=0.0), r"teleport=random: length must be above 0"),
+        (LevelSetConfig(name="levelset", lr=0.0), r"teleport=levelset: lr must be above 0"),
+        (RescalingConfig(name="rescaling", mode="up"), r"teleport=rescaling: mode must be one of ascent, balance"),
+        (RescalingConfig(name="rescaling", bound=-1.0), r"teleport=rescaling: bound must be above 0"),
+        (SymmetryConfig(name="symmetry", lr=1.0, variant="2023"), r"teleport=symmetry: .*variant"),
+        (SymmetryConfig(name="symmetry", lr=1.0, variant="2024", inverse="exact"), r"teleport=symmetry: .*inverse"),
     ],
 )
 def test_bad_teleporters(config, message):

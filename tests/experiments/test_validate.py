@@ -25,7 +25,7 @@ WRONG = {
     "machine.runs=''": "machine.runs",
     "teleport.epochs=[0,-1]": "teleport.epochs",
     "teleport.samples=0": "teleport.samples",
-    "teleport.optimizer_state=forget": "keep or reset",
+    "teleport.optimizer_state=forget": "keep, reset or transported",
     "+more=1": "unknown key of a run 'more'",
     "+optimizer.moment=1": "did you mean 'momentum'",
     "~optimizer": "'optimizer' has no value",

@@ -56,6 +56,8 @@ def draw_curves(
 ) -> Figure:
     """Panels: a row for each data set (and model) and loss, a column for each optimizer; a line for each method.
 
+    With one optimizer the losses are the columns.
+
     Args:
         table: rows of ``measure/curves.py``.
         title: of the whole picture.
@@ -67,22 +69,30 @@ def draw_curves(
     """
     _check(table, x, losses)
     tasks = _unique(table, ["data", "model"])
-    rows = [(*task, loss) for task in tasks for loss in losses]
-    columns = [optimizer for (optimizer,) in _unique(table, ["optimizer"])]
+    optimizers = [optimizer for (optimizer,) in _unique(table, ["optimizer"])]
     looks = style.looks([method for (method,) in _unique(table, ["teleport"])])
+    several_models = len({name for _, name in tasks}) > 1
+    across = len(optimizers) == 1
+    lines = [(*task, None) for task in tasks] if across else [(*task, loss) for task in tasks for loss in losses]
 
-    figure = style.page(title, 1.25 * len(rows) + 1.1)
-    axes = figure.subplots(len(rows), len(columns), sharex=x != "seconds", sharey="row", squeeze=False)
-    for (data, model, loss), line in zip(rows, axes, strict=True):
-        for optimizer, panel in zip(columns, line, strict=True):
+    figure = style.page(title, 1.25 * len(lines) + 1.1)
+    columns = [*losses] if across else optimizers
+    # Seconds differ from task to task, so that each row has its own.
+    shared = {"sharex": "row" if x == "seconds" else True, "sharey": "row"}
+    axes = figure.subplots(len(lines), len(columns), squeeze=False, **shared)
+    for (data, model, row_loss), line in zip(lines, axes, strict=True):
+        for column, panel in zip(columns, line, strict=True):
+            optimizer, loss = (optimizers[0], column) if across else (column, row_loss)
             chosen = (table["data"] == data) & (table["model"] == model) & (table["optimizer"] == optimizer)
             _panel(panel, table[chosen], looks, x, loss)
-        several = len({name for _, name in tasks}) > 1
-        task = style.label(style.DATA, data) + (f", {style.label(style.MODELS, model)}" if several else "")
-        line[0].set_ylabel(f"{task}\n{LOSSES[loss]}")
+        names = [style.label(style.DATA, data)]
+        names += [style.label(style.MODELS, model)] if several_models else []
+        names += [] if across else [LOSSES[row_loss]]
+        line[0].set_ylabel("\n".join(names))
         _scale(line)
-    for optimizer, panel in zip(columns, axes[0], strict=True):
-        panel.set_title(style.label(style.OPTIMIZERS, optimizer))
+    for column, panel in zip(columns, axes[0], strict=True):
+        optimizer = style.label(style.OPTIMIZERS, optimizers[0] if across else column)
+        panel.set_title(f"{LOSSES[column]}, {optimizer}" if across else optimizer)
     for panel in axes[-1]:
         panel.set_xlabel(AXES[x])
         panel.xaxis.set_major_locator(MaxNLocator(6, integer=x != "seconds"))

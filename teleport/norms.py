@@ -1,0 +1,31 @@
+"""Sums over the elements of many tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+def half_squared_norm(gradients: Iterable[Tensor]) -> Tensor:
+    """``L_tel = 1/2 |grad_W L|^2`` (Wu et al. 2025, equation 4), a scalar that is differentiable where they are.
+
+    Half precision is summed in single: squares of gradients leave its range.
+    """
+    total = sum(_at_least_single(gradient).square().sum() for gradient in gradients)
+    assert isinstance(total, Tensor)
+    return total / 2
+
+
+def inner(one: Iterable[Tensor], other: Iterable[Tensor]) -> Tensor:
+    """``<one, other>`` over all their elements, a scalar; half precision is summed in single."""
+    pairs = zip(one, other, strict=True)
+    total = sum((_at_least_single(left) * _at_least_single(right)).sum() for left, right in pairs)
+    assert isinstance(total, Tensor)
+    return total
+
+
+def _at_least_single(gradient: Tensor) -> Tensor:
+    gradient = gradient.to_dense() if gradient.is_sparse else gradient
+    return gradient.to(torch.promote_types(gradient.dtype, torch.float32))

@@ -1,0 +1,48 @@
+"""What an optimizer remembers of past gradients, carried through a teleport that multiplies parameters by factors.
+
+Where ``W' = f W`` elementwise and the loss stays, ``dL/dW' = (dL/dW) / f`` (Armenta et al. 2023, Theorem 5.1). Averages
+of gradients transform the same way, averages of their squares by the square. Weight decay that an optimizer adds to
+the gradient is a term of the weights, which does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+POWERS = {
+    "momentum_buffer": 1,  # SGD
+    "exp_avg": 1,  # Adam, AdamW
+    "exp_avg_sq": 2,
+    "max_exp_avg_sq": 2,  # with amsgrad
+    "sum": 2,  # Adagrad
+    "step": 0,
+}
+"""How each part of an optimizer's state goes with the gradient."""
+
+
+@torch.no_grad()
+def transport_state(optimizer: torch.optim.Optimizer, group: Mapping[nn.Parameter, Tensor]) -> None:
+    """Carry the state of ``optimizer`` through a diagonal rescaling, in place.
+
+    Args:
+        optimizer: torch's SGD, Adagrad, Adam or AdamW, or one that keeps the same under the same names.
+        group: the factors that each parameter was multiplied by, in its shape or one that broadcasts to it
+            (``report.group``); parameters that are not in it stayed.
+
+    Raises:
+        ValueError: a state whose rule is not known; nothing is changed then.
+    """
+    kind = type(optimizer).__name__
+    held = [(optimizer.state[parameter], factor) for parameter, factor in group.items() if parameter in optimizer.state]
+    unknown = sorted({str(key) for state, _ in held for key in state if key not in POWERS})
+    if unknown:
+        raise ValueError(
+            f"{kind} keeps a state that no rule transports ({', '.join(unknown)}); keep the state or reset it instead"
+        )
+    for state, factor in held:
+        for key, value in state.items():
+            if isinstance(value, Tensor) and POWERS[key]:
+                value.div_((factor ** POWERS[key]).to(value))

@@ -1,0 +1,271 @@
+"""What every teleport method promises, on the same problems. A new method is a row of ``ROWS``."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import teleport
+from teleport import LevelSet, NullSpace, RandomNullSpace, Rescaling, Symmetry
+
+Teleporter = Callable[..., teleport.TeleportReport]
+LossFn = Callable[[nn.Module, Any], Tensor]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method with settings under which it moves on these problems, and what it promises there.
+
+    Attributes:
+        make: the method, guarded and with ``relative_cap`` where it has such arguments.
+        keeps: how far a batch's loss may move, relative to ``max(1, |loss|)``, in double precision.
+        may_fall: whether the loss may fall by more than that.
+        raises_norm: whether the gradient norm does not fall.
+        relative_cap: what the gradient norm must stay below, relative to the one before.
+    """
+
+    name: str
+    make: Callable[[], Teleporter]
+    keeps: float
+    may_fall: bool = False
+    raises_norm: bool = True
+    relative_cap: float = math.inf
+
+    def __str__(self) -> str:
+        return self.name
+
+
+ROWS = [
+    Row("nullspace", lambda: NullSpace(lr=1.0, relative_cap=3.0), keeps=1e-10, relative_cap=3.0),
+    Row("random", lambda: RandomNullSpace(relative_cap=3.0), keeps=1e-10, raises_norm=False, relative_cap=3.0),
+    Row("levelset", lambda: LevelSet(relative_cap=3.0), keeps=1e-3, may_fall=True, relative_cap=3.0),
+    Row("rescaling", lambda: Rescaling(relative_cap=3.0), keeps=1e-10, relative_cap=3.0),
+    Row("symmetry", lambda: Symmetry("corrected", lr=0.01, step="cap", relative_cap=3.0, guard="transaction"), 1e-8),
+]
+"""One row for each method, at least."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A LeakyReLU network whose layers are wider than a batch, with a loss."""
+
+    name: str
+    loss: Callable[[Tensor, Tensor], Tensor]
+    targets: Callable[[int], Tensor]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def loss_fn(self, model: nn.Module, batch: Any) -> Tensor:
+        return self.loss(model(batch[0]), batch[1])
+
+    def make(self, dtype: torch.dtype = torch.float64, batches: int = 1) -> tuple[nn.Module, list[Any]]:
+        torch.manual_seed(3)
+        model = nn.Sequential(
+            nn.Linear(6, 24), nn.LeakyReLU(0.1), nn.Linear(24, 24), nn.LeakyReLU(0.1), nn.Linear(24, 3)
+        ).to(dtype)
+        drawn = [(torch.randn(5, 6).to(dtype), self.targets(5)) for _ in range(batches)]
+        return model, [(x, y.to(dtype) if y.is_floating_point() else y) for x, y in drawn]
+
+
+PROBLEMS = [
+    Problem("classes", F.cross_entropy, lambda n: torch.arange(n) % 3),
+    Problem("regression", F.mse_loss, lambda n: torch.linspace(-1, 1, 3 * n).reshape(n, 3)),
+]
+CLASSES = PROBLEMS[0]
+
+on_every_problem = pytest.mark.parametrize("problem", PROBLEMS, ids=str)
+every_method = pytest.mark.parametrize("row", ROWS, ids=str)
+
+
+def values(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.named_parameters()}
+
+
+def unchanged(model: nn.Module, before: dict[str, Tensor]) -> bool:
+    return all(torch.equal(value, before[name]) for name, value in model.named_parameters())
+
+
+def module_of(name: str) -> str:
+    """A weight's report speaks for the bias that moves with it."""
+    return name.removesuffix(".weight").removesuffix(".bias")
+
+
+def gradient_norm(model: nn.Module, problem: Problem, batch: Any) -> float:
+    gradients = torch.autograd.grad(problem.loss_fn(model, batch), list(model.parameters()))
+    return math.sqrt(sum(float(gradient.double().square().sum()) for gradient in gradients))
+
+
+def test_every_exported_method_has_a_row():
+    def is_method(thing: Any) -> bool:
+        calls = inspect.isclass(thing) and "__call__" in vars(thing)
+        return calls and {"model", "batches"} <= set(inspect.signature(thing.__call__).parameters)
+
+    exported = {name for name in teleport.__all__ if is_method(getattr(teleport, name))}
+    assert exported == {type(row.make()).__name__ for row in ROWS}
+
+
+@every_method
+@on_every_problem
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_the_loss_is_kept_and_the_norm_rises_below_the_cap(row, problem, dtype):
+    model, [batch] = problem.make(dtype)
+    start = values(model)
+    loss, norm = float(problem.loss_fn(model, batch).detach()), gradient_norm(model, problem, batch)
+    report = row.make()(model, [batch], problem.loss_fn)
+    assert not report.no_op
+    assert not unchanged(model, start)
+    assert {p.dtype for p in model.parameters()} == {dtype}
+    rise = float(problem.loss_fn(model, batch).detach()) - loss
+    kept = max(row.keeps, 1e-4 if dtype == torch.float32 else 0) * max(1.0, abs(loss))
+    assert rise <= kept
+    assert row.may_fall or rise >= -kept
+    reached = gradient_norm(model, problem, batch)
+    assert not row.raises_norm or reached >= norm * (1 - 1e-6)
+    assert reached <= row.relative_cap * norm * (1 + 1e-5)
+
+
+@every_method
+def test_the_report_is_filled(row):
+    model, batches = CLASSES.make(batches=3)
+    start = values(model)
+    first, norm = float(CLASSES.loss_fn(model, batches[0]).detach()), gradient_norm(model, CLASSES, batches[0])
+    mean = sum(float(CLASSES.loss_fn(model, batch).detach()) for batch in batches) / 3
+    report = row.make()(model, iter(batches), CLASSES.loss_fn)
+    assert report.method
+    assert report.seconds > 0
+    assert report.loss_before == pytest.approx(mean)
+    after = sum(float(CLASSES.loss_fn(model, batch).detach()) for batch in batches) / 3
+    assert report.loss_after == pytest.approx(after)
+    assert report.gradient_norm_before == pytest.approx(norm)
+    assert len(report.batches) == 3
+    assert report.batches[0].loss_before == pytest.approx(first)
+    assert report.batches[-1].loss_after == pytest.approx(float(CLASSES.loss_fn(model, batches[-1]).detach()))
+    assert report.gradient_norm_after == pytest.approx(gradient_norm(model, CLASSES, batches[-1]))
+    for batch in report.batches:
+        assert batch.stopped
+        assert batch.accepted == (not batch.reason)
+        assert math.isfinite(batch.gradient_norm_after)
+    moved = {module_of(name) for name, value in model.named_parameters() if not torch.equal(value, start[name])}
+    said = {module_of(layer.name) for layer in report.layers if layer.relative_change}
+    if report.group is not None:  # layers are groups of channels there
+        names = {parameter: name for name, parameter in model.named_parameters()}
+        said = {module_of(names[parameter]) for parameter in report.group}
+    assert said == moved
+    assert all(layer.reason for layer in report.layers if not layer.relative_change)
+
+
+@every_method
+def test_a_move_that_breaks_the_promise_is_undone(row):
+    """A loss that is 1 higher at each evaluation: whatever moves, the promise to keep it is broken."""
+    model, [batch] = CLASSES.make()
+    start, calls = values(model), []
+
+    def loss_fn(net: nn.Module, batch: Any) -> Tensor:
+        calls.append(1)
+        return CLASSES.loss_fn(net, batch) + len(calls)
+
+    report = row.make()(model, [batch], loss_fn)
+    assert unchanged(model, start)
+    assert (report.no_op, report.steps) == (True, 0)
+    if not row.may_fall:  # a method that watches the loss itself takes no such step to begin with
+        assert (report.accepted, report.batches[0].stopped) == (False, "rolled back")
+    assert report.gradient_norm_after == report.gradient_norm_before
+
+
+@every_method
+@pytest.mark.parametrize("call", [1, 2, 4, 7])
+def test_an_exception_puts_the_parameters_back(row, call):
+    model, batches = CLASSES.make(batches=2)
+    start, calls = values(model), []
+
+    def loss_fn(net: nn.Module, batch: Any) -> Tensor:
+        calls.append(1)
+        if len(calls) == call:
+            raise KeyError("on purpose")
+        return CLASSES.loss_fn(net, batch)
+
+    with pytest.raises(KeyError):
+        row.make()(model, batches, loss_fn)
+    assert unchanged(model, start)
+
+
+@every_method
+def test_same_call_same_numbers_whatever_the_global_random_state(row):
+    results = []
+    for seed in (1, 2):
+        model, batches = CLASSES.make(torch.float32, batches=2)
+        torch.manual_seed(seed)
+        report = row.make()(model, batches, CLASSES.loss_fn)
+        results.append((values(model), [(batch.trace, batch.stopped) for batch in report.batches]))
+    assert results[0][1] == results[1][1]
+    assert all(torch.equal(value, results[1][0][name]) for name, value in results[0][0].items())
+
+
+@every_method
+def test_everything_but_the_parameters_is_as_it_was(row):
+    model, [batch] = CLASSES.make()
+    model.register_buffer("calls", torch.zeros(()))
+    model.register_forward_pre_hook(lambda net, args: net.calls.add_(1) and None)
+    CLASSES.loss_fn(model, batch).backward()
+    model.train()
+    model[1].eval()
+    inputs, identities = batch[0].clone(), [id(parameter) for parameter in model.parameters()]
+
+    def state() -> list[Any]:
+        gradients = [(id(p.grad), p.grad.clone().tolist()) for p in model.parameters()]
+        modes = [module.training for module in model.modules()]
+        needs = [parameter.requires_grad for parameter in model.parameters()]
+        hooks = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()]
+        random = torch.random.get_rng_state().tolist()
+        return [gradients, modes, needs, hooks, random, float(model.calls), torch.is_grad_enabled()]
+
+    before = state()
+    report = row.make()(model, [batch], CLASSES.loss_fn)
+    assert not report.no_op
+    assert state() == before
+    assert [id(parameter) for parameter in model.parameters()] == identities
+    assert torch.equal(batch[0], inputs)
+
+
+@every_method
+def test_called_where_gradients_are_off(row):
+    plain, [batch] = CLASSES.make()
+    without = copy.deepcopy(plain)
+    row.make()(plain, [batch], CLASSES.loss_fn)
+    with torch.no_grad():
+        row.make()(without, [batch], CLASSES.loss_fn)
+    assert unchanged(without, values(plain))
+
+
+@every_method
+def test_calls_that_make_no_sense_are_refused(row):
+    model, [batch] = CLASSES.make()
+    start = values(model)
+    with pytest.raises(ValueError, match="at least one batch"):
+        row.make()(model, [], CLASSES.loss_fn)
+    with pytest.raises(ValueError, match="scalar tensor"):
+        row.make()(model, [batch], lambda net, b: net(b[0]))
+    with pytest.raises(ValueError, match="does not depend on any trainable parameter"):
+        row.make()(model, [batch], lambda net, b: net(b[0]).sum().detach())
+    assert unchanged(model, start)
+    with pytest.raises(ValueError, match="no trainable parameter"):
+        row.make()(model.requires_grad_(False), [batch], CLASSES.loss_fn)
+
+
+@every_method
+def test_a_frozen_parameter_stays(row):
+    model, [batch] = CLASSES.make()
+    model[2].bias.requires_grad_(False)
+    frozen = model[2].bias.clone()
+    row.make()(model, [batch], CLASSES.loss_fn)
+    assert torch.equal(model[2].bias, frozen)
