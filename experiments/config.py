@@ -12,6 +12,15 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, SI
 
+from experiments.teleport_config import (
+    LevelSetConfig,
+    NullSpaceConfig,
+    RandomNullSpaceConfig,
+    RescalingConfig,
+    SymmetryConfig,
+    TeleportConfig,
+)
+
 RESULTS_VERSION = 1
 """Raised when a change of the code changes the numbers of a run, so that old runs are not taken for new ones."""
 
@@ -184,96 +193,6 @@ class AdamConfig(OptimizerConfig):
 
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     eps: float = 1e-8
-
-
-# ----------------------------------------------------------------------------------------------------- teleport
-
-
-@dataclass
-class TeleportConfig:
-    """``name: none``, and what every teleport method has: when it happens and on how much data."""
-
-    name: str = MISSING
-    epochs: list[int] = field(default_factory=list)  # teleport before these epochs (from 0)
-    at_steps: list[int] = field(default_factory=list)  # and before these optimizer steps (from 0)
-    warmup_steps: int = 0  # the earliest optimizer step; an event due before is moved to it
-    batches: int = SI("${data.extents.${scale}.teleport_batches}")  # B
-    samples: int = 32  # n, samples a batch
-    optimizer_state: str = "keep"  # keep | reset | transported
-
-
-@dataclass
-class NullSpaceConfig(TeleportConfig):
-    """Null-space gradient projection (Wu et al. 2025). The keys are those of ``teleport.NullSpace``."""
-
-    lr: float = MISSING  # eta_tel
-    steps: int = 8  # K
-    threshold: float = 1.0  # tau; 1 is the numerical rank
-    step: str = "cap"  # cap | fixed
-    cap: float | None = None  # on the gradient norm
-    relative_cap: float | None = None  # a factor on the mean norm over the event's batches before it
-    guard: str = "transaction"  # transaction | none
-    tolerance: float = 1e-3
-    objective_params: str = "all"  # all | moved
-    constraint_batches: int = 0  # > 0: the constraint is taken on that many batches of its own
-    objective: str = "squared_gradient_norm"  # a name in teleport.OBJECTIVES
-    objective_scale: float | None = None  # the rate of loss_after_step, the radius of sharpness
-
-
-@dataclass
-class RandomNullSpaceConfig(TeleportConfig):
-    """A random move in the null space, the control. The keys are those of ``teleport.RandomNullSpace``."""
-
-    length: float = 0.1  # relative to the norm of the weights that may move
-    seed: int = SI("${seed}")
-    threshold: float = 1.0  # tau
-    cap: float | None = None  # on the gradient norm
-    relative_cap: float | None = None
-    guard: str = "transaction"  # transaction | none
-    tolerance: float = 1e-3
-    constraint_batches: int = 0
-
-
-@dataclass
-class LevelSetConfig(TeleportConfig):
-    """Linearised level-set steps (Mishkin et al. 2024). The keys are those of ``teleport.LevelSet``."""
-
-    lr: float = 0.1  # rho
-    steps: int = 50  # K
-    cap: float | None = None  # on the gradient norm
-    relative_cap: float | None = None  # a factor on the mean norm over the event's batches before it
-    guard: str = "transaction"  # transaction | none
-    tolerance: float = 1e-3
-
-
-@dataclass
-class RescalingConfig(TeleportConfig):
-    """Positive rescaling of hidden channels. The keys are those of ``teleport.Rescaling``."""
-
-    mode: str = "ascent"  # ascent | balance
-    bound: float = 2.0  # on |log tau|, over an event
-    lr: float = 0.1  # the largest change of a log tau in a step
-    steps: int = 100  # of the ascent a batch, or sweeps of the balancing; at most
-    step: str = "cap"  # cap | fixed
-    cap: float | None = None  # on the gradient norm
-    relative_cap: float | None = None  # a factor on the mean norm over the event's batches before it
-    guard: str = "transaction"  # transaction | none
-    tolerance: float = 1e-3
-
-
-@dataclass
-class SymmetryConfig(TeleportConfig):
-    """Symmetry teleportation (Zhao et al. 2022, 2024). The keys are those of ``teleport.Symmetry``."""
-
-    variant: str = "2024"  # 2022 | 2024 | corrected
-    lr: float = MISSING  # eta_T
-    steps: int = 10  # K
-    step: str = "fixed"  # cap | fixed
-    inverse: str | None = None  # exact | first_order; None: as the variant has it
-    cap: float | None = None  # on the gradient norm
-    relative_cap: float | None = None  # a factor on the mean norm over the event's batches before it
-    guard: str = "none"  # transaction | none
-    tolerance: float = 1e-3
 
 
 # --------------------------------------------------------------------------------------------------------- runs

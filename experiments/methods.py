@@ -10,19 +10,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from experiments.config import (
-    AdagradConfig,
-    AdamConfig,
+from experiments.config import AdagradConfig, AdamConfig, OptimizerConfig, SGDConfig
+from experiments.errors import UserError, one_of
+from experiments.teleport_config import (
     LevelSetConfig,
     NullSpaceConfig,
-    OptimizerConfig,
     RandomNullSpaceConfig,
     RescalingConfig,
-    SGDConfig,
     SymmetryConfig,
     TeleportConfig,
 )
-from experiments.errors import UserError, one_of
 from teleport import LevelSet, NullSpace, RandomNullSpace, Rescaling, Schedule, Symmetry, TeleportReport
 
 Teleporter = Callable[..., TeleportReport]

@@ -10,10 +10,11 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from experiments.config import Config, NullSpaceConfig, register
+from experiments.config import Config, register
 from experiments.identity import identity
 from experiments.methods import OPTIMIZERS, TELEPORTERS, build_schedule, build_teleporter
 from experiments.models.registry import MODELS
+from experiments.teleport_config import NullSpaceConfig
 
 CONF = Path(__file__).parent.parent / "conf"
 FILES = sorted(CONF.rglob("*.yaml"))

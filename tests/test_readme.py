@@ -40,7 +40,9 @@ def test_there_is_something_to_check():
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda code: code.strip().splitlines()[-1].strip())
 def test_examples_run(example):
-    exec(compile(example, "README.md", "exec"), {"__name__": "readme"})
+    scope = {"__name__": "readme"}
+    exec(compile(example, "README.md", "exec"), scope)
+    assert len(scope) > 2  # it defined something, and got to its end
 
 
 def test_teleporting_raises_the_gradient_norm_and_keeps_the_loss():

@@ -9,20 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.config import (
-    AdagradConfig,
-    AdamConfig,
+from experiments.config import AdagradConfig, AdamConfig, OptimizerConfig, SGDConfig
+from experiments.errors import UserError
+from experiments.methods import OPTIMIZERS, TELEPORTERS, build_optimizer, build_schedule, build_teleporter
+from experiments.teleport_config import (
     LevelSetConfig,
     NullSpaceConfig,
-    OptimizerConfig,
     RandomNullSpaceConfig,
     RescalingConfig,
-    SGDConfig,
     SymmetryConfig,
     TeleportConfig,
 )
-from experiments.errors import UserError
-from experiments.methods import OPTIMIZERS, TELEPORTERS, build_optimizer, build_schedule, build_teleporter
 from teleport import LevelSet, NullSpace, RandomNullSpace, Rescaling, Symmetry
 
 
