@@ -195,5 +195,6 @@ def _legend(figure: Figure, table: pd.DataFrame, looks: dict[str, style.Look]) -
         mark = {"marker": "v", "markersize": 4, "linestyle": "", "color": style.GRAY}
         handles.append(Line2D([], [], label="teleport (hollow: moved nothing)", **mark))
     style.legend(figure, handles)
-    seeds = table["seed"].nunique()
-    style.footnote(figure, table, f"mean and standard deviation over {seeds} seeds" if seeds > 1 else "one seed")
+    seeds = sorted(set(table.groupby(["data", "model"])["seed"].nunique()))
+    counts = " or ".join(map(str, seeds))
+    style.footnote(figure, table, "one seed" if seeds == [1] else f"mean and standard deviation over {counts} seeds")
