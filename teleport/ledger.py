@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from teleport.capture import Capture
 from teleport.layers import Layer
-from teleport.report import LayerReport
+from teleport.report import BatchReport, LayerReport
 from teleport.representation import Representation
 from teleport.subspace import Subspace
 
@@ -70,23 +70,24 @@ class Ledger:
             self._survivors.add(layer.name)
         return real
 
-    def close(self) -> list[LayerReport]:
-        """Measure how far each layer went, and say why those stayed that did."""
+    def close(self, batches: Iterable[BatchReport]) -> list[LayerReport]:
+        """Measure how far each layer went, and say why those stayed that did; ``batches`` are the event's."""
+        ends = ", ".join(sorted({batch.stopped for batch in batches}))
         for name, before in self._before.items():
             report = self._reports[name]
             report.relative_change = _relative_change(before, _matrices(self._layers[name]))
             if report.relative_change:
                 report.reason = ""  # of another batch
             elif not report.reason:
-                report.reason = self._why_still(report)
+                report.reason = self._why_still(report, ends)
         return list(self._reports.values())
 
-    def _why_still(self, report: LayerReport) -> str:
+    def _why_still(self, report: LayerReport, ends: str) -> str:
         if report.ranks and not any(report.null_dimensions):
             return f"its inputs span all {report.dimension} dimensions"
         if report.surviving and report.name not in self._survivors:
             return "what survives of the objective's gradient is rounding"
-        return "no step was taken or kept"
+        return f"no step was taken or kept ({ends})"
 
     def _report(self, name: str, layer: Layer) -> LayerReport:
         if name not in self._layers:

@@ -109,7 +109,7 @@ class _Work:
             if self._versions() != versions:  # a model that writes into its parameters as it runs
                 here = None
             reports.append(self._teleport(number, batch, moving, caps, here))
-        return reports, self.ledger.close()
+        return reports, self.ledger.close(reports)
 
     def _capture(self, batches: list[Any]) -> Capture:
         shared = self.constraint is None and self.moves.threshold == 1

@@ -73,7 +73,7 @@ def test_a_cap_that_is_met_already_is_the_reason():
     report = NullSpace(cap=1e-6)(model, [batch], cross_entropy)
     assert report.no_op
     assert report.batches[0].stopped == "above cap"
-    assert "2.weight (linear): no step was taken or kept" in report.reasons()
+    assert "2.weight (linear): no step was taken or kept (above cap)" in report.reasons()
 
 
 def test_sums_of_an_event():
