@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 
 from experiments.errors import UserError
-from experiments.figures.table import CONSTANT, WHERE, refuse_mixed_hardware
+from experiments.figures.table import refuse_mixed_hardware
 
 TASK = ["data", "model", "optimizer"]
-OBSERVED = ("step", "epoch", "seconds", "train_loss", "train_metric", "test_loss", "test_metric", "lr", "event")
 
 
 def compare(table: pd.DataFrame) -> pd.DataFrame:
@@ -29,11 +28,8 @@ def compare(table: pd.DataFrame) -> pd.DataFrame:
     if "event" not in table or "train_loss" not in table:
         raise UserError("only a figure of curves can be compared in numbers, and this table has no losses")
     refuse_mixed_hardware(table)
-    others = [
-        column
-        for column in table.columns[: list(table.columns).index("step")]
-        if column not in (*TASK, "seed", *OBSERVED, *CONSTANT, *WHERE)
-    ]
+    labels = list(table.columns[: table.columns.get_loc("step")])  # a table's first columns, see ARCHITECTURE.md
+    others = [label for label in labels if label not in (*TASK, "seed")]
     rows = []
     for task, of_task in table[table["reason"] == ""].groupby(TASK, sort=False):
         ends = of_task[of_task["event"] == "evaluation"].groupby([*others, "seed"], dropna=False)["seconds"].max()
