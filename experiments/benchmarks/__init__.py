@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SUBJECTS = {
     "runtime": "seconds of a whole teleport: null space and symmetry",
+    "training": "the training loop: against one by hand, and against a data set with a loader",
 }
 """Module -> what it measures, as the script's help says it."""
 
