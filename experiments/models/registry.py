@@ -79,7 +79,7 @@ def _misfit(name: str, kind: Kind, data: str) -> UserError:
     *others, last = (_IN_WORDS[fit] for fit in MODELS[name].fits)
     takes = f"{', '.join(others)} and {last}" if others else last
     fitting = ", ".join(other for other, entry in MODELS.items() if kind in entry.fits and other != "custom")
-    hint = " (or data=smnist, MNIST's rows as sequences)" if name == "transformer" else ""
+    hint = " (or data=smnist, MNIST's rows as sequences)" if (name, kind) == ("transformer", "image") else ""
     source = f"data '{data}'" if data else "the data"
     return UserError(
         f"model '{name}' takes {takes}, but {source} gives {_IN_WORDS[kind]}; fitting models: {fitting}{hint}"

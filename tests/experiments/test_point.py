@@ -57,7 +57,8 @@ def test_a_teleport_keeps_the_value_and_raises_the_gradient_norm(made, name):
     assert events["step"].tolist() == ([4] if name != "rosenbrock" else list(range(100, 1000, 100)))
     np.testing.assert_allclose(events["train_loss_after"], events["train_loss_before"], rtol=0, atol=1e-12)
     assert batches["accepted"].all()
-    assert (batches["gradient_norm_after"] > batches["gradient_norm_before"]).all()
+    short = batches[batches["gradient_norm_before"] > 0]  # Rosenbrock's minimum is met exactly
+    assert (short["gradient_norm_after"] > short["gradient_norm_before"]).all()
     assert batches["gradient_norm_after"].iloc[0] > 2 * batches["gradient_norm_before"].iloc[0]
 
 

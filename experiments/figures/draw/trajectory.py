@@ -60,21 +60,18 @@ def draw_trajectory(table: pd.DataFrame, title: str) -> Figure:
 
 def _way(axes: Axes, rows: pd.DataFrame, look: style.Look) -> None:
     """Steps as lines with dots, teleports as dotted lines that end in a triangle."""
-    places = rows.drop_duplicates(["x", "y"]).reset_index()
-    walked = places.assign(piece=(places["moment"] == "after teleport").cumsum())
-    for _, piece in walked.groupby("piece"):
-        line = {"color": look.color, "linestyle": look.line, "linewidth": 1.0, "marker": ".", "markersize": 2.5}
+    line = {"color": look.color, "linestyle": look.line, "linewidth": 1.0, "marker": ".", "markersize": 2.5}
+    for _, piece in rows.groupby((rows["moment"] == "after teleport").cumsum()):
         axes.plot(piece["x"], piece["y"], **line, zorder=3)
-    for number in places.index[places["moment"] == "after teleport"]:
-        start, end = places.loc[number - 1], places.loc[number]
-        axes.plot([start["x"], end["x"]], [start["y"], end["y"]], ":", color=look.color, linewidth=0.8, zorder=3)
-        axes.plot(end["x"], end["y"], "v", color=look.color, markersize=3.5, zorder=4)
+    before, after = (rows[rows["moment"] == f"{when} teleport"] for when in ("before", "after"))
+    for start, end in zip(before.itertuples(), after.itertuples(), strict=True):
+        axes.plot([start.x, end.x], [start.y, end.y], ":", color=look.color, linewidth=0.8, zorder=3)
+        axes.plot(end.x, end.y, "v", color=look.color, markersize=3.5, zorder=4)
 
 
 def _values(axes: Axes, rows: pd.DataFrame, look: style.Look) -> None:
     """A teleport keeps the value: a triangle on the line."""
-    seen = rows[rows["moment"] != "before teleport"].sort_values("step", kind="stable")
-    axes.plot(seen["step"], seen["loss"], color=look.color, linestyle=look.line, zorder=3)
+    axes.plot(rows["step"], rows["loss"], color=look.color, linestyle=look.line, zorder=3)
     teleports = rows[rows["moment"] == "after teleport"]
     axes.plot(teleports["step"], teleports["loss"], "v", color=look.color, markersize=3.5, zorder=4)
 

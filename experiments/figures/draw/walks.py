@@ -36,8 +36,8 @@ def draw_walks(table: pd.DataFrame, title: str) -> Figure:
     for axes, (method, (across, up)) in zip(planes, PLANES.items(), strict=True):
         rows = table[table["method"] == method]
         for number, (rho, walk) in enumerate(rows.groupby("rho", dropna=False)):
-            line = "-" if number == 0 else "--"
-            look = {"color": COLORS[method], "linestyle": line, "linewidth": 1.0, "marker": "o", "markersize": 2.2}
+            marker, line = (("o", "-"), ("s", "--"))[number % 2]
+            look = {"color": COLORS[method], "linestyle": line, "linewidth": 1.0, "marker": marker, "markersize": 2.2}
             named = {"label": TITLES[method] + (f", rho {rho:g}" if pd.notna(rho) else "")}
             axes.plot(walk[across], walk[up], **look, zorder=3)
             gained = walk["gradient_norm"] / walk["gradient_norm"].iloc[0]
@@ -50,7 +50,7 @@ def draw_walks(table: pd.DataFrame, title: str) -> Figure:
     cost.set_yscale("log")
     cost.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
     cost.set_xlabel("gradient norm")
-    cost.set_title("change of the loss, relative")
+    cost.set_title("relative change of loss")
     cost.legend(fontsize=5.5, loc="center right", handlelength=1.5)
     style.footnote(
         figure,

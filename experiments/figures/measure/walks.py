@@ -54,7 +54,7 @@ def measure_walks(
             report = make(steps=steps)(model, [batch], loss_fn)
             if report.steps < steps:  # it stopped by itself
                 break
-            place = dict(zip("vab", (float(parameter) for parameter in model.parameters()), strict=True))
+            place = dict(zip("vab", (parameter.item() for parameter in model.parameters()), strict=True))
             reached = {"loss": report.loss_after, "gradient_norm": report.gradient_norm_after, "target": TARGET}
             rows.append({"method": method, "rho": rho, "step": steps, **place, **reached})
     return pd.DataFrame(rows)
