@@ -15,6 +15,7 @@ from omegaconf import MISSING, SI
 from experiments.teleport_config import (
     LevelSetConfig,
     NullSpaceConfig,
+    OrbitConfig,
     RandomNullSpaceConfig,
     RescalingConfig,
     SymmetryConfig,
@@ -70,6 +71,13 @@ class RandomData(DataConfig):
     shape: list[int] = MISSING  # one sample: channels, height, width
     classes: int = 10
     data_seed: int = 0
+
+
+@dataclass
+class FunctionData(DataConfig):
+    """A function of two variables, for the model ``point``."""
+
+    start: list[float] = MISSING  # where the model starts
 
 
 @dataclass
@@ -150,6 +158,13 @@ class TransformerConfig(ModelConfig):
     dropout: float = 0.0
     activation: str = "relu"
     series_head: str = "last"  # last | mean
+
+
+@dataclass
+class PointConfig(ModelConfig):
+    """A point in the domain of a test function."""
+
+    start: list[float] = MISSING
 
 
 @dataclass
@@ -266,12 +281,19 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(group="schema", name="config", node=Config)
     kinds: dict[str, dict[str, type]] = {
-        "data": {"image": ImageData, "random": RandomData, "series": SeriesData, "text": TextData},
+        "data": {
+            "function": FunctionData,
+            "image": ImageData,
+            "random": RandomData,
+            "series": SeriesData,
+            "text": TextData,
+        },
         "model": {
             "mlp": MLPConfig,
             "cnn": CNNConfig,
             "resnet": ResNetConfig,
             "transformer": TransformerConfig,
+            "point": PointConfig,
             "custom": CustomModel,
         },
         "optimizer": {"sgd": SGDConfig, "adagrad": AdagradConfig, "adam": AdamConfig},
@@ -282,6 +304,7 @@ def register() -> None:
             "levelset": LevelSetConfig,
             "rescaling": RescalingConfig,
             "symmetry": SymmetryConfig,
+            "orbit": OrbitConfig,
         },
         "figure": {"figure": FigureConfig},
     }

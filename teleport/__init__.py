@@ -16,6 +16,7 @@ from teleport.objectives import (
     SquaredGradientNorm,
     TeleportObjective,
 )
+from teleport.orbit import Orbit
 from teleport.random_move import RandomNullSpace
 from teleport.report import BatchReport, LayerReport, StepRecord, TeleportReport
 from teleport.representation import Representation
@@ -36,6 +37,7 @@ __all__ = [
     "LogGradientNorm",
     "LossAfterStep",
     "NullSpace",
+    "Orbit",
     "RandomNullSpace",
     "Representation",
     "Rescaling",

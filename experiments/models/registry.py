@@ -7,9 +7,17 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from experiments.config import CNNConfig, CustomModel, MLPConfig, ModelConfig, ResNetConfig, TransformerConfig
+from experiments.config import (
+    CNNConfig,
+    CustomModel,
+    MLPConfig,
+    ModelConfig,
+    PointConfig,
+    ResNetConfig,
+    TransformerConfig,
+)
 from experiments.errors import UserError, one_of
-from experiments.models import cnn, custom, mlp, resnet, transformer
+from experiments.models import cnn, custom, mlp, point, resnet, transformer
 from experiments.models.init import initialise
 from experiments.tasks import Kind, Spec
 
@@ -27,14 +35,23 @@ MODELS: dict[str, Entry] = {
     "cnn": Entry(CNNConfig, cnn.FITS, cnn.build),
     "resnet": Entry(ResNetConfig, resnet.FITS, resnet.build),
     "transformer": Entry(TransformerConfig, transformer.FITS, transformer.build),
+    "point": Entry(PointConfig, point.FITS, point.build),
     "custom": Entry(CustomModel, custom.FITS, custom.build),
 }
 
-_IN_WORDS: dict[Kind, str] = {"image": "images", "sequence": "sequences", "series": "series", "text": "text"}
+_IN_WORDS: dict[Kind, str] = {
+    "image": "images",
+    "sequence": "sequences",
+    "series": "series",
+    "text": "text",
+    "function": "a test function",
+}
 
 
 def build_model(config: ModelConfig, spec: Spec, data: str = "") -> nn.Module:
-    """The model ``config.name`` for a task, initialised as ``config.init`` says, on the CPU in float32.
+    """The model ``config.name`` for a task, initialised as ``config.init`` says, on the CPU.
+
+    In float32, but for ``point``, which is in float64.
 
     Args:
         config: the model's keys.
@@ -62,7 +79,7 @@ def _misfit(name: str, kind: Kind, data: str) -> UserError:
     *others, last = (_IN_WORDS[fit] for fit in MODELS[name].fits)
     takes = f"{', '.join(others)} and {last}" if others else last
     fitting = ", ".join(other for other, entry in MODELS.items() if kind in entry.fits and other != "custom")
-    hint = " (or data=smnist, MNIST's rows as sequences)" if name == "transformer" else ""
+    hint = " (or data=smnist, MNIST's rows as sequences)" if (name, kind) == ("transformer", "image") else ""
     source = f"data '{data}'" if data else "the data"
     return UserError(
         f"model '{name}' takes {takes}, but {source} gives {_IN_WORDS[kind]}; fitting models: {fitting}{hint}"

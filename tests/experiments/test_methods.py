@@ -15,12 +15,13 @@ from experiments.methods import OPTIMIZERS, TELEPORTERS, build_optimizer, build_
 from experiments.teleport_config import (
     LevelSetConfig,
     NullSpaceConfig,
+    OrbitConfig,
     RandomNullSpaceConfig,
     RescalingConfig,
     SymmetryConfig,
     TeleportConfig,
 )
-from teleport import LevelSet, NullSpace, RandomNullSpace, Rescaling, Symmetry
+from teleport import LevelSet, NullSpace, Orbit, RandomNullSpace, Rescaling, Symmetry
 
 
 class Scalar(nn.Module):
@@ -121,18 +122,26 @@ VALUES = {
     "levelset": (LevelSet, ASCENT),
     "rescaling": (Rescaling, ASCENT | {"mode": "balance", "bound": 0.5, "step": "fixed"}),
     "symmetry": (Symmetry, ASCENT | {"variant": "2022", "step": "cap", "inverse": "exact"}),
+    "orbit": (
+        Orbit,
+        ASCENT | {"action": "booth", "step": "fixed", "objective": "loss_after_step", "objective_scale": 0.5},
+    ),
 }
 
 
 @pytest.mark.parametrize("name", [name for name in TELEPORTERS if name != "none"])
 def test_a_teleporter_carries_every_value_of_its_keys(name):
-    method, values = VALUES[name]
+    method, values = VALUES[name][0], dict(VALUES[name][1])
     schema = TELEPORTERS[name][0]
     of_the_loop = {field.name for field in dataclasses.fields(TeleportConfig)} | {"constraint_batches"}
     assert set(values) == {field.name for field in dataclasses.fields(schema)} - of_the_loop
     teleporter = build_teleporter(schema(name=name, **values))
     assert isinstance(teleporter, method)
+    action = values.pop("action", None)
     assert {key: getattr(teleporter, key) for key in values} == values
+    if action:  # the name of a function
+        moved = teleporter.action(torch.tensor(math.pi), {"coordinates": torch.tensor([1.0, 4.0])})["coordinates"]
+        assert moved.tolist() == pytest.approx([1.0, 2.0])  # half a turn about the minimum, (1, 3)
 
 
 def test_a_state_is_transported_only_by_a_method_of_factors():
@@ -164,6 +173,8 @@ def test_none_is_no_teleporter():
         (LevelSetConfig(name="levelset", lr=0.0), r"teleport=levelset: lr must be above 0"),
         (RescalingConfig(name="rescaling", mode="up"), r"teleport=rescaling: mode must be one of ascent, balance"),
         (RescalingConfig(name="rescaling", bound=-1.0), r"teleport=rescaling: bound must be above 0"),
+        (OrbitConfig(name="orbit", action="boot"), r"unknown action of teleport=orbit .* \(did you mean 'booth'\?\)"),
+        (OrbitConfig(name="orbit", action="booth", lr=0.0), r"teleport=orbit: lr must be above 0"),
         (SymmetryConfig(name="symmetry", lr=1.0, variant="2023"), r"teleport=symmetry: .*variant"),
         (SymmetryConfig(name="symmetry", lr=1.0, variant="2024", inverse="exact"), r"teleport=symmetry: .*inverse"),
     ],

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import teleport
-from teleport import LevelSet, NullSpace, RandomNullSpace, Rescaling, Symmetry
+from teleport import LevelSet, NullSpace, Orbit, RandomNullSpace, Rescaling, Symmetry
 
 Teleporter = Callable[..., teleport.TeleportReport]
 LossFn = Callable[[nn.Module, Any], Tensor]
@@ -44,12 +44,23 @@ class Row:
         return self.name
 
 
+def scale_units(theta: Tensor, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The first hidden layer's units times ``exp(theta)``, which a leaky ReLU passes on."""
+    factors = theta.exp()
+    return {
+        "0.weight": factors[:, None] * weights["0.weight"],
+        "0.bias": factors * weights["0.bias"],
+        "2.weight": weights["2.weight"] / factors,
+    }
+
+
 ROWS = [
     Row("nullspace", lambda: NullSpace(lr=1.0, relative_cap=3.0), keeps=1e-10, relative_cap=3.0),
     Row("random", lambda: RandomNullSpace(relative_cap=3.0), keeps=1e-10, raises_norm=False, relative_cap=3.0),
     Row("levelset", lambda: LevelSet(relative_cap=3.0), keeps=1e-3, may_fall=True, relative_cap=3.0),
     Row("rescaling", lambda: Rescaling(relative_cap=3.0), keeps=1e-10, relative_cap=3.0),
     Row("symmetry", lambda: Symmetry("corrected", lr=0.01, step="cap", relative_cap=3.0, guard="transaction"), 1e-8),
+    Row("orbit", lambda: Orbit(scale_units, shape=(24,), relative_cap=3.0), keeps=1e-10, relative_cap=3.0),
 ]
 """One row for each method, at least."""
 
