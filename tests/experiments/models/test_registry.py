@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from specs import SPECS, batch, output_shape
+from specs import SPECS, batch, output_shape, spec_for
 
 from experiments.config import (
     CNNConfig,
@@ -49,9 +49,10 @@ def test_all_models_are_tested():
 
 @pytest.mark.parametrize(("name", "kind"), [pair for pair in PAIRS if pair[1] in FITTING[pair[0]]])
 def test_a_fitting_model_follows_the_spec_and_every_parameter_gets_a_gradient(name, kind):
-    model = build_model(CONFIGS[name], SPECS[kind])
-    outputs = model(batch(SPECS[kind]))
-    assert outputs.shape == output_shape(SPECS[kind])
+    spec = spec_for(name, kind)
+    model = build_model(CONFIGS[name], spec)
+    outputs = model(batch(spec))
+    assert outputs.shape == output_shape(spec)
     outputs.square().sum().backward()
     without = [key for key, parameter in model.named_parameters() if parameter.grad is None]
     assert without == []
@@ -98,7 +99,7 @@ def test_the_global_seed_makes_the_model(name, init):
     states = []
     for seed in (3, 3, 4):
         torch.manual_seed(seed)
-        states.append(build_model(config, SPECS[kind]).state_dict())
+        states.append(build_model(config, spec_for(name, kind)).state_dict())
     first, again, other = states
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert any(not torch.equal(first[key], other[key]) for key in first)
