@@ -13,9 +13,11 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, SI
 
 from experiments.teleport_config import (
+    ChangeOfBasisConfig,
     LevelSetConfig,
     NullSpaceConfig,
     OrbitConfig,
+    PseudoTeleportConfig,
     RandomNullSpaceConfig,
     RescalingConfig,
     SymmetryConfig,
@@ -323,6 +325,8 @@ def register() -> None:
             "rescaling": RescalingConfig,
             "symmetry": SymmetryConfig,
             "orbit": OrbitConfig,
+            "change_of_basis": ChangeOfBasisConfig,
+            "pseudo_teleport": PseudoTeleportConfig,
         },
         "figure": {"figure": FigureConfig},
     }

@@ -36,6 +36,8 @@ CHECK_EVERY = 20
 class Training:
     """The training of one run, in place, from its checkpoint in ``folder`` where there is one.
 
+    ``model`` is the model as it stands, which is another around the one given where a teleport rewrote its activations.
+
     Args:
         task: what is learnt.
         model: what learns it; ``optimizer`` is over its parameters.
@@ -66,7 +68,7 @@ class Training:
         self.plateau: ReduceLROnPlateau | None = None
         if (factor := settings.plateau.factor) is not None:
             self.plateau = ReduceLROnPlateau(optimizer, factor=factor, patience=settings.plateau.patience)
-        self.loss_of = training_loss(model, task.loss, settings, device)
+        self.device = device
         self.records = Records()
         self.losses: list[Tensor] = []  # of the steps since they were last looked at, on the device
         self.clock, self.saved = Clock(device), time.monotonic()
@@ -80,7 +82,6 @@ class Training:
             UserError: a damaged checkpoint, or a folder that cannot be written.
         """
         self._begin()
-        self.model.train()
         hidden = not (self.config.machine.progress and sys.stderr.isatty())
         done = self.records.step
         with tqdm(total=self.last_step, initial=done, unit="step", leave=False, disable=hidden) as progress:
@@ -101,10 +102,17 @@ class Training:
     def _begin(self) -> None:
         """Go on from the checkpoint, or evaluate before the first step."""
         if self.checkpoint.exists():
-            self.records = checkpoints.load(self.checkpoint, self.model, self.optimizer, self.plateau)
+            model, self.records = checkpoints.load(self.checkpoint, self.model, self.optimizer, self.plateau)
+            self._train(model)
             log.info("goes on from step %d of %d", self.records.step, self.last_step)
         else:
+            self._train(self.model)
             self._evaluate()
+
+    def _train(self, model: nn.Module) -> None:
+        """Go on with ``model``, over the same parameters, and with its loss in training steps."""
+        self.model = model.train()
+        self.loss_of = training_loss(model, self.task.loss, self.config.training, self.device)
 
     def _next_stop(self) -> int:
         """The step after which a look at the losses, an evaluation or a teleport is due."""
@@ -150,6 +158,8 @@ class Training:
         records.training_seconds += self.clock.stop()
         before = records.latest() or self.evaluate(self.model)
         seconds, report = self.teleports.make(event, self.model)
+        if report.model is not None and report.model is not self.model:
+            self._train(report.model)
         self.memory.after(report)
         after = before if report.no_op else self.evaluate(self.model)
         records.add_teleport(event, records.step / self.batches.per_epoch, seconds, before, after, report)
