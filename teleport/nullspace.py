@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from teleport.ascent import Ascent, Point, ascend
 from teleport.checks import check_choice, check_positive
 from teleport.event import LossFn
-from teleport.null_moves import Ground, NullMoves, teleport_unseen
+from teleport.ground import Ground
+from teleport.null_moves import NullMoves, teleport_unseen
 from teleport.objectives import TeleportObjective, objective_of
 from teleport.report import TeleportReport
 
@@ -45,6 +46,11 @@ class NullSpace:
         objective: what is raised or lowered: a name in ``teleport.OBJECTIVES``, or one of your own. The cap stays one
             on the gradient norm.
         objective_scale: the rate of ``loss_after_step`` or the radius of ``sharpness``, where not their default.
+        forward: ``"once"`` runs the forward pass once a batch where nothing that it computes changes: at threshold 1,
+            on the batch's own constraint, for objectives of the gradient norm alone. Steps in between then have the
+            loss of the batch's start in its ``trace``, and a layer's ``surviving`` share is that of the event's first
+            batch. ``"each"`` runs it at each step. Both take the same steps, but for rounding; where the first
+            direction says otherwise, or the evaluation cannot be taken apart, it is run at each step.
 
     Raises:
         ValueError: an argument outside its range.
@@ -63,6 +69,7 @@ class NullSpace:
         objective_params: Literal["all", "moved"] = "all",
         objective: str | TeleportObjective = "squared_gradient_norm",
         objective_scale: float | None = None,
+        forward: Literal["once", "each"] = "once",
     ) -> None:
         check_positive(lr=lr, cap=cap, relative_cap=relative_cap, tolerance=tolerance)
         if steps < 0:
@@ -72,6 +79,7 @@ class NullSpace:
         check_choice("step", step, ("cap", "fixed"))
         check_choice("guard", guard, ("transaction", "none"))
         check_choice("objective_params", objective_params, ("all", "moved"))
+        check_choice("forward", forward, ("once", "each"))
         self.lr = lr
         self.steps = steps
         self.threshold = threshold
@@ -83,6 +91,7 @@ class NullSpace:
         self.objective_params = objective_params
         self.objective = objective
         self.objective_scale = objective_scale
+        self.forward = forward
         self._objective = objective_of(objective, objective_scale)
 
     def __call__(
@@ -112,6 +121,7 @@ class NullSpace:
             tolerance=self.tolerance,
             objective_params=self.objective_params,
             differentiable=self.steps > 0,
+            held_forward=self.forward == "once" and self.steps > 1 and self._objective.of_norm,
         )
         return teleport_unseen("nullspace", moves, self._walk, model, batches, loss_fn, constraint)
 
