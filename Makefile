@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -rs
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint types figures reproduce data clean
+.PHONY: help setup demo test test-slow lint types figures reproduce data bench clean
 
 help:  ## Say what can be made
 	@echo "Usage: make TARGET [NAME=VALUE ...]"
@@ -63,6 +63,9 @@ reproduce: setup  ## Run what a figure needs, then draw it: make reproduce FIG=n
 data: setup  ## Download data sets: make data NAMES="mnist cifar10", or NAMES=all
 	@test -n "$(NAMES)" || { echo "make: say which data sets, for instance NAMES=\"mnist cifar10\" or NAMES=all" >&2; exit 1; }
 	$(BIN)/python scripts/fetch_data.py $(NAMES)
+
+bench: setup  ## Measure speeds on this machine, where nothing else should run, into results/benchmark/
+	$(BIN)/python scripts/benchmark.py all
 
 clean:  ## Remove .venv, caches and build products; keeps data, runs and results
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
