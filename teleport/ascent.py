@@ -110,7 +110,10 @@ class Line:
     def move_to(self, length: float) -> None:
         """Set the parameters to ``W + length D``."""
         for parameter, start, direction in zip(self.parameters, self.start, self.directions, strict=True):
-            parameter.copy_(torch.add(start, direction, alpha=length) if length else start)
+            if length:
+                torch.add(start, direction, alpha=length, out=parameter)
+            else:
+                parameter.copy_(start)
 
 
 def capped_step(
@@ -182,6 +185,13 @@ def _better(score: Callable[[Point], float], start: Point) -> Callable[[Point], 
     return lambda point: score(point) > before
 
 
+@torch.no_grad()
+def _advance(parameters: Sequence[nn.Parameter], directions: Sequence[Tensor], length: float) -> None:
+    """``W + length D`` in place, without a way back."""
+    for parameter, direction in zip(parameters, directions, strict=True):
+        parameter.add_(direction, alpha=length)
+
+
 @dataclass
 class Ascent:
     """How an ascent went: the point where it ended, the steps it took, why it stopped, and the way there."""
@@ -228,12 +238,12 @@ def ascend(
         if out_of_room(norm, cap, rule):
             stopped = "above cap" if taken == 0 else "cap reached"
             break
-        line = Line(parameters, direction(point))
-        more = step < steps
+        directions, more = direction(point), step < steps
         if rule == "fixed":
-            line.move_to(lr)
+            _advance(parameters, directions, lr)
             reached: Point | None = objective.point(more)
         else:
+            line = Line(parameters, directions)
             better = None if score is None else _better(score, point)
             length, reached = capped_step(objective, line, lr, norm, cap, more, better)
             if length == 0:

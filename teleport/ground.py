@@ -96,7 +96,7 @@ def agree(held: Ground, ground: Ground) -> bool:
     apart = _norm([one - other for one, other in zip(found, expected, strict=True)])
     eps = max(torch.finfo(parameter.dtype).eps for parameter in ground.parameters)
     same_norm = abs(point.norm - ground.start.norm) <= eps**0.5 * ground.start.norm
-    return same_norm and apart <= eps**0.5 * _norm(expected) + ROUNDING * eps * _norm(whole)
+    return bool(same_norm and apart <= eps**0.5 * _norm(expected) + ROUNDING * eps * _norm(whole))
 
 
 def _rows_projection(layer: Layer, subspace: Subspace, ledger: Ledger) -> Callable[[Tensor], Tensor]:

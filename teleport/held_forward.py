@@ -55,7 +55,7 @@ class HeldForward(Objective):
             halves = [held[slot.number] for slot in self._halves]
             if self._constant is not None:
                 halves.append(self._constant)
-            return Point(self.loss, [], torch.stack(halves).sum())
+            return Point(self.loss, [], torch.as_tensor(sum(halves)))
 
     def ascent_direction(self, point: Point, moving: Sequence[nn.Parameter]) -> list[Tensor]:
         """As of :class:`Objective`, less parts that the moving layers' inputs see."""

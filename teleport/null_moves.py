@@ -147,7 +147,8 @@ class _Work:
 
     def _walk(self, ground: Ground, tape: Tape | None, moving: Moving, batch: Any) -> Ascent:
         """The walk, with the forward pass held where there is a tape of it; its end is looked at whole."""
-        if tape is None or ground.start is None or out_of_room(ground.start.norm, ground.cap, self.moves.rule):
+        start = ground.start
+        if tape is None or start is None or not moving or out_of_room(start.norm, ground.cap, self.moves.rule):
             return self.walk(ground)
         held = self._held(ground, tape, moving)
         if held is None:
@@ -162,11 +163,14 @@ class _Work:
         """``ground`` with the forward pass held; ``None``, and never again, where that is not what running it gives."""
         try:
             held = hold_forward(ground, tape, moving, self.ledger)
-            self.checked = self.checked or agree(held, ground)
+            if not (self.checked or agree(held, ground)):
+                raise Untraceable("with the forward pass held the direction is another")
         except Untraceable as reason:
             log.debug("the forward pass is run again at each step: %s", reason)
-        self.hold = self.checked
-        return held if self.hold else None
+            self.hold = False
+            return None
+        self.checked = True
+        return held
 
     @property
     def _guarded(self) -> bool:

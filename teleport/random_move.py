@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from teleport.ascent import Ascent, Line, capped_step, out_of_room
 from teleport.checks import check_choice, check_positive
 from teleport.event import LossFn
-from teleport.norms import inner
 from teleport.ground import Ground
+from teleport.norms import inner
 from teleport.null_moves import NullMoves, teleport_unseen
 from teleport.report import StepRecord, TeleportReport
 

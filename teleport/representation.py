@@ -100,7 +100,7 @@ class Representation:
         return subspace_of(directions, energies, threshold, self.positions, self.dtype)
 
     def _independent(self) -> Subspace | None:
-        """The space of vectors as independent as can be (as many as there are, or all dimensions), without eigenvectors.
+        """The space of vectors that are as independent as so many can be, found without eigenvectors.
 
         ``None`` where a Cholesky factor leaves any doubt of their rank.
         """

@@ -39,7 +39,7 @@ class Slot:
     number: int
 
 
-@dataclass
+@dataclass(eq=False)
 class Call:
     """One operation to run again; ``made`` are the slots of the tensors in its result, ``None`` where unused."""
 
@@ -116,12 +116,12 @@ def residual_of(tape: Tape, gradients: Sequence[Tensor], moving: Sequence[nn.Par
     for number, operation in enumerate(tape.operations):
         if changing.keys().isdisjoint(operation.read):
             continue
-        if operation.made and set(operation.made) <= set(operation.read):
-            continue  # an alias of what it read
         if number < tape.forward and _stays(operation, changing):
             continue
         if operation.func._schema.is_mutable or not operation.made:
             raise Untraceable(f"{operation.func} writes into or decides on what changes")
+        if changing.keys() >= set(operation.made):
+            continue  # another view of what is known
         for value in operation.made:
             changing.setdefault(value, len(changing))
         kept.append(operation)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from teleport.ownership import tensors_in
 
-Value = Hashable
-"""Identifies what a tensor held when it was looked at: its memory, how it is read, and how often it was written."""
+
+class Value(NamedTuple):
+    """Identifies what a tensor held when it was looked at: its memory, how it is read, how often it was written to."""
+
+    memory: int
+    dtype: torch.dtype
+    layout: tuple[torch.Size, tuple[int, ...], int]
+    written: int
 
 
 class Untraceable(Exception):
@@ -65,22 +72,24 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         if self.broken:
             return func(*args, **kwargs)
-        read = self._values((args, kwargs))  # before a call that writes into its arguments
         result = func(*args, **kwargs)
-        self.operations.append(Operation(func, args, kwargs, result, read, self._values(result)))
-        return result
-
-    def _values(self, tensors: Any) -> list[Value]:
         try:
-            return [value_of(tensor) for tensor in tensors_in(tensors)]
+            read = [value_of(tensor) for tensor in tensors_in((args, kwargs))]
+            # a view is told how often its memory was written to only after this call
+            written = {value.memory: value.written for value in read}
+            made = [value_of(tensor) for tensor in tensors_in(result)]
+            made = [value._replace(written=written.get(value.memory, value.written)) for value in made]
+            self.operations.append(Operation(func, args, kwargs, result, read, made))
         except Untraceable as reason:
             self.broken = str(reason)
             self.operations.clear()
-            return []
+        return result
 
 
 def value_of(tensor: Tensor) -> Value:
     """What ``tensor`` holds now. Views and ``detach`` of one memory, read in one way, are one value.
+
+    A call that writes into a tensor counts after it is over, so that what it is given and what it makes are one.
 
     Raises:
         Untraceable: a tensor whose memory does not say what it holds (sparse, vmapped, complex).
@@ -91,8 +100,8 @@ def value_of(tensor: Tensor) -> Value:
         memory = tensor.untyped_storage().data_ptr()
     except (RuntimeError, NotImplementedError):
         raise Untraceable(f"a tensor of layout {tensor.layout} has no memory to tell it by") from None
-    layout = (tuple(tensor.shape), tensor.stride(), tensor.storage_offset())
-    return memory, tensor.dtype, layout, tensor._version
+    layout = (tensor.shape, tensor.stride(), int(tensor.storage_offset()))
+    return Value(memory, tensor.dtype, layout, tensor._version)
 
 
 def replaced(values: Any, of: Callable[[Tensor, Value], Any], read: Iterator[Value]) -> Any:

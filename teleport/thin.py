@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 from teleport.layers import Layer
 from teleport.norms import half_squared_norm
@@ -29,8 +29,7 @@ Project = Callable[[Tensor], Tensor]
 def half_squares(residual: Residual) -> tuple[list[Slot], Tensor | None]:
     """``1/2 |g|^2`` of each gradient that is computed anew, and of all others together (``None`` without any)."""
     readers = [number for call in residual.calls for number in call.read]
-    makers = {number: call for call in residual.calls for number in call.made}
-    # a gradient is read once by being one
+    makers = {number: call for call in residual.calls for number in call.made if number is not None}
     readers += [gradient for gradient in residual.gradients if isinstance(gradient, int)]
     slots, fixed = [], []
     for gradient in residual.gradients:
@@ -55,6 +54,8 @@ def project_thin(residual: Residual, layer: Layer, project: Project) -> bool:
     """
     held = layer.weight.within(layer.weight.parameter.detach())
     matrix = residual.slots.get(value_of(as_matrix(held, layer.groups, layer.transposed)[0]))
+    if matrix is None or layer.groups > 1 or any(block.shape != block.parameter.shape for block in layer.blocks):
+        return False
     own = {residual.inputs[block.parameter] for block in layer.blocks}  # slots that hold the parameters, or views
     products = []
     for call in residual.calls:
@@ -62,7 +63,7 @@ def project_thin(residual: Residual, layer: Layer, project: Project) -> bool:
             continue
         if getattr(call.func, "is_view", False) or call.func in COPIES:
             own.update(number for number in call.made if number is not None)
-        elif call.func is mm and layer.groups == 1 and call.args[1] == Slot(matrix) and call.read.count(matrix) == 1:
+        elif call.func is mm and call.args[1] == Slot(matrix) and call.read.count(matrix) == 1:
             products.append(call)
         else:
             return False
@@ -74,8 +75,8 @@ def project_thin(residual: Residual, layer: Layer, project: Project) -> bool:
     return True
 
 
-def _thin_factors(call: Call) -> tuple[Any, Tensor] | None:
-    """``(D, K)`` where ``call`` makes ``D^T X`` or its transpose, and ``|D^T X|^2 = <D, K D>`` is the thinner product."""
+def _thin_factors(call: Call) -> tuple[Any, Tensor, bool] | None:
+    """D, K and whether D is transposed, of a ``call`` that makes ``D^T X``, where ``<D, K D>`` is thinner."""
     if call.func is not mm or call.kwargs:
         return None
     left, right = call.args
@@ -95,14 +96,14 @@ class _HalfSquare(torch.autograd.Function):
     """``1/2 |g|^2``, whose derivative is ``g``."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
+    def forward(ctx: Any, gradient: Tensor) -> Tensor:
         ctx.save_for_backward(gradient)
         return half_squared_norm([gradient])
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> Tensor:
-        (gradient,) = ctx.saved_tensors
+        gradient: Tensor = ctx.saved_tensors[0]
         return outer.to(gradient.dtype) * gradient
 
 
@@ -110,13 +111,13 @@ class _HalfGramSquare(torch.autograd.Function):
     """``1/2 <D, K D>`` with K symmetric (``D^T`` given where ``transposed``), whose derivative is ``K D``."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, factor: Tensor, gram: Tensor, transposed: bool) -> Tensor:
+    def forward(ctx: Any, factor: Tensor, gram: Tensor, transposed: bool) -> Tensor:
         product = factor @ gram if transposed else gram @ factor
         ctx.save_for_backward(product)
         return (factor * product).sum() / 2
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None]:
         (product,) = ctx.saved_tensors
         return outer * product, None, None
@@ -133,7 +134,7 @@ class _ProjectedProduct(torch.autograd.Function):
         return left @ matrix
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None]:
         left, matrix = ctx.saved_tensors
         below = outer @ matrix.T if ctx.needs_input_grad[0] else None

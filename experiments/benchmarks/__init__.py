@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SUBJECTS = {
     "runtime": "seconds of a whole teleport: null space and symmetry",
+    "nullspace_step": "one step of a null-space teleport, in gradient evaluations",
 }
 """Module -> what it measures, as the script's help says it."""
 
