@@ -72,11 +72,11 @@ class Residual:
     gradients: list[Tensor | int]
     count: int
 
-    def call(self, func: Callable[..., Tensor], *args: Any, first: bool = False) -> Slot:
-        """Run another function too, after the calls or ``first``; gives the slot of what it makes."""
+    def call(self, func: Callable[..., Tensor], *args: Any) -> Slot:
+        """Run another function, too; gives the slot of what it makes."""
         made = Slot(self.count)
         self.count += 1
-        self.calls.insert(0 if first else len(self.calls), Call(func, args, {}, [made.number]))
+        self.calls.append(Call(func, args, {}, [made.number]))
         return made
 
     def run(self, leaves: Mapping[nn.Parameter, Tensor]) -> dict[int, Tensor]:

@@ -67,9 +67,7 @@ def project_thin(residual: Residual, layer: Layer, project: Project) -> bool:
             products.append(call)
         else:
             return False
-    bias = None
-    if layer.bias is not None and products:
-        bias = residual.call(layer.bias.within, Slot(residual.inputs[layer.bias.parameter]), first=True)
+    bias = None if layer.bias is None else Slot(residual.inputs[layer.bias.parameter])
     for call in products:
         call.func, call.args = _ProjectedProduct.apply, (*call.args, bias, project)
     return True
@@ -112,14 +110,18 @@ class _HalfGramSquare(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, factor: Tensor, gram: Tensor, transposed: bool) -> Tensor:
-        product = factor @ gram if transposed else gram @ factor
+        # in the layout of the factor: element by element, mixed layouts are many times slower
+        if factor.is_contiguous():
+            product = factor @ gram if transposed else gram @ factor
+        else:
+            product = (gram @ factor.T if transposed else factor.T @ gram).T
         ctx.save_for_backward(product)
         return (factor * product).sum() / 2
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None]:
-        (product,) = ctx.saved_tensors
+        product: Tensor = ctx.saved_tensors[0]
         return outer * product, None, None
 
 
@@ -140,7 +142,8 @@ class _ProjectedProduct(torch.autograd.Function):
         below = outer @ matrix.T if ctx.needs_input_grad[0] else None
         rows = outer if ctx.bias is None else torch.cat([outer, outer.new_zeros(len(outer), 1)], dim=1)
         thin = left.shape[0] < left.shape[1]
-        kept = left.T @ ctx.project(rows) if thin else ctx.project(left.T @ rows)
-        if ctx.bias is None:
-            return below, kept, None, None
-        return below, kept[:, :-1], kept[:, -1].reshape(ctx.bias), None
+        kept = ctx.project(rows if thin else left.T @ rows)
+        for_matrix, for_bias = kept[:, : matrix.shape[1]], kept[:, matrix.shape[1] :]
+        if thin:
+            for_matrix, for_bias = left.T @ for_matrix, left.T @ for_bias
+        return below, for_matrix, None if ctx.bias is None else for_bias.reshape(ctx.bias), None
