@@ -140,9 +140,11 @@ class _ProjectedProduct(torch.autograd.Function):
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None]:
         left, matrix = ctx.saved_tensors
         below = outer @ matrix.T if ctx.needs_input_grad[0] else None
-        rows = outer if ctx.bias is None else torch.cat([outer, outer.new_zeros(len(outer), 1)], dim=1)
         thin = left.shape[0] < left.shape[1]
-        kept = ctx.project(rows if thin else left.T @ rows)
+        rows = outer if thin else left.T @ outer
+        if ctx.bias is not None:
+            rows = torch.cat([rows, rows.new_zeros(len(rows), 1)], dim=1)
+        kept = ctx.project(rows)
         for_matrix, for_bias = kept[:, : matrix.shape[1]], kept[:, matrix.shape[1] :]
         if thin:
             for_matrix, for_bias = left.T @ for_matrix, left.T @ for_bias
