@@ -55,16 +55,15 @@ class Representation:
                 f"input vectors must come as [{expected[0]}, positions, {expected[1]}] (groups, positions, dimension), "
                 f"got {list(rows.shape)}"
             )
-        rows = rows.detach().to(torch.float64)
-        if self.ones:
-            rows = torch.cat([rows, rows.new_ones(*rows.shape[:2], 1)], dim=2)
+        vectors = rows.new_ones(*rows.shape[:2], self.dimension, dtype=torch.float64)
+        vectors[..., : rows.shape[2]] = rows.detach()
         self.positions += rows.shape[1]
-        self._absorb(rows)
+        self._absorb(vectors)
 
     @property
     def finite(self) -> bool:
         """Whether all vectors so far were finite; else they span nothing that could be told."""
-        return all(bool(kept.isfinite().all()) for kept in (self._rows, self._gram) if kept is not None)
+        return all(bool(kept.sum().isfinite()) for kept in (self._rows, self._gram) if kept is not None)
 
     def merged(self, other: Representation) -> Representation:
         """The representation of both sets of vectors together."""
@@ -107,7 +106,8 @@ class Representation:
         if self._gram is not None:
             if _inverse_factor(self._gram, self.dtype) is None:
                 return None
-            return Subspace([self.dimension] * self.groups, self.dimension, self._gram[:, :, :0], complement=True)
+            nothing = self._gram.new_zeros(self.groups, self.dimension, 0)
+            return Subspace([self.dimension] * self.groups, self.dimension, nothing, complement=True)
         assert self._rows is not None
         count = self._rows.shape[1]
         factored = _inverse_factor(self._rows @ self._rows.transpose(1, 2), self.dtype) if count else None
@@ -121,7 +121,7 @@ class Representation:
             basis = again.inverse @ basis
         ranks = [count] * self.groups
         if count == self.dimension:
-            return Subspace(ranks, self.dimension, basis[:, :, :0], complement=True)
+            return Subspace(ranks, self.dimension, basis.new_zeros(self.groups, count, 0), complement=True)
         return Subspace(ranks, self.dimension, basis.transpose(1, 2), complement=False)
 
     def _absorb(self, rows: Tensor) -> None:
@@ -129,7 +129,7 @@ class Representation:
             self._add_gram(rows.transpose(1, 2) @ rows)
             return
         assert self._rows is not None
-        self._rows = torch.cat([self._rows, rows], dim=1)
+        self._rows = torch.cat([self._rows, rows], dim=1) if self._rows.shape[1] else rows
         if self._rows.shape[1] <= self.dimension:
             return
         if self.dtype == torch.float64:
