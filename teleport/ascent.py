@@ -53,6 +53,10 @@ class Point:
         """Whether the gradients can be differentiated again."""
         return self.half_square.requires_grad
 
+    def forget(self) -> None:
+        """Keep the loss and the norm, and let go of the gradients and what they were computed from."""
+        self._half_square, self.gradients = self.half_square.detach(), []
+
 
 class Objective:
     """The loss on one batch as a function of the parameters, with its gradients.

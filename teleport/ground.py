@@ -47,15 +47,16 @@ Walk = Callable[[Ground], Ascent]
 
 
 def projection(
-    moving: Moving, parameters: Sequence[nn.Parameter], ledger: Ledger, projected: Collection[Layer] | None = None
+    moving: Moving, parameters: Sequence[nn.Parameter], ledger: Ledger, projected: Collection[str] | None = None
 ) -> Project:
     """``pi_l(G_l)`` for each layer (equations 11 to 16).
 
-    With the forward pass held some come ``projected`` as they are, and the others are not the whole gradients.
+    With the forward pass held, the parts of the layers named in ``projected`` come as they are to be, and those of the
+    others are not their whole gradients.
     """
     whole, projected = projected is None, projected or ()
-    done = {block.parameter for layer in projected for block in layer.blocks}
-    left = [(layer, subspace) for layer, subspace in moving if layer not in projected]
+    done = {block.parameter for layer, _ in moving if layer.name in projected for block in layer.blocks}
+    left = [(layer, subspace) for layer, subspace in moving if layer.name not in projected]
 
     def project(tensors: Sequence[Tensor]) -> list[Tensor]:
         given = dict(zip(parameters, tensors, strict=True))
@@ -78,7 +79,9 @@ def hold_forward(ground: Ground, tape: Tape, moving: Moving, ledger: Ledger) -> 
     """
     assert ground.start is not None
     held = HeldForward(ground.loss, tape, ground.start, ground.parameters)
-    thin = [layer for layer, subspace in moving if held.project_thin(layer, _rows_projection(layer, subspace, ledger))]
+    thin = {
+        layer.name for layer, subspace in moving if held.project_thin(layer, _rows_projection(layer, subspace, ledger))
+    }
     project = projection(moving, ground.parameters, ledger, thin)
     return dataclasses.replace(ground, loss=held, start=None, project=project)
 

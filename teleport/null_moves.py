@@ -161,6 +161,7 @@ class _Work:
 
     def _held(self, ground: Ground, tape: Tape, moving: Moving) -> Ground | None:
         """``ground`` with the forward pass held; ``None``, and never again, where that is not what running it gives."""
+        assert ground.start is not None
         try:
             held = hold_forward(ground, tape, moving, self.ledger)
             if not (self.checked or agree(held, ground)):
@@ -170,6 +171,8 @@ class _Work:
             self.hold = False
             return None
         self.checked = True
+        ground.start.forget()
+        tape.operations.clear()
         return held
 
     @property
