@@ -21,7 +21,7 @@ LEVELS = 14
 def draw_trajectory(table: pd.DataFrame, title: str) -> Figure:
     """A column a function: above the ways of all methods on its level sets, below its value by step.
 
-    Teleports are dotted lines, from a dot to a triangle. What is above twice the value at the start has blown up, and is
+    Teleports are dotted lines, from a dot to a triangle. What is above twice the value at the start has blown up and is
     left out.
 
     Args:
