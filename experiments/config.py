@@ -13,9 +13,11 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, SI
 
 from experiments.teleport_config import (
+    ChangeOfBasisConfig,
     LevelSetConfig,
     NullSpaceConfig,
     OrbitConfig,
+    PseudoTeleportConfig,
     RandomNullSpaceConfig,
     RescalingConfig,
     SymmetryConfig,
@@ -138,6 +140,22 @@ class ResNetConfig(ModelConfig):
 
 
 @dataclass
+class NetworkConfig(ModelConfig):
+    """A published network for small images, all of its channels times ``width``."""
+
+    sizes: dict[str, float] = field(default_factory=dict)  # scale -> width; never part of a run's hash
+    width: float = MISSING
+    activation: str = "relu"
+
+
+@dataclass
+class TorchvisionConfig(ModelConfig):
+    """A classification model of torchvision, by its name there, with random weights."""
+
+    arch: str = MISSING
+
+
+@dataclass
 class TransformerSize:
     """How large a transformer is for a data set."""
 
@@ -231,6 +249,9 @@ class TrainingConfig:
     eval_every: int | None = None  # steps; None: at the end of each epoch
     eval_samples: int | None = 10000  # training samples that the training loss is measured on; None: all
     plateau: Plateau = field(default_factory=Plateau)
+    compile: bool = False  # training steps by torch.compile
+    precision: str = "float32"  # float32 | bfloat16, the latter by autocast
+    channels_last: bool = False  # images with their channels innermost
 
 
 @dataclass
@@ -289,6 +310,8 @@ def register() -> None:
             "mlp": MLPConfig,
             "cnn": CNNConfig,
             "resnet": ResNetConfig,
+            "network": NetworkConfig,
+            "torchvision": TorchvisionConfig,
             "transformer": TransformerConfig,
             "point": PointConfig,
             "custom": CustomModel,
@@ -302,6 +325,8 @@ def register() -> None:
             "rescaling": RescalingConfig,
             "symmetry": SymmetryConfig,
             "orbit": OrbitConfig,
+            "change_of_basis": ChangeOfBasisConfig,
+            "pseudo_teleport": PseudoTeleportConfig,
         },
         "figure": {"figure": FigureConfig},
     }

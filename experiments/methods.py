@@ -14,15 +14,28 @@ from experiments.config import AdagradConfig, AdamConfig, OptimizerConfig, SGDCo
 from experiments.errors import UserError, one_of
 from experiments.models.point import turning
 from experiments.teleport_config import (
+    ChangeOfBasisConfig,
     LevelSetConfig,
     NullSpaceConfig,
     OrbitConfig,
+    PseudoTeleportConfig,
     RandomNullSpaceConfig,
     RescalingConfig,
     SymmetryConfig,
     TeleportConfig,
 )
-from teleport import LevelSet, NullSpace, Orbit, RandomNullSpace, Rescaling, Schedule, Symmetry, TeleportReport
+from teleport import (
+    ChangeOfBasis,
+    LevelSet,
+    NullSpace,
+    Orbit,
+    PseudoTeleport,
+    RandomNullSpace,
+    Rescaling,
+    Schedule,
+    Symmetry,
+    TeleportReport,
+)
 
 Teleporter = Callable[..., TeleportReport]
 
@@ -83,9 +96,11 @@ TELEPORTERS: dict[str, tuple[type[TeleportConfig], Callable[..., Teleporter | No
     "rescaling": (RescalingConfig, Rescaling),
     "symmetry": (SymmetryConfig, Symmetry),
     "orbit": (OrbitConfig, _orbit),
+    "change_of_basis": (ChangeOfBasisConfig, ChangeOfBasis),
+    "pseudo_teleport": (PseudoTeleportConfig, PseudoTeleport),
 }
 
-DIAGONAL = ["rescaling"]
+DIAGONAL = ["rescaling", "change_of_basis"]
 """Methods that multiply parameters by factors, which an optimizer's state can be carried through."""
 
 

@@ -12,12 +12,14 @@ from experiments.config import (
     CustomModel,
     MLPConfig,
     ModelConfig,
+    NetworkConfig,
     PointConfig,
     ResNetConfig,
+    TorchvisionConfig,
     TransformerConfig,
 )
 from experiments.errors import UserError, one_of
-from experiments.models import cnn, custom, mlp, point, resnet, transformer
+from experiments.models import cnn, custom, densenet121, mlp, point, resnet, resnet18, transformer, vgg16, zoo
 from experiments.models.init import initialise
 from experiments.tasks import Kind, Spec
 
@@ -34,6 +36,10 @@ MODELS: dict[str, Entry] = {
     "mlp": Entry(MLPConfig, mlp.FITS, mlp.build),
     "cnn": Entry(CNNConfig, cnn.FITS, cnn.build),
     "resnet": Entry(ResNetConfig, resnet.FITS, resnet.build),
+    "vgg16": Entry(NetworkConfig, vgg16.FITS, vgg16.build),
+    "resnet18": Entry(NetworkConfig, resnet18.FITS, resnet18.build),
+    "densenet121": Entry(NetworkConfig, densenet121.FITS, densenet121.build),
+    "torchvision": Entry(TorchvisionConfig, zoo.FITS, zoo.build),
     "transformer": Entry(TransformerConfig, transformer.FITS, transformer.build),
     "point": Entry(PointConfig, point.FITS, point.build),
     "custom": Entry(CustomModel, custom.FITS, custom.build),
