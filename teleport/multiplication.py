@@ -24,9 +24,10 @@ CHUNK = 2**17
 
 @dataclass
 class _Pass:
-    """One multiplication of a parameter, seen as ``[outer, factors, inner]``, along its middle axis."""
+    """One multiplication of a parameter, seen as ``[outer, factors, inner]`` less what is 1, along ``factors``."""
 
-    view: tuple[int, int, int]
+    view: tuple[int, ...]
+    inner: bool  # whether there are elements along the last axis of the view that share a factor
     numerator: Tensor  # [factors], classes
     denominator: Tensor
 
@@ -52,7 +53,7 @@ class Multiplications:
         self._numerator = torch.cat([none, *(each.numerator for each in passes)])
         self._denominator = torch.cat([none, *(each.denominator for each in passes)])
         self._lengths = [len(each.numerator) for each in passes]
-        self._views = [each.view for each in passes]
+        self._layouts = [(each.view, each.inner) for each in passes]
 
     def moved(self, tau: Tensor) -> list[str]:
         """The names of the parameters that ``tau [classes]`` changes."""
@@ -77,7 +78,7 @@ class Multiplications:
                 parameter.mul_(_for(classes.factors(tau), parameter.dtype, parameter.device))
                 continue
             cut = pieces[parameter.dtype, parameter.device]
-            products = [(parameter.view(self._views[number]), cut[number].view(1, -1, 1)) for number in own]
+            products = [_product(parameter, cut[number], *self._layouts[number]) for number in own]
             if len(products) == 2 and parameter.numel() > CHUNK:
                 products = _in_chunks(*products)
             for tensor, factor in products:
@@ -94,6 +95,12 @@ class Multiplications:
 def _for(factors: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
     """In the precision that products of this type are computed in: single, where it is a half."""
     return factors.to(device, torch.promote_types(dtype, torch.float32))
+
+
+def _product(parameter: Tensor, factors: Tensor, view: tuple[int, ...], inner: bool) -> tuple[Tensor, Tensor]:
+    """The parameter and its factors in shapes that broadcast; views are made only where they must be."""
+    seen = parameter if parameter.shape == view else parameter.view(view)
+    return seen, factors[:, None] if inner else factors
 
 
 def _passes(shape: torch.Size, classes: Scaled, pinned: Tensor) -> list[_Pass]:
@@ -121,18 +128,16 @@ def _pass(shape: torch.Size, numerator: Tensor, denominator: Tensor) -> _Pass:
         end, inner = len(shape), 1
     own = (1,) * first + tuple(shape[first:end]) + (1,) * (len(shape) - end)
     classes = [side.expand(own).reshape(-1) for side in (numerator, denominator)]
-    return _Pass((outer, len(classes[0]), inner), *classes)
+    view = [size for size, kept in ((outer, outer > 1), (len(classes[0]), True), (inner, inner > 1)) if kept]
+    return _Pass(tuple(view), inner > 1, *classes)
 
 
 def _in_chunks(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Both products of a parameter, block of rows by block of rows where one is along its rows."""
-    (rows, of_rows), (columns, of_columns) = sorted((first, second), key=lambda pair: len(pair[0]))
-    count = len(columns)
-    if rows.shape[:2] != (1, count):
-        return [first, second]
-    size = max(1, CHUNK * count // rows.numel())
-    chunks = []
-    for start in range(0, count, size):
-        part = slice(start, start + size)
-        chunks += [(rows[:, part], of_rows[:, part]), (columns[part], of_columns)]
-    return chunks
+    """Both products of a parameter, block of rows by block of rows where the other is along something else."""
+    for (rows, of_rows), (columns, of_columns) in ((first, second), (second, first)):
+        count = len(of_rows)
+        if rows.dim() == 2 == of_rows.dim() and len(columns) == count and columns.dim() > of_columns.dim():
+            size = max(1, CHUNK * count // rows.numel())
+            parts = [slice(start, start + size) for start in range(0, count, size)]
+            return [product for part in parts for product in ((rows[part], of_rows[part]), (columns[part], of_columns))]
+    return [first, second]
