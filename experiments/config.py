@@ -218,6 +218,9 @@ class TrainingConfig:
     eval_every: int | None = None  # steps; None: at the end of each epoch
     eval_samples: int | None = 10000  # training samples that the training loss is measured on; None: all
     plateau: Plateau = field(default_factory=Plateau)
+    compile: bool = False  # training steps by torch.compile
+    precision: str = "float32"  # float32 | bfloat16, the latter by autocast
+    channels_last: bool = False  # images with their channels innermost
 
 
 @dataclass

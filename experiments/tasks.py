@@ -34,6 +34,11 @@ class Spec:
 class Split(Protocol):
     """One part of a data set, held as one tensor on the device; a batch is looked up by sample numbers."""
 
+    @property
+    def augments(self) -> bool:
+        """Whether a generator makes a difference to ``batch``."""
+        ...
+
     def __len__(self) -> int:
         """The number of samples."""
         ...
