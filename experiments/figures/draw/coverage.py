@@ -45,9 +45,10 @@ def draw_coverage(table: pd.DataFrame, title: str) -> Figure:
         for form, (marker, color) in FORMS.items()
     ]
     style.legend(figure, handles)
-    without = table[(table["reason"] == "") & (table["free"] + table["shared"] == 0)]
-    notes = ["hidden channels; those of the outputs are not counted", f"dotted: {LIMIT:g}"]
-    notes += [f"not covered, as every channel is pinned: {', '.join(without['arch'].unique())}"] if len(without) else []
+    notes = ["random weights", "hidden channels, the outputs not counted", f"dotted: {LIMIT:g}"]
+    for form in FORMS:
+        without = table.loc[(table["form"] == form) & (table["pinned"] == table["channels"]), "arch"]
+        notes += [f"every channel is pinned {form}: {', '.join(without)}"] if len(without) else []
     style.footnote(figure, table, "; ".join(notes))
     return figure
 

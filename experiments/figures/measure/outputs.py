@@ -62,7 +62,7 @@ def measure_outputs(run: FigureRun | None, *, range: float = 0.9, teleports: int
         run: none.
         range: of the change of basis.
         teleports: that are tried; the one that changed the outputs most is told.
-        seed: of weights and inputs, and of the first of the teleports.
+        seed: of weights and inputs; the teleports of a network have this seed and the next ones.
 
     Returns:
         rows ``network``, ``parameters``, ``precision``, ``form``, ``sampling`` and what :func:`teleport_once` says.
@@ -73,12 +73,13 @@ def measure_outputs(run: FigureRun | None, *, range: float = 0.9, teleports: int
         model, inputs = trial.build(), trial.inputs()
         settle(model, inputs)
         parameters = sum(parameter.numel() for parameter in model.parameters())
+        seeds = itertools.count(seed)
         for (precision, dtype), form, sampling in itertools.product(PRECISIONS.items(), FORMS, SAMPLINGS):
             precise = copy.deepcopy(model).to(dtype)
             given = inputs.to(dtype) if inputs.is_floating_point() else inputs
             found = [
                 teleport_once(copy.deepcopy(precise), given, form, sampling, range, own)
-                for own in itertools.islice(itertools.count(seed), teleports)
+                for own in itertools.islice(seeds, teleports)
             ]
             labels = {"network": name, "parameters": parameters}
             labels |= {"precision": precision, "form": form, "sampling": sampling}
