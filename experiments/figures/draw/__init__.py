@@ -11,15 +11,19 @@ from omegaconf import DictConfig
 
 from experiments.figures.choice import chosen
 from experiments.figures.draw.convolution import draw_convolution
+from experiments.figures.draw.coverage import draw_coverage
 from experiments.figures.draw.curves import draw_curves
 from experiments.figures.draw.error_control import draw_error_control
+from experiments.figures.draw.outputs import draw_outputs
 from experiments.figures.draw.spectrum import draw_spectrum
 from experiments.figures.style import RC
 
 DRAWINGS: dict[str, Callable[..., Figure]] = {
     "convolution": draw_convolution,
+    "coverage": draw_coverage,
     "curves": draw_curves,
     "error_control": draw_error_control,
+    "outputs": draw_outputs,
     "spectrum": draw_spectrum,
 }
 """Name -> function of a table, a title and options of its own (keyword arguments)."""

@@ -7,14 +7,18 @@ from collections.abc import Callable
 import pandas as pd
 
 from experiments.figures.measure.convolution import measure_convolution
+from experiments.figures.measure.coverage import measure_coverage
 from experiments.figures.measure.curves import measure_curves
 from experiments.figures.measure.error_control import measure_error_control
+from experiments.figures.measure.outputs import measure_outputs
 from experiments.figures.measure.spectrum import measure_spectrum
 
 MEASURES: dict[str, Callable[..., pd.DataFrame]] = {
     "convolution": measure_convolution,
+    "coverage": measure_coverage,
     "curves": measure_curves,
     "error_control": measure_error_control,
+    "outputs": measure_outputs,
     "spectrum": measure_spectrum,
 }
 """Name -> function of a run that is made and options of its own (keyword arguments).

@@ -14,6 +14,14 @@ SPECS: dict[Kind, Spec] = {
     "text": Spec("text", (6,), 11),
 }
 
+LARGER = {"vgg16": Spec("image", (3, 32, 40), 10)}
+"""Of models that take no images as small as that."""
+
+
+def spec_for(model: str, kind: Kind) -> Spec:
+    """A small spec of a kind that the model takes."""
+    return LARGER.get(model, SPECS[kind])
+
 
 def batch(spec: Spec, size: int = 3) -> Tensor:
     """``size`` samples of the spec's shape."""
