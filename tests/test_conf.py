@@ -144,3 +144,6 @@ def test_the_panels_of_armenta_et_al_have_their_settings(panel):
     assert (config.training.batch_size, config.training.epochs, config.model.init) == (256, 100, "kaiming")
     assert config.model == composed(f"model={model}", f"data={data}", "scale=paper").model
     assert config.optimizer.lr == 0.01
+    teleport = config.teleport
+    assert (teleport.name, teleport.epochs, teleport.warmup_steps) == ("change_of_basis", [0], 0)
+    assert (teleport.range, teleport.sampling, teleport.activations) == (0.9, "inter", "teleport")

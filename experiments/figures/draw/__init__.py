@@ -11,8 +11,10 @@ from omegaconf import DictConfig
 
 from experiments.figures.choice import chosen
 from experiments.figures.draw.convolution import draw_convolution
+from experiments.figures.draw.coverage import draw_coverage
 from experiments.figures.draw.curves import draw_curves
 from experiments.figures.draw.error_control import draw_error_control
+from experiments.figures.draw.outputs import draw_outputs
 from experiments.figures.draw.spectrum import draw_spectrum
 from experiments.figures.draw.trajectory import draw_trajectory
 from experiments.figures.draw.walks import draw_walks
@@ -20,8 +22,10 @@ from experiments.figures.style import RC
 
 DRAWINGS: dict[str, Callable[..., Figure]] = {
     "convolution": draw_convolution,
+    "coverage": draw_coverage,
     "curves": draw_curves,
     "error_control": draw_error_control,
+    "outputs": draw_outputs,
     "spectrum": draw_spectrum,
     "trajectory": draw_trajectory,
     "walks": draw_walks,

@@ -7,16 +7,20 @@ from collections.abc import Callable
 import pandas as pd
 
 from experiments.figures.measure.convolution import measure_convolution
+from experiments.figures.measure.coverage import measure_coverage
 from experiments.figures.measure.curves import measure_curves
 from experiments.figures.measure.error_control import measure_error_control
+from experiments.figures.measure.outputs import measure_outputs
 from experiments.figures.measure.spectrum import measure_spectrum
 from experiments.figures.measure.trajectory import measure_trajectory
 from experiments.figures.measure.walks import measure_walks
 
 MEASURES: dict[str, Callable[..., pd.DataFrame]] = {
     "convolution": measure_convolution,
+    "coverage": measure_coverage,
     "curves": measure_curves,
     "error_control": measure_error_control,
+    "outputs": measure_outputs,
     "spectrum": measure_spectrum,
     "trajectory": measure_trajectory,
     "walks": measure_walks,
