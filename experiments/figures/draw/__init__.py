@@ -16,6 +16,8 @@ from experiments.figures.draw.curves import draw_curves
 from experiments.figures.draw.error_control import draw_error_control
 from experiments.figures.draw.outputs import draw_outputs
 from experiments.figures.draw.spectrum import draw_spectrum
+from experiments.figures.draw.trajectory import draw_trajectory
+from experiments.figures.draw.walks import draw_walks
 from experiments.figures.style import RC
 
 DRAWINGS: dict[str, Callable[..., Figure]] = {
@@ -25,6 +27,8 @@ DRAWINGS: dict[str, Callable[..., Figure]] = {
     "error_control": draw_error_control,
     "outputs": draw_outputs,
     "spectrum": draw_spectrum,
+    "trajectory": draw_trajectory,
+    "walks": draw_walks,
 }
 """Name -> function of a table, a title and options of its own (keyword arguments)."""
 

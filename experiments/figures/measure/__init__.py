@@ -12,6 +12,8 @@ from experiments.figures.measure.curves import measure_curves
 from experiments.figures.measure.error_control import measure_error_control
 from experiments.figures.measure.outputs import measure_outputs
 from experiments.figures.measure.spectrum import measure_spectrum
+from experiments.figures.measure.trajectory import measure_trajectory
+from experiments.figures.measure.walks import measure_walks
 
 MEASURES: dict[str, Callable[..., pd.DataFrame]] = {
     "convolution": measure_convolution,
@@ -20,6 +22,8 @@ MEASURES: dict[str, Callable[..., pd.DataFrame]] = {
     "error_control": measure_error_control,
     "outputs": measure_outputs,
     "spectrum": measure_spectrum,
+    "trajectory": measure_trajectory,
+    "walks": measure_walks,
 }
 """Name -> function of a run that is made and options of its own (keyword arguments).
 
