@@ -68,11 +68,20 @@ DATA = {
     "tiny_imagenet": "Tiny-ImageNet",
     "smnist": "sequential MNIST",
     "ptb": "Penn Treebank",
+    "random": "random data",
 }
 
 OPTIMIZERS = {"sgd": "SGD"}
 
-MODELS = {"mlp": "MLP", "cnn": "CNN", "resnet": "ResNet"}
+MODELS = {
+    "mlp": "MLP",
+    "cnn": "CNN",
+    "resnet": "ResNet",
+    "mlp500": "MLP 5x500",
+    "vgg16": "VGG16",
+    "resnet18": "ResNet18",
+    "densenet121": "DenseNet121",
+}
 
 
 def looks(methods: list[str]) -> dict[str, Look]:

@@ -6,16 +6,30 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from experiments.figures.measure.angles import measure_angles
 from experiments.figures.measure.convolution import measure_convolution
 from experiments.figures.measure.curves import measure_curves
 from experiments.figures.measure.error_control import measure_error_control
+from experiments.figures.measure.feature_maps import measure_feature_maps
+from experiments.figures.measure.landscape import measure_landscape
+from experiments.figures.measure.level_curve import measure_level_curve
+from experiments.figures.measure.magnitude import measure_magnitude
+from experiments.figures.measure.quiver import measure_quiver
 from experiments.figures.measure.spectrum import measure_spectrum
+from experiments.figures.measure.weight_histogram import measure_weight_histogram
 
 MEASURES: dict[str, Callable[..., pd.DataFrame]] = {
+    "angles": measure_angles,
     "convolution": measure_convolution,
     "curves": measure_curves,
     "error_control": measure_error_control,
+    "feature_maps": measure_feature_maps,
+    "landscape": measure_landscape,
+    "level_curve": measure_level_curve,
+    "magnitude": measure_magnitude,
+    "quiver": measure_quiver,
     "spectrum": measure_spectrum,
+    "weight_histogram": measure_weight_histogram,
 }
 """Name -> function of a run that is made and options of its own (keyword arguments).
 
