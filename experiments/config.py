@@ -130,6 +130,22 @@ class ResNetConfig(ModelConfig):
 
 
 @dataclass
+class NetworkConfig(ModelConfig):
+    """A published network for small images, all of its channels times ``width``."""
+
+    sizes: dict[str, float] = field(default_factory=dict)  # scale -> width; never part of a run's hash
+    width: float = MISSING
+    activation: str = "relu"
+
+
+@dataclass
+class TorchvisionConfig(ModelConfig):
+    """A classification model of torchvision, by its name there, with random weights."""
+
+    arch: str = MISSING
+
+
+@dataclass
 class TransformerSize:
     """How large a transformer is for a data set."""
 
@@ -268,6 +284,8 @@ def register() -> None:
             "mlp": MLPConfig,
             "cnn": CNNConfig,
             "resnet": ResNetConfig,
+            "network": NetworkConfig,
+            "torchvision": TorchvisionConfig,
             "transformer": TransformerConfig,
             "custom": CustomModel,
         },

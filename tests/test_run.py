@@ -33,6 +33,7 @@ MISTAKES = {
     "+optimizer.moment=0.9": "unknown key of optimizer 'moment' (did you mean 'momentum'?)",
     "~optimizer": "'optimizer' has no value",
     "model=custom": "'model.factory' has no value",
+    "model=torchvision": "'model.arch' has no value",
     "model=null": "does not compose",
     "model.name=none_such": "unknown model 'none_such'",
     "optimizer=sgd,adam": "add -m to sweep over them",

@@ -7,9 +7,18 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from experiments.config import CNNConfig, CustomModel, MLPConfig, ModelConfig, ResNetConfig, TransformerConfig
+from experiments.config import (
+    CNNConfig,
+    CustomModel,
+    MLPConfig,
+    ModelConfig,
+    NetworkConfig,
+    ResNetConfig,
+    TorchvisionConfig,
+    TransformerConfig,
+)
 from experiments.errors import UserError, one_of
-from experiments.models import cnn, custom, mlp, resnet, transformer
+from experiments.models import cnn, custom, densenet121, mlp, resnet, resnet18, transformer, vgg16, zoo
 from experiments.models.init import initialise
 from experiments.tasks import Kind, Spec
 
@@ -26,6 +35,10 @@ MODELS: dict[str, Entry] = {
     "mlp": Entry(MLPConfig, mlp.FITS, mlp.build),
     "cnn": Entry(CNNConfig, cnn.FITS, cnn.build),
     "resnet": Entry(ResNetConfig, resnet.FITS, resnet.build),
+    "vgg16": Entry(NetworkConfig, vgg16.FITS, vgg16.build),
+    "resnet18": Entry(NetworkConfig, resnet18.FITS, resnet18.build),
+    "densenet121": Entry(NetworkConfig, densenet121.FITS, densenet121.build),
+    "torchvision": Entry(TorchvisionConfig, zoo.FITS, zoo.build),
     "transformer": Entry(TransformerConfig, transformer.FITS, transformer.build),
     "custom": Entry(CustomModel, custom.FITS, custom.build),
 }

@@ -8,7 +8,7 @@ from torch import Tensor
 from experiments.tasks import Kind, Spec
 
 SPECS: dict[Kind, Spec] = {
-    "image": Spec("image", (3, 16, 12), 10),
+    "image": Spec("image", (3, 32, 40), 10),
     "sequence": Spec("sequence", (7, 5), 10),
     "series": Spec("series", (9, 4), 4),
     "text": Spec("text", (6,), 11),

@@ -6,7 +6,16 @@ import pytest
 import torch
 from specs import SPECS, batch, output_shape
 
-from experiments.config import CNNConfig, CustomModel, MLPConfig, ModelConfig, ResNetConfig, TransformerConfig
+from experiments.config import (
+    CNNConfig,
+    CustomModel,
+    MLPConfig,
+    ModelConfig,
+    NetworkConfig,
+    ResNetConfig,
+    TorchvisionConfig,
+    TransformerConfig,
+)
 from experiments.errors import UserError
 from experiments.models.registry import MODELS, build_model
 
@@ -14,6 +23,10 @@ CONFIGS: dict[str, ModelConfig] = {
     "mlp": MLPConfig(name="mlp", widths=[8, 6]),
     "cnn": CNNConfig(name="cnn", channels=[4, 5, 6]),
     "resnet": ResNetConfig(name="resnet", channels=[4, 8], stem_stride=2),
+    "vgg16": NetworkConfig(name="vgg16", width=0.125),
+    "resnet18": NetworkConfig(name="resnet18", width=0.125),
+    "densenet121": NetworkConfig(name="densenet121", width=0.125),
+    "torchvision": TorchvisionConfig(name="torchvision", arch="shufflenet_v2_x0_5"),
     "transformer": TransformerConfig(name="transformer", heads=2, head_dim=4, layers=2),
     "custom": CustomModel(name="custom", factory="torch.nn:Module"),
 }
@@ -21,6 +34,10 @@ FITTING = {
     "mlp": {"image", "sequence", "series"},
     "cnn": {"image"},
     "resnet": {"image"},
+    "vgg16": {"image"},
+    "resnet18": {"image"},
+    "densenet121": {"image"},
+    "torchvision": {"image"},
     "transformer": {"sequence", "series", "text"},
 }
 PAIRS = [(name, kind) for name in FITTING for kind in SPECS]
