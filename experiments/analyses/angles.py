@@ -17,17 +17,20 @@ def angles(
 ) -> Iterator[list[dict[str, float]]]:
     """For each displacement and each gradient the four angles of ``PAIRS``, in degrees.
 
-    A displacement meets one pair of random vectors, standard normal and so uniform in direction, whatever the gradient.
+    A displacement meets one random vector, standard normal and so uniform in direction, whatever the gradient. Two
+    random vectors are one and the one before it: neighbouring pairs share a vector, and their angles are independent.
 
     Args:
         displacements: of micro-teleportations, ``V - W`` [P] each; taken one at a time.
-        gradients: [P] each.
+        gradients: at least one, [P] each.
         generator: of the random vectors, on the CPU.
     """
+    before = _random(gradients[0], generator)
     for micro in displacements:
-        first, second = (_random(micro, generator) for _ in range(2))
-        shared = {"micro_random": angle(micro, first), "random_random": angle(first, second)}
-        yield [{"micro_gradient": angle(micro, of), "gradient_random": angle(of, first), **shared} for of in gradients]
+        other = _random(micro, generator)
+        shared = {"micro_random": angle(micro, other), "random_random": angle(before, other)}
+        yield [{"micro_gradient": angle(micro, of), "gradient_random": angle(of, other), **shared} for of in gradients]
+        before = other
 
 
 def _random(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from teleport.undisturbed import undisturbed
 
 LossFn = Callable[[nn.Module, Any], Tensor]
 
@@ -30,7 +29,7 @@ def flatten(tensors: Iterable[Tensor]) -> Tensor:
 def gradient(model: nn.Module, batch: Any, loss_fn: LossFn, training: bool = True) -> list[Tensor]:
     """The gradient of a batch's loss, a tensor for each of :func:`trainable`; zeros where it has no part in the loss.
 
-    Modes, buffers and the global random state come back as they were, so that every call sees the same dropout.
+    The model and the global random state stay as they are, so that every call sees the same dropout.
 
     Args:
         model: any module.
@@ -38,10 +37,10 @@ def gradient(model: nn.Module, batch: Any, loss_fn: LossFn, training: bool = Tru
         loss_fn: ``loss_fn(model, batch)``, a scalar tensor.
         training: whether batch norm standardises by the batch and dropout is on, as when a network learns.
     """
-    parameters = trainable(model)
-    with undisturbed(model):
-        model.train(training)
-        found = torch.autograd.grad(loss_fn(model, batch), parameters, allow_unused=True)
+    looked_at = copy.deepcopy(model).train(training)  # batch norm writes to its statistics behind autograd's back
+    parameters = trainable(looked_at)
+    with torch.random.fork_rng(), torch.enable_grad():
+        found = torch.autograd.grad(loss_fn(looked_at, batch), parameters, allow_unused=True)
     return [torch.zeros_like(parameter) if of is None else of for parameter, of in zip(parameters, found, strict=True)]
 
 

@@ -15,6 +15,7 @@ from experiments.figures.draw.convolution import draw_convolution
 from experiments.figures.draw.curves import draw_curves
 from experiments.figures.draw.error_control import draw_error_control
 from experiments.figures.draw.feature_maps import draw_feature_maps
+from experiments.figures.draw.interpolation import draw_interpolation
 from experiments.figures.draw.landscape import draw_landscape
 from experiments.figures.draw.level_curve import draw_level_curve
 from experiments.figures.draw.magnitude import draw_magnitude
@@ -29,6 +30,7 @@ DRAWINGS: dict[str, Callable[..., Figure]] = {
     "curves": draw_curves,
     "error_control": draw_error_control,
     "feature_maps": draw_feature_maps,
+    "interpolation": draw_interpolation,
     "landscape": draw_landscape,
     "level_curve": draw_level_curve,
     "magnitude": draw_magnitude,

@@ -11,6 +11,7 @@ from experiments.figures.measure.convolution import measure_convolution
 from experiments.figures.measure.curves import measure_curves
 from experiments.figures.measure.error_control import measure_error_control
 from experiments.figures.measure.feature_maps import measure_feature_maps
+from experiments.figures.measure.interpolation import measure_interpolation
 from experiments.figures.measure.landscape import measure_landscape
 from experiments.figures.measure.level_curve import measure_level_curve
 from experiments.figures.measure.magnitude import measure_magnitude
@@ -24,6 +25,7 @@ MEASURES: dict[str, Callable[..., pd.DataFrame]] = {
     "curves": measure_curves,
     "error_control": measure_error_control,
     "feature_maps": measure_feature_maps,
+    "interpolation": measure_interpolation,
     "landscape": measure_landscape,
     "level_curve": measure_level_curve,
     "magnitude": measure_magnitude,

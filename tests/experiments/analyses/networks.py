@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from experiments.models.registry import build_model
 from experiments.tasks import Spec
+from experiments.validate import resolve
 from tests.experiments.small import composed
 
 NETWORKS = ("mlp500", "vgg16", "resnet18", "densenet121")
@@ -16,7 +17,7 @@ NETWORKS = ("mlp500", "vgg16", "resnet18", "densenet121")
 def network(name: str, width: float = 0.125, activation: str = "relu") -> nn.Module:
     """One of them for small colour images; the MLP is 5x50."""
     size = ["model.widths=[50,50,50,50,50]"] if name == "mlp500" else [f"model.width={width}"]
-    config = composed("data=random", f"model={name}", f"model.activation={activation}", *size)
+    config = resolve(composed("data=random", f"model={name}", f"model.activation={activation}", *size))
     torch.manual_seed(0)
     return build_model(config.model, Spec("image", (3, 32, 32), 10)).double()
 

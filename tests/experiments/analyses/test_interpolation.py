@@ -34,7 +34,7 @@ def test_a_quadratic_loss_is_a_parabola_along_the_line():
     x, y = torch.randn(30, 3).double(), torch.randn(30, 1).double()
     alphas = torch.linspace(-0.5, 1.5, 9).tolist()
     losses = Line(first, second).along(alphas, lambda model: (model(x) - y).square().mean().item())
-    differences = torch.tensor(losses).double().diff(n=3)
+    differences = torch.tensor(losses, dtype=torch.float64).diff(n=3)
     assert differences.abs().max() < 1e-12 * max(losses)
 
 
