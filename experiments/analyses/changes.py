@@ -6,13 +6,10 @@ from collections.abc import Iterator
 from itertools import repeat
 from typing import Any
 
-import torch
-from teleport.find_quiver import find_quiver
-from teleport.sampling import draw_tau
 from torch import nn
 
 from experiments.analyses.space import Factors
-from teleport.undisturbed import undisturbed
+from teleport import ChangeOfBasis
 
 
 def random_factors(model: nn.Module, inputs: Any, *, range: float, count: int, seed: int) -> Iterator[Factors]:
@@ -28,11 +25,10 @@ def random_factors(model: nn.Module, inputs: Any, *, range: float, count: int, s
     Raises:
         ValueError: the model has no channel that may be scaled.
     """
-    with undisturbed(model):
-        quiver = find_quiver(lambda: model(inputs), dict(model.named_parameters()))
+    method = ChangeOfBasis(range=range, seed=seed)
+    quiver = method.capture(model, inputs)
     if not quiver.scaled:
         raise ValueError("no channel of the model may be scaled, so that it has no change of basis")
-    generator = torch.Generator().manual_seed(seed)
     for _ in repeat(None, count):
-        tau = quiver.complete(draw_tau(len(quiver.freedom), "intra", range, 1.0, generator))
-        yield {scaled.parameter: scaled.factors(tau) for scaled in quiver.scaled.values()}
+        change = method.sample(quiver)
+        yield {scaled.parameter: scaled.factors(change.tau) for scaled in quiver.scaled.values()}

@@ -47,7 +47,7 @@ def draw_magnitude(table: pd.DataFrame, title: str) -> Figure:
         ranges = np.linspace(0, rows["range"].max(), 100)
         bottom.plot(ranges, np.sqrt((1 + ranges**2 / 3) / (1 - ranges**2)), **EXPECTED)
         bottom.set_yscale("log")
-    for axes in below[0]:
+    for axes in below:
         axes.set_xlabel("range of the change of basis")
     above[0].set_ylabel("$|\\,|dW|/|W| - |dV|/|V|\\,|$")
     below[0].set_ylabel("$|dV|\\,/\\,|dW|$")

