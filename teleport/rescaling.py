@@ -176,10 +176,10 @@ class _Work:
         """Set the parameters to what the variables ``x`` make of them; from the start, so that no rounding adds up."""
         if torch.equal(x, self.x):
             return
-        self.x, log_tau = x, self.channels.log_tau(x)
+        self.x, tau = x, self.channels.log_tau(x).exp()
         for scaled in self.channels.scaled.values():
             start = self.start[scaled.parameter]
-            scaled.parameter.copy_(start * scaled.factors(log_tau).to(start.dtype))
+            scaled.parameter.copy_(start * scaled.factors(tau).to(start.dtype))
 
     def _broken(self, report: BatchReport) -> str:
         """Why a batch's promise does not hold, empty where it does."""
@@ -188,9 +188,9 @@ class _Work:
 
     def _keep_group(self) -> None:
         """Tell which factors acted."""
-        log_tau = self.channels.log_tau(self.x)
+        tau = self.channels.log_tau(self.x).exp()
         for scaled in self.channels.scaled.values():
-            factors = scaled.factors(log_tau)
+            factors = scaled.factors(tau)
             if bool((factors != 1).any()):
                 self.acted[scaled.parameter] = factors
 
