@@ -13,8 +13,10 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, SI
 
 from experiments.teleport_config import (
+    ChangeOfBasisConfig,
     LevelSetConfig,
     NullSpaceConfig,
+    PseudoTeleportConfig,
     RandomNullSpaceConfig,
     RescalingConfig,
     SymmetryConfig,
@@ -297,6 +299,8 @@ def register() -> None:
             "levelset": LevelSetConfig,
             "rescaling": RescalingConfig,
             "symmetry": SymmetryConfig,
+            "change_of_basis": ChangeOfBasisConfig,
+            "pseudo_teleport": PseudoTeleportConfig,
         },
         "figure": {"figure": FigureConfig},
     }

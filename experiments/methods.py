@@ -13,14 +13,26 @@ from torch import nn
 from experiments.config import AdagradConfig, AdamConfig, OptimizerConfig, SGDConfig
 from experiments.errors import UserError, one_of
 from experiments.teleport_config import (
+    ChangeOfBasisConfig,
     LevelSetConfig,
     NullSpaceConfig,
+    PseudoTeleportConfig,
     RandomNullSpaceConfig,
     RescalingConfig,
     SymmetryConfig,
     TeleportConfig,
 )
-from teleport import LevelSet, NullSpace, RandomNullSpace, Rescaling, Schedule, Symmetry, TeleportReport
+from teleport import (
+    ChangeOfBasis,
+    LevelSet,
+    NullSpace,
+    PseudoTeleport,
+    RandomNullSpace,
+    Rescaling,
+    Schedule,
+    Symmetry,
+    TeleportReport,
+)
 
 Teleporter = Callable[..., TeleportReport]
 
@@ -74,9 +86,11 @@ TELEPORTERS: dict[str, tuple[type[TeleportConfig], Callable[..., Teleporter | No
     "levelset": (LevelSetConfig, LevelSet),
     "rescaling": (RescalingConfig, Rescaling),
     "symmetry": (SymmetryConfig, Symmetry),
+    "change_of_basis": (ChangeOfBasisConfig, ChangeOfBasis),
+    "pseudo_teleport": (PseudoTeleportConfig, PseudoTeleport),
 }
 
-DIAGONAL = ["rescaling"]
+DIAGONAL = ["rescaling", "change_of_basis"]
 """Methods that multiply parameters by factors, which an optimizer's state can be carried through."""
 
 

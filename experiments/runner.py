@@ -66,7 +66,7 @@ def run(config: DictConfig | Config) -> Path:
         files.clean(folder)
         files.write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
         records.write_json(folder / "environment.json", environment(device))
-        ended = train(task, model, optimizer, teleporter, schedule, config, folder, device)
+        model, ended = train(task, model, optimizer, teleporter, schedule, config, folder, device)
         files.write_bytes(folder / "model.pt", checkpoints.to_bytes(model.state_dict()))
         pictures.draw_curve(folder / "curve.png", ended, describe(config), task.note)
         parameters = sum(parameter.numel() for parameter in model.parameters())

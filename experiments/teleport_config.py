@@ -80,6 +80,30 @@ class RescalingConfig(TeleportConfig):
 
 
 @dataclass
+class ChangeOfBasisConfig(TeleportConfig):
+    """A random change of basis (Armenta et al. 2023). The keys are those of ``teleport.ChangeOfBasis``."""
+
+    range: float = 0.9  # sigma
+    sampling: str = "intra"  # intra | inter | positive | negative | centered
+    center: float = 1.0  # of centered
+    activations: str = "keep"  # keep | teleport
+    guard: str = "transaction"  # transaction | none
+    tolerance: float = 1e-3
+    seed: int = SI("${seed}")
+
+
+@dataclass
+class PseudoTeleportConfig(TeleportConfig):
+    """A random move as long as a change of basis, the control. The keys are those of ``teleport.PseudoTeleport``."""
+
+    range: float = 0.9  # sigma
+    sampling: str = "intra"  # intra | inter | positive | negative | centered
+    center: float = 1.0  # of centered
+    activations: str = "keep"  # keep | teleport
+    seed: int = SI("${seed}")
+
+
+@dataclass
 class SymmetryConfig(TeleportConfig):
     """Symmetry teleportation (Zhao et al. 2022, 2024). The keys are those of ``teleport.Symmetry``."""
 

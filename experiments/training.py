@@ -49,8 +49,10 @@ def train(
     config: Config,
     folder: Path,
     device: torch.device,
-) -> Records:
+) -> tuple[nn.Module, Records]:
     """Train ``model`` in place, from its checkpoint in ``folder`` where there is one.
+
+    Returns the model as it is at the end, which is another around it where a teleport rewrote its activations.
 
     A training loss that is not finite ends the run: that is a finding, and its step is noted in the records.
 
@@ -68,7 +70,7 @@ def train(
         plateau = ReduceLROnPlateau(optimizer, factor=settings.plateau.factor, patience=settings.plateau.patience)
 
     if checkpoint.exists():
-        records = checkpoints.load(checkpoint, model, optimizer, plateau)
+        model, records = checkpoints.load(checkpoint, model, optimizer, plateau)
         log.info("goes on from step %d of %d", records.step, last_step)
     else:
         records = Records()
@@ -89,6 +91,7 @@ def train(
                 records.training_seconds += clock.stop()
                 before = records.latest() or evaluate(model)
                 seconds, report = _teleport(event, teleporter, task, model, config, device)
+                model = model if report.model is None else report.model
                 if config.teleport.optimizer_state == "reset":
                     fresh = copy.deepcopy(fresh_state)  # the optimizer goes on to write into what it loads
                     optimizer.load_state_dict(optimizer.state_dict() | {"state": fresh})
@@ -126,7 +129,7 @@ def train(
                 checkpoints.save(checkpoint, model, optimizer, plateau, records)
                 saved = time.monotonic()
     records.write(folder)
-    return records
+    return model, records
 
 
 def _teleport(
@@ -153,6 +156,8 @@ def _teleport(
     options: dict[str, Any] = {}
     if constraint_batches := getattr(settings, "constraint_batches", 0):
         options["constraint"] = draw(Stream.CONSTRAINT, constraint_batches)
+    if hasattr(teleporter, "generator"):  # by the event, so that a resumed run draws what an unbroken one does
+        options["generator"] = generator(getattr(settings, "seed", config.seed), Stream.DRAW, event)
     try:
         report = teleporter(model, batches, loss_fn, **options)
     except UnsupportedModel as error:
