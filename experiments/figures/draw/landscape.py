@@ -14,7 +14,7 @@ PANELS = {
     "original": "within the landscape: tau > 0, relu(x) stays",
     "other": "across landscapes: tau < 0, relu(x) becomes min(x, 0)",
 }
-START = {"marker": "*", "markersize": 9, "linestyle": "", "color": style.PALETTE[1], "markeredgecolor": "white"}
+START = {"marker": "*", "markersize": 11, "linestyle": "", "color": style.PALETTE[1], "markeredgecolor": "white"}
 TELEPORT = {"marker": "o", "markersize": 4.5, "linestyle": "", "color": style.PALETTE[0], "markeredgecolor": "white"}
 LEVEL = {"colors": [style.PALETTE[1]], "linewidths": 1.2, "linestyles": "--"}
 
@@ -29,13 +29,14 @@ def draw_landscape(table: pd.DataFrame, title: str) -> Figure:
     figure = style.page(title, 3.9)
     start = table[table["what"] == "start"].iloc[0]
     surfaces = table[table["what"] == "surface"]
-    levels = np.quantile(surfaces["loss"], np.linspace(0, 1, 16))
+    low, high = surfaces["loss"].min(), surfaces["loss"].max()
+    levels = low + (high - low) * np.linspace(0, 1, 16) ** 2  # closer where the surface is flat
     for axes, (landscape, name) in zip(figure.subplots(1, 2, sharey=True), PANELS.items(), strict=True):
-        _surface(axes, surfaces[surfaces["landscape"] == landscape], np.unique(levels), start["loss"])
+        _surface(axes, surfaces[surfaces["landscape"] == landscape], levels, start["loss"])
         points = table[(table["what"] == "teleport") & (table["landscape"] == landscape)]
-        axes.plot(points["first"], points["second"], **TELEPORT)
         if landscape == "original":
             axes.plot(start["first"], start["second"], **START)
+        axes.plot(points["first"], points["second"], **TELEPORT)
         axes.set_title(name)
         axes.set_xlabel("first weight")
         axes.set_aspect("equal")

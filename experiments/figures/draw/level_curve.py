@@ -42,7 +42,7 @@ def draw_level_curve(table: pd.DataFrame, title: str) -> Figure:
     points.set_ylabel("|change of the loss|")
     points.legend()
     _table(means, rows)
-    count = rows.groupby("precision")["teleport"].nunique().max()
+    count = rows.groupby("precision")["number"].nunique().max()
     style.footnote(
         figure, table, f"{count} inter-landscape teleports from the same weights, a change of 0 at {LEAST:.0e}"
     )

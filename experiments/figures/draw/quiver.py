@@ -13,7 +13,7 @@ from matplotlib.patches import Circle, FancyArrowPatch
 from experiments.figures import style
 
 RADIUS = 0.17
-ALONG = 0.3  # where on an edge its weight is written, from its tail; edges that cross do so at the middle
+ALONG = 0.26  # where on an edge its weight is written, from its tail; edges that cross do so at the middle
 PANELS = ("a quiver", "a network: weights and activations", "a change of basis", "teleported weights")
 
 

@@ -32,7 +32,7 @@ def measure_angles(
         batch_sizes: one gradient for each.
 
     Returns:
-        rows ``parameters`` of the weight space, ``batch_size``, ``teleport``, and an angle for each of
+        rows ``parameters`` of the weight space, ``batch_size``, ``number`` of the teleport, and an angle for each of
         ``experiments.analyses.angles.PAIRS``; those without a gradient are the same for each batch size.
     """
     subject = subject_of(run)
@@ -48,8 +48,8 @@ def measure_angles(
     parameters = sum(parameter.numel() for parameter in trainable(model))
     return pd.DataFrame(
         [
-            {"parameters": parameters, "batch_size": size, "teleport": teleport, **row}
-            for teleport, rows in enumerate(found)
+            {"parameters": parameters, "batch_size": size, "number": number, **row}
+            for number, rows in enumerate(found)
             for size, row in zip(batch_sizes, rows, strict=True)
         ]
     )

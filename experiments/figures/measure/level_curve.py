@@ -28,8 +28,8 @@ def measure_level_curve(run: FigureRun, *, range: float, teleports: int, samples
         samples: of the training split, by which the loss is measured.
 
     Returns:
-        rows ``precision``, ``teleport``, ``weight_magnitude`` (the mean of ``|W|``), ``weight_difference`` (of
-        ``|V - W|``), ``loss_before``, ``loss_after``.
+        rows ``precision``, ``number`` of the teleport, ``weight_magnitude`` (the mean of ``|W|``),
+        ``weight_difference`` (of ``|V - W|``), ``loss_before``, ``loss_after``.
     """
     subject = subject_of(run)
     subject.load_trained()
@@ -42,7 +42,7 @@ def measure_level_curve(run: FigureRun, *, range: float, teleports: int, samples
             for seed in np.arange(teleports).tolist()
         ]
         found = level_curve(model, subject.teleport_batch(samples, dtype), subject.loss_fn, changes)
-        for teleport, one in enumerate(found):
-            row = {"precision": precision, "teleport": teleport, "weight_magnitude": magnitude}
+        for number, one in enumerate(found):
+            row = {"precision": precision, "number": number, "weight_magnitude": magnitude}
             rows.append(row | dataclasses.asdict(one))
     return pd.DataFrame(rows)

@@ -37,7 +37,7 @@ def measure_magnitude(
         backpropagated_every: this many ranges, from the largest down.
 
     Returns:
-        rows ``range``, ``teleport``, ``source`` (``theorem`` or ``backpropagation``), ``difference``, and
+        rows ``range``, ``number`` of the teleport, ``source`` (``theorem`` or ``backpropagation``), ``difference``, and
         ``gain = |dV| / |dW|``.
     """
     subject = subject_of(run)
@@ -48,12 +48,12 @@ def measure_magnitude(
 
     def add(source: str, after: Magnitudes) -> None:
         difference, gain = abs(before.normalised - after.normalised), after.gradient / before.gradient
-        rows.append({"range": own, "teleport": teleport, "source": source, "difference": difference, "gain": gain})
+        rows.append({"range": own, "number": number, "source": source, "difference": difference, "gain": gain})
 
     for place, own in enumerate(np.linspace(smallest, largest, ranges).tolist()):
         seed = subject.config.seed + place
-        for teleport, factors in enumerate(random_factors(model, batch[0], range=own, count=teleports, seed=seed)):
+        for number, factors in enumerate(random_factors(model, batch[0], range=own, count=teleports, seed=seed)):
             add("theorem", transformed(model, gradients, factors))
-            if teleport == 0 and (ranges - 1 - place) % backpropagated_every == 0:
+            if number == 0 and (ranges - 1 - place) % backpropagated_every == 0:
                 add("backpropagation", backpropagated(model, batch, subject.loss_fn, factors))
     return pd.DataFrame(rows)

@@ -25,7 +25,7 @@ FAILED = pd.DataFrame({"reason": ["it is not here"]})
 
 def angle_rows(spread):
     generator = np.random.default_rng(0)
-    rows = pd.DataFrame({"batch_size": np.tile([8, 64], 50), "teleport": np.repeat(np.arange(50), 2)})
+    rows = pd.DataFrame({"batch_size": np.tile([8, 64], 50), "number": np.repeat(np.arange(50), 2)})
     for pair in PAIRS:
         rows[pair] = 90 + spread * generator.standard_normal(100)
     return rows.assign(parameters=14_719_818)
@@ -57,11 +57,11 @@ def test_a_network_without_a_result_says_why_and_the_others_are_drawn():
 
 def magnitude_rows():
     rows = [
-        {"range": size, "teleport": teleport, "source": "theorem", "difference": size * teleport, "gain": 1 + size}
+        {"range": size, "number": teleport, "source": "theorem", "difference": size * teleport, "gain": 1 + size}
         for size in (0.1, 0.9)
         for teleport in (0, 1, 2)
     ]
-    rows.append({"range": 0.9, "teleport": 0, "source": "backpropagation", "difference": 0.4, "gain": 1.9})
+    rows.append({"range": 0.9, "number": 0, "source": "backpropagation", "difference": 0.4, "gain": 1.9})
     return pd.DataFrame(rows)
 
 
@@ -87,7 +87,7 @@ def test_a_histogram_shows_its_counts_and_what_lies_outside():
 
 
 def test_the_level_curves_means_are_those_of_its_points():
-    rows = pd.DataFrame({"teleport": [0, 1], "weight_magnitude": 0.5, "weight_difference": [1.0, 3.0]})
+    rows = pd.DataFrame({"number": [0, 1], "weight_magnitude": 0.5, "weight_difference": [1.0, 3.0]})
     rows = pd.concat(
         [
             rows.assign(precision=precision, loss_before=2.0, loss_after=[2.0 + error, 2.0 - 3 * error])
@@ -105,7 +105,7 @@ def test_landscapes_show_their_points_and_how_far_the_losses_are():
     rows = measure_landscape(None, range=0.5, teleports=3, points=7)
     figure = draw_landscape(tabled(({}, rows)), "title")
     for axes, landscape in zip(figure.axes, ("original", "other"), strict=True):
-        drawn = axes.lines[0].get_xydata()
+        drawn = axes.lines[-1].get_xydata()
         expected = rows[(rows["what"] == "teleport") & (rows["landscape"] == landscape)]
         np.testing.assert_array_equal(drawn, expected[["first", "second"]])
     assert "7 x 7 points" in said(figure)

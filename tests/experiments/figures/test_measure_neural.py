@@ -49,7 +49,7 @@ def test_a_run_of_no_epochs_is_the_initial_model(run):
 
 def test_angles_of_a_network(run):
     rows = measure_angles(run, range=0.001, teleports=30, batch_sizes=[4, 16])
-    assert rows[["teleport", "batch_size"]].to_numpy().tolist() == [[t, b] for t in range(30) for b in (4, 16)]
+    assert rows[["number", "batch_size"]].to_numpy().tolist() == [[t, b] for t in range(30) for b in (4, 16)]
     parameters = 65 * 50 + 51 * 40 + 41 * 40 + 41 * 10
     assert (rows["parameters"] == parameters).all()
     assert (rows["micro_gradient"] - 90).abs().max() < 1e-3
@@ -68,7 +68,7 @@ def test_the_gradients_difference_grows_with_the_range(run):
     assert theorem.groupby("range")["difference"].mean().is_monotonic_increasing
     assert again["range"].tolist() == [0.01, 0.9]
     for row in again.itertuples():
-        same = theorem[(theorem["range"] == row.range) & (theorem["teleport"] == row.teleport)]
+        same = theorem[(theorem["range"] == row.range) & (theorem["number"] == row.number)]
         assert same["gain"].item() == pytest.approx(row.gain, rel=1e-5)
         assert same["difference"].item() == pytest.approx(row.difference, rel=1e-3)
     assert 1 < theorem.loc[theorem["range"] == 0.9, "gain"].mean() < 3 * expected_gain(0.9)
@@ -88,7 +88,7 @@ def test_teleports_keep_the_loss_to_rounding_and_move_the_weights(run):
     assert change["float64"] < 1e-13
     assert change["float32"] < 1e-5
     assert (rows["weight_difference"] > 0.5 * rows["weight_magnitude"]).all()
-    way = rows.pivot(index="teleport", columns="precision", values="weight_difference")
+    way = rows.pivot(index="number", columns="precision", values="weight_difference")
     np.testing.assert_allclose(way["float32"], way["float64"], rtol=1e-5)  # the same teleports
     assert way["float64"].nunique() == 5
 
