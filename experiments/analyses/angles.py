@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from experiments.analyses.space import angle
+from experiments.analyses.space import angle, unit
 
 PAIRS = ("micro_gradient", "micro_random", "gradient_random", "random_random")
 
@@ -25,8 +25,9 @@ def angles(
         gradients: at least one, [P] each.
         generator: of the random vectors, on the CPU.
     """
+    gradients = [unit(of) for of in gradients]
     before = _random(gradients[0], generator)
-    for micro in displacements:
+    for micro in map(unit, displacements):
         other = _random(micro, generator)
         shared = {"micro_random": angle(micro, other), "random_random": angle(before, other)}
         yield [{"micro_gradient": angle(micro, of), "gradient_random": angle(of, other), **shared} for of in gradients]
@@ -34,5 +35,5 @@ def angles(
 
 
 def _random(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Drawn in single precision, which is as random and much faster."""
-    return torch.randn(like.shape, generator=generator).to(like)
+    """A unit vector, drawn in single precision, which is as random and much faster."""
+    return unit(torch.randn(like.shape, generator=generator).to(like))

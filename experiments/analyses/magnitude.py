@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,13 +32,35 @@ def magnitudes(model: nn.Module, gradients: Sequence[Tensor]) -> Magnitudes:
     return Magnitudes(norm(trainable(model)), norm(gradients))
 
 
-def transformed(model: nn.Module, gradients: Sequence[Tensor], factors: Factors) -> Magnitudes:
-    """Those after the change of basis ``factors`` by Theorem 5.1: weights times, gradients divided by their factors."""
-    parameters = trainable(model)
-    known = [factors.get(parameter) for parameter in parameters]
-    weights = [p.detach() if f is None else p.detach() * f for p, f in zip(parameters, known, strict=True)]
-    moved = [g if f is None else g / f for g, f in zip(gradients, known, strict=True)]
-    return Magnitudes(norm(weights), norm(moved))
+class Transformed:
+    """Those after changes of basis, by Theorem 5.1: weights are multiplied, gradients divided by their factors.
+
+    What has the same factor is summed once, so that the many weights of a kernel cost no more than one.
+
+    Args:
+        model: where it stands now.
+        gradients: there, as from :func:`~experiments.analyses.space.gradient`.
+    """
+
+    def __init__(self, model: nn.Module, gradients: Sequence[Tensor]) -> None:
+        self._squares = {
+            parameter: (parameter.detach().double().square(), of.double().square())
+            for parameter, of in zip(trainable(model), gradients, strict=True)
+        }
+
+    def __call__(self, factors: Factors) -> Magnitudes:
+        """Those after ``factors``; their shapes are the same in every call."""
+        weights = moved = 0.0
+        for parameter, (of_weight, of_gradient) in self._squares.items():
+            if parameter in factors:
+                square = factors[parameter].double().square()
+                if of_weight.shape != square.shape:
+                    of_weight, of_gradient = (each.sum_to_size(square.shape) for each in (of_weight, of_gradient))
+                    self._squares[parameter] = of_weight, of_gradient
+                of_weight, of_gradient = of_weight * square, of_gradient / square
+            weights += of_weight.sum().item()
+            moved += of_gradient.sum().item()
+        return Magnitudes(math.sqrt(weights), math.sqrt(moved))
 
 
 def backpropagated(model: nn.Module, batch: Any, loss_fn: LossFn, factors: Factors) -> Magnitudes:

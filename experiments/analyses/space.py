@@ -50,10 +50,14 @@ def displacement(model: nn.Module, factors: Factors) -> Tensor:
     return flatten(parameter * (factors.get(parameter, one) - 1) for parameter in trainable(model))
 
 
+def unit(vector: Tensor) -> Tensor:
+    """A vector [P] at length 1, nan where it is zero."""
+    return vector / torch.linalg.vector_norm(vector)
+
+
 def angle(u: Tensor, v: Tensor) -> float:
-    """The angle between two vectors [P] in degrees, nan where one is zero."""
-    cosine = torch.dot(u, v) / (torch.linalg.vector_norm(u) * torch.linalg.vector_norm(v))
-    return math.degrees(torch.acos(cosine.clamp(-1, 1)).item())
+    """The angle between two unit vectors [P], in degrees."""
+    return math.degrees(torch.acos(torch.dot(u, v).clamp(-1, 1)).item())
 
 
 def norm(tensors: Sequence[Tensor]) -> float:

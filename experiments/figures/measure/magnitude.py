@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.analyses.changes import random_factors
-from experiments.analyses.magnitude import Magnitudes, backpropagated, magnitudes, transformed
+from experiments.analyses.magnitude import Magnitudes, Transformed, backpropagated, magnitudes
 from experiments.analyses.space import gradient
 from experiments.figures.measure.subject import subject_of
 from experiments.figures.runs import FigureRun
@@ -43,7 +43,7 @@ def measure_magnitude(
     subject = subject_of(run)
     model, batch = subject.model, subject.teleport_batch(samples)
     gradients = gradient(model, batch, subject.loss_fn)
-    before = magnitudes(model, gradients)
+    before, transformed = magnitudes(model, gradients), Transformed(model, gradients)
     rows = []
 
     def add(source: str, after: Magnitudes) -> None:
@@ -53,7 +53,7 @@ def measure_magnitude(
     for place, own in enumerate(np.linspace(smallest, largest, ranges).tolist()):
         seed = subject.config.seed + place
         for number, factors in enumerate(random_factors(model, batch[0], range=own, count=teleports, seed=seed)):
-            add("theorem", transformed(model, gradients, factors))
+            add("theorem", transformed(factors))
             if number == 0 and (ranges - 1 - place) % backpropagated_every == 0:
                 add("backpropagation", backpropagated(model, batch, subject.loss_fn, factors))
     return pd.DataFrame(rows)

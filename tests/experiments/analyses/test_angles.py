@@ -9,7 +9,7 @@ import torch
 
 from experiments.analyses.angles import angles
 from experiments.analyses.changes import random_factors
-from experiments.analyses.space import angle, displacement, flatten, gradient, trainable
+from experiments.analyses.space import angle, displacement, flatten, gradient, trainable, unit
 from tests.experiments.analyses.networks import NETWORKS, batch, loss_fn, network
 
 
@@ -32,7 +32,7 @@ def test_a_larger_range_leaves_the_tangent():
     errors = []
     for size in (0.4, 0.004):
         drawn = random_factors(model, batch()[0], range=size, count=10, seed=0)
-        errors.append(sum(abs(angle(displacement(model, factors), of) - 90) for factors in drawn))
+        errors.append(sum(abs(angle(unit(displacement(model, factors)), unit(of)) - 90) for factors in drawn))
     assert errors[1] < errors[0] / 20  # in proportion to the range
 
 
@@ -55,4 +55,4 @@ def test_one_pair_of_random_vectors_meets_every_gradient():
     assert len({row["random_random"] for row in rows}) == len({row["micro_random"] for row in rows}) == 1
     assert rows[0]["micro_gradient"] == pytest.approx(180 - rows[2]["micro_gradient"])
     assert rows[0]["gradient_random"] == pytest.approx(180 - rows[2]["gradient_random"])
-    assert rows[1]["micro_gradient"] == angle(micro, second)
+    assert rows[1]["micro_gradient"] == pytest.approx(angle(unit(micro), unit(second)))

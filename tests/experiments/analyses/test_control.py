@@ -10,7 +10,7 @@ from torch import nn
 
 from experiments.analyses.changes import random_factors
 from experiments.analyses.control import teleport_and_control
-from experiments.analyses.magnitude import transformed
+from experiments.analyses.magnitude import Transformed
 from experiments.analyses.space import gradient
 from tests.experiments.analyses.networks import batch, loss_fn, network
 
@@ -23,7 +23,7 @@ def test_a_teleport_keeps_the_loss_and_a_move_as_long_does_not(name):
     start, teleport, control = teleport_and_control(model, data, loss_fn, factors, torch.Generator().manual_seed(0))
     assert teleport.loss == pytest.approx(start.loss, rel=1e-9)
     assert abs(control.loss / start.loss - 1) > 1e-3
-    theorem = transformed(model, gradient(model, data, loss_fn), factors)
+    theorem = Transformed(model, gradient(model, data, loss_fn))(factors)
     assert teleport.magnitudes.gradient == pytest.approx(theorem.gradient, rel=1e-9)
     assert all(torch.equal(model.state_dict()[key], kept[key]) for key in kept)
 

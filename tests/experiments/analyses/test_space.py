@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.analyses.space import angle, displacement, flatten, gradient, norm, trainable
+from experiments.analyses.space import angle, displacement, flatten, gradient, norm, trainable, unit
 
 
 def squared_error(model, batch):
@@ -50,7 +50,7 @@ def test_batch_norm_and_dropout_work_as_asked_and_leave_no_trace(mode):
 @pytest.mark.parametrize("degrees", [0.0, 30.0, 90.0, 135.0, 180.0])
 def test_angles_of_known_vectors(degrees):
     turned = torch.tensor([math.cos(math.radians(degrees)), math.sin(math.radians(degrees)), 0.0]).double()
-    assert angle(torch.tensor([2.0, 0.0, 0.0]).double(), 3 * turned) == pytest.approx(degrees, abs=1e-6)
+    assert angle(unit(torch.tensor([2.0, 0.0, 0.0]).double()), unit(3 * turned)) == pytest.approx(degrees, abs=1e-6)
 
 
 def test_a_small_turn_from_a_right_angle_is_seen():
