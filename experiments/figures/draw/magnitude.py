@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from experiments.figures import style
 
@@ -47,8 +48,11 @@ def draw_magnitude(table: pd.DataFrame, title: str) -> Figure:
         ranges = np.linspace(0, rows["range"].max(), 100)
         bottom.plot(ranges, np.sqrt((1 + ranges**2 / 3) / (1 - ranges**2)), **EXPECTED)
         bottom.set_yscale("log")
+        bottom.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0)))
+        bottom.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        bottom.yaxis.set_minor_formatter(NullFormatter())
     for axes in below:
-        axes.set_xlabel("range of the change of basis")
+        axes.set_xlabel("range")
     above[0].set_ylabel("$|\\,|dW|/|W| - |dV|/|V|\\,|$")
     below[0].set_ylabel("$|dV|\\,/\\,|dW|$")
     handles = [
