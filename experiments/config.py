@@ -16,6 +16,7 @@ from experiments.teleport_config import (
     ChangeOfBasisConfig,
     LevelSetConfig,
     NullSpaceConfig,
+    OrbitConfig,
     PseudoTeleportConfig,
     RandomNullSpaceConfig,
     RescalingConfig,
@@ -72,6 +73,13 @@ class RandomData(DataConfig):
     shape: list[int] = MISSING  # one sample: channels, height, width
     classes: int = 10
     data_seed: int = 0
+
+
+@dataclass
+class FunctionData(DataConfig):
+    """A function of two variables, for the model ``point``."""
+
+    start: list[float] = MISSING  # where the model starts
 
 
 @dataclass
@@ -171,6 +179,13 @@ class TransformerConfig(ModelConfig):
 
 
 @dataclass
+class PointConfig(ModelConfig):
+    """A point in the domain of a test function."""
+
+    start: list[float] = MISSING
+
+
+@dataclass
 class CustomModel(ModelConfig):
     """A model of the user's own: ``factory`` is ``package.module:function``, called with ``spec`` and ``options``."""
 
@@ -234,6 +249,9 @@ class TrainingConfig:
     eval_every: int | None = None  # steps; None: at the end of each epoch
     eval_samples: int | None = 10000  # training samples that the training loss is measured on; None: all
     plateau: Plateau = field(default_factory=Plateau)
+    compile: bool = False  # training steps by torch.compile
+    precision: str = "float32"  # float32 | bfloat16, the latter by autocast
+    channels_last: bool = False  # images with their channels innermost
 
 
 @dataclass
@@ -281,7 +299,13 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(group="schema", name="config", node=Config)
     kinds: dict[str, dict[str, type]] = {
-        "data": {"image": ImageData, "random": RandomData, "series": SeriesData, "text": TextData},
+        "data": {
+            "function": FunctionData,
+            "image": ImageData,
+            "random": RandomData,
+            "series": SeriesData,
+            "text": TextData,
+        },
         "model": {
             "mlp": MLPConfig,
             "cnn": CNNConfig,
@@ -289,6 +313,7 @@ def register() -> None:
             "network": NetworkConfig,
             "torchvision": TorchvisionConfig,
             "transformer": TransformerConfig,
+            "point": PointConfig,
             "custom": CustomModel,
         },
         "optimizer": {"sgd": SGDConfig, "adagrad": AdagradConfig, "adam": AdamConfig},
@@ -299,6 +324,7 @@ def register() -> None:
             "levelset": LevelSetConfig,
             "rescaling": RescalingConfig,
             "symmetry": SymmetryConfig,
+            "orbit": OrbitConfig,
             "change_of_basis": ChangeOfBasisConfig,
             "pseudo_teleport": PseudoTeleportConfig,
         },

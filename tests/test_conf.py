@@ -131,8 +131,9 @@ def test_the_networks_of_armenta_et_al_are_narrow_but_at_paper_scale():
         widths = {scale: composed(f"model={model}", f"scale={scale}").model.width for scale in names("scale")}
         assert widths["paper"] == 1.0
         assert 0 < widths["smoke"] <= widths["quick"] < 1
-        explicit = composed(f"model={model}", "model.width=1.0")
-        assert identity(explicit) == identity(composed(f"model={model}", "model.sizes.quick=1.0"))
+    assert identity(composed("model=vgg16", "model.width=1")) == identity(
+        composed("model=vgg16", "model.sizes.quick=1")
+    )
 
 
 @pytest.mark.parametrize("panel", [name for name in names("experiment") if name.startswith("neural/")])

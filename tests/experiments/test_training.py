@@ -164,11 +164,28 @@ def test_symmetry_teleports_are_recorded_with_their_residuals(tmp_path, variant)
     assert layers.residual.max() < (1e-2 if variant == "2022" else 1e-4)
 
 
-def test_a_model_that_a_method_cannot_teleport_is_a_users_mistake(tmp_path):
-    variant = ["teleport.variant=corrected", "model.activation=tanh"]
+def test_a_model_that_a_method_cannot_teleport_is_refused_before_the_training(tmp_path):
+    """The first event is after an epoch, and yet nothing was trained or written."""
+    late = ["teleport.variant=corrected", "model.activation=tanh", "teleport.epochs=[1]"]
     with pytest.raises(UserError, match=r"teleport=symmetry does not go with model=mlp: .*tanh between") as caught:
-        run(small(tmp_path, *SYMMETRY, *variant))
+        run(small(tmp_path, *SYMMETRY, *late))
     assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_without_an_event_asks_nothing_of_the_model(tmp_path):
+    never = ["teleport.variant=corrected", "model.activation=tanh", "teleport.epochs=[]"]
+    assert same(parameters(run(small(tmp_path, *SYMMETRY, *never))), parameters(run(small(tmp_path, never[1]))))
+
+
+def test_a_teleport_between_two_looks_at_the_losses(tmp_path):
+    """Steps 3 and 7 are neither the end of an epoch nor a multiple of anything that is looked at."""
+    events = ["teleport=nullspace", "teleport.epochs=[]", "teleport.at_steps=[3,7]", "teleport.batches=1"]
+    folder = run(small(tmp_path, *events, "teleport.samples=10", "teleport.steps=1"))
+    assert load_table(folder, "teleport_events").step.tolist() == [3, 7]
+    assert load_curve(folder).step.tolist() == [0, 10, 20]
+    summary = json.loads((folder / "summary.json").read_text())
+    assert load_curve(folder).seconds.iloc[-1] == summary["training_seconds"] + summary["teleport_seconds"]
 
 
 CHANGES = ["model.activation=tanh", "teleport=change_of_basis", "teleport.epochs=[0,1]", "teleport.batches=1"]

@@ -21,6 +21,8 @@ from experiments.figures.draw.level_curve import draw_level_curve
 from experiments.figures.draw.magnitude import draw_magnitude
 from experiments.figures.draw.quiver import draw_quiver
 from experiments.figures.draw.spectrum import draw_spectrum
+from experiments.figures.draw.trajectory import draw_trajectory
+from experiments.figures.draw.walks import draw_walks
 from experiments.figures.draw.weight_histogram import draw_weight_histogram
 from experiments.figures.style import RC
 
@@ -36,6 +38,8 @@ DRAWINGS: dict[str, Callable[..., Figure]] = {
     "magnitude": draw_magnitude,
     "quiver": draw_quiver,
     "spectrum": draw_spectrum,
+    "trajectory": draw_trajectory,
+    "walks": draw_walks,
     "weight_histogram": draw_weight_histogram,
 }
 """Name -> function of a table, a title and options of its own (keyword arguments)."""

@@ -12,6 +12,7 @@ from experiments.figures import style
 
 STATES = {"before": "before", "after": "after"}
 ACTIVATIONS = {"relu": "ReLU", "tanh": "tanh"}
+LAYERS = {"relu": "stem"}  # torchvision's name of the stem's activation, whatever it is
 
 
 def draw_feature_maps(table: pd.DataFrame, title: str) -> Figure:
@@ -38,9 +39,11 @@ def draw_feature_maps(table: pd.DataFrame, title: str) -> Figure:
         for (state, name), line in zip(STATES.items(), lines, strict=True):
             for axis, image in zip(line, stacks[state], strict=True):
                 axis.imshow(image, cmap="gray", vmin=low, vmax=high)
-            line[0].set_ylabel(f"{ACTIVATIONS.get(activation, activation)}\n{layer}\n{name}", fontsize=6)
+            line[0].set_ylabel(
+                f"{ACTIVATIONS.get(activation, activation)}\n{LAYERS.get(layer, layer)}\n{name}", fontsize=6
+            )
     worst = table["output_difference"].max()
-    what = f"columns are channels; the same grey is the same number; outputs differ by {worst:.0e} of the largest"
+    what = f"columns are channels; a teleport multiplies each by a number; outputs differ by {worst:.0e} of the largest"
     style.footnote(figure, table, what)
     return figure
 

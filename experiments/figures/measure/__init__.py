@@ -17,6 +17,8 @@ from experiments.figures.measure.level_curve import measure_level_curve
 from experiments.figures.measure.magnitude import measure_magnitude
 from experiments.figures.measure.quiver import measure_quiver
 from experiments.figures.measure.spectrum import measure_spectrum
+from experiments.figures.measure.trajectory import measure_trajectory
+from experiments.figures.measure.walks import measure_walks
 from experiments.figures.measure.weight_histogram import measure_weight_histogram
 
 MEASURES: dict[str, Callable[..., pd.DataFrame]] = {
@@ -31,6 +33,8 @@ MEASURES: dict[str, Callable[..., pd.DataFrame]] = {
     "magnitude": measure_magnitude,
     "quiver": measure_quiver,
     "spectrum": measure_spectrum,
+    "trajectory": measure_trajectory,
+    "walks": measure_walks,
     "weight_histogram": measure_weight_histogram,
 }
 """Name -> function of a run that is made and options of its own (keyword arguments).

@@ -135,5 +135,5 @@ def test_maps_before_and_after_share_a_scale():
     np.testing.assert_allclose([image.get_clim() for image in images], [(0.0, 13.3)] * 4)
     np.testing.assert_allclose(images[1].get_array(), [[4, 5], [6, 7]])
     np.testing.assert_allclose(images[3].get_array(), 1.9 * np.array([[4, 5], [6, 7]]))
-    assert "tanh\nrelu\nafter" in figure.axes[2].get_ylabel()
+    assert "tanh\nstem\nafter" in figure.axes[2].get_ylabel()
     assert "3e-07" in said(figure)

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from specs import SPECS
+from specs import SPECS, spec_for
 from torch import nn
 
 from experiments.config import CNNConfig, MLPConfig, NetworkConfig, ResNetConfig, TransformerConfig
@@ -47,7 +47,7 @@ def layers(model: nn.Module) -> list[nn.Module]:
 def test_weights_have_the_stated_deviation_and_biases_are_zero(config, init, deviation):
     torch.manual_seed(0)
     config = type(config)(**{**vars(config), "init": init, "init_gain": 0.5})
-    for layer in layers(build_model(config, SPECS["image"])):
+    for layer in layers(build_model(config, spec_for(config.name, "image"))):
         weight, expected = layer.weight.detach(), deviation(*fans(layer))
         samples = weight.numel()
         assert abs(weight.std() / expected - 1) < 5 / math.sqrt(2 * samples)  # five standard errors

@@ -48,7 +48,7 @@ def test_channels_follow_the_width(name):
 
 
 def torchvisions(name):
-    """torchvision's network with the stem, and for VGG16 the head, of small images."""
+    """torchvision's network, without values yet, with the stem, and for VGG16 the head, of small images."""
     models = torchvision().models
     if name == "vgg16":
         model = models.vgg16(num_classes=10)
@@ -65,14 +65,15 @@ def torchvisions(name):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_at_full_width_it_is_torchvisions_network(name):
-    ours, theirs = network(name, width=1.0), torchvisions(name)
+    ours = network(name, width=1.0, init="kaiming")
+    with torch.device("meta"):
+        theirs = torchvisions(name)
+    theirs.to_empty(device="cpu")
     assert list(ours.state_dict()) == list(theirs.state_dict())
-    ours.load_state_dict(theirs.state_dict())
+    theirs.load_state_dict(ours.state_dict())
     x = torch.randn(2, 3, 32, 32)
     for mode in (True, False):
-        ours.train(mode)
-        theirs.train(mode)
-        torch.testing.assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(ours.train(mode)(x), theirs.train(mode)(x), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
