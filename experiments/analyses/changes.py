@@ -12,23 +12,25 @@ from experiments.analyses.space import Factors
 from teleport import ChangeOfBasis
 
 
-def random_factors(model: nn.Module, inputs: Any, *, range: float, count: int, seed: int) -> Iterator[Factors]:
-    """``count`` intra-landscape changes of basis that leave the activations as they are; the quiver is found once.
+class RandomChanges:
+    """Intra-landscape changes of basis that leave the activations as they are; the quiver is found once.
 
     Args:
         model: any module; only looked at.
         inputs: a batch of its inputs.
-        range: of tau ~ U(1 - range, 1 + range), below 1.
-        count: how many.
-        seed: of all of them.
 
     Raises:
         ValueError: the model has no channel that may be scaled.
     """
-    method = ChangeOfBasis(range=range, seed=seed)
-    quiver = method.capture(model, inputs)
-    if not quiver.scaled:
-        raise ValueError("no channel of the model may be scaled, so that it has no change of basis")
-    for _ in repeat(None, count):
-        change = method.sample(quiver)
-        yield {scaled.parameter: scaled.factors(change.tau) for scaled in quiver.scaled.values()}
+
+    def __init__(self, model: nn.Module, inputs: Any) -> None:
+        self.quiver = ChangeOfBasis().capture(model, inputs)
+        if not self.quiver.scaled:
+            raise ValueError("no channel of the model may be scaled, so that it has no change of basis")
+
+    def draw(self, *, range: float, count: int, seed: int) -> Iterator[Factors]:
+        """``count`` of them, tau ~ U(1 - range, 1 + range) with a range below 1; a seed gives the same ones."""
+        method = ChangeOfBasis(range=range, seed=seed)
+        for _ in repeat(None, count):
+            tau = method.sample(self.quiver).tau
+            yield {scaled.parameter: scaled.factors(tau) for scaled in self.quiver.scaled.values()}

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from experiments.analyses.angles import angles
-from experiments.analyses.changes import random_factors
+from experiments.analyses.changes import RandomChanges
 from experiments.analyses.space import displacement, flatten, gradient, trainable
 from experiments.figures.measure.subject import subject_of
 from experiments.figures.runs import FigureRun
@@ -39,7 +39,7 @@ def measure_angles(
     model = subject.model.double()
     batches = [subject.teleport_batch(samples, torch.float64) for samples in batch_sizes]
     gradients = [flatten(gradient(model, batch, subject.loss_fn)) for batch in batches]
-    drawn = random_factors(model, batches[0][0], range=range, count=teleports, seed=subject.config.seed)
+    drawn = RandomChanges(model, batches[0][0]).draw(range=range, count=teleports, seed=subject.config.seed)
     found = angles(
         (displacement(model, factors) for factors in drawn),
         gradients,

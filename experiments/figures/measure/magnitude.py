@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from experiments.analyses.changes import random_factors
+from experiments.analyses.changes import RandomChanges
 from experiments.analyses.magnitude import Magnitudes, Transformed, backpropagated, magnitudes
 from experiments.analyses.space import gradient
 from experiments.figures.measure.subject import subject_of
@@ -44,7 +44,7 @@ def measure_magnitude(
     model, batch = subject.model, subject.teleport_batch(samples)
     gradients = gradient(model, batch, subject.loss_fn)
     before, transformed = magnitudes(model, gradients), Transformed(model, gradients)
-    rows = []
+    changes, rows = RandomChanges(model, batch[0]), []
 
     def add(source: str, after: Magnitudes) -> None:
         difference, gain = abs(before.normalised - after.normalised), after.gradient / before.gradient
@@ -52,7 +52,7 @@ def measure_magnitude(
 
     for place, own in enumerate(np.linspace(smallest, largest, ranges).tolist()):
         seed = subject.config.seed + place
-        for number, factors in enumerate(random_factors(model, batch[0], range=own, count=teleports, seed=seed)):
+        for number, factors in enumerate(changes.draw(range=own, count=teleports, seed=seed)):
             add("theorem", transformed(factors))
             if number == 0 and (ranges - 1 - place) % backpropagated_every == 0:
                 add("backpropagation", backpropagated(model, batch, subject.loss_fn, factors))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from experiments.analyses.changes import random_factors
+from experiments.analyses.changes import RandomChanges
 from experiments.analyses.histogram import histogram
 from experiments.analyses.space import displacement, flatten, trainable
 from experiments.figures.measure.subject import subject_of
@@ -25,7 +25,7 @@ def measure_weight_histogram(run: FigureRun, *, range: float, limit: float, bins
     """
     subject = subject_of(run)
     inputs, _ = subject.teleport_batch(2)
-    (factors,) = random_factors(subject.model, inputs, range=range, count=1, seed=subject.config.seed)
+    (factors,) = RandomChanges(subject.model, inputs).draw(range=range, count=1, seed=subject.config.seed)
     before = flatten(trainable(subject.model))
     states = {"before": before, "after": before + displacement(subject.model, factors)}
     frames = [histogram(values, limit, bins).assign(state=state) for state, values in states.items()]

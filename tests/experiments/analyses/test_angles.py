@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from experiments.analyses.angles import angles
-from experiments.analyses.changes import random_factors
+from experiments.analyses.changes import RandomChanges
 from experiments.analyses.space import angle, displacement, flatten, gradient, trainable, unit
 from tests.experiments.analyses.networks import NETWORKS, batch, loss_fn, network
 
@@ -17,7 +17,7 @@ from tests.experiments.analyses.networks import NETWORKS, batch, loss_fn, networ
 def test_a_micro_teleport_is_perpendicular_to_the_gradient_of_any_batch(name):
     model = network(name)
     gradients = [flatten(gradient(model, batch(samples), loss_fn)) for samples in (2, 8)]
-    drawn = random_factors(model, batch()[0], range=0.001, count=3, seed=0)
+    drawn = RandomChanges(model, batch()[0]).draw(range=0.001, count=3, seed=0)
     micro = [displacement(model, factors) for factors in drawn]
     assert all(m.norm() > 1e-5 * flatten(trainable(model)).norm() for m in micro)
     for rows in angles(micro, gradients, torch.Generator().manual_seed(0)):
@@ -31,7 +31,7 @@ def test_a_larger_range_leaves_the_tangent():
     of = flatten(gradient(model, batch(), loss_fn))
     errors = []
     for size in (0.4, 0.004):
-        drawn = random_factors(model, batch()[0], range=size, count=10, seed=0)
+        drawn = RandomChanges(model, batch()[0]).draw(range=size, count=10, seed=0)
         errors.append(sum(abs(angle(unit(displacement(model, factors)), unit(of)) - 90) for factors in drawn))
     assert errors[1] < errors[0] / 20  # in proportion to the range
 

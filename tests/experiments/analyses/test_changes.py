@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.analyses.changes import random_factors
+from experiments.analyses.changes import RandomChanges
 from tests.experiments.analyses.networks import NETWORKS, batch, network
 
 
@@ -25,7 +25,7 @@ def moved(model, factors):
 def test_the_function_is_kept_in_either_mode_and_the_model_is_not_touched(name):
     model, (inputs, _) = network(name).train(), batch(4)
     kept = copy.deepcopy(model.state_dict())
-    (factors,) = random_factors(model, inputs, range=0.9, count=1, seed=0)
+    (factors,) = RandomChanges(model, inputs).draw(range=0.9, count=1, seed=0)
     assert all(torch.equal(model.state_dict()[key], kept[key]) for key in kept)
     assert model.training
     for mode in (True, False):
@@ -35,7 +35,7 @@ def test_the_function_is_kept_in_either_mode_and_the_model_is_not_touched(name):
 
 def test_each_is_another_and_a_seed_gives_the_same_ones():
     model, (inputs, _) = network("mlp500"), batch(2)
-    first, second = ([*random_factors(model, inputs, range=0.5, count=2, seed=7)] for _ in range(2))
+    first, second = ([*RandomChanges(model, inputs).draw(range=0.5, count=2, seed=7)] for _ in range(2))
     weight = model.linear2.weight
     torch.testing.assert_close(first[0][weight], second[0][weight], rtol=0, atol=0)
     assert not torch.allclose(first[0][weight], first[1][weight])
@@ -46,4 +46,4 @@ def test_each_is_another_and_a_seed_gives_the_same_ones():
 
 def test_a_model_without_hidden_channels_has_no_change_of_basis():
     with pytest.raises(ValueError, match="no channel of the model"):
-        next(random_factors(nn.Linear(3, 2), torch.ones(1, 3), range=0.5, count=1, seed=0))
+        RandomChanges(nn.Linear(3, 2), torch.ones(1, 3))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.analyses.changes import random_factors
+from experiments.analyses.changes import RandomChanges
 from experiments.analyses.control import teleport_and_control
 from experiments.analyses.magnitude import Transformed
 from experiments.analyses.space import gradient
@@ -19,7 +19,7 @@ from tests.experiments.analyses.networks import batch, loss_fn, network
 def test_a_teleport_keeps_the_loss_and_a_move_as_long_does_not(name):
     model, data = network(name), batch(8)
     kept = copy.deepcopy(model.state_dict())
-    (factors,) = random_factors(model, data[0], range=0.9, count=1, seed=0)
+    (factors,) = RandomChanges(model, data[0]).draw(range=0.9, count=1, seed=0)
     start, teleport, control = teleport_and_control(model, data, loss_fn, factors, torch.Generator().manual_seed(0))
     assert teleport.loss == pytest.approx(start.loss, rel=1e-9)
     assert abs(control.loss / start.loss - 1) > 1e-3
