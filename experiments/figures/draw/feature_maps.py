@@ -42,8 +42,11 @@ def draw_feature_maps(table: pd.DataFrame, title: str) -> Figure:
             line[0].set_ylabel(
                 f"{ACTIVATIONS.get(activation, activation)}\n{LAYERS.get(layer, layer)}\n{name}", fontsize=6
             )
-    worst = table["output_difference"].max()
-    what = f"columns are channels; a teleport multiplies each by a number; outputs differ by {worst:.0e} of the largest"
+    worst, width = table["output_difference"].max(), table["model.width"].iloc[0] if "model.width" in table else 1
+    what = (
+        f"{width:g} of the paper's channels, of which these are the first; a teleport multiplies each by a number; "
+        f"outputs differ by {worst:.0e} of the largest"
+    )
     style.footnote(figure, table, what)
     return figure
 
