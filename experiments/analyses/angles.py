@@ -36,4 +36,5 @@ def angles(
 
 def _random(like: Tensor, generator: torch.Generator) -> Tensor:
     """A unit vector, drawn in single precision, which is as random and much faster."""
-    return unit(torch.randn(like.shape, generator=generator).to(like))
+    drawn = torch.randn(like.shape, generator=generator).to(like)
+    return drawn.div_(torch.linalg.vector_norm(drawn))
