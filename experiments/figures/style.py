@@ -69,6 +69,7 @@ DATA = {
     "tiny_imagenet": "Tiny-ImageNet",
     "smnist": "sequential MNIST",
     "ptb": "Penn Treebank",
+    "random": "random data",
 }
 
 OPTIMIZERS = {"sgd": "SGD"}
