@@ -109,6 +109,7 @@ class MLPConfig(ModelConfig):
 
     widths: list[int] = MISSING
     activation: str = "relu"
+    bias: bool = True
 
 
 @dataclass

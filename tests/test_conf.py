@@ -63,6 +63,7 @@ def test_every_data_set_has_an_extent_for_every_scale(data):
 
 def test_the_rates_have_a_row_for_every_pair_of_data_set_and_optimizer():
     assert set(RATES) - {"symmetry"} == set(names("data"))
+    assert set(RATES["symmetry"]) == set(names("optimizer"))
     for data in names("data"):
         row = RATES[data]
         assert set(row) == set(names("optimizer")), data
@@ -85,14 +86,16 @@ def test_rates_confirmed_by_zhao_et_al():
         assert {optimizer: RATES[data][optimizer]["lr"] for optimizer in confirmed} == confirmed
 
 
-def test_symmetry_has_a_rate_for_every_optimizer_and_its_variants_compose():
-    assert set(RATES["symmetry"]) == set(names("optimizer"))
-    for optimizer, rate in RATES["symmetry"].items():
-        teleporter = build_teleporter(composed(f"optimizer={optimizer}", "teleport=symmetry").teleport)
-        assert (teleporter.lr, teleporter.cap, teleporter.guard) == (rate, 10.0, "none")
-    for variant in ("2022", "2024", "corrected"):
-        composition = composed("teleport=symmetry", f"teleport.variant={variant}")
-        assert build_teleporter(composition.teleport).variant == variant
+@pytest.mark.parametrize("optimizer", names("optimizer"))
+def test_symmetry_is_as_published_for_every_optimizer(optimizer):
+    """Rate (half of lr) and the one epoch that it teleports before, by optimizer; Zhao et al. 2024, their code."""
+    rate, epoch = (1e-4, 2) if optimizer in ("sgd", "adagrad") else (5e-2, 0)
+    for choice, variant, cap in (("symmetry", "2024", 10.0), ("symmetry_2022", "2022", None)):
+        config = composed(f"optimizer={optimizer}", f"teleport={choice}").teleport
+        method = build_teleporter(config)
+        assert (method.variant, method.lr, method.cap) == (variant, 2 * rate, cap)
+        assert (method.steps, method.step, method.guard) == (10, "fixed", "none")
+        assert build_schedule(config, 100).steps == [100 * epoch]
 
 
 @pytest.mark.parametrize("model", [name for name in names("model") if name != "custom"])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 import textwrap
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 import pandas as pd
@@ -58,6 +60,13 @@ METHODS = {
     "none": Look("no teleport", GRAY, "--"),
     "nullspace_paper": Look("null space, the paper's rule", PALETTE[1]),
     "nullspace": Look("null space, lands on the cap", PALETTE[0]),
+    "symmetry": Look("symmetry 2024", PALETTE[2]),
+    "symmetry_zero": Look("symmetry 2024, T = 0 only", PALETTE[2], ":"),
+    "symmetry_2022": Look("symmetry 2022", PALETTE[4]),
+    "symmetry_corrected": Look("symmetry corrected", PALETTE[3]),
+    "levelset": Look("level set", PALETTE[5]),
+    "rescaling": Look("rescaling", "#8C6D31"),
+    "random": Look("random null-space move", "#000000", ":"),
 }
 
 DATA = {
@@ -72,12 +81,13 @@ DATA = {
 
 OPTIMIZERS = {"sgd": "SGD"}
 
-MODELS = {"mlp": "MLP", "cnn": "CNN", "resnet": "ResNet"}
+MODELS = {"mlp": "MLP", "mlp_small": "small MLP", "cnn": "CNN", "resnet": "ResNet"}
 
 
 def looks(methods: list[str]) -> dict[str, Look]:
     """The look of each of ``methods``; those without one of their own take the colours that are left, in order."""
-    spare = iter([color for color in PALETTE if color not in {look.color for look in METHODS.values()}] * len(methods))
+    taken = {METHODS[method].color for method in methods if method in METHODS}
+    spare = cycle([color for color in PALETTE if color not in taken] or PALETTE)
     return {method: METHODS.get(method) or Look(method.replace("_", " "), next(spare)) for method in methods}
 
 
@@ -94,9 +104,15 @@ def page(title: str, height: float) -> Figure:
 
 
 def legend(figure: Figure, handles: list[Line2D]) -> None:
-    """One line of names below the title."""
+    """The names below the title, in as many lines as they need."""
     top = 1 - 0.25 / figure.get_figheight()
-    figure.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, top), ncols=len(handles), columnspacing=1.6)
+    columns = math.ceil(len(handles) / legend_lines(len(handles)))
+    figure.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, top), ncols=columns, columnspacing=1.6)
+
+
+def legend_lines(names: int) -> int:
+    """How many lines a legend of so many names takes: five fit into one."""
+    return math.ceil(names / 5)
 
 
 def footnote(figure: Figure, table: pd.DataFrame, what: str) -> None:
@@ -111,7 +127,8 @@ def footnote(figure: Figure, table: pd.DataFrame, what: str) -> None:
     lines = textwrap.wrap("; ".join(parts), 170)
     height = figure.get_figheight()
     figure.text(0.5, 0.05 / height, "\n".join(lines), ha="center", va="bottom", fontsize=5.5, color=GRAY)
-    above, below = (0.52 if figure.legends else 0.28), 0.12 + 0.1 * len(lines)
+    legend_height = sum(0.24 + 0.16 * (legend_lines(len(each.legend_handles)) - 1) for each in figure.legends)
+    above, below = 0.28 + legend_height, 0.12 + 0.1 * len(lines)
     figure.get_layout_engine().set(rect=(0, below / height, 1, 1 - (above + below) / height))
 
 

@@ -13,6 +13,8 @@ from experiments.figures.choice import chosen
 from experiments.figures.draw.convolution import draw_convolution
 from experiments.figures.draw.curves import draw_curves
 from experiments.figures.draw.error_control import draw_error_control
+from experiments.figures.draw.rows import draw_rows
+from experiments.figures.draw.runtime import draw_runtime
 from experiments.figures.draw.spectrum import draw_spectrum
 from experiments.figures.style import RC
 
@@ -20,6 +22,8 @@ DRAWINGS: dict[str, Callable[..., Figure]] = {
     "convolution": draw_convolution,
     "curves": draw_curves,
     "error_control": draw_error_control,
+    "rows": draw_rows,
+    "runtime": draw_runtime,
     "spectrum": draw_spectrum,
 }
 """Name -> function of a table, a title and options of its own (keyword arguments)."""

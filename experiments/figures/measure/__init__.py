@@ -9,12 +9,14 @@ import pandas as pd
 from experiments.figures.measure.convolution import measure_convolution
 from experiments.figures.measure.curves import measure_curves
 from experiments.figures.measure.error_control import measure_error_control
+from experiments.figures.measure.runtime import measure_runtime
 from experiments.figures.measure.spectrum import measure_spectrum
 
 MEASURES: dict[str, Callable[..., pd.DataFrame]] = {
     "convolution": measure_convolution,
     "curves": measure_curves,
     "error_control": measure_error_control,
+    "runtime": measure_runtime,
     "spectrum": measure_spectrum,
 }
 """Name -> function of a run that is made and options of its own (keyword arguments).
