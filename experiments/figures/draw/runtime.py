@@ -46,20 +46,25 @@ def draw_runtime(table: pd.DataFrame, title: str) -> Figure:
     for machine, line in zip(machines, grid, strict=True):
         for axis, panel in zip(axes, line, strict=True):
             chosen = table[(table["hardware"] == machine) & (table["axis"] == axis)]
-            _panel(panel, chosen, looks)
+            _panel(panel, chosen, looks, AXES[axis][1])
             panel.set_xlabel(" ".join(AXES[axis]))
         line[0].set_ylabel("seconds of a teleport")
         low, high = line[0].get_ylim()
-        line[0].set_ylim(low, high * (high / low) ** 0.45)  # room for the exponents
+        line[0].set_ylim(low, high * (high / low) ** 0.3)  # room for the exponents
     handles = [Line2D([], [], color=look.color, linestyle=look.line, label=look.label) for look in looks.values()]
     style.legend(figure, handles)
     base = ", ".join(f"{letter} = {table[axis].iloc[0]}" for axis, (_, letter) in AXES.items())
-    style.footnote(figure, table, f"median of the rounds, bars from fastest to slowest; all else at {base}")
+    style.footnote(
+        figure,
+        table,
+        f"median of the rounds, bars from fastest to slowest; all else at {base}; "
+        "hollow: no step taken, nothing was free; powers: fitted, in the order of the names",
+    )
     return figure
 
 
-def _panel(axes: Axes, table: pd.DataFrame, looks: dict[str, style.Look]) -> None:
-    """One line a method, and the methods' exponents in their colours."""
+def _panel(axes: Axes, table: pd.DataFrame, looks: dict[str, style.Look], letter: str) -> None:
+    """One line a method, and the methods' exponents of the axis' ``letter``, in their colours and order."""
     axes.set_xscale("log")
     axes.set_yscale("log")
     for number, (method, rows) in enumerate(table.groupby("method", sort=False)):
@@ -71,9 +76,10 @@ def _panel(axes: Axes, table: pd.DataFrame, looks: dict[str, style.Look]) -> Non
             face = look.color if point["steps_taken"] else "white"
             mark = {"markersize": 3.2, "markeredgewidth": 0.7, "color": look.color, "markerfacecolor": face}
             axes.plot(point["value"], point["seconds"], "o", zorder=4, **mark)
-        exponent = "-" if (rows["steps_taken"] == 0).any() else f"{rows['exponent'].iloc[0]:.2f}"
-        place = {"transform": axes.transAxes, "ha": "left", "va": "top", "fontsize": 5.5}
-        axes.text(0.04, 0.98 - 0.07 * number, f"{look.label}: {exponent}", color=look.color, **place)
+        exponent = "?" if (rows["steps_taken"] == 0).any() else f"{rows['exponent'].iloc[0]:.2f}"
+        place = {"transform": axes.transAxes, "ha": "left", "va": "top", "fontsize": 6.5, "in_layout": False}
+        axes.text(0.04, 0.98 - 0.07 * number, f"{letter}$^{{{exponent}}}$", color=look.color, **place)
+    axes.tick_params(axis="x", labelsize=5.5)
     axes.xaxis.set_major_locator(FixedLocator(sorted(table["value"].unique())))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
