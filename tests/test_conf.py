@@ -90,12 +90,21 @@ def test_rates_confirmed_by_zhao_et_al():
 def test_symmetry_is_as_published_for_every_optimizer(optimizer):
     """Rate (half of lr) and the one epoch that it teleports before, by optimizer; Zhao et al. 2024, their code."""
     rate, epoch = (1e-4, 2) if optimizer in ("sgd", "adagrad") else (5e-2, 0)
-    for choice, variant, cap in (("symmetry", "2024", 10.0), ("symmetry_2022", "2022", None)):
-        config = composed(f"optimizer={optimizer}", f"teleport={choice}").teleport
-        method = build_teleporter(config)
-        assert (method.variant, method.lr, method.cap) == (variant, 2 * rate, cap)
-        assert (method.steps, method.step, method.guard) == (10, "fixed", "none")
-        assert build_schedule(config, 100).steps == [100 * epoch]
+    config = composed(f"optimizer={optimizer}", "teleport=symmetry").teleport
+    method = build_teleporter(config)
+    assert (method.variant, method.lr, method.cap) == ("2024", 2 * rate, 10.0)
+    assert (method.steps, method.step, method.guard) == (10, "fixed", "none")
+    assert build_schedule(config, 100).steps == [100 * epoch]
+
+
+@pytest.mark.parametrize("name", [name for name in names("teleport") if name.startswith("symmetry_")])
+def test_variants_of_symmetry_teleport_when_the_published_one_does(name):
+    for optimizer in ("sgd", "adam"):
+        schedules = [
+            composed(f"optimizer={optimizer}", f"teleport={each}").teleport.epochs for each in (name, "symmetry")
+        ]
+        assert schedules[0] == schedules[1]
+    assert build_teleporter(composed(f"teleport={name}").teleport).variant in (name.removeprefix("symmetry_"), "2024")
 
 
 @pytest.mark.parametrize("model", [name for name in names("model") if name != "custom"])
