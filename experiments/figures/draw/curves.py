@@ -37,7 +37,7 @@ def draw_curves(
     across = len(optimizers) == 1
     lines = [(*task, None) for task in tasks] if across else [(*task, loss) for task in tasks for loss in losses]
 
-    figure = style.page(title, 1.25 * len(lines) + 1.1)
+    figure = style.page(title, max(1.25 * len(lines), 2.0) + 1.1)
     columns = [*losses] if across else optimizers
     # Seconds differ from task to task, so that each row has its own.
     shared = {"sharex": "row" if x == "seconds" else True, "sharey": "row"}
