@@ -22,6 +22,8 @@ from experiments.figures.draw.level_curve import draw_level_curve
 from experiments.figures.draw.magnitude import draw_magnitude
 from experiments.figures.draw.outputs import draw_outputs
 from experiments.figures.draw.quiver import draw_quiver
+from experiments.figures.draw.rows import draw_rows
+from experiments.figures.draw.runtime import draw_runtime
 from experiments.figures.draw.spectrum import draw_spectrum
 from experiments.figures.draw.trajectory import draw_trajectory
 from experiments.figures.draw.walks import draw_walks
@@ -41,6 +43,8 @@ DRAWINGS: dict[str, Callable[..., Figure]] = {
     "level_curve": draw_level_curve,
     "magnitude": draw_magnitude,
     "quiver": draw_quiver,
+    "rows": draw_rows,
+    "runtime": draw_runtime,
     "spectrum": draw_spectrum,
     "trajectory": draw_trajectory,
     "walks": draw_walks,

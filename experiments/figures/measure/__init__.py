@@ -18,6 +18,7 @@ from experiments.figures.measure.level_curve import measure_level_curve
 from experiments.figures.measure.magnitude import measure_magnitude
 from experiments.figures.measure.outputs import measure_outputs
 from experiments.figures.measure.quiver import measure_quiver
+from experiments.figures.measure.runtime import measure_runtime
 from experiments.figures.measure.spectrum import measure_spectrum
 from experiments.figures.measure.trajectory import measure_trajectory
 from experiments.figures.measure.walks import measure_walks
@@ -36,6 +37,7 @@ MEASURES: dict[str, Callable[..., pd.DataFrame]] = {
     "level_curve": measure_level_curve,
     "magnitude": measure_magnitude,
     "quiver": measure_quiver,
+    "runtime": measure_runtime,
     "spectrum": measure_spectrum,
     "trajectory": measure_trajectory,
     "walks": measure_walks,
