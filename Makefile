@@ -55,10 +55,10 @@ types: setup  ## Check the types of teleport/
 figures: setup  ## Redraw every figure from its table in results/, without training
 	$(BIN)/python scripts/make_figures.py
 
-reproduce: setup  ## Run what a figure needs, then draw it: make reproduce FIG=nullspace/fig8 SCALE=quick
-	@test -n "$(FIG)" || { echo "make: say which figure, for instance FIG=nullspace/fig8; there are:" \
+reproduce: setup  ## Run what a figure needs, then draw it: make reproduce FIG=nullspace/fig8 (or all of a paper: nullspace)
+	@test -n "$(FIG)" || { echo "make: say which figure, for instance FIG=nullspace/fig8, or which paper; there are:" \
 		$$(cd conf/figure && find . -name '*.yaml' | sort | sed 's,^\./,,; s,\.yaml$$,,') >&2; exit 1; }
-	$(BIN)/python run.py figure=$(FIG) scale=$(SCALE)
+	$(BIN)/python scripts/reproduce.py $(FIG) scale=$(SCALE)
 
 data: setup  ## Download data sets: make data NAMES="mnist cifar10", or NAMES=all
 	@test -n "$(NAMES)" || { echo "make: say which data sets, for instance NAMES=\"mnist cifar10\" or NAMES=all" >&2; exit 1; }

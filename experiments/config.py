@@ -13,8 +13,11 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, SI
 
 from experiments.teleport_config import (
+    ChangeOfBasisConfig,
     LevelSetConfig,
     NullSpaceConfig,
+    OrbitConfig,
+    PseudoTeleportConfig,
     RandomNullSpaceConfig,
     RescalingConfig,
     SymmetryConfig,
@@ -70,6 +73,13 @@ class RandomData(DataConfig):
     shape: list[int] = MISSING  # one sample: channels, height, width
     classes: int = 10
     data_seed: int = 0
+
+
+@dataclass
+class FunctionData(DataConfig):
+    """A function of two variables, for the model ``point``."""
+
+    start: list[float] = MISSING  # where the model starts
 
 
 @dataclass
@@ -130,6 +140,22 @@ class ResNetConfig(ModelConfig):
 
 
 @dataclass
+class NetworkConfig(ModelConfig):
+    """A published network for small images, all of its channels times ``width``."""
+
+    sizes: dict[str, float] = field(default_factory=dict)  # scale -> width; never part of a run's hash
+    width: float = MISSING
+    activation: str = "relu"
+
+
+@dataclass
+class TorchvisionConfig(ModelConfig):
+    """A classification model of torchvision, by its name there, with random weights."""
+
+    arch: str = MISSING
+
+
+@dataclass
 class TransformerSize:
     """How large a transformer is for a data set."""
 
@@ -150,6 +176,13 @@ class TransformerConfig(ModelConfig):
     dropout: float = 0.0
     activation: str = "relu"
     series_head: str = "last"  # last | mean
+
+
+@dataclass
+class PointConfig(ModelConfig):
+    """A point in the domain of a test function."""
+
+    start: list[float] = MISSING
 
 
 @dataclass
@@ -216,6 +249,9 @@ class TrainingConfig:
     eval_every: int | None = None  # steps; None: at the end of each epoch
     eval_samples: int | None = 10000  # training samples that the training loss is measured on; None: all
     plateau: Plateau = field(default_factory=Plateau)
+    compile: bool = False  # training steps by torch.compile
+    precision: str = "float32"  # float32 | bfloat16, the latter by autocast
+    channels_last: bool = False  # images with their channels innermost
 
 
 @dataclass
@@ -263,12 +299,21 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(group="schema", name="config", node=Config)
     kinds: dict[str, dict[str, type]] = {
-        "data": {"image": ImageData, "random": RandomData, "series": SeriesData, "text": TextData},
+        "data": {
+            "function": FunctionData,
+            "image": ImageData,
+            "random": RandomData,
+            "series": SeriesData,
+            "text": TextData,
+        },
         "model": {
             "mlp": MLPConfig,
             "cnn": CNNConfig,
             "resnet": ResNetConfig,
+            "network": NetworkConfig,
+            "torchvision": TorchvisionConfig,
             "transformer": TransformerConfig,
+            "point": PointConfig,
             "custom": CustomModel,
         },
         "optimizer": {"sgd": SGDConfig, "adagrad": AdagradConfig, "adam": AdamConfig},
@@ -279,6 +324,9 @@ def register() -> None:
             "levelset": LevelSetConfig,
             "rescaling": RescalingConfig,
             "symmetry": SymmetryConfig,
+            "orbit": OrbitConfig,
+            "change_of_basis": ChangeOfBasisConfig,
+            "pseudo_teleport": PseudoTeleportConfig,
         },
         "figure": {"figure": FigureConfig},
     }

@@ -55,6 +55,7 @@ RULES: list[Rule] = [
         lambda value: value in ("keep", "reset", "transported"),
         ("teleport.optimizer_state",),
     ),
+    ("float32 or bfloat16", lambda value: value in ("float32", "bfloat16"), ("training.precision",)),
     ("the path of a folder", lambda value: value != "" and "\0" not in value, ("machine.runs", "data.root")),
 ]
 

@@ -15,16 +15,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode, resolve_name
 
 from teleport.layers import Block, Layer
-from teleport.ownership import Owners, distinct_elements, keeps_layout, storage_of, tensors_in
-from teleport.reads import Reads
+from teleport.ownership import Owners, distinct_elements, keeps_layout, storage_of
 from teleport.representation import Representation
 from teleport.views import LinearUse, as_matrix, view_of
-
-EXPORTS = {"numpy", "tolist", "data_ptr", "untyped_storage", "storage", "__array__", "__dlpack__", "share_memory_"}
-"""Methods that give a parameter's memory away, after which nobody sees what is done with it."""
+from teleport.watch import Watcher, called
 
 Key = tuple[Block, int, bool]
 """What makes two uses one layer: the weight's block, and how it is read as a matrix (groups, transposed)."""
@@ -66,46 +62,42 @@ def capture(
     return recorder.result()
 
 
-class _Recorder(TorchFunctionMode):
+class _Recorder(Watcher):
     """Sees every torch function that a trainable parameter, or a view of one, enters."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], shared_objective: bool) -> None:
-        super().__init__()
+        super().__init__(Owners(parameters))
         self.parameters = parameters
         self.shared_objective = shared_objective
         self.pinned: dict[str, str] = {}
         self.layers: dict[Key, Layer] = {}
         self.inputs = _Inputs()
-        self.owners = Owners(parameters)
-        self.reads = Reads(self.owners)
         for name in self.owners.shared():
             self.pinned[name] = "its memory is another parameter's too"
         for name, parameter in parameters.items():
             if parameter.is_complex() or not keeps_layout(parameter):
                 self.pinned[name] = "its storage is complex or has gaps, which no view understands"
 
-    def __torch_function__(  # the mode itself is off in here
+    def before(self, func: Callable[..., Any], args: Any, kwargs: Any) -> list[LinearUse]:
+        """The uses of a call, which may change its arguments or draw random numbers."""
+        return [use for use in _uses(func, args, kwargs) if self._understood(use)]
+
+    def after(
         self,
         func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        if self.reads.paused:  # the recorder's own doings
-            return func(*args, **kwargs)
-        given = Counter(name for tensor in tensors_in((args, kwargs)) for name in self.owners.of(tensor))
-        if not given:
-            return func(*args, **kwargs)
-        with self.reads.pause():  # before the call, which may change its arguments or draw random numbers
-            uses = [use for use in _uses(func, args, kwargs) if self._understood(use)]
-        with self.reads.frame(given) as read:
-            result = func(*args, **kwargs)
-        if getattr(func, "__name__", "") in EXPORTS:
-            read |= set(given)
-        with self.reads.pause():
-            self._note(func, uses, given, read)
-        return result
+        args: Any,
+        kwargs: Any,
+        result: Any,
+        known: list[LinearUse],
+        given: Counter[str],
+        read: set[str],
+    ) -> None:
+        """Take in the uses of a call, and pin the parameters that it reads in another way."""
+        explained = Counter(name for use in known for name in self._use(use))
+        entered = {name for use in known for name in self.owners.of(use.source)}
+        for name in read:
+            if name in entered or given[name] > explained[name]:
+                self.pinned.setdefault(name, f"it enters {called(func)} other than as a linear map")
 
     def _understood(self, use: LinearUse) -> bool:
         """Whether a use is of one parameter's own elements, on inputs that can be taken apart."""
@@ -118,15 +110,6 @@ class _Recorder(TorchFunctionMode):
             and use.source.layout == torch.strided
             and (storage_of(use.source) is not None or use.source.numel() == 0)
         )
-
-    def _note(self, func: Callable[..., Any], uses: list[LinearUse], given: Counter[str], read: set[str]) -> None:
-        """Take in the uses of a call, and pin the parameters that it reads in another way."""
-        explained = Counter(name for use in uses for name in self._use(use))
-        entered = {name for use in uses for name in self.owners.of(use.source)}
-        for name in read:
-            if name in entered or given[name] > explained[name]:
-                called = resolve_name(func) or getattr(func, "__qualname__", str(func))
-                self.pinned.setdefault(name, f"it enters {called} other than as a linear map")
 
     def _use(self, use: LinearUse) -> list[str]:
         """Take in one use; names the parameters that it explains."""

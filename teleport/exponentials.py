@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from teleport.ascent import BELOW_CAP
-from teleport.channels import Channels, Scaled
+from teleport.channels import Channels
+from teleport.quiver import Scaled
 
 STILL = 1e-10
 """A sweep that changes no log tau by more has found the minimum."""
@@ -75,8 +76,8 @@ class SquaredNorm:
         by_row, by_column = torch.zeros_like(log_tau), torch.zeros_like(log_tau)
         for term in terms:
             rows, columns = term.sums(log_tau)
-            by_row.index_add_(0, term.rows, rows)
-            by_column.index_add_(0, term.columns, columns)
+            by_row.index_add_(0, term.rows.flatten(), rows.flatten())
+            by_column.index_add_(0, term.columns.flatten(), columns.flatten())
         falling, rising = torch.zeros_like(x), torch.zeros_like(x)
         for sign, down, up in ((1, by_row, by_column), (-1, by_column, by_row)):
             units = (channels.sign == sign).nonzero().flatten()
@@ -163,19 +164,35 @@ class SquaredNorm:
 
 
 class _Term:
-    """One parameter's share: ``sum_ij square[i, j] exp(2 (log_tau[column j] - log_tau[row i]))``."""
+    """One parameter's share: ``sum square[element] exp(2 (log_tau[denominator] - log_tau[numerator]))``.
+
+    Its elements are laid out as ``square [shared, rows, columns]``, summed over axes along which neither class varies:
+    numerators vary along the first two, ``rows [shared, rows]``, denominators along the first and last.
+    """
 
     def __init__(self, scaled: Scaled, square: Tensor, log_tau: Tensor) -> None:
-        self.rows, self.columns = scaled.rows, scaled.columns
-        origin = 2 * (log_tau[self.rows][:, None] - log_tau[self.columns][None, :])
-        self.square = square.double().reshape(len(self.rows), len(self.columns), -1).sum(2) * torch.exp(origin)
+        sides = scaled.numerator, scaled.denominator
+        lengths_of_axes = zip(*(side.shape for side in sides), strict=True)
+        varies = [(numerators > 1, denominators > 1) for numerators, denominators in lengths_of_axes]
+        both, rows, columns, neither = (
+            [axis for axis, kind in enumerate(varies) if kind == wanted]
+            for wanted in ((True, True), (True, False), (False, True), (False, False))
+        )
+        lengths = [math.prod(square.shape[axis] for axis in axes) for axes in (both, rows, columns)]
+        self.rows = scaled.numerator.permute(*both, *rows, *columns, *neither).reshape(lengths[0], lengths[1])
+        self.columns = scaled.denominator.permute(*both, *rows, *columns, *neither).reshape(lengths[0], lengths[2])
+        origin = 2 * (log_tau[self.rows][:, :, None] - log_tau[self.columns][:, None, :])
+        arranged = square.double().permute(*both, *rows, *columns, *neither).reshape(*lengths, -1).sum(3)
+        self.square = arranged * torch.exp(origin)
 
     def free(self, sign: Tensor) -> Tensor:
-        """The units of the term that are not pinned."""
-        units = torch.cat([self.rows, self.columns])
-        return units[sign[units] != 0]
+        """The classes of the term that are not pinned."""
+        classes = torch.cat([self.rows.flatten(), self.columns.flatten()])
+        return classes[sign[classes] != 0]
 
     def sums(self, log_tau: Tensor) -> tuple[Tensor, Tensor]:
         """The sums over each row and over each column."""
         rows, columns = torch.exp(-2 * log_tau[self.rows]), torch.exp(2 * log_tau[self.columns])
-        return rows * (self.square @ columns), columns * (rows @ self.square)
+        by_row = rows * (self.square @ columns[:, :, None])[:, :, 0]
+        by_column = columns * (rows[:, None, :] @ self.square)[:, 0]
+        return by_row, by_column

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from teleport.ascent import Ascent, Point, ascend
-from teleport.checks import check_choice, check_positive
+from teleport.checks import check_choice, check_limits, check_steps, check_threshold
 from teleport.event import LossFn
 from teleport.ground import Ground
 from teleport.null_moves import NullMoves, teleport_unseen
@@ -16,6 +17,7 @@ from teleport.objectives import TeleportObjective, objective_of
 from teleport.report import TeleportReport
 
 
+@dataclass(frozen=True)
 class NullSpace:
     """Raise the gradient norm by moving weights where the layers' inputs do not see it.
 
@@ -56,43 +58,30 @@ class NullSpace:
         ValueError: an argument outside its range.
     """
 
-    def __init__(
-        self,
-        lr: float = 1.0,
-        steps: int = 8,
-        threshold: float = 1.0,
-        step: Literal["cap", "fixed"] = "cap",
-        cap: float | None = None,
-        relative_cap: float | None = None,
-        guard: Literal["transaction", "none"] = "transaction",
-        tolerance: float = 1e-3,
-        objective_params: Literal["all", "moved"] = "all",
-        objective: str | TeleportObjective = "squared_gradient_norm",
-        objective_scale: float | None = None,
-        forward: Literal["once", "each"] = "once",
-    ) -> None:
-        check_positive(lr=lr, cap=cap, relative_cap=relative_cap, tolerance=tolerance)
-        if steps < 0:
-            raise ValueError(f"steps must not be negative, got {steps}")
-        if not 0 < threshold <= 1:
-            raise ValueError(f"threshold must be above 0 and at most 1, got {threshold}")
-        check_choice("step", step, ("cap", "fixed"))
-        check_choice("guard", guard, ("transaction", "none"))
-        check_choice("objective_params", objective_params, ("all", "moved"))
-        check_choice("forward", forward, ("once", "each"))
-        self.lr = lr
-        self.steps = steps
-        self.threshold = threshold
-        self.step = step
-        self.cap = cap
-        self.relative_cap = relative_cap
-        self.guard = guard
-        self.tolerance = tolerance
-        self.objective_params = objective_params
-        self.objective = objective
-        self.objective_scale = objective_scale
-        self.forward = forward
-        self._objective = objective_of(objective, objective_scale)
+    lr: float = 1.0
+    steps: int = 8
+    threshold: float = 1.0
+    step: Literal["cap", "fixed"] = "cap"
+    cap: float | None = None
+    relative_cap: float | None = None
+    guard: Literal["transaction", "none"] = "transaction"
+    tolerance: float = 1e-3
+    objective_params: Literal["all", "moved"] = "all"
+    objective: str | TeleportObjective = "squared_gradient_norm"
+    objective_scale: float | None = None
+    forward: Literal["once", "each"] = "once"
+
+    def __post_init__(self) -> None:
+        check_steps(self.lr, self.steps, self.step)
+        check_threshold(self.threshold)
+        check_limits(self.cap, self.relative_cap, self.guard, self.tolerance)
+        check_choice("objective_params", self.objective_params, ("all", "moved"))
+        check_choice("forward", self.forward, ("once", "each"))
+        objective_of(self.objective, self.objective_scale)  # refuses what it does not know
+
+    @property
+    def _objective(self) -> TeleportObjective:
+        return objective_of(self.objective, self.objective_scale)
 
     def __call__(
         self, model: nn.Module, batches: Iterable[Any], loss_fn: LossFn, constraint: Iterable[Any] | None = None

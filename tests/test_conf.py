@@ -20,7 +20,10 @@ CONF = Path(__file__).parent.parent / "conf"
 FILES = sorted(CONF.rglob("*.yaml"))
 GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name != "hydra")
 RATES = yaml.safe_load((CONF / "rates.yaml").read_text())
-NEEDED = {("model", "custom"): ["model.factory=package.module:function"]}  # keys that have no value of their own
+NEEDED = {  # keys that have no value of their own
+    ("model", "custom"): ["model.factory=package.module:function"],
+    ("model", "torchvision"): ["model.arch=resnet50"],
+}
 
 
 def names(group: str) -> list[str]:
@@ -95,7 +98,7 @@ def test_symmetry_has_a_rate_for_every_optimizer_and_its_variants_compose():
         assert build_teleporter(composition.teleport).variant == variant
 
 
-@pytest.mark.parametrize("model", [name for name in names("model") if name != "custom"])
+@pytest.mark.parametrize("model", [name for name in names("model") if ("model", name) not in NEEDED])
 def test_a_teleport_takes_samples_and_warm_up_from_the_model(model):
     config = composed(f"model={model}", "teleport=nullspace")
     assert config.teleport.samples == config.model.teleport_samples == (200 if model.startswith("mlp") else 32)
@@ -121,3 +124,23 @@ def test_a_transformers_size_names_a_run_and_the_table_of_sizes_does_not():
     plain = identity(composed("model=transformer", "data=smnist"))
     assert identity(composed("model=transformer", "data=smnist", "model.sizes.other.layers=3")) == plain
     assert identity(composed("model=transformer", "data=smnist", "model.sizes.smnist.layers=3")) != plain
+
+
+def test_the_networks_of_armenta_et_al_are_narrow_but_at_paper_scale():
+    for model in ("vgg16", "resnet18", "densenet121"):
+        widths = {scale: composed(f"model={model}", f"scale={scale}").model.width for scale in names("scale")}
+        assert widths["paper"] == 1.0
+        assert 0 < widths["smoke"] <= widths["quick"] < 1
+    assert identity(composed("model=vgg16", "model.width=1")) == identity(
+        composed("model=vgg16", "model.sizes.quick=1")
+    )
+
+
+@pytest.mark.parametrize("panel", [name for name in names("experiment") if name.startswith("neural/")])
+def test_the_panels_of_armenta_et_al_have_their_settings(panel):
+    model, data = panel.removeprefix("neural/").split("_")
+    config = composed(f"experiment={panel}", "scale=paper")
+    assert (config.data.name, config.data.crop, config.data.flip) == (data, 4, True)
+    assert (config.training.batch_size, config.training.epochs, config.model.init) == (256, 100, "kaiming")
+    assert config.model == composed(f"model={model}", f"data={data}", "scale=paper").model
+    assert config.optimizer.lr == 0.01

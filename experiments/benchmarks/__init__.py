@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 SUBJECTS = {
     "runtime": "seconds of a whole teleport: null space and symmetry",
     "nullspace_step": "one step of a null-space teleport, in gradient evaluations",
+    "training": "the training loop: against one by hand, and against a data set with a loader",
 }
 """Module -> what it measures, as the script's help says it."""
 

@@ -46,6 +46,11 @@ class ImageSplit:
         """The number of images."""
         return len(self.labels)
 
+    @property
+    def augments(self) -> bool:
+        """Whether images are cropped or flipped at random."""
+        return self.crop > 0 or self.flip
+
     def batch(self, index: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Inputs float [b, c, h, w] (as a sequence [b, h, w]) and labels [b] of the images ``index``."""
         x = self.images[index]

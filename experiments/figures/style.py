@@ -58,6 +58,7 @@ METHODS = {
     "none": Look("no teleport", GRAY, "--"),
     "nullspace_paper": Look("null space, the paper's rule", PALETTE[1]),
     "nullspace": Look("null space, lands on the cap", PALETTE[0]),
+    "orbit": Look("group action", PALETTE[2]),
 }
 
 DATA = {

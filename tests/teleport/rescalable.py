@@ -114,26 +114,19 @@ STOPPED = {
     "a skip connection": (
         lambda: hidden(lambda n, x: n.last((h := n.first(x).relu()) + n.middle(h))),
         ["first", "middle"],
-        "add",
+        "tied",
         [],
     ),
     "a shared weight": (
         lambda: hidden(lambda n, x: n.last(n.middle(n.middle(n.first(x)).relu()))),
         ["first", "middle"],
-        "used more than once",
+        "tied",
         [],
     ),
-    "used in part": (
-        lambda: hidden(lambda n, x: n.last(F.linear(n.first(x)[:, :3], n.middle.weight[:, :3]))),
-        ["first"],
-        "linear",
-        [],
-    ),
-    "transposed": (lambda: hidden(lambda n, x: n.last(n.first(x) @ n.middle.weight.t())), ["first"], "matmul", []),
     "a penalty on the weights": (
         lambda: hidden(lambda n, x: n.last(n.middle(n.first(x))) + n.middle.weight.square().sum()),
-        ["first", "middle"],
-        "square",
+        ["first"],
+        "used in different ways",
         [],
     ),
     "hidden values in the loss": (
@@ -149,7 +142,7 @@ STOPPED = {
         ["middle"],
     ),
     "as a number": (
-        lambda: hidden(lambda n, x: n.last(n.middle(h := n.first(x))) * (1 + h[0, 0].item())),
+        lambda: hidden(lambda n, x: n.last(n.middle(h := n.first(x))) * (1 + h.sum().item())),
         ["first"],
         "item",
         ["middle"],
@@ -158,18 +151,6 @@ STOPPED = {
         lambda: hidden(lambda n, x: n.last(n.act(n.middle(n.first(x)))), act=torch.jit.script(nn.Tanh())),
         ["middle"],
         "",
-        ["first"],
-    ),
-    "read differently at different positions": (
-        lambda: hidden(lambda n, x: n.last(n.middle(torch.cat([h := n.first(x), h.flip(1)])))[:6]),
-        ["first"],
-        "flip",
-        ["middle"],
-    ),
-    "the units of a position": (
-        lambda: hidden(lambda n, x: n.last(torch.stack([n.middle(n.first(x)[:, [0, 1, 2, 3]])]).squeeze(0))),
-        ["middle"],
-        "stack",
         ["first"],
     ),
     "gradient penalty": (
@@ -199,6 +180,17 @@ PASSED = {
         False,
     ),
     "some channels": (lambda: hidden(lambda n, x: n.some(n.first(x)[:, 1::2]), some=nn.Linear(2, CLASSES)), False),
+    "used in part": (lambda: hidden(lambda n, x: n.last(F.linear(n.first(x)[:, :3], n.middle.weight[:, :3]))), False),
+    "transposed": (lambda: hidden(lambda n, x: n.last(n.first(x) @ n.middle.weight.t())), False),
+    "differently at different positions": (
+        lambda: hidden(lambda n, x: n.last(n.middle(torch.cat([h := n.first(x), h.flip(1)])))[:6]),
+        False,
+    ),
+    "picked and stacked": (
+        lambda: hidden(lambda n, x: n.last(torch.stack([n.middle(n.first(x)[:, [0, 1, 2, 3]])]).squeeze(0))),
+        False,
+    ),
+    "joined": (lambda: hidden(lambda n, x: n.last(n.first(x).relu() + n.other(x)), other=nn.Linear(5, 4)), False),
     "absolute": (lambda: hidden(lambda n, x: n.last(n.first(x).abs())), False),
     "unflattened": (
         lambda: hidden(lambda n, x: n.last(n.first(x).unflatten(1, (2, 2)).transpose(1, 2).reshape(6, 4))),

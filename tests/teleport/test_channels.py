@@ -72,15 +72,17 @@ def test_what_is_frozen_stays_and_with_it_its_channels():
     assert "requires no gradient" in report.layers[0].reason
 
 
-def test_grouped_convolutions_stay():
+def test_a_grouped_convolution_reads_its_groups():
     model = nn.Sequential(
         nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1, groups=2), nn.ReLU(), nn.Flatten(), nn.Linear(16, CLASSES)
     ).double()  # fmt: skip
-    report = Rescaling()(model, [image_batch()], cross_entropy)
-    assert report.no_op
-    reasons = {layer.name: layer.reason for layer in report.layers}
-    assert "conv2d" in reasons["0.weight"]
-    assert "conv2d" in reasons["2.weight"]
+    batch = image_batch()
+    before, weight = model(batch[0]), model[2].weight.detach().clone()
+    report = Rescaling(lr=0.5)(model, [batch], cross_entropy)
+    assert relative_error(model(batch[0]), before) < 1e-12
+    first, second = factors_of(report, model[0].bias), factors_of(report, model[2].bias)
+    read = torch.stack([first[:2], first[:2], first[2:], first[2:]])
+    torch.testing.assert_close(model[2].weight[:, :, 0, 0], weight[:, :, 0, 0] * second[:, None] / read)
 
 
 def test_two_readers_are_both_divided():
@@ -163,7 +165,7 @@ def test_a_key_made_from_its_query_is_tied_to_itself(mode):
     assert "tied to each other" in report.layers[0].reason
 
 
-def test_a_key_of_two_queries_stays():
+def test_a_key_undoes_two_queries():
     def forward(net, x):
         key, value = net.key(x), net.value(x)
         mixed = [F.scaled_dot_product_attention(query(x), key, value) for query in (net.first, net.second)]
@@ -175,16 +177,19 @@ def test_a_key_of_two_queries_stays():
     before = model(batch[0])
     report = Rescaling(lr=0.5)(model, [batch], cross_entropy)
     assert relative_error(model(batch[0]), before) < 1e-12
-    moved = changes(report)
-    assert not any(moved[f"{name}.weight"] for name in ("first", "second", "key"))
-    assert moved["value.weight"] > 0  # read twice by one layer, and divided there
+    first, second, key = (factors_of(report, getattr(model, name).bias) for name in ("first", "second", "key"))
+    assert torch.equal(first, second)
+    torch.testing.assert_close(first * key, torch.ones(4).double(), rtol=1e-12, atol=0)
+    assert changes(report)["value.weight"] > 0  # read twice by one layer, and divided there
 
 
 def test_batches_that_show_different_networks_pin():
     """The second batch sees a tanh."""
     model = hidden(lambda net, x: net.last(net.middle(net.first(x) if len(x) == 6 else net.first(x).tanh())))
     longer = torch.randn(7, 5).double(), torch.arange(7) % CLASSES
-    report = Rescaling()(model, [flat_batch(), longer], cross_entropy)
-    assert report.no_op
+    before = model(longer[0])
+    report = Rescaling(lr=0.5)(model, [flat_batch(), longer], cross_entropy)
+    assert relative_error(model(longer[0]), before) < 1e-12
     assert "tanh" in report.layers[0].reason
-    assert "its uses differ" in report.layers[1].reason
+    assert report.layers[0].relative_change == 0
+    assert report.layers[1].relative_change > 0

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from teleport.channels import Channels, find_channels
 from teleport.exponentials import SquaredNorm
+from tests.teleport.joined_networks import NETWORKS
 from tests.teleport.networks import CLASSES, cross_entropy
 from tests.teleport.rescalable import cnns, flat_batch, mlps
 
@@ -42,7 +43,7 @@ def test_the_norm_elsewhere_is_that_of_a_backward_pass_there(made, seed):
     x = torch.randn(norm.channels.variables, generator=torch.Generator().manual_seed(seed)).double()
     with torch.no_grad():
         for scaled in norm.channels.scaled.values():
-            scaled.parameter.mul_(scaled.factors(norm.channels.log_tau(x)))
+            scaled.parameter.mul_(scaled.factors(norm.channels.log_tau(x).exp()))
     there = closed_form(model, batch, at=x)
     gradients = torch.autograd.grad(cross_entropy(model, batch), list(model.parameters()), allow_unused=True)
     measured = sum(float(gradient.square().sum()) for gradient in gradients if gradient is not None)
@@ -50,6 +51,23 @@ def test_the_norm_elsewhere_is_that_of_a_backward_pass_there(made, seed):
     assert there.at(x) == pytest.approx(measured, rel=1e-10)
     origin = torch.zeros_like(x)
     assert there.at(origin) == pytest.approx(norm.at(origin), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "name", ["convolutions", "inception, pool branch first", "residual", "functional", "gated", "shuffled", "padded"]
+)
+def test_the_norm_elsewhere_where_channels_are_joined(name):
+    """Groups, transposed weights, classes of several layers, factors element by element."""
+    model, (inputs,) = NETWORKS[name].make()
+    batch = inputs, torch.arange(len(inputs)) % CLASSES
+    norm = closed_form(model, batch)
+    x = torch.linspace(-1, 1, norm.channels.variables).double()
+    with torch.no_grad():
+        for scaled in norm.channels.scaled.values():
+            scaled.parameter.mul_(scaled.factors(norm.channels.log_tau(x).exp()))
+    gradients = torch.autograd.grad(cross_entropy(model, batch), list(model.parameters()), allow_unused=True)
+    measured = sum(float(gradient.square().sum()) for gradient in gradients if gradient is not None)
+    assert norm.at(x) == pytest.approx(measured, rel=1e-10)
 
 
 @settings(deadline=None, max_examples=30, derandomize=True)

@@ -14,6 +14,8 @@ from experiments.figures.draw.convolution import draw_convolution
 from experiments.figures.draw.curves import draw_curves
 from experiments.figures.draw.error_control import draw_error_control
 from experiments.figures.draw.spectrum import draw_spectrum
+from experiments.figures.draw.trajectory import draw_trajectory
+from experiments.figures.draw.walks import draw_walks
 from experiments.figures.style import RC
 
 DRAWINGS: dict[str, Callable[..., Figure]] = {
@@ -21,6 +23,8 @@ DRAWINGS: dict[str, Callable[..., Figure]] = {
     "curves": draw_curves,
     "error_control": draw_error_control,
     "spectrum": draw_spectrum,
+    "trajectory": draw_trajectory,
+    "walks": draw_walks,
 }
 """Name -> function of a table, a title and options of its own (keyword arguments)."""
 

@@ -1,0 +1,146 @@
+"""The table of rules, and what a rule sees of a call.
+
+A rule is called after the function, with the call and the function's arguments, and returns the label of its result
+(see :mod:`teleport.labels`), one for each tensor of it where there are several, or ``None`` where it does not
+understand the call after all.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from teleport.labels import constant
+from teleport.ownership import tensors_in
+from teleport.watch import called
+
+if TYPE_CHECKING:
+    from teleport.find_quiver import Tracker
+
+Rule = Callable[..., Tensor | Sequence[Tensor] | None]
+
+RULES: dict[Callable[..., Any], Rule] = {}
+
+ACTIVATIONS: set[Callable[..., Any]] = set()
+"""Functions whose calls are sites, where the quiver is not found for changes in place."""
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A parameter that a call uses as a weight.
+
+    Attributes:
+        name: of the parameter.
+        shape: of the argument.
+        index: ``[*shape]``, the number of each of its elements in the parameter; ``None`` where it is all in order.
+    """
+
+    name: str
+    shape: torch.Size
+    index: Tensor | None
+
+    def unflatten(self, groups: int) -> Weight:
+        """With the first axis split in ``groups``."""
+        shape = torch.Size([groups, self.shape[0] // groups, *self.shape[1:]])
+        index = torch.arange(math.prod(shape)) if self.index is None else self.index
+        return Weight(self.name, shape, index.reshape(shape))
+
+
+@dataclass
+class Call:
+    """One call of a torch function, for its rule.
+
+    Attributes:
+        tracker: of the evaluation.
+        func: the function.
+        result: what it returned.
+        explained: how many of the arguments that reach into each parameter the rule accounts for.
+        asked: the arguments whose labels the rule looked at, by their identity.
+    """
+
+    tracker: Tracker
+    func: Callable[..., Any]
+    result: Any
+    explained: Counter[str] = field(default_factory=Counter)
+    asked: set[int] = field(default_factory=set)
+
+    def label(self, tensor: Tensor | None) -> Tensor:
+        """What a tensor scales with; a parameter, by itself or seen through a view, scales element by element."""
+        if tensor is None:
+            return constant(())
+        self.asked.add(id(tensor))
+        self.explained.update(self.tracker.parameters_of(tensor))
+        return self.tracker.label(tensor)
+
+    def weight(self, tensor: Tensor | None) -> Weight | None:
+        """The parameter that a tensor is, or is a view of, where it may be used as a layer's weight."""
+        return None if tensor is None else self.tracker.weight(tensor)
+
+    def join(self, label: Tensor, other: Tensor) -> None:
+        """Let both carry the same factors."""
+        self.tracker.units.join(label, other, f"it meets in {called(self.func)} what carries 1")
+
+    def pin(self, label: Tensor, why: str = "through which no factor is moved") -> None:
+        """Let units carry 1, because of this function."""
+        self.tracker.pin(label, self.func, why)
+
+    def along(self, label: Tensor, *axes: int) -> Tensor:
+        """The label as a function of these axes alone, 1 long in the others, along which its units become one."""
+        kept = {axis % label.dim() for axis in axes}
+        first = label[tuple(slice(None) if axis in kept else slice(0, 1) for axis in range(label.dim()))]
+        if label.numel() and any(label.stride(a) and label.shape[a] > 1 for a in range(label.dim()) if a not in kept):
+            self.join(label, first.expand_as(label))
+        return first
+
+    def invert(self, label: Tensor, other: Tensor) -> None:
+        """Let factors be each other's inverse."""
+        self.tracker.units.join(label, other, f"it meets in {called(self.func)} what carries 1", inverse=True)
+
+    def use(self, tensor: Tensor) -> None:
+        """Account for an argument that a layer multiplies by."""
+        self.asked.add(id(tensor))
+        self.explained.update(self.tracker.parameters_of(tensor))
+
+
+def rule(*functions: Callable[..., Any]) -> Callable[[Rule], Rule]:
+    """Let this rule hold for these functions."""
+
+    def register(made: Rule) -> Rule:
+        RULES.update(dict.fromkeys(functions, made))
+        return made
+
+    return register
+
+
+def named(*names: str) -> list[Callable[..., Any]]:
+    """The functions and methods of torch with one of these names."""
+    places = (torch, Tensor, F)
+    found = [getattr(place, name) for name in names for place in places if hasattr(place, name)]
+    if missing := [name for name in names if not any(hasattr(place, name) for place in places)]:
+        raise ValueError(f"torch has no functions called {', '.join(missing)}")
+    return found
+
+
+def labels_of_result(call: Call, args: Any, kwargs: Any) -> list[Tensor] | None:
+    """The labels of a call's results; ``None`` where there is no rule, or it does not understand the call."""
+    found = RULES.get(call.func)
+    if found is None or not all(tensor.numel() for tensor in tensors_in((args, kwargs, call.result))):
+        return None
+    try:
+        inspect.signature(found).bind(call, *args, **kwargs)
+    except TypeError:
+        return None
+    labels = found(call, *args, **kwargs)
+    if labels is None or any(call.tracker.held(t) and id(t) not in call.asked for t in tensors_in((args, kwargs))):
+        return None
+    labels = [labels] if isinstance(labels, Tensor) else list(labels)
+    shapes = [tensor.shape for tensor in tensors_in(call.result)]
+    return labels if [label.shape for label in labels] == shapes else None

@@ -1,0 +1,34 @@
+"""The quiver that is found keeps the function, at any factors that it leaves free, and leaves free what it should."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.teleport.joined_networks import NETWORKS
+from tests.teleport.teleported import error, free
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_function_is_kept(name, in_place):
+    network = NETWORKS[name]
+    model, inputs = network.make()
+    difference, quiver = error(model, *inputs, in_place=in_place)
+    assert difference < 1e-9
+    shares = free(quiver)
+    assert {weight: shares[weight] for weight in network.free} == dict.fromkeys(network.free, 1.0)
+    if in_place:
+        assert {weight: shares[weight] for weight in network.pinned} == dict.fromkeys(network.pinned, 0.0)
+        assert not quiver.sites
+    assert all(quiver.reasons[weight] for weight, share in shares.items() if share < 1)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_another_input_is_computed_the_same(name):
+    """What was read off one input holds on all."""
+    model, inputs = NETWORKS[name].make()
+    others = [torch.randn(each.shape, dtype=each.dtype) for each in inputs]
+    before = model(*others)
+    error(model, *inputs)
+    torch.testing.assert_close(model(*others), before, rtol=1e-9, atol=1e-9)
