@@ -16,6 +16,7 @@ from experiments.teleport_config import (
     ChangeOfBasisConfig,
     LevelSetConfig,
     NullSpaceConfig,
+    OrbitConfig,
     PseudoTeleportConfig,
     RandomNullSpaceConfig,
     RescalingConfig,
@@ -75,6 +76,13 @@ class RandomData(DataConfig):
 
 
 @dataclass
+class FunctionData(DataConfig):
+    """A function of two variables, for the model ``point``."""
+
+    start: list[float] = MISSING  # where the model starts
+
+
+@dataclass
 class SeriesData(DataConfig):
     """Windows of a multivariate series; the target is the value ``horizon`` steps after the window's end."""
 
@@ -111,6 +119,7 @@ class MLPConfig(ModelConfig):
 
     widths: list[int] = MISSING
     activation: str = "relu"
+    bias: bool = True
 
 
 @dataclass
@@ -168,6 +177,13 @@ class TransformerConfig(ModelConfig):
     dropout: float = 0.0
     activation: str = "relu"
     series_head: str = "last"  # last | mean
+
+
+@dataclass
+class PointConfig(ModelConfig):
+    """A point in the domain of a test function."""
+
+    start: list[float] = MISSING
 
 
 @dataclass
@@ -284,7 +300,13 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(group="schema", name="config", node=Config)
     kinds: dict[str, dict[str, type]] = {
-        "data": {"image": ImageData, "random": RandomData, "series": SeriesData, "text": TextData},
+        "data": {
+            "function": FunctionData,
+            "image": ImageData,
+            "random": RandomData,
+            "series": SeriesData,
+            "text": TextData,
+        },
         "model": {
             "mlp": MLPConfig,
             "cnn": CNNConfig,
@@ -292,6 +314,7 @@ def register() -> None:
             "network": NetworkConfig,
             "torchvision": TorchvisionConfig,
             "transformer": TransformerConfig,
+            "point": PointConfig,
             "custom": CustomModel,
         },
         "optimizer": {"sgd": SGDConfig, "adagrad": AdagradConfig, "adam": AdamConfig},
@@ -302,6 +325,7 @@ def register() -> None:
             "levelset": LevelSetConfig,
             "rescaling": RescalingConfig,
             "symmetry": SymmetryConfig,
+            "orbit": OrbitConfig,
             "change_of_basis": ChangeOfBasisConfig,
             "pseudo_teleport": PseudoTeleportConfig,
         },

@@ -116,3 +116,19 @@ class SymmetryConfig(TeleportConfig):
     relative_cap: float | None = None  # a factor on the mean norm over the event's batches before it
     guard: str = "none"  # transaction | none
     tolerance: float = 1e-3
+
+
+@dataclass
+class OrbitConfig(TeleportConfig):
+    """An ascent along the orbit of a group action. The keys are those of ``teleport.Orbit``."""
+
+    action: str = SI("${data.name}")  # a test function, on whose level sets rotations act
+    lr: float = 1.0
+    steps: int = 10  # K
+    objective: str = "log_gradient_norm"  # a name in teleport.OBJECTIVES
+    objective_scale: float | None = None  # the rate of loss_after_step, the radius of sharpness
+    step: str = "cap"  # cap | fixed
+    cap: float | None = None  # on the gradient norm
+    relative_cap: float | None = None  # a factor on the mean norm over the event's batches before it
+    guard: str = "transaction"  # transaction | none
+    tolerance: float = 1e-3

@@ -66,7 +66,8 @@ class Teleports:
         if constraint_batches := getattr(settings, "constraint_batches", 0):
             options["constraint"] = self._draw(Stream.CONSTRAINT, event, constraint_batches)
         if hasattr(self.teleporter, "generator"):  # by the event, so that a resumed run draws what an unbroken one does
-            options["generator"] = generator(getattr(settings, "seed", self.config.seed), Stream.DRAW, event)
+            seed = getattr(settings, "seed", self.config.seed)
+            options["generator"] = generator(seed, Stream.DRAW, event)
         report = self._call(model, batches, **options)
         return clock.stop(), report
 

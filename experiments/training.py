@@ -36,7 +36,7 @@ CHECK_EVERY = 20
 class Training:
     """The training of one run, in place, from its checkpoint in ``folder`` where there is one.
 
-    ``model`` is at the end another one around the same parameters where a teleport rewrote its activations.
+    ``model`` is the model as it stands, which is another around the one given where a teleport rewrote its activations.
 
     Args:
         task: what is learnt.
@@ -69,7 +69,6 @@ class Training:
         if (factor := settings.plateau.factor) is not None:
             self.plateau = ReduceLROnPlateau(optimizer, factor=factor, patience=settings.plateau.patience)
         self.device = device
-        self._go_on_with(model)
         self.records = Records()
         self.losses: list[Tensor] = []  # of the steps since they were last looked at, on the device
         self.clock, self.saved = Clock(device), time.monotonic()
@@ -83,7 +82,6 @@ class Training:
             UserError: a damaged checkpoint, or a folder that cannot be written.
         """
         self._begin()
-        self.model.train()
         hidden = not (self.config.machine.progress and sys.stderr.isatty())
         done = self.records.step
         with tqdm(total=self.last_step, initial=done, unit="step", leave=False, disable=hidden) as progress:
@@ -108,11 +106,12 @@ class Training:
             self._go_on_with(model)
             log.info("goes on from step %d of %d", self.records.step, self.last_step)
         else:
+            self._go_on_with(self.model)
             self._evaluate()
 
     def _go_on_with(self, model: nn.Module) -> None:
-        """Train this model from now on."""
-        self.model = model
+        """Go on with ``model``, over the same parameters, and with its loss in training steps."""
+        self.model = model.train()
         self.loss_of = training_loss(model, self.task.loss, self.config.training, self.device)
 
     def _next_stop(self) -> int:

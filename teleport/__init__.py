@@ -18,6 +18,7 @@ from teleport.objectives import (
     SquaredGradientNorm,
     TeleportObjective,
 )
+from teleport.orbit import Orbit
 from teleport.pseudo import PseudoTeleport
 from teleport.random_move import RandomNullSpace
 from teleport.report import BatchReport, LayerReport, StepRecord, TeleportReport
@@ -43,6 +44,7 @@ __all__ = [
     "LogGradientNorm",
     "LossAfterStep",
     "NullSpace",
+    "Orbit",
     "PseudoTeleport",
     "RandomNullSpace",
     "Representation",

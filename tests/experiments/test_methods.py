@@ -16,13 +16,14 @@ from experiments.teleport_config import (
     ChangeOfBasisConfig,
     LevelSetConfig,
     NullSpaceConfig,
+    OrbitConfig,
     PseudoTeleportConfig,
     RandomNullSpaceConfig,
     RescalingConfig,
     SymmetryConfig,
     TeleportConfig,
 )
-from teleport import ChangeOfBasis, LevelSet, NullSpace, PseudoTeleport, RandomNullSpace, Rescaling, Symmetry
+from teleport import ChangeOfBasis, LevelSet, NullSpace, Orbit, PseudoTeleport, RandomNullSpace, Rescaling, Symmetry
 
 
 class Scalar(nn.Module):
@@ -126,18 +127,26 @@ VALUES = {
     "change_of_basis": (ChangeOfBasis, BASIS | {"guard": "none", "tolerance": 0.25}),
     "pseudo_teleport": (PseudoTeleport, BASIS),
     "symmetry": (Symmetry, ASCENT | {"variant": "2022", "step": "cap", "inverse": "exact"}),
+    "orbit": (
+        Orbit,
+        ASCENT | {"action": "booth", "step": "fixed", "objective": "loss_after_step", "objective_scale": 0.5},
+    ),
 }
 
 
 @pytest.mark.parametrize("name", [name for name in TELEPORTERS if name != "none"])
 def test_a_teleporter_carries_every_value_of_its_keys(name):
-    method, values = VALUES[name]
+    method, values = VALUES[name][0], dict(VALUES[name][1])
     schema = TELEPORTERS[name][0]
     of_the_loop = {field.name for field in dataclasses.fields(TeleportConfig)} | {"constraint_batches"}
     assert set(values) == {field.name for field in dataclasses.fields(schema)} - of_the_loop
     teleporter = build_teleporter(schema(name=name, **values))
     assert isinstance(teleporter, method)
+    action = values.pop("action", None)
     assert {key: getattr(teleporter, key) for key in values} == values
+    if action:  # the name of a function
+        moved = teleporter.action(torch.tensor(math.pi), {"coordinates": torch.tensor([1.0, 4.0])})["coordinates"]
+        assert moved.tolist() == pytest.approx([1.0, 2.0])  # half a turn about the minimum, (1, 3)
 
 
 def test_a_state_is_transported_only_by_a_method_of_factors():
@@ -174,6 +183,8 @@ def test_none_is_no_teleporter():
         (LevelSetConfig(name="levelset", lr=0.0), r"teleport=levelset: lr must be above 0"),
         (RescalingConfig(name="rescaling", mode="up"), r"teleport=rescaling: mode must be one of ascent, balance"),
         (RescalingConfig(name="rescaling", bound=-1.0), r"teleport=rescaling: bound must be above 0"),
+        (OrbitConfig(name="orbit", action="boot"), r"unknown action of teleport=orbit .* \(did you mean 'booth'\?\)"),
+        (OrbitConfig(name="orbit", action="booth", lr=0.0), r"teleport=orbit: lr must be above 0"),
         (
             ChangeOfBasisConfig(name="change_of_basis", seed=0, range=1.5),
             r"teleport=change_of_basis: range must be below 1",

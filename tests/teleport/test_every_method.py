@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import teleport
-from teleport import ChangeOfBasis, LevelSet, NullSpace, PseudoTeleport, RandomNullSpace, Rescaling, Symmetry
+from teleport import ChangeOfBasis, LevelSet, NullSpace, Orbit, PseudoTeleport, RandomNullSpace, Rescaling, Symmetry
 
 Teleporter = Callable[..., teleport.TeleportReport]
 LossFn = Callable[[nn.Module, Any], Tensor]
@@ -46,6 +46,16 @@ class Row:
         return self.name
 
 
+def scale_units(theta: Tensor, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The first hidden layer's units times ``exp(theta)``, which a leaky ReLU passes on."""
+    factors = theta.exp()
+    return {
+        "0.weight": factors[:, None] * weights["0.weight"],
+        "0.bias": factors * weights["0.bias"],
+        "2.weight": weights["2.weight"] / factors,
+    }
+
+
 def _inter() -> Teleporter:
     return ChangeOfBasis(0.9, "inter", activations="teleport")
 
@@ -59,6 +69,7 @@ ROWS = [
     Row("change of basis, teleported", _inter, keeps=1e-10, raises_norm=False),
     Row("pseudo-teleportation", PseudoTeleport, keeps=math.inf, raises_norm=False, guarded=False),
     Row("symmetry", lambda: Symmetry("corrected", lr=0.01, step="cap", relative_cap=3.0, guard="transaction"), 1e-8),
+    Row("orbit", lambda: Orbit(scale_units, shape=(24,), relative_cap=3.0), keeps=1e-10, relative_cap=3.0),
 ]
 """One row for each method, at least."""
 

@@ -12,6 +12,7 @@ SPECS: dict[Kind, Spec] = {
     "sequence": Spec("sequence", (7, 5), 10),
     "series": Spec("series", (9, 4), 4),
     "text": Spec("text", (6,), 11),
+    "function": Spec("function", (), 2),
 }
 
 LARGER = {"vgg16": Spec("image", (3, 32, 40), 10)}
