@@ -58,7 +58,7 @@ class Training:
         device: torch.device,
     ) -> None:
         settings = config.training
-        self.task, self.optimizer, self.teleports = task, optimizer, teleports
+        self.task, self.model, self.optimizer, self.teleports = task, model, optimizer, teleports
         self.config, self.folder = config, folder
         self.batches = TrainingBatches(task.train, settings.batch_size, config.seed, device)
         self.last_step = min(settings.epochs * self.batches.per_epoch, settings.max_steps or sys.maxsize)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from teleport.ascent import Objective
 from teleport.basis_change import BasisChange
 from teleport.basis_event import BasisEvent
-from teleport.checks import check_choice, check_positive
+from teleport.checks import UnsupportedModel, check_choice, check_positive
 from teleport.evaluations import Modes, first_call, in_modes, leaves_out, modes_of, reached_modules
 from teleport.event import Event, LossFn, run_event
 from teleport.find_quiver import find_quiver, watch
@@ -99,8 +99,8 @@ class ChangeOfBasis:
             batches: the first shows the model's structure, all of them whether its function was kept.
             loss_fn: ``loss_fn(model, batch)``, a scalar tensor; measured before and after, gradient norm included.
                 ``None``: the outputs are compared instead, and losses and norms of the report are not numbers.
-            forward: ``forward(model, batch)``, one evaluation; by default the model called with the batch, or with the
-                first entry of a tuple or list.
+            forward: ``forward(model, batch)``, one evaluation where there is no loss; by default the model called with
+                the batch, or with the first entry of a tuple or list.
             generator: drawn from in place of the method's own; on the CPU.
 
         Raises:
@@ -150,6 +150,7 @@ class ChangeOfBasis:
 
         Raises:
             ValueError: activations are to be teleported in a model that ``evaluate`` does not call.
+            UnsupportedModel: or in one that calls others in training than in evaluation.
         """
         named = dict(unwrapped(model).named_parameters())
         if self.activations == "keep":
@@ -166,10 +167,16 @@ class ChangeOfBasis:
 
         with reached_modules() as reached:
             quiver = find_quiver(run, named, in_place=False)
-        if leaves_out(reached, modes):
-            run = in_modes(model, run, modes)
-            quiver = find_quiver(run, named, in_place=False)
-        quiver.calls = count_calls(run, {site.function for site in quiver.sites})
+        trained = in_modes(model, run, modes) if leaves_out(reached, modes) else run
+        if trained is not run:
+            quiver = find_quiver(trained, named, in_place=False)
+        functions = {site.function for site in quiver.sites}
+        quiver.calls = count_calls(run, functions)
+        if trained is not run and count_calls(trained, functions) != quiver.calls:
+            raise UnsupportedModel(
+                'activations="teleport" tells the calls of an activation apart by their number, and this model does '
+                'not make the same ones in training as in evaluation; take "keep"'
+            )
         return quiver
 
     def _by_loss(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from teleport import ChangeOfBasis, Teleported, TeleportReport, load, save, transport_state
+from teleport import ChangeOfBasis, Teleported, TeleportReport, UnsupportedModel, load, save, transport_state
 from teleport.teleported import function_name
 from tests.teleport.networks import Calls, cross_entropy
 from tests.teleport.quivers import stack
@@ -275,6 +275,15 @@ def test_what_training_alone_reaches_is_kept_too(activation, activations):
     for expected, value in zip(plain(x), report.model(x), strict=True):
         assert relative_error(value, expected) < 1e-12
     assert relative_error(report.model.eval()(x), plain.eval()(x)) < 1e-12
+
+
+def test_activations_of_an_auxiliary_head_are_no_guess():
+    model = WithHead(nn.Tanh).double()
+    model.auxiliary = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+    start = values(model)
+    with pytest.raises(UnsupportedModel, match="does not make the same ones in training as in evaluation; take"):
+        ChangeOfBasis(activations="teleport")(model, [torch.randn(9, 5).double()])
+    assert all(torch.equal(value, start[name]) for name, value in model.state_dict().items())
 
 
 class Drifting(nn.Module):
