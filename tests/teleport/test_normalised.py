@@ -36,7 +36,7 @@ def test_second_derivatives_are_autograds(name, below):
             nn.init.uniform_(held.data, 0.5, 1.5)
     inputs = torch.randn(shape, dtype=torch.float64, requires_grad=below)
     factor = nn.Parameter(torch.randn(shape, dtype=torch.float64))
-    over = [parameter for parameter in norm.parameters()] + ([inputs] if below else [])
+    over = [*norm.parameters(), *([inputs] if below else [])]
     if not over:
         pytest.skip("nothing that a gradient could be taken for")
     objective = Objective(lambda: _Weighted.apply(norm(inputs), factor), over)
