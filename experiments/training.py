@@ -58,7 +58,7 @@ class Training:
         device: torch.device,
     ) -> None:
         settings = config.training
-        self.task, self.model, self.optimizer, self.teleports = task, model, optimizer, teleports
+        self.task, self.optimizer, self.teleports = task, optimizer, teleports
         self.config, self.folder = config, folder
         self.batches = TrainingBatches(task.train, settings.batch_size, config.seed, device)
         self.last_step = min(settings.epochs * self.batches.per_epoch, settings.max_steps or sys.maxsize)
@@ -103,13 +103,13 @@ class Training:
         """Go on from the checkpoint, or evaluate before the first step."""
         if self.checkpoint.exists():
             model, self.records = checkpoints.load(self.checkpoint, self.model, self.optimizer, self.plateau)
-            self._train(model)
+            self._go_on_with(model)
             log.info("goes on from step %d of %d", self.records.step, self.last_step)
         else:
-            self._train(self.model)
+            self._go_on_with(self.model)
             self._evaluate()
 
-    def _train(self, model: nn.Module) -> None:
+    def _go_on_with(self, model: nn.Module) -> None:
         """Go on with ``model``, over the same parameters, and with its loss in training steps."""
         self.model = model.train()
         self.loss_of = training_loss(model, self.task.loss, self.config.training, self.device)
@@ -159,7 +159,7 @@ class Training:
         before = records.latest() or self.evaluate(self.model)
         seconds, report = self.teleports.make(event, self.model)
         if report.model is not None and report.model is not self.model:
-            self._train(report.model)
+            self._go_on_with(report.model)
         self.memory.after(report)
         after = before if report.no_op else self.evaluate(self.model)
         records.add_teleport(event, records.step / self.batches.per_epoch, seconds, before, after, report)
