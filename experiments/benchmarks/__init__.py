@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 SUBJECTS = {
     "change_of_basis": "a random change of basis: against touching every weight once",
     "runtime": "seconds of a whole teleport: null space and symmetry",
-    "nullspace_step": "one step of a null-space teleport, in gradient evaluations",
-    "training": "the training loop: against one by hand, and against a data set with a loader",
     "training": "the training loop: against one by hand, and against a data set with a loader",
     "nullspace_step": "one step of a null-space teleport, in gradient evaluations",
 }
