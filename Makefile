@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -rs
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint types figures reproduce data clean
+.PHONY: help setup demo test test-slow lint types figures reproduce data bench clean
 
 help:  ## Say what can be made
 	@echo "Usage: make TARGET [NAME=VALUE ...]"
@@ -55,14 +55,17 @@ types: setup  ## Check the types of teleport/
 figures: setup  ## Redraw every figure from its table in results/, without training
 	$(BIN)/python scripts/make_figures.py
 
-reproduce: setup  ## Run what a figure needs, then draw it: make reproduce FIG=nullspace/fig8 SCALE=quick
-	@test -n "$(FIG)" || { echo "make: say which figure, for instance FIG=nullspace/fig8; there are:" \
+reproduce: setup  ## Run what a figure needs, then draw it: make reproduce FIG=nullspace/fig8 (or all of a paper: nullspace)
+	@test -n "$(FIG)" || { echo "make: say which figure, for instance FIG=nullspace/fig8, or which paper; there are:" \
 		$$(cd conf/figure && find . -name '*.yaml' | sort | sed 's,^\./,,; s,\.yaml$$,,') >&2; exit 1; }
-	$(BIN)/python run.py figure=$(FIG) scale=$(SCALE)
+	$(BIN)/python scripts/reproduce.py $(FIG) scale=$(SCALE)
 
 data: setup  ## Download data sets: make data NAMES="mnist cifar10", or NAMES=all
 	@test -n "$(NAMES)" || { echo "make: say which data sets, for instance NAMES=\"mnist cifar10\" or NAMES=all" >&2; exit 1; }
 	$(BIN)/python scripts/fetch_data.py $(NAMES)
+
+bench: setup  ## Measure speeds on this machine, where nothing else should run, into results/benchmark/
+	$(BIN)/python scripts/benchmark.py all
 
 clean:  ## Remove .venv, caches and build products; keeps data, runs and results
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache

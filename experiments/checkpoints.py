@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from experiments import files
 from experiments.errors import UserError
 from experiments.records import Records
+from teleport.teleported import like_state
 
 DAMAGED = (OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, UnpicklingError, BadZipFile)
 """What reading a damaged file, or one of another model, raises somewhere inside torch."""
@@ -44,8 +45,13 @@ def save(
     files.write_bytes(path, to_bytes(state))
 
 
-def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, plateau: ReduceLROnPlateau | None) -> Records:
-    """Put model, optimizer, scheduler and random generators back, and return the rows so far.
+def load(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, plateau: ReduceLROnPlateau | None
+) -> tuple[nn.Module, Records]:
+    """Put model, optimizer, scheduler and random generators back.
+
+    Returns:
+        The model, in its teleported form where the run had come to that, and the rows so far.
 
     Raises:
         UserError: the file is damaged or of another model.
@@ -55,6 +61,7 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, plateau
             if archive.testzip() is not None:
                 raise BadZipFile
         state = torch.load(path, map_location="cpu", weights_only=True)
+        model = like_state(model, state["model"])
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         if plateau:
@@ -65,7 +72,7 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, plateau
         raise UserError(
             f"the checkpoint '{path}' is damaged or of other code; delete it and the run starts from its beginning"
         ) from error
-    return records
+    return model, records
 
 
 def _random_state() -> dict[str, Any]:

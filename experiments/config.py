@@ -13,8 +13,11 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, SI
 
 from experiments.teleport_config import (
+    ChangeOfBasisConfig,
     LevelSetConfig,
     NullSpaceConfig,
+    OrbitConfig,
+    PseudoTeleportConfig,
     RandomNullSpaceConfig,
     RescalingConfig,
     SymmetryConfig,
@@ -73,6 +76,13 @@ class RandomData(DataConfig):
 
 
 @dataclass
+class FunctionData(DataConfig):
+    """A function of two variables, for the model ``point``."""
+
+    start: list[float] = MISSING  # where the model starts
+
+
+@dataclass
 class SeriesData(DataConfig):
     """Windows of a multivariate series; the target is the value ``horizon`` steps after the window's end."""
 
@@ -109,6 +119,7 @@ class MLPConfig(ModelConfig):
 
     widths: list[int] = MISSING
     activation: str = "relu"
+    bias: bool = True
 
 
 @dataclass
@@ -127,6 +138,22 @@ class ResNetConfig(ModelConfig):
     activation: str = "relu"
     norm: bool = True
     stem_stride: int = 1
+
+
+@dataclass
+class NetworkConfig(ModelConfig):
+    """A published network for small images, all of its channels times ``width``."""
+
+    sizes: dict[str, float] = field(default_factory=dict)  # scale -> width; never part of a run's hash
+    width: float = MISSING
+    activation: str = "relu"
+
+
+@dataclass
+class TorchvisionConfig(ModelConfig):
+    """A classification model of torchvision, by its name there, with random weights."""
+
+    arch: str = MISSING
 
 
 @dataclass
@@ -150,6 +177,13 @@ class TransformerConfig(ModelConfig):
     dropout: float = 0.0
     activation: str = "relu"
     series_head: str = "last"  # last | mean
+
+
+@dataclass
+class PointConfig(ModelConfig):
+    """A point in the domain of a test function."""
+
+    start: list[float] = MISSING
 
 
 @dataclass
@@ -216,6 +250,9 @@ class TrainingConfig:
     eval_every: int | None = None  # steps; None: at the end of each epoch
     eval_samples: int | None = 10000  # training samples that the training loss is measured on; None: all
     plateau: Plateau = field(default_factory=Plateau)
+    compile: bool = False  # training steps by torch.compile
+    precision: str = "float32"  # float32 | bfloat16, the latter by autocast
+    channels_last: bool = False  # images with their channels innermost
 
 
 @dataclass
@@ -263,12 +300,21 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(group="schema", name="config", node=Config)
     kinds: dict[str, dict[str, type]] = {
-        "data": {"image": ImageData, "random": RandomData, "series": SeriesData, "text": TextData},
+        "data": {
+            "function": FunctionData,
+            "image": ImageData,
+            "random": RandomData,
+            "series": SeriesData,
+            "text": TextData,
+        },
         "model": {
             "mlp": MLPConfig,
             "cnn": CNNConfig,
             "resnet": ResNetConfig,
+            "network": NetworkConfig,
+            "torchvision": TorchvisionConfig,
             "transformer": TransformerConfig,
+            "point": PointConfig,
             "custom": CustomModel,
         },
         "optimizer": {"sgd": SGDConfig, "adagrad": AdagradConfig, "adam": AdamConfig},
@@ -279,6 +325,9 @@ def register() -> None:
             "levelset": LevelSetConfig,
             "rescaling": RescalingConfig,
             "symmetry": SymmetryConfig,
+            "orbit": OrbitConfig,
+            "change_of_basis": ChangeOfBasisConfig,
+            "pseudo_teleport": PseudoTeleportConfig,
         },
         "figure": {"figure": FigureConfig},
     }

@@ -14,15 +14,22 @@ from experiments.tasks import Spec, Split, Task
 MOST_VALUES = 2**20
 """Inputs (or, for text, logits) of a batch, so that a batch of large samples fits into memory."""
 
+MOST_COORDINATES = 8
+"""Parameters of a model whose values are noted at each evaluation."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Where a model stood: mean loss and metric on a sample of the training split and on the whole test split."""
+    """Where a model stood: mean loss and metric on a sample of the training split and on the whole test split.
+
+    ``position`` has the values of its parameters where they are so few that they can be drawn, else nothing.
+    """
 
     train_loss: float
     train_metric: float
     test_loss: float
     test_metric: float
+    position: tuple[float, ...] = ()
 
 
 class Evaluator:
@@ -56,7 +63,7 @@ class Evaluator:
         finally:
             for module, training in modes.items():
                 module.training = training
-        return Evaluation(*train, *test)
+        return Evaluation(*train, *test, position(model))
 
     def _mean(self, model: nn.Module, split: Split, index: Tensor) -> tuple[float, float]:
         """Mean loss and metric over the samples ``index``; one sync with the device at the end."""
@@ -78,6 +85,14 @@ class Evaluator:
         if self.task.metric == "mse":
             return (outputs.double() - targets.double()).square().mean()
         return outputs.new_zeros((), dtype=torch.float64)
+
+
+def position(model: nn.Module) -> tuple[float, ...]:
+    """The values of all parameters, one after the other, of a model with at most ``MOST_COORDINATES`` of them."""
+    parameters = list(model.parameters())
+    if sum(parameter.numel() for parameter in parameters) > MOST_COORDINATES:
+        return ()
+    return tuple(value for parameter in parameters for value in parameter.detach().flatten().tolist())
 
 
 def values_a_sample(spec: Spec) -> int:

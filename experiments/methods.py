@@ -12,15 +12,30 @@ from torch import nn
 
 from experiments.config import AdagradConfig, AdamConfig, OptimizerConfig, SGDConfig
 from experiments.errors import UserError, one_of
+from experiments.models.point import turning
 from experiments.teleport_config import (
+    ChangeOfBasisConfig,
     LevelSetConfig,
     NullSpaceConfig,
+    OrbitConfig,
+    PseudoTeleportConfig,
     RandomNullSpaceConfig,
     RescalingConfig,
     SymmetryConfig,
     TeleportConfig,
 )
-from teleport import LevelSet, NullSpace, RandomNullSpace, Rescaling, Schedule, Symmetry, TeleportReport
+from teleport import (
+    ChangeOfBasis,
+    LevelSet,
+    NullSpace,
+    Orbit,
+    PseudoTeleport,
+    RandomNullSpace,
+    Rescaling,
+    Schedule,
+    Symmetry,
+    TeleportReport,
+)
 
 Teleporter = Callable[..., TeleportReport]
 
@@ -66,6 +81,12 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Op
 OF_THE_LOOP = {field.name for field in fields(TeleportConfig)} | {"constraint_batches"}
 """Keys of a teleport that say when it happens and on what, and are no arguments of the method."""
 
+
+def _orbit(action: str, **arguments: Any) -> Orbit:
+    """``teleport.Orbit`` with the action that a configuration names."""
+    return Orbit(turning(action), **arguments)
+
+
 # name -> (the dataclass of its keys, which but for those of the loop are arguments of the method, and the method)
 TELEPORTERS: dict[str, tuple[type[TeleportConfig], Callable[..., Teleporter | None]]] = {
     "none": (TeleportConfig, lambda: None),
@@ -74,9 +95,12 @@ TELEPORTERS: dict[str, tuple[type[TeleportConfig], Callable[..., Teleporter | No
     "levelset": (LevelSetConfig, LevelSet),
     "rescaling": (RescalingConfig, Rescaling),
     "symmetry": (SymmetryConfig, Symmetry),
+    "orbit": (OrbitConfig, _orbit),
+    "change_of_basis": (ChangeOfBasisConfig, ChangeOfBasis),
+    "pseudo_teleport": (PseudoTeleportConfig, PseudoTeleport),
 }
 
-DIAGONAL = ["rescaling"]
+DIAGONAL = ["rescaling", "change_of_basis"]
 """Methods that multiply parameters by factors, which an optimizer's state can be carried through."""
 
 

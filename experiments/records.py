@@ -28,8 +28,12 @@ COLUMNS: dict[str, list[str]] = {
         *("event", "epoch", "step", "started", "seconds", "steps", "accepted", "no_op", "drift_batches"),
         *("train_loss_before", "train_loss_after", "test_loss_before", "test_loss_after"),
     ],
+    "positions": ["step", "moment", "coordinate", "value"],
 }
 """Table -> columns; a table is ``<name>.csv`` in the run's folder. ARCHITECTURE.md says what each is."""
+
+LOSSES = ("train_loss", "train_metric", "test_loss", "test_metric")
+"""The columns of the curve that an evaluation fills."""
 
 
 @dataclass
@@ -45,6 +49,11 @@ class Records:
     diverged_step: int | None = None
     tables: dict[str, list[Row]] = field(default_factory=lambda: {name: [] for name in COLUMNS})
 
+    def __post_init__(self) -> None:
+        """A checkpoint of older code lacks the tables that are younger."""
+        for name in COLUMNS:
+            self.tables.setdefault(name, [])
+
     @property
     def seconds(self) -> float:
         """The clock of the curve: training and teleports."""
@@ -55,12 +64,15 @@ class Records:
         curve = self.tables["curve"]
         if not curve or curve[-1]["step"] != self.step:
             return None
-        return Evaluation(*(curve[-1][key] for key in ("train_loss", "train_metric", "test_loss", "test_metric")))
+        here = [row for row in self.tables["positions"] if (row["step"], row["moment"]) == (self.step, "evaluation")]
+        return Evaluation(*(curve[-1][key] for key in LOSSES), tuple(row["value"] for row in here))
 
     def add_evaluation(self, epoch: float, lr: float, evaluation: Evaluation) -> None:
         """A row of the curve."""
-        row = {"step": self.step, "epoch": epoch, "seconds": self.seconds, **vars(evaluation), "lr": lr}
+        losses = {key: getattr(evaluation, key) for key in LOSSES}
+        row = {"step": self.step, "epoch": epoch, "seconds": self.seconds, **losses, "lr": lr}
         self.tables["curve"].append(row)
+        self._add_position("evaluation", evaluation)
 
     def add_teleport(
         self, event: int, epoch: float, seconds: float, before: Evaluation, after: Evaluation, report: TeleportReport
@@ -83,6 +95,8 @@ class Records:
                 "test_loss_after": after.test_loss,
             }
         )
+        self._add_position("before teleport", before)
+        self._add_position("after teleport", after)
         own = ("epoch", "event", "step", "batch")
         columns = [column for column in COLUMNS["teleports"] if column not in own]
         for number, batch in enumerate(report.batches):
@@ -108,10 +122,18 @@ class Records:
                 }
             )
 
+    def _add_position(self, moment: str, evaluation: Evaluation) -> None:
+        """A row a coordinate, of a model that has so few."""
+        self.tables["positions"] += [
+            {"step": self.step, "moment": moment, "coordinate": number, "value": value}
+            for number, value in enumerate(evaluation.position)
+        ]
+
     def write(self, folder: Path) -> None:
-        """The tables, each whole."""
+        """The tables, each whole; that of positions where there are any."""
         for name, columns in COLUMNS.items():
-            files.write_csv(folder / f"{name}.csv", columns, self.tables[name])
+            if self.tables[name] or name != "positions":
+                files.write_csv(folder / f"{name}.csv", columns, self.tables[name])
 
     def summary(self) -> Row:
         """Where the run ended, what it took and what its teleports did."""

@@ -14,7 +14,9 @@ from torch import nn
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from experiments import checkpoints, files, methods, pictures, records
+from experiments.batches import steps_per_epoch
 from experiments.config import Config
+from experiments.data.fetch import ensure
 from experiments.data.registry import build_task
 from experiments.environment import environment
 from experiments.errors import UserError
@@ -22,7 +24,8 @@ from experiments.identity import run_folder
 from experiments.models.registry import build_model
 from experiments.runs import complete
 from experiments.seeding import seed_everything
-from experiments.training import steps_per_epoch, train
+from experiments.teleporting import Teleports
+from experiments.training import Training
 from experiments.validate import resolve
 
 log = logging.getLogger(__name__)
@@ -47,6 +50,7 @@ def run(config: DictConfig | Config) -> Path:
     # What can be wrong with the methods' values is found before data are loaded: hence an optimizer of a toy.
     teleporter = methods.build_teleporter(config.teleport)
     methods.build_optimizer(config.optimizer, nn.Linear(1, 1))
+    ensure(config.data.name, Path(config.data.root))
     log.info("%s  [scale %s, %s]", describe(config), config.scale, device)
     log.info("folder %s", folder)
     if config.machine.threads is not None:
@@ -58,7 +62,9 @@ def run(config: DictConfig | Config) -> Path:
     seed_everything(config.seed)
     model = build_model(config.model, task.spec, task.name).to(device)
     optimizer = methods.build_optimizer(config.optimizer, model)
-    schedule = methods.build_schedule(config.teleport, steps_per_epoch(task, config.training.batch_size))
+    schedule = methods.build_schedule(config.teleport, steps_per_epoch(task.train, config.training.batch_size))
+    teleports = Teleports(teleporter, schedule, task, config, device)
+    teleports.check(model)
     with _alone(folder), logging_redirect_tqdm([logging.getLogger("experiments")]):
         if complete(folder):  # by another process, while this one was loading
             log.info("already done: %s", folder)
@@ -66,7 +72,8 @@ def run(config: DictConfig | Config) -> Path:
         files.clean(folder)
         files.write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
         records.write_json(folder / "environment.json", environment(device))
-        ended = train(task, model, optimizer, teleporter, schedule, config, folder, device)
+        training = Training(task, model, optimizer, teleports, config, folder, device)
+        ended, model = training.run(), training.model
         files.write_bytes(folder / "model.pt", checkpoints.to_bytes(model.state_dict()))
         pictures.draw_curve(folder / "curve.png", ended, describe(config), task.note)
         parameters = sum(parameter.numel() for parameter in model.parameters())

@@ -41,7 +41,7 @@ def load_curve(folder: Path) -> pd.DataFrame:
 
 
 def load_table(folder: Path, name: str) -> pd.DataFrame:
-    """A table of the run in ``folder``: curve, teleports, teleport_layers or teleport_events.
+    """A table of the run in ``folder``: curve, teleports, teleport_layers, teleport_events or positions.
 
     Raises:
         UserError: it is not there or not readable.

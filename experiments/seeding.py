@@ -23,6 +23,7 @@ class Stream(IntEnum):
     TELEPORT = 2  # the batches of a teleport, by event
     CONSTRAINT = 3  # the constraint's own batches, by event
     EVALUATION = 4  # the training samples that the training loss is measured on
+    DRAW = 5  # what a teleport itself draws, by event
 
 
 def generator(seed: int, stream: Stream, number: int = 0) -> torch.Generator:

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-Kind = Literal["image", "sequence", "series", "text"]
+Kind = Literal["image", "sequence", "series", "text", "function"]
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,9 @@ class Spec:
     | sequence | (length, features) float          | [b, outputs] logits               |
     | series   | (window, features) float          | [b, outputs] next values          |
     | text     | (length,) int64 token ids         | [b, length, outputs] logits       |
+    | function | () float, without meaning         | [b, outputs] points               |
 
-    ``outputs`` is the number of classes, of regressed features or of tokens in the vocabulary.
+    ``outputs`` is the number of classes, of regressed features, of tokens in the vocabulary or of variables.
     """
 
     kind: Kind
@@ -33,6 +34,11 @@ class Spec:
 
 class Split(Protocol):
     """One part of a data set, held as one tensor on the device; a batch is looked up by sample numbers."""
+
+    @property
+    def augments(self) -> bool:
+        """Whether a generator makes a difference to ``batch``."""
+        ...
 
     def __len__(self) -> int:
         """The number of samples."""

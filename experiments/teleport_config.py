@@ -80,6 +80,30 @@ class RescalingConfig(TeleportConfig):
 
 
 @dataclass
+class ChangeOfBasisConfig(TeleportConfig):
+    """A random change of basis (Armenta et al. 2023). The keys are those of ``teleport.ChangeOfBasis``."""
+
+    range: float = 0.9  # sigma
+    sampling: str = "intra"  # intra | inter | positive | negative | centered
+    center: float = 1.0  # of centered
+    activations: str = "keep"  # keep | teleport
+    guard: str = "transaction"  # transaction | none
+    tolerance: float = 1e-3
+    seed: int = SI("${seed}")
+
+
+@dataclass
+class PseudoTeleportConfig(TeleportConfig):
+    """A random move as long as a change of basis, the control. The keys are those of ``teleport.PseudoTeleport``."""
+
+    range: float = 0.9  # sigma
+    sampling: str = "intra"  # intra | inter | positive | negative | centered
+    center: float = 1.0  # of centered
+    activations: str = "keep"  # keep | teleport
+    seed: int = SI("${seed}")
+
+
+@dataclass
 class SymmetryConfig(TeleportConfig):
     """Symmetry teleportation (Zhao et al. 2022, 2024). The keys are those of ``teleport.Symmetry``."""
 
@@ -91,4 +115,20 @@ class SymmetryConfig(TeleportConfig):
     cap: float | None = None  # on the gradient norm
     relative_cap: float | None = None  # a factor on the mean norm over the event's batches before it
     guard: str = "none"  # transaction | none
+    tolerance: float = 1e-3
+
+
+@dataclass
+class OrbitConfig(TeleportConfig):
+    """An ascent along the orbit of a group action. The keys are those of ``teleport.Orbit``."""
+
+    action: str = SI("${data.name}")  # a test function, on whose level sets rotations act
+    lr: float = 1.0
+    steps: int = 10  # K
+    objective: str = "log_gradient_norm"  # a name in teleport.OBJECTIVES
+    objective_scale: float | None = None  # the rate of loss_after_step, the radius of sharpness
+    step: str = "cap"  # cap | fixed
+    cap: float | None = None  # on the gradient norm
+    relative_cap: float | None = None  # a factor on the mean norm over the event's batches before it
+    guard: str = "transaction"  # transaction | none
     tolerance: float = 1e-3

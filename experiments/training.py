@@ -5,14 +5,11 @@ A run without teleports is the same loop, and sees the same batches.
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,14 +17,15 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from tqdm import tqdm
 
 from experiments import checkpoints
+from experiments.batches import TrainingBatches
 from experiments.clock import Clock
 from experiments.config import Config
-from experiments.errors import UserError
 from experiments.evaluation import Evaluation, Evaluator
+from experiments.forward import training_loss
 from experiments.records import Records
-from experiments.seeding import Stream, generator
 from experiments.tasks import Task
-from teleport import Schedule, TeleportReport, UnsupportedModel, transport_state
+from experiments.teleporting import OptimizerMemory, Teleports
+from teleport import TeleportReport
 
 log = logging.getLogger(__name__)
 
@@ -35,152 +33,162 @@ CHECK_EVERY = 20
 """Steps after which the losses are looked at, as that waits for the device. Checkpoints fall on these steps too."""
 
 
-def steps_per_epoch(task: Task, batch_size: int) -> int:
-    """Optimizer steps an epoch; the last batch may be smaller."""
-    return math.ceil(len(task.train) / batch_size)
+class Training:
+    """The training of one run, in place, from its checkpoint in ``folder`` where there is one.
 
+    ``model`` is the model as it stands, which is another around the one given where a teleport rewrote its activations.
 
-def train(
-    task: Task,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    teleporter: Callable[..., TeleportReport] | None,
-    schedule: Schedule,
-    config: Config,
-    folder: Path,
-    device: torch.device,
-) -> Records:
-    """Train ``model`` in place, from its checkpoint in ``folder`` where there is one.
-
-    A training loss that is not finite ends the run: that is a finding, and its step is noted in the records.
-
-    Raises:
-        UserError: a damaged checkpoint, or a folder that cannot be written.
+    Args:
+        task: what is learnt.
+        model: what learns it; ``optimizer`` is over its parameters.
+        teleports: what moves them between steps.
+        config: the run's.
+        folder: the run's.
+        device: where the task and the model are.
     """
-    settings, checkpoint = config.training, folder / "checkpoint.pt"
-    batch_size, per_epoch = settings.batch_size, steps_per_epoch(task, settings.batch_size)
-    last_step = min(settings.epochs * per_epoch, settings.max_steps or sys.maxsize)
-    eval_every = settings.eval_every or per_epoch
-    evaluate = Evaluator(task, settings.eval_samples, batch_size, device)
-    fresh_state = copy.deepcopy(optimizer.state_dict()["state"])
-    plateau = None
-    if settings.plateau.factor is not None:
-        plateau = ReduceLROnPlateau(optimizer, factor=settings.plateau.factor, patience=settings.plateau.patience)
 
-    if checkpoint.exists():
-        records = checkpoints.load(checkpoint, model, optimizer, plateau)
-        log.info("goes on from step %d of %d", records.step, last_step)
-    else:
-        records = Records()
-        _record(records, evaluate(model), per_epoch, optimizer, task.metric)
+    def __init__(
+        self,
+        task: Task,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        teleports: Teleports,
+        config: Config,
+        folder: Path,
+        device: torch.device,
+    ) -> None:
+        settings = config.training
+        self.task, self.optimizer, self.teleports = task, optimizer, teleports
+        self.config, self.folder = config, folder
+        self.batches = TrainingBatches(task.train, settings.batch_size, config.seed, device)
+        self.last_step = min(settings.epochs * self.batches.per_epoch, settings.max_steps or sys.maxsize)
+        self.eval_every = settings.eval_every or self.batches.per_epoch
+        self.evaluate = Evaluator(task, settings.eval_samples, settings.batch_size, device)
+        self.memory = OptimizerMemory(optimizer, config.teleport.optimizer_state)
+        self.plateau: ReduceLROnPlateau | None = None
+        if (factor := settings.plateau.factor) is not None:
+            self.plateau = ReduceLROnPlateau(optimizer, factor=factor, patience=settings.plateau.patience)
+        self.device = device
+        self.records = Records()
+        self.losses: list[Tensor] = []  # of the steps since they were last looked at, on the device
+        self.clock, self.saved = Clock(device), time.monotonic()
 
-    model.train()
-    clock, saved, order, losses = Clock(device), time.monotonic(), torch.empty(0), []
-    hidden = not (config.machine.progress and sys.stderr.isatty())
-    with tqdm(total=last_step, initial=records.step, unit="step", leave=False, disable=hidden) as progress:
-        while records.step < last_step and records.diverged_step is None:
-            epoch, position = divmod(records.step, per_epoch)
-            if position == 0 or not len(order):
-                source = generator(config.seed, Stream.ORDER, epoch)
-                order = torch.randperm(len(task.train), generator=source).to(device)
+    def run(self) -> Records:
+        """Train to the end; the records of all of it.
 
-            event = schedule.event_before(records.step) if teleporter is not None else None
-            if event is not None:
-                records.training_seconds += clock.stop()
-                before = records.latest() or evaluate(model)
-                seconds, report = _teleport(event, teleporter, task, model, config, device)
-                if config.teleport.optimizer_state == "reset":
-                    fresh = copy.deepcopy(fresh_state)  # the optimizer goes on to write into what it loads
-                    optimizer.load_state_dict(optimizer.state_dict() | {"state": fresh})
-                elif config.teleport.optimizer_state == "transported":
-                    transport_state(optimizer, report.group or {})
-                after = before if report.no_op else evaluate(model)
-                records.add_teleport(event, records.step / per_epoch, seconds, before, after, report)
-                records.teleport_seconds += seconds
-                _log_teleport(event, records.step, seconds, before, after, report)
+        A training loss that is not finite ends the run: that is a finding, and its step is noted in the records.
 
-            clock.start()
-            index = order[position * batch_size : (position + 1) * batch_size]
-            inputs, targets = task.train.batch(index, generator(config.seed, Stream.AUGMENTATION, records.step))
+        Raises:
+            UserError: a damaged checkpoint, or a folder that cannot be written.
+        """
+        self._begin()
+        hidden = not (self.config.machine.progress and sys.stderr.isatty())
+        done = self.records.step
+        with tqdm(total=self.last_step, initial=done, unit="step", leave=False, disable=hidden) as progress:
+            while self.records.step < self.last_step and self.records.diverged_step is None:
+                event = self.teleports.due(self.records.step)
+                if event is not None:
+                    self._teleport(event)
+                self._advance(self._next_stop(), progress)
+                self._look()
+        self.records.write(self.folder)
+        return self.records
+
+    @property
+    def checkpoint(self) -> Path:
+        """What a killed run goes on from."""
+        return self.folder / "checkpoint.pt"
+
+    def _begin(self) -> None:
+        """Go on from the checkpoint, or evaluate before the first step."""
+        if self.checkpoint.exists():
+            model, self.records = checkpoints.load(self.checkpoint, self.model, self.optimizer, self.plateau)
+            self._go_on_with(model)
+            log.info("goes on from step %d of %d", self.records.step, self.last_step)
+        else:
+            self._go_on_with(self.model)
+            self._evaluate()
+
+    def _go_on_with(self, model: nn.Module) -> None:
+        """Go on with ``model``, over the same parameters, and with its loss in training steps."""
+        self.model = model.train()
+        self.loss_of = training_loss(model, self.task.loss, self.config.training, self.device)
+
+    def _next_stop(self) -> int:
+        """The step after which a look at the losses, an evaluation or a teleport is due."""
+        step = self.records.step
+        regular = [step - step % every + every for every in (CHECK_EVERY, self.eval_every)]
+        return min([self.last_step, *regular, *(event for event in self.teleports.steps if event > step)])
+
+    def _advance(self, stop: int, progress: tqdm) -> None:
+        """Optimizer steps up to ``stop``; none of them waits for the device."""
+        optimizer, loss_of = self.optimizer, self.loss_of
+        self.clock.start()
+        for step in range(self.records.step, stop):
+            inputs, targets = self.batches.at(step)
             optimizer.zero_grad(set_to_none=True)
-            loss = task.loss(model(inputs), targets)
+            loss = loss_of(inputs, targets)
             loss.backward()
             optimizer.step()
-            losses.append(loss.detach())
-            records.step += 1
+            self.losses.append(loss.detach())
             progress.update()
+        self.records.step = stop
 
-            evaluation_due = records.step % eval_every == 0 or records.step == last_step
-            if not evaluation_due and records.step % CHECK_EVERY != 0:
-                continue
-            records.training_seconds += clock.stop()
-            records.diverged_step = _first_not_finite(losses, records.step)
-            losses.clear()
-            if evaluation_due or records.diverged_step is not None:
-                evaluation = evaluate(model)
-                _record(records, evaluation, per_epoch, optimizer, task.metric)
-                if plateau:
-                    plateau.step(evaluation.train_loss)
-            if evaluation_due or time.monotonic() - saved >= config.machine.checkpoint_seconds:
-                records.write(folder)
-                checkpoints.save(checkpoint, model, optimizer, plateau, records)
-                saved = time.monotonic()
-    records.write(folder)
-    return records
+    def _look(self) -> None:
+        """Where they are due: look at the losses, evaluate, write a checkpoint."""
+        records = self.records
+        due = records.step % self.eval_every == 0 or records.step == self.last_step
+        if not due and records.step % CHECK_EVERY != 0:  # a teleport is what comes next
+            return
+        records.diverged_step = _first_not_finite(self.losses, records.step)
+        records.training_seconds += self.clock.stop()
+        self.losses.clear()
+        if due or records.diverged_step is not None:
+            evaluation = self._evaluate()
+            if self.plateau:
+                self.plateau.step(evaluation.train_loss)
+        if due or time.monotonic() - self.saved >= self.config.machine.checkpoint_seconds:
+            records.write(self.folder)
+            checkpoints.save(self.checkpoint, self.model, self.optimizer, self.plateau, records)
+            self.saved = time.monotonic()
 
+    def _teleport(self, event: int) -> None:
+        """Teleport, and record where the model stood before and after."""
+        records = self.records
+        records.training_seconds += self.clock.stop()
+        before = records.latest() or self.evaluate(self.model)
+        seconds, report = self.teleports.make(event, self.model)
+        if report.model is not None and report.model is not self.model:
+            self._go_on_with(report.model)
+        self.memory.after(report)
+        after = before if report.no_op else self.evaluate(self.model)
+        records.add_teleport(event, records.step / self.batches.per_epoch, seconds, before, after, report)
+        records.teleport_seconds += seconds
+        _log_teleport(event, records.step, seconds, before, after, report)
 
-def _teleport(
-    event: int,
-    teleporter: Callable[..., TeleportReport],
-    task: Task,
-    model: nn.Module,
-    config: Config,
-    device: torch.device,
-) -> tuple[float, TeleportReport]:
-    """Draw the batches of an event and teleport on them; the seconds of both."""
-    settings, clock = config.teleport, Clock(device)
-
-    def loss_fn(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        return task.loss(model(batch[0]), batch[1])
-
-    def draw(stream: Stream, batches: int) -> list[tuple[Tensor, Tensor]]:
-        source = generator(config.seed, stream, event)
-        orders = [torch.randperm(len(task.train), generator=source) for _ in range(batches)]
-        return [task.train.batch(order[: settings.samples].to(device)) for order in orders]
-
-    clock.start()
-    batches = draw(Stream.TELEPORT, settings.batches)
-    options: dict[str, Any] = {}
-    if constraint_batches := getattr(settings, "constraint_batches", 0):
-        options["constraint"] = draw(Stream.CONSTRAINT, constraint_batches)
-    try:
-        report = teleporter(model, batches, loss_fn, **options)
-    except UnsupportedModel as error:
-        raise UserError(f"teleport={settings.name} does not go with model={config.model.name}: {error}") from error
-    return clock.stop(), report
+    def _evaluate(self) -> Evaluation:
+        """A row of the curve, and a line of the log; a loss that is not finite is a divergence."""
+        records, evaluation = self.records, self.evaluate(self.model)
+        epoch = records.step / self.batches.per_epoch
+        records.add_evaluation(epoch, self.optimizer.param_groups[0]["lr"], evaluation)
+        if records.diverged_step is None and not math.isfinite(evaluation.train_loss):
+            records.diverged_step = records.step
+        log.info(
+            "epoch %6.2f  step %6d  train loss %.4f  test loss %.4f  test %s %.4f  %.1f s",
+            *(epoch, records.step, evaluation.train_loss, evaluation.test_loss, self.task.metric),
+            *(evaluation.test_metric, records.seconds),
+        )
+        if records.diverged_step is not None:
+            log.info(
+                "diverged: the training loss of step %d is not finite, so the run ends here", records.diverged_step
+            )
+        return evaluation
 
 
 def _first_not_finite(losses: list[Tensor], step: int) -> int | None:
     """The step whose loss was the first that is not finite, of the ``losses`` of the steps up to ``step``."""
     bad = (~torch.stack(losses).isfinite()).nonzero().flatten().tolist()
     return step - len(losses) + bad[0] if bad else None
-
-
-def _record(
-    records: Records, evaluation: Evaluation, per_epoch: int, optimizer: torch.optim.Optimizer, metric: str
-) -> None:
-    """A row of the curve, and a line of the log; a loss that is not finite is a divergence."""
-    epoch = records.step / per_epoch
-    records.add_evaluation(epoch, optimizer.param_groups[0]["lr"], evaluation)
-    if records.diverged_step is None and not math.isfinite(evaluation.train_loss):
-        records.diverged_step = records.step
-    log.info(
-        "epoch %6.2f  step %6d  train loss %.4f  test loss %.4f  test %s %.4f  %.1f s",
-        *(epoch, records.step, evaluation.train_loss, evaluation.test_loss, metric, evaluation.test_metric),
-        records.seconds,
-    )
-    if records.diverged_step is not None:
-        log.info("diverged: the training loss of step %d is not finite, so the run ends here", records.diverged_step)
 
 
 def _log_teleport(

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from experiments.data.fetch import fetch
-from experiments.data.published import KNOWN, OFFLINE, STORED, stored_files
+from experiments.data.published import KNOWN, STORED, stored_files
 from experiments.errors import UserError, one_of
 
 
@@ -37,9 +37,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def fetched(name: str, root: Path) -> str:
     """Fetch one set where it is absent, and say what happened."""
-    if name in OFFLINE:
-        return "needs no file"
     files = stored_files(name, root)
+    if not files:
+        return "needs no file"
     place = files[0] if files[0].parent == root else files[0].parent
     if all(path.is_file() for path in files):
         return f"is at {place} already; delete that to fetch it again"

@@ -1,27 +1,86 @@
-"""Make a figure: the runs that it needs, its table and its picture.
+"""Make figures of the papers, all of one or some: the runs that they need, their tables and their pictures.
 
-usage: python scripts/reproduce.py nullspace/fig8 [quick] [KEY=VALUE ...]
+usage: python scripts/reproduce.py PAPER | PAPER/FIGURE ... [KEY=VALUE ...], for instance: nullspace scale=smoke
+
+Figures are made in their order. One that fails does not stop the others, and a run that is there already, from an
+earlier figure or an earlier call, is not made again: the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
+import re
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from experiments import commandline, config, options  # noqa: E402
+from experiments.errors import UserError, one_of  # noqa: E402
 
 
 def main(arguments: list[str]) -> int:
-    """Hand the figure to ``run.py``; its exit code."""
+    """Make each figure, and tell which are there; the exit code, 1 where one failed, 2 for a name that is none."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("figure", help="a file under conf/figure, for instance nullspace/fig8")
-    parser.add_argument("scale", nargs="?", default="quick", help="smoke, quick (default) or paper")
-    parser.add_argument("overrides", nargs="*", help="for run.py, for instance machine.jobs=2")
-    chosen = parser.parse_args(arguments)
-    command = [sys.executable, str(ROOT / "run.py"), f"figure={chosen.figure}", f"scale={chosen.scale}"]
-    return subprocess.run([*command, *chosen.overrides], check=False).returncode
+    told = "a folder or a file under conf/figure, or an override of all runs, as run.py takes it"
+    parser.add_argument("words", nargs="+", metavar="NAME | KEY=VALUE", help=told)
+    words = parser.parse_args(arguments).words
+    overrides = [word for word in words if "=" in word]
+    try:
+        figures = chosen([word for word in words if "=" not in word])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    try:
+        outcomes = {figure: made(figure, overrides) for figure in figures}
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    print()
+    for figure, outcome in outcomes.items():
+        print(f"{figure}: {outcome if isinstance(outcome, Path) else f'failed: {outcome}'}")
+    return 0 if all(isinstance(outcome, Path) for outcome in outcomes.values()) else 1
+
+
+def chosen(names: list[str]) -> list[str]:
+    """The figures that are meant: a paper's in their order (``fig6a`` before ``fig11``), each once.
+
+    Raises:
+        UserError: no name, or one of no figure and no paper.
+    """
+    known = options.options()["figure"]
+    papers = sorted({figure.partition("/")[0] for figure in known})
+    figures: dict[str, None] = {}
+    for name in names:
+        if name not in (*known, *papers):
+            raise one_of("figure", name, [*papers, *known])
+        meant = [figure for figure in known if name in (figure, figure.partition("/")[0])]
+        figures |= dict.fromkeys(sorted(meant, key=_numbers_by_value))
+    if not figures:
+        raise UserError(f"no figure is named; there are {', '.join([*papers, *known])}")
+    return list(figures)
+
+
+def made(figure: str, overrides: list[str]) -> Path | UserError:
+    """Make one figure; its folder, or why there is none."""
+    from hydra import initialize_config_dir
+
+    from experiments.figures.build import build
+
+    print(f"\n{figure}", flush=True)
+    commandline.log_to_console()
+    config.register()
+    try:
+        with initialize_config_dir(str(options.CONF), version_base="1.3"):
+            return build([f"figure={figure}", *overrides])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error
+
+
+def _numbers_by_value(name: str) -> list[tuple[str, int]]:
+    return [(rest, int(number or 0)) for rest, number in re.findall(r"(\D*)(\d*)", name)]
 
 
 if __name__ == "__main__":

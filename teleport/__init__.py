@@ -4,6 +4,8 @@ from teleport import NullSpace
 report = NullSpace(lr=1.0, cap=5.0)(model, batches, loss_fn)
 """
 
+from teleport.basis_change import BasisChange
+from teleport.change_of_basis import ChangeOfBasis
 from teleport.checks import UnsupportedModel
 from teleport.level_set import LevelSet
 from teleport.nullspace import NullSpace
@@ -16,19 +18,25 @@ from teleport.objectives import (
     SquaredGradientNorm,
     TeleportObjective,
 )
+from teleport.orbit import Orbit
+from teleport.pseudo import PseudoTeleport
 from teleport.random_move import RandomNullSpace
 from teleport.report import BatchReport, LayerReport, StepRecord, TeleportReport
 from teleport.representation import Representation
 from teleport.rescaling import Rescaling
+from teleport.saving import load, save
 from teleport.schedule import Schedule
 from teleport.spectra import representations
 from teleport.symmetry import Symmetry
+from teleport.teleported import Teleported
 from teleport.transport import transport_state
 from teleport.views import LinearUse, register_view
 
 __all__ = [
     "OBJECTIVES",
+    "BasisChange",
     "BatchReport",
+    "ChangeOfBasis",
     "Curvature",
     "LayerReport",
     "LevelSet",
@@ -36,6 +44,8 @@ __all__ = [
     "LogGradientNorm",
     "LossAfterStep",
     "NullSpace",
+    "Orbit",
+    "PseudoTeleport",
     "RandomNullSpace",
     "Representation",
     "Rescaling",
@@ -46,8 +56,11 @@ __all__ = [
     "Symmetry",
     "TeleportObjective",
     "TeleportReport",
+    "Teleported",
     "UnsupportedModel",
+    "load",
     "register_view",
     "representations",
+    "save",
     "transport_state",
 ]

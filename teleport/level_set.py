@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from teleport.ascent import Line, Objective, Point, out_of_room
 from teleport.caps import Caps
-from teleport.checks import check_choice, check_positive
+from teleport.checks import check_limits, check_steps
 from teleport.event import Event, LossFn, run_event
 from teleport.ledger import ParameterLedger
 from teleport.norms import inner
@@ -25,6 +25,7 @@ TOLERATED = 1e-6
 """The KKT residual (squared, as published), slackness and violation at which a point counts as stationary."""
 
 
+@dataclass(frozen=True)
 class LevelSet:
     """Raise the gradient norm along the level set of the loss, whatever the model.
 
@@ -60,25 +61,16 @@ class LevelSet:
         ValueError: an argument outside its range.
     """
 
-    def __init__(
-        self,
-        lr: float = 0.1,
-        steps: int = 50,
-        cap: float | None = None,
-        relative_cap: float | None = None,
-        guard: Literal["transaction", "none"] = "transaction",
-        tolerance: float = 1e-3,
-    ) -> None:
-        check_positive(lr=lr, cap=cap, relative_cap=relative_cap, tolerance=tolerance)
-        if steps < 0:
-            raise ValueError(f"steps must not be negative, got {steps}")
-        check_choice("guard", guard, ("transaction", "none"))
-        self.lr = lr
-        self.steps = steps
-        self.cap = cap
-        self.relative_cap = relative_cap
-        self.guard = guard
-        self.tolerance = tolerance
+    lr: float = 0.1
+    steps: int = 50
+    cap: float | None = None
+    relative_cap: float | None = None
+    guard: Literal["transaction", "none"] = "transaction"
+    tolerance: float = 1e-3
+
+    def __post_init__(self) -> None:
+        check_steps(self.lr, self.steps)
+        check_limits(self.cap, self.relative_cap, self.guard, self.tolerance)
 
     def __call__(self, model: nn.Module, batches: Iterable[Any], loss_fn: LossFn) -> TeleportReport:
         """Teleport ``model`` in place.

@@ -8,12 +8,16 @@ the business of other files; this one says what it is.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from teleport.multiplication import Multiplications
 
 
 class Freedom(IntEnum):
@@ -44,6 +48,7 @@ class Scaled:
 
     def factors(self, tau: Tensor) -> Tensor:
         """What the parameter is multiplied by, ``tau [classes]``; in a shape that broadcasts to the parameter's."""
+        tau = tau.to(self.numerator.device)
         return tau[self.numerator] / tau[self.denominator]
 
 
@@ -77,6 +82,8 @@ class Quiver:
         sites: calls that need the teleported form at some factors of their classes. Empty where the quiver was found
             for changes in place.
         reasons: name -> why its channels, or some of them, carry 1 or only positive factors, or why it stays.
+        calls: how often an evaluation calls each function that has sites, by its name in torch, for the teleported
+            form to check.
     """
 
     freedom: Tensor
@@ -86,6 +93,14 @@ class Quiver:
     kinds: dict[str, str]
     sites: list[Site]
     reasons: dict[str, str]
+    calls: dict[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def multiplications(self) -> Multiplications:
+        """How its parameters are multiplied; found once, as a quiver serves many changes of basis."""
+        from teleport.multiplication import Multiplications
+
+        return Multiplications(self.scaled, self.freedom)
 
     def complete(self, tau: Tensor) -> Tensor:
         """``tau [classes]`` with 1 where it must be and inverses where one factor decides another's."""

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from teleport.ascent import Ascent, Line, capped_step, out_of_room
-from teleport.checks import check_choice, check_positive
+from teleport.checks import check_limits, check_positive, check_threshold
 from teleport.event import LossFn
+from teleport.ground import Ground
 from teleport.norms import inner
-from teleport.null_moves import Ground, NullMoves, teleport_unseen
+from teleport.null_moves import NullMoves, teleport_unseen
 from teleport.report import StepRecord, TeleportReport
 
 
+@dataclass(frozen=True)
 class RandomNullSpace:
     """Move as far as asked in a random direction that the layers' inputs do not see.
 
@@ -42,27 +45,18 @@ class RandomNullSpace:
         ValueError: an argument outside its range.
     """
 
-    def __init__(
-        self,
-        length: float = 0.1,
-        seed: int = 0,
-        threshold: float = 1.0,
-        cap: float | None = None,
-        relative_cap: float | None = None,
-        guard: Literal["transaction", "none"] = "transaction",
-        tolerance: float = 1e-3,
-    ) -> None:
-        check_positive(length=length, cap=cap, relative_cap=relative_cap, tolerance=tolerance)
-        if not 0 < threshold <= 1:
-            raise ValueError(f"threshold must be above 0 and at most 1, got {threshold}")
-        check_choice("guard", guard, ("transaction", "none"))
-        self.length = length
-        self.seed = seed
-        self.threshold = threshold
-        self.cap = cap
-        self.relative_cap = relative_cap
-        self.guard = guard
-        self.tolerance = tolerance
+    length: float = 0.1
+    seed: int = 0
+    threshold: float = 1.0
+    cap: float | None = None
+    relative_cap: float | None = None
+    guard: Literal["transaction", "none"] = "transaction"
+    tolerance: float = 1e-3
+
+    def __post_init__(self) -> None:
+        check_positive(length=self.length)
+        check_threshold(self.threshold)
+        check_limits(self.cap, self.relative_cap, self.guard, self.tolerance)
 
     def __call__(
         self, model: nn.Module, batches: Iterable[Any], loss_fn: LossFn, constraint: Iterable[Any] | None = None

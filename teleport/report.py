@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from teleport.basis_change import BasisChange
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """Where one step of an ascent stood: ``step`` 0 is the state before the first step."""
+    """Where one step of an ascent stood: ``step`` 0 is the state before the first step.
+
+    Where the forward pass is run once a batch, a step between the first and the last has the loss of the first.
+    """
 
     step: int
     loss: float
@@ -43,10 +51,15 @@ class LayerReport:
 
     ``dimension`` is the length of the layer's input vector, one more where a bias is folded in. ``ranks`` has the rank
     kept for each batch that was decomposed, ``surviving`` the share ``|pi(G)|^2 / |G|^2`` of the objective's gradient
-    that survived the projection at each batch's first step. ``relative_change`` is ``|W_after - W_before| /
-    |W_before|`` over the whole event. ``residual``, of the lower layer of a pair that a group action moved, is how far
-    the action missed keeping the pair's output on the batch, relative to it, the largest over the event's steps.
+    that survived the projection at a batch's first step, where that gradient was seen whole. ``relative_change`` is
+    ``|W_after - W_before| / |W_before|`` over the whole event. ``residual``, of the lower layer of a pair that a group
+    action moved, is how far the action missed keeping the pair's output on the batch, relative to it, the largest over
+    the event's steps.
     ``reason`` says why a layer stayed where it was, empty where it moved.
+
+    Of a change of basis an entry is a weight with the channels that it makes: ``free`` of them carry a factor of their
+    own, ``shared`` one that other channels carry too, ``pinned`` carry 1. ``relative_change`` is the root mean square
+    of ``tau - 1``, and ``reason`` says, too, what pins some of a layer's channels.
     """
 
     name: str
@@ -57,6 +70,9 @@ class LayerReport:
     relative_change: float = 0.0
     residual: float | None = None
     reason: str = ""
+    free: int = 0
+    shared: int = 0
+    pinned: int = 0
 
     @property
     def null_dimensions(self) -> list[int]:
@@ -74,6 +90,10 @@ class TeleportReport:
 
     ``group`` has, of a method that multiplies parameters by factors, those of each parameter that moved, in its shape
     or one that broadcasts to it: the element of the group that acted, for :func:`teleport.transport_state`.
+
+    Of a change of basis ``model`` is what computes the function now (the model itself, but where activations needed
+    their teleported form), ``change`` what acted, and ``difference``, where there was no loss, how far the outputs
+    moved relative to the largest; losses and norms are not numbers then.
     """
 
     method: str
@@ -84,7 +104,10 @@ class TeleportReport:
     batches: list[BatchReport]
     layers: list[LayerReport]
     seconds: float
-    group: dict[nn.Parameter, Tensor] | None = None  # None: the method's moves are no such factors
+    group: Mapping[nn.Parameter, Tensor] | None = None  # None: the method's moves are no such factors
+    model: nn.Module | None = None  # None: the model that was handed over
+    change: BasisChange | None = None
+    difference: float | None = None
 
     @property
     def steps(self) -> int:
@@ -110,6 +133,16 @@ class TeleportReport:
     def no_op(self) -> bool:
         """Whether no parameter moved."""
         return self.relative_change == 0.0
+
+    @property
+    def channels(self) -> tuple[int, int, int]:
+        """How many channels of all layers a change of basis has free, shared and pinned."""
+        layers = self.layers
+        return (
+            sum(each.free for each in layers),
+            sum(each.shared for each in layers),
+            sum(each.pinned for each in layers),
+        )
 
     def reasons(self) -> str:
         """Why layers stayed where they were, one line a layer; empty where all moved."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -11,13 +12,14 @@ from torch import Tensor, nn
 from teleport.ascent import Point
 from teleport.caps import Caps
 from teleport.channels import find_channels
-from teleport.checks import check_choice, check_positive
+from teleport.checks import check_choice, check_limits, check_positive, check_steps
 from teleport.event import Event, LossFn, run_event
 from teleport.exponentials import SquaredNorm, Way
 from teleport.report import BatchReport, LayerReport, StepRecord, TeleportReport
 from teleport.transaction import Snapshot, broken_promise
 
 
+@dataclass(frozen=True)
 class Rescaling:
     """Multiply hidden channels by positive factors tau, and what reads them by their inverse.
 
@@ -50,33 +52,21 @@ class Rescaling:
         ValueError: an argument outside its range.
     """
 
-    def __init__(
-        self,
-        mode: Literal["ascent", "balance"] = "ascent",
-        bound: float = 2.0,
-        lr: float = 0.1,
-        steps: int = 100,
-        step: Literal["cap", "fixed"] = "cap",
-        cap: float | None = None,
-        relative_cap: float | None = None,
-        guard: Literal["transaction", "none"] = "transaction",
-        tolerance: float = 1e-3,
-    ) -> None:
-        check_choice("mode", mode, ("ascent", "balance"))
-        check_positive(bound=bound, lr=lr, cap=cap, relative_cap=relative_cap, tolerance=tolerance)
-        if steps < 0:
-            raise ValueError(f"steps must not be negative, got {steps}")
-        check_choice("step", step, ("cap", "fixed"))
-        check_choice("guard", guard, ("transaction", "none"))
-        self.mode = mode
-        self.bound = bound
-        self.lr = lr
-        self.steps = steps
-        self.step = step
-        self.cap = cap
-        self.relative_cap = relative_cap
-        self.guard = guard
-        self.tolerance = tolerance
+    mode: Literal["ascent", "balance"] = "ascent"
+    bound: float = 2.0
+    lr: float = 0.1
+    steps: int = 100
+    step: Literal["cap", "fixed"] = "cap"
+    cap: float | None = None
+    relative_cap: float | None = None
+    guard: Literal["transaction", "none"] = "transaction"
+    tolerance: float = 1e-3
+
+    def __post_init__(self) -> None:
+        check_choice("mode", self.mode, ("ascent", "balance"))
+        check_positive(bound=self.bound)
+        check_steps(self.lr, self.steps, self.step)
+        check_limits(self.cap, self.relative_cap, self.guard, self.tolerance)
 
     def __call__(self, model: nn.Module, batches: Iterable[Any], loss_fn: LossFn) -> TeleportReport:
         """Teleport ``model`` in place; ``report.group`` has the factors of each parameter that moved.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -13,7 +14,7 @@ from teleport.actions import Inverse
 from teleport.ascent import Ascent, Objective, capped_step, out_of_room
 from teleport.caps import Caps
 from teleport.chains import adjacent_pairs
-from teleport.checks import UnsupportedModel, check_choice, check_positive
+from teleport.checks import UnsupportedModel, check_choice, check_limits, check_steps
 from teleport.event import Event, LossFn, run_event
 from teleport.layers import Layer
 from teleport.report import BatchReport, LayerReport, StepRecord, TeleportReport
@@ -21,6 +22,7 @@ from teleport.stack import Ray, Rule, Stack, matrix_of
 from teleport.transaction import Snapshot, broken_promise
 
 
+@dataclass(frozen=True)
 class Symmetry:
     """Raise the gradient norm by a change of basis between adjacent layers, as far as the batch allows one.
 
@@ -66,37 +68,24 @@ class Symmetry:
         ValueError: an argument outside its range.
     """
 
-    def __init__(
-        self,
-        variant: Literal["2022", "2024", "corrected"] = "corrected",
-        lr: float = 0.01,
-        steps: int = 8,
-        step: Literal["cap", "fixed"] = "cap",
-        inverse: Inverse | None = None,
-        cap: float | None = None,
-        relative_cap: float | None = None,
-        guard: Literal["transaction", "none"] = "transaction",
-        tolerance: float = 1e-3,
-    ) -> None:
-        check_positive(lr=lr, cap=cap, relative_cap=relative_cap, tolerance=tolerance)
-        if steps < 0:
-            raise ValueError(f"steps must not be negative, got {steps}")
-        check_choice("variant", variant, ("2022", "2024", "corrected"))
-        check_choice("step", step, ("cap", "fixed"))
-        check_choice("guard", guard, ("transaction", "none"))
-        if inverse is not None:
-            check_choice("inverse", inverse, ("exact", "first_order"))
-            if variant == "2024":
+    variant: Literal["2022", "2024", "corrected"] = "corrected"
+    lr: float = 0.01
+    steps: int = 8
+    step: Literal["cap", "fixed"] = "cap"
+    inverse: Inverse | None = None
+    cap: float | None = None
+    relative_cap: float | None = None
+    guard: Literal["transaction", "none"] = "transaction"
+    tolerance: float = 1e-3
+
+    def __post_init__(self) -> None:
+        check_choice("variant", self.variant, ("2022", "2024", "corrected"))
+        check_steps(self.lr, self.steps, self.step)
+        check_limits(self.cap, self.relative_cap, self.guard, self.tolerance)
+        if self.inverse is not None:
+            check_choice("inverse", self.inverse, ("exact", "first_order"))
+            if self.variant == "2024":
                 raise ValueError("variant 2024 has no inverse of I + T, so inverse must be left out")
-        self.variant = variant
-        self.lr = lr
-        self.steps = steps
-        self.step = step
-        self.inverse = inverse
-        self.cap = cap
-        self.relative_cap = relative_cap
-        self.guard = guard
-        self.tolerance = tolerance
 
     @property
     def rule(self) -> Rule:

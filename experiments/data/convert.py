@@ -52,7 +52,7 @@ def _from_torchvision(kind: str, folder: Path) -> Arrays:
                     f"the published {kind} did not come as torchvision's md5 sums want it: it is truncated or was "
                     "changed, and was not kept; try again"
                 ) from error
-            raise Unreachable(" ".join(str(error).split())) from error
+            raise Unreachable("none of its mirrors answers") from error
         x = np.asarray(data.data, dtype=np.uint8)  # [n, h, w] or [n, h, w, c]
         arrays[f"x_{split}"] = x[..., None] if x.ndim == 3 else x
         arrays[f"y_{split}"] = np.asarray(data.targets, dtype=np.int64)

@@ -35,6 +35,8 @@ def digits_task(config: ImageData, device: torch.device) -> Task:
 class NoiseSplit:
     """Standard normal inputs [n, *shape] with labels [n] drawn evenly, on one device."""
 
+    augments = False
+
     def __init__(self, inputs: Tensor, labels: Tensor) -> None:
         self.inputs, self.labels = inputs, labels
 

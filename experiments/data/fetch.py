@@ -11,7 +11,7 @@ from pathlib import Path
 from experiments.data.arrays import check_images, write_images
 from experiments.data.convert import published_images
 from experiments.data.download import Unreachable, download
-from experiments.data.published import IMAGES, OFFLINE, SEQUENCES, SERIES, TEXTS, is_stored, stored_files
+from experiments.data.published import IMAGES, SEQUENCES, SERIES, TEXTS, is_stored, stored_files
 from experiments.errors import UserError
 
 
@@ -51,9 +51,8 @@ def fetch(name: str, root: Path) -> None:
                 ready = []
         except Unreachable as error:
             raise UserError(
-                f"data set '{name}' is not at {' and '.join(map(str, targets))} and could not be fetched ({error}): "
-                f"run `python scripts/fetch_data.py {name}` where there is a network and put what it stores there; "
-                f"{' and '.join(OFFLINE)} work offline"
+                f"data set '{name}' is not at {' and '.join(map(str, targets))} and cannot be fetched ({error}); run "
+                f"`python scripts/fetch_data.py {name}` where there is a network, or take data=digits"
             ) from error
         for path in ready:
             target = targets[0].parent / path.name

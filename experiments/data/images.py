@@ -46,6 +46,11 @@ class ImageSplit:
         """The number of images."""
         return len(self.labels)
 
+    @property
+    def augments(self) -> bool:
+        """Whether images are cropped or flipped at random."""
+        return self.crop > 0 or self.flip
+
     def batch(self, index: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Inputs float [b, c, h, w] (as a sequence [b, h, w]) and labels [b] of the images ``index``."""
         x = self.images[index]
@@ -56,7 +61,7 @@ class ImageSplit:
         x = x.float()
         if self.size is not None and x.shape[-2:] != (self.size, self.size):
             x = F.interpolate(x, size=(self.size, self.size), mode="bilinear", antialias=True)
-        x = (x - self.mean) / self.std
+        x = x.sub_(self.mean).div_(self.std)  # x is this call's own
         return (x.squeeze(1) if self.as_sequence else x), self.labels[index]
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.errors import one_of
+from experiments.functions import FUNCTIONS
 
 _GITHUB = "https://raw.githubusercontent.com"
 _LAI = f"{_GITHUB}/laiguokun/multivariate-time-series-data/7f402f185cc2435b5e66aed13a3b560ed142e023"
@@ -164,12 +165,12 @@ SEQUENCES = {"smnist": "mnist"}
 """Sets that are another set read as a sequence, with the set whose file they read."""
 
 OFFLINE = ["digits", "random"]
-"""Sets that need no file."""
+"""Sets that need no file; nor do test functions."""
 
 STORED = [*IMAGES, *SERIES, *TEXTS]
 """Sets that have a file or a folder of their own."""
 
-KNOWN = sorted([*STORED, *SEQUENCES, *OFFLINE])
+KNOWN = sorted([*STORED, *SEQUENCES, *OFFLINE, *FUNCTIONS])
 """All names that a configuration may have."""
 
 
@@ -189,7 +190,7 @@ def stored_files(name: str, root: Path) -> list[Path]:
         return [root / name / SERIES[name].file.name]
     if name in TEXTS:
         return [root / name / file.name for file in (TEXTS[name].train, TEXTS[name].test)]
-    if name in OFFLINE:
+    if name in OFFLINE or name in FUNCTIONS:
         return []
     raise one_of("data set", name, KNOWN)
 

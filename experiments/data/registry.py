@@ -6,13 +6,15 @@ from dataclasses import fields
 
 import torch
 
-from experiments.config import DataConfig, ImageData, RandomData, SeriesData, TextData
+from experiments.config import DataConfig, FunctionData, ImageData, RandomData, SeriesData, TextData
 from experiments.data.embedded import digits_task, random_task
+from experiments.data.functions import function_task
 from experiments.data.images import image_task
 from experiments.data.published import IMAGES, KNOWN, OFFLINE, SEQUENCES, SERIES, TEXTS
 from experiments.data.series import series_task
 from experiments.data.text import text_task
 from experiments.errors import UserError, one_of
+from experiments.functions import FUNCTIONS
 from experiments.tasks import Task
 
 __all__ = ["KNOWN", "OFFLINE", "build_task"]
@@ -21,6 +23,7 @@ FACTORIES = {
     **dict.fromkeys([*IMAGES, *SEQUENCES], (ImageData, image_task)),
     **dict.fromkeys(SERIES, (SeriesData, series_task)),
     **dict.fromkeys(TEXTS, (TextData, text_task)),
+    **dict.fromkeys(FUNCTIONS, (FunctionData, function_task)),
     "digits": (ImageData, digits_task),
     "random": (RandomData, random_task),
 }

@@ -25,6 +25,8 @@ class SeriesSplit:
     of them. Both splits share one series, so a window costs eight bytes.
     """
 
+    augments = False
+
     def __init__(self, series: Tensor, starts: Tensor, window: int, horizon: int) -> None:
         self.series, self.starts = series, starts
         self.offsets = torch.arange(window, device=series.device)

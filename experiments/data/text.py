@@ -23,6 +23,8 @@ class TextSplit:
     Sequence i starts at ``starts[i]`` and has ``length`` ids; its labels are the ids one further on.
     """
 
+    augments = False
+
     def __init__(self, ids: Tensor, starts: Tensor, length: int) -> None:
         self.ids, self.starts = ids, starts
         self.offsets = torch.arange(length, device=ids.device)

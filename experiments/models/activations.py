@@ -28,3 +28,17 @@ def activation(name: str) -> nn.Module:
     if name not in ACTIVATIONS:
         raise one_of("model.activation", name, list(ACTIVATIONS))
     return ACTIVATIONS[name]()
+
+
+def replace_relus(model: nn.Module, name: str) -> None:
+    """Put a new activation ``name`` in the place of every ``nn.ReLU`` below ``model``, in place.
+
+    ``relu`` itself is replaced too: torchvision's overwrite what they read, which a hook may still be holding.
+
+    Raises:
+        UserError: the name is not in ``ACTIVATIONS``.
+    """
+    for module in model.modules():
+        for child, old in module.named_children():
+            if isinstance(old, nn.ReLU):
+                setattr(module, child, activation(name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from experiments.errors import UserError
+from experiments.tasks import Spec
 
 
 def require_positive(key: str, values: Sequence[float]) -> None:
@@ -18,3 +19,13 @@ def require_some(key: str, values: Sequence[int]) -> None:
     if not values:
         raise UserError(f"{key} must list at least one number above 0, got an empty list")
     require_positive(key, values)
+
+
+def require_image(model: str, spec: Spec, least: int) -> None:
+    """Raise a ``UserError`` unless the data's images are ``least`` pixels high and wide, or more."""
+    _, height, width = spec.input_shape
+    if min(height, width) < least:
+        raise UserError(
+            f"model '{model}' takes images of at least {least}x{least}, but the data's are {height}x{width}; "
+            f"data.image_size={least} resizes them"
+        )

@@ -14,7 +14,7 @@ from experiments.config import CustomModel
 from experiments.errors import UserError
 from experiments.tasks import Spec
 
-FITS = ("image", "sequence", "series", "text")
+FITS = ("image", "sequence", "series", "text", "function")
 
 
 def build(config: CustomModel, spec: Spec) -> nn.Module:

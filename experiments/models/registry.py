@@ -7,9 +7,19 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from experiments.config import CNNConfig, CustomModel, MLPConfig, ModelConfig, ResNetConfig, TransformerConfig
+from experiments.config import (
+    CNNConfig,
+    CustomModel,
+    MLPConfig,
+    ModelConfig,
+    NetworkConfig,
+    PointConfig,
+    ResNetConfig,
+    TorchvisionConfig,
+    TransformerConfig,
+)
 from experiments.errors import UserError, one_of
-from experiments.models import cnn, custom, mlp, resnet, transformer
+from experiments.models import cnn, custom, densenet121, mlp, point, resnet, resnet18, transformer, vgg16, zoo
 from experiments.models.init import initialise
 from experiments.tasks import Kind, Spec
 
@@ -26,15 +36,28 @@ MODELS: dict[str, Entry] = {
     "mlp": Entry(MLPConfig, mlp.FITS, mlp.build),
     "cnn": Entry(CNNConfig, cnn.FITS, cnn.build),
     "resnet": Entry(ResNetConfig, resnet.FITS, resnet.build),
+    "vgg16": Entry(NetworkConfig, vgg16.FITS, vgg16.build),
+    "resnet18": Entry(NetworkConfig, resnet18.FITS, resnet18.build),
+    "densenet121": Entry(NetworkConfig, densenet121.FITS, densenet121.build),
+    "torchvision": Entry(TorchvisionConfig, zoo.FITS, zoo.build),
     "transformer": Entry(TransformerConfig, transformer.FITS, transformer.build),
+    "point": Entry(PointConfig, point.FITS, point.build),
     "custom": Entry(CustomModel, custom.FITS, custom.build),
 }
 
-_IN_WORDS: dict[Kind, str] = {"image": "images", "sequence": "sequences", "series": "series", "text": "text"}
+_IN_WORDS: dict[Kind, str] = {
+    "image": "images",
+    "sequence": "sequences",
+    "series": "series",
+    "text": "text",
+    "function": "a test function",
+}
 
 
 def build_model(config: ModelConfig, spec: Spec, data: str = "") -> nn.Module:
-    """The model ``config.name`` for a task, initialised as ``config.init`` says, on the CPU in float32.
+    """The model ``config.name`` for a task, initialised as ``config.init`` says, on the CPU.
+
+    In float32, but for ``point``, which is in float64.
 
     Args:
         config: the model's keys.
@@ -62,7 +85,7 @@ def _misfit(name: str, kind: Kind, data: str) -> UserError:
     *others, last = (_IN_WORDS[fit] for fit in MODELS[name].fits)
     takes = f"{', '.join(others)} and {last}" if others else last
     fitting = ", ".join(other for other, entry in MODELS.items() if kind in entry.fits and other != "custom")
-    hint = " (or data=smnist, MNIST's rows as sequences)" if name == "transformer" else ""
+    hint = " (or data=smnist, MNIST's rows as sequences)" if (name, kind) == ("transformer", "image") else ""
     source = f"data '{data}'" if data else "the data"
     return UserError(
         f"model '{name}' takes {takes}, but {source} gives {_IN_WORDS[kind]}; fitting models: {fitting}{hint}"

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from experiments.evaluation import Evaluator
+from experiments.evaluation import Evaluator, position
 from experiments.tasks import Spec, Task
 
 
@@ -107,3 +107,12 @@ def test_batches_are_small_where_samples_are_large():
     assert Evaluator(task("accuracy", functional.cross_entropy, classes, spec=text), None, 4, CPU).batch_size == 4
     image = Spec("image", (1, 28, 28), 10)
     assert Evaluator(task("accuracy", functional.cross_entropy, classes, spec=image), None, 4, CPU).batch_size == 1000
+
+
+def test_the_position_of_a_model_is_noted_where_it_has_few_parameters():
+    pairs = task("accuracy", functional.cross_entropy, classes)
+    assert Evaluator(pairs, None, 32, CPU)(MODEL).position == ()
+    small = nn.Linear(2, 3, bias=True)
+    assert position(small) == ()  # nine
+    small.bias = None
+    assert position(small) == tuple(small.weight.detach().flatten().tolist())

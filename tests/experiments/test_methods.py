@@ -13,14 +13,17 @@ from experiments.config import AdagradConfig, AdamConfig, OptimizerConfig, SGDCo
 from experiments.errors import UserError
 from experiments.methods import OPTIMIZERS, TELEPORTERS, build_optimizer, build_schedule, build_teleporter
 from experiments.teleport_config import (
+    ChangeOfBasisConfig,
     LevelSetConfig,
     NullSpaceConfig,
+    OrbitConfig,
+    PseudoTeleportConfig,
     RandomNullSpaceConfig,
     RescalingConfig,
     SymmetryConfig,
     TeleportConfig,
 )
-from teleport import LevelSet, NullSpace, RandomNullSpace, Rescaling, Symmetry
+from teleport import ChangeOfBasis, LevelSet, NullSpace, Orbit, PseudoTeleport, RandomNullSpace, Rescaling, Symmetry
 
 
 class Scalar(nn.Module):
@@ -109,6 +112,7 @@ def test_a_model_with_nothing_to_train():
 
 # a value for each key of a method that is not the loop's
 COMMON = {"cap": 7.0, "relative_cap": 2.5, "guard": "none", "tolerance": 0.25}
+BASIS = {"range": 0.25, "sampling": "inter", "center": 2.0, "activations": "teleport", "seed": 4}
 ASCENT = COMMON | {"lr": 0.5, "steps": 3}
 VALUES = {
     "nullspace": (
@@ -120,28 +124,43 @@ VALUES = {
     "random": (RandomNullSpace, COMMON | {"length": 0.5, "seed": 4, "threshold": 0.99}),
     "levelset": (LevelSet, ASCENT),
     "rescaling": (Rescaling, ASCENT | {"mode": "balance", "bound": 0.5, "step": "fixed"}),
+    "change_of_basis": (ChangeOfBasis, BASIS | {"guard": "none", "tolerance": 0.25}),
+    "pseudo_teleport": (PseudoTeleport, BASIS),
     "symmetry": (Symmetry, ASCENT | {"variant": "2022", "step": "cap", "inverse": "exact"}),
+    "orbit": (
+        Orbit,
+        ASCENT | {"action": "booth", "step": "fixed", "objective": "loss_after_step", "objective_scale": 0.5},
+    ),
 }
 
 
 @pytest.mark.parametrize("name", [name for name in TELEPORTERS if name != "none"])
 def test_a_teleporter_carries_every_value_of_its_keys(name):
-    method, values = VALUES[name]
+    method, values = VALUES[name][0], dict(VALUES[name][1])
     schema = TELEPORTERS[name][0]
     of_the_loop = {field.name for field in dataclasses.fields(TeleportConfig)} | {"constraint_batches"}
     assert set(values) == {field.name for field in dataclasses.fields(schema)} - of_the_loop
     teleporter = build_teleporter(schema(name=name, **values))
     assert isinstance(teleporter, method)
+    action = values.pop("action", None)
     assert {key: getattr(teleporter, key) for key in values} == values
+    if action:  # the name of a function
+        moved = teleporter.action(torch.tensor(math.pi), {"coordinates": torch.tensor([1.0, 4.0])})["coordinates"]
+        assert moved.tolist() == pytest.approx([1.0, 2.0])  # half a turn about the minimum, (1, 3)
 
 
 def test_a_state_is_transported_only_by_a_method_of_factors():
     assert isinstance(build_teleporter(RescalingConfig(name="rescaling", optimizer_state="transported")), Rescaling)
+    changes = ChangeOfBasisConfig(name="change_of_basis", optimizer_state="transported", seed=0)
+    assert isinstance(build_teleporter(changes), ChangeOfBasis)
     for config in (
         TeleportConfig(name="none", optimizer_state="transported"),
         NullSpaceConfig(name="nullspace", lr=1.0, optimizer_state="transported"),
+        PseudoTeleportConfig(name="pseudo_teleport", seed=0, optimizer_state="transported"),
     ):
-        with pytest.raises(UserError, match=r"transported needs .* \(rescaling\), which teleport=\w+ is not"):
+        with pytest.raises(
+            UserError, match=r"transported needs .* \(rescaling, change_of_basis\), which teleport=\w+ is not"
+        ):
             build_teleporter(config)
 
 
@@ -164,6 +183,16 @@ def test_none_is_no_teleporter():
         (LevelSetConfig(name="levelset", lr=0.0), r"teleport=levelset: lr must be above 0"),
         (RescalingConfig(name="rescaling", mode="up"), r"teleport=rescaling: mode must be one of ascent, balance"),
         (RescalingConfig(name="rescaling", bound=-1.0), r"teleport=rescaling: bound must be above 0"),
+        (OrbitConfig(name="orbit", action="boot"), r"unknown action of teleport=orbit .* \(did you mean 'booth'\?\)"),
+        (OrbitConfig(name="orbit", action="booth", lr=0.0), r"teleport=orbit: lr must be above 0"),
+        (
+            ChangeOfBasisConfig(name="change_of_basis", seed=0, range=1.5),
+            r"teleport=change_of_basis: range must be below 1",
+        ),
+        (
+            PseudoTeleportConfig(name="pseudo_teleport", seed=0, sampling="out"),
+            r"teleport=pseudo_teleport: sampling must",
+        ),
         (SymmetryConfig(name="symmetry", lr=1.0, variant="2023"), r"teleport=symmetry: .*variant"),
         (SymmetryConfig(name="symmetry", lr=1.0, variant="2024", inverse="exact"), r"teleport=symmetry: .*inverse"),
     ],

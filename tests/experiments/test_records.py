@@ -31,7 +31,7 @@ def records():
 
 def test_tables_say_what_the_report_says(records, tmp_path):
     records.write(tmp_path)
-    batches, layers, events = (load_table(tmp_path, name) for name in list(COLUMNS)[1:])
+    batches, layers, events = (load_table(tmp_path, name) for name in list(COLUMNS)[1:4])
     assert batches.steps.tolist() == [3, 2]
     assert batches.step.tolist() == [20, 20]
     assert batches.accepted.tolist() == [True, False]
@@ -65,3 +65,32 @@ def test_a_run_is_a_no_op_where_all_its_teleports_were(records):
 def test_json_has_null_where_there_is_no_number(tmp_path):
     write_json(tmp_path / "s.json", {"a": float("nan"), "b": float("inf"), "c": 1.5, "d": "x"})
     assert json.loads((tmp_path / "s.json").read_text()) == {"a": None, "b": None, "c": 1.5, "d": "x"}
+
+
+def test_positions_of_a_model_of_few_parameters_are_kept(tmp_path):
+    records = Records(step=20)
+    before, after = (
+        Evaluation(*losses, (0.1 + 0.2, x)) for losses, x in (((2.0, 0, 2.0, 0), 1.0), ((2.5, 0, 2, 0), 4.0))
+    )
+    records.add_evaluation(2.0, 0.1, before)
+    assert records.latest() == before
+    records.add_teleport(0, 2.0, 0.5, before, after, REPORT)
+    records.write(tmp_path)
+    rows = load_table(tmp_path, "positions")
+    assert rows.step.tolist() == [20] * 6
+    assert rows.moment.tolist() == ["evaluation"] * 2 + ["before teleport"] * 2 + ["after teleport"] * 2
+    assert rows.coordinate.tolist() == [0, 1] * 3
+    assert rows.value.tolist() == [0.1 + 0.2, 1.0, 0.1 + 0.2, 1.0, 0.1 + 0.2, 4.0]
+
+
+def test_other_models_have_no_table_of_positions(records, tmp_path):
+    records.write(tmp_path)
+    assert not (tmp_path / "positions.csv").exists()
+
+
+def test_records_of_older_code_lack_a_table_and_go_on(tmp_path):
+    older = {name: [] for name in COLUMNS if name != "positions"}
+    records = Records(step=20, tables=older)
+    records.add_evaluation(2.0, 0.1, Evaluation(2.0, 0.1, 2.1, 0.2, (3.0,)))
+    records.write(tmp_path)
+    assert load_table(tmp_path, "positions").value.tolist() == [3.0]

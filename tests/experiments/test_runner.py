@@ -2,34 +2,37 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
 from filelock import FileLock
 from omegaconf import OmegaConf
 
+from experiments.data.published import SERIES
 from experiments.errors import UserError
 from experiments.identity import run_folder
 from experiments.records import COLUMNS
 from experiments.runner import pick_device, run
 from experiments.runs import complete, find, load_curve
 from experiments.validate import resolve
-from tests.experiments.small import SMALL_TELEPORT, small
+from tests.experiments.small import SMALL_TELEPORT, composed, small
 
+TABLES = {name: columns for name, columns in COLUMNS.items() if name != "positions"}  # a model of few parameters has it
 FILES = {
     "config.yaml",
     "environment.json",
     "summary.json",
     "curve.png",
     "model.pt",
-    *(f"{name}.csv" for name in COLUMNS),
+    *(f"{name}.csv" for name in TABLES),
 }
 
 
 def test_a_run_leaves_its_files_whole(tmp_path):
     folder = run(small(tmp_path, *SMALL_TELEPORT))
     assert {file.name for file in folder.iterdir()} == FILES
-    for name, columns in COLUMNS.items():
+    for name, columns in TABLES.items():
         assert (folder / f"{name}.csv").read_text().splitlines()[0] == ",".join(columns)
     summary = json.loads((folder / "summary.json").read_text())
     last = load_curve(folder).iloc[-1]
@@ -60,6 +63,17 @@ def test_the_same_again_says_so_and_changes_nothing(tmp_path, caplog):
     assert run(small(tmp_path)) == folder
     assert caplog.messages == [f"already done: {folder}"]
     assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == before
+
+
+def test_data_that_are_not_there_are_told_of_before_anything_else(tmp_path, monkeypatch, caplog):
+    nowhere = replace(SERIES["etth1"].file, urls=("http://127.0.0.1:9/etth1.csv",))  # where nobody listens
+    monkeypatch.setitem(SERIES, "etth1", replace(SERIES["etth1"], file=nowhere))
+    caplog.set_level(logging.INFO, "experiments")
+    with pytest.raises(UserError, match=r"data set 'etth1' is not at .* and cannot be fetched") as caught:
+        run(composed(f"machine.runs={tmp_path / 'runs'}", f"data.root={tmp_path}", "data=etth1", "model=mlp"))
+    assert "\n" not in str(caught.value)
+    assert caplog.messages == []
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_is_found_by_its_configuration(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from experiments import checkpoints
 from experiments.data.registry import build_task
 from experiments.errors import UserError
 from experiments.models.registry import build_model
@@ -163,8 +164,69 @@ def test_symmetry_teleports_are_recorded_with_their_residuals(tmp_path, variant)
     assert layers.residual.max() < (1e-2 if variant == "2022" else 1e-4)
 
 
-def test_a_model_that_a_method_cannot_teleport_is_a_users_mistake(tmp_path):
-    variant = ["teleport.variant=corrected", "model.activation=tanh"]
+def test_a_model_that_a_method_cannot_teleport_is_refused_before_the_training(tmp_path):
+    """The first event is after an epoch, and yet nothing was trained or written."""
+    late = ["teleport.variant=corrected", "model.activation=tanh", "teleport.epochs=[1]"]
     with pytest.raises(UserError, match=r"teleport=symmetry does not go with model=mlp: .*tanh between") as caught:
-        run(small(tmp_path, *SYMMETRY, *variant))
+        run(small(tmp_path, *SYMMETRY, *late))
     assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_without_an_event_asks_nothing_of_the_model(tmp_path):
+    never = ["teleport.variant=corrected", "model.activation=tanh", "teleport.epochs=[]"]
+    assert same(parameters(run(small(tmp_path, *SYMMETRY, *never))), parameters(run(small(tmp_path, never[1]))))
+
+
+def test_a_teleport_between_two_looks_at_the_losses(tmp_path):
+    """Steps 3 and 7 are neither the end of an epoch nor a multiple of anything that is looked at."""
+    events = ["teleport=nullspace", "teleport.epochs=[]", "teleport.at_steps=[3,7]", "teleport.batches=1"]
+    folder = run(small(tmp_path, *events, "teleport.samples=10", "teleport.steps=1"))
+    assert load_table(folder, "teleport_events").step.tolist() == [3, 7]
+    assert load_curve(folder).step.tolist() == [0, 10, 20]
+    summary = json.loads((folder / "summary.json").read_text())
+    assert load_curve(folder).seconds.iloc[-1] == summary["training_seconds"] + summary["teleport_seconds"]
+
+
+CHANGES = ["model.activation=tanh", "teleport=change_of_basis", "teleport.epochs=[0,1]", "teleport.batches=1"]
+REWRITTEN = [*CHANGES, "teleport.samples=10", "teleport.activations=teleport", "teleport.sampling=inter"]
+
+
+def test_a_change_of_basis_keeps_what_the_training_has_reached(tmp_path):
+    folder = run(small(tmp_path, *REWRITTEN))
+    events = load_table(folder, "teleport_events")
+    assert not events.no_op.any()
+    assert events.train_loss_after.to_numpy() == pytest.approx(events.train_loss_before.to_numpy(), rel=1e-5)
+    curve = load_curve(folder)
+    assert curve.train_loss.is_monotonic_decreasing  # the parameters that are trained are those of the rewritten model
+    state = parameters(folder)
+    assert {key.split(".")[0] for key in state} == {"module", "_extra_state"}
+    assert state["_extra_state"]["calls"] == {"torch.tanh": 1}
+
+
+def test_a_rewritten_model_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
+    """Stopped after the first epoch, with an optimizer's state that was transported twice."""
+    options = [*REWRITTEN, "optimizer=momentum", "teleport.optimizer_state=transported"]
+    whole = run(small(tmp_path / "whole", *options))
+    save = checkpoints.save
+
+    def save_and_stop(*arguments):
+        save(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, "save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(small(tmp_path / "stopped", *options))
+    stopped = run(small(tmp_path / "stopped", *options))
+    one, other = parameters(whole), parameters(stopped)
+    (first,), (second,) = (state.pop("_extra_state")["activations"] for state in (one, other))
+    assert same(one, other)
+    assert torch.equal(first["tau"], second["tau"])
+    assert curve(whole).equals(curve(stopped))
+
+
+def test_pseudo_teleports_are_as_long_and_keep_nothing(tmp_path):
+    events = load_table(run(small(tmp_path, "teleport=pseudo_teleport", "teleport.batches=1")), "teleport_events")
+    assert events.no_op.tolist() == [False]
+    assert float(events.train_loss_after[0]) != pytest.approx(float(events.train_loss_before[0]), rel=1e-3)

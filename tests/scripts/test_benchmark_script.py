@@ -1,7 +1,8 @@
-"""The script writes one whole table and prints what follows from it."""
+"""The script writes whole tables and prints what follows from them."""
 
 from __future__ import annotations
 
+import json
 import runpy
 from pathlib import Path
 
@@ -13,13 +14,28 @@ MAIN = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "benchmark.py"
 
 def test_a_smoke_table(tmp_path, capsys):
     assert MAIN(["runtime", "--smoke", "--repeats", "1", "--results", str(tmp_path)]) == 0
-    (path,) = tmp_path.iterdir()
-    assert path.name.startswith("runtime-")
-    assert path.name.endswith("-smoke.csv")
-    assert len(pd.read_csv(path)) == 15
+    (table,) = tmp_path.glob("*.csv")
+    (entries,) = tmp_path.glob("*.json")
+    assert table.name == f"runtime-{entries.stem}.csv"
+    assert entries.stem.endswith("-smoke")
+    assert len(pd.read_csv(table)) == 15
     printed = capsys.readouterr().out
     assert "exponents" in printed
-    assert str(path) in printed
+    assert str(table) in printed
+    entry = json.loads(entries.read_text())["runtime"]
+    assert entry["table"] == table.name
+    assert entry["environment"]["threads"] >= 1
+    assert len(next(iter(entry["summary"].values()))) == 3  # a ratio a case
+
+
+def test_other_subjects_entries_stay(tmp_path):
+    assert MAIN(["runtime", "--smoke", "--repeats", "1", "--results", str(tmp_path)]) == 0
+    (entries,) = tmp_path.glob("*.json")
+    entries.write_text(json.dumps({"another": {}, "runtime": {}}))
+    assert MAIN(["runtime", "--smoke", "--repeats", "1", "--results", str(tmp_path)]) == 0
+    found = json.loads(entries.read_text())
+    assert found["another"] == {}
+    assert found["runtime"]["table"]
 
 
 def test_a_table_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path, capsys):
@@ -28,6 +44,11 @@ def test_a_table_that_cannot_be_written_is_refused_before_anything_is_measured(t
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.startswith("error: cannot write")
+
+
+def test_an_unknown_subject_is_one_sentence(tmp_path, capsys):
+    assert MAIN(["runtimes", "--results", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith("error: unknown subject 'runtimes' (did you mean 'runtime'?)")
 
 
 def test_no_rounds_are_refused(capsys):

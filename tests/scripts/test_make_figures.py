@@ -77,10 +77,3 @@ def test_pictures_carry_no_date_and_whole_fonts(drawn):
     assert b"CreationDate" not in content
     assert b"/Type3" not in content
     assert b"/FontFile2" in content
-
-
-def test_reproduce_hands_on_to_run_py():
-    command = [sys.executable, "scripts/reproduce.py", "nullspace/fig88", "smoke"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2
-    assert "did you mean 'nullspace/fig8'" in done.stderr

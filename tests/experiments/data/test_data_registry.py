@@ -12,6 +12,7 @@ from experiments.config import ImageData, SeriesData, register
 from experiments.data.published import is_stored, stored_files
 from experiments.data.registry import FACTORIES, KNOWN, OFFLINE, build_task
 from experiments.errors import UserError
+from experiments.functions import FUNCTIONS
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 CPU = torch.device("cpu")
@@ -45,7 +46,7 @@ def test_every_file_composes_at_every_scale_and_is_commented(name):
         assert set(FACTORIES[name][0].__dataclass_fields__) == set(resolved)
 
 
-@pytest.mark.parametrize("name", OFFLINE)
+@pytest.mark.parametrize("name", [*OFFLINE, *FUNCTIONS])
 def test_offline_sets_are_built_as_composed(name, tmp_path):
     config = composed(f"data={name}", "scale=smoke", f"data.root={tmp_path / 'absent'}").data
     for given in (config, OmegaConf.to_object(config)):
@@ -82,7 +83,7 @@ def test_where_sets_are_stored(tmp_path):
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("name", [name for name in KNOWN if name not in OFFLINE])
+@pytest.mark.parametrize("name", [name for name in KNOWN if name not in (*OFFLINE, *FUNCTIONS)])
 def test_real_sets_at_smoke_scale(name, real_root):
     keys = ["data.window=24"] if FACTORIES[name][0] is SeriesData else []
     config = composed(f"data={name}", "scale=smoke", f"data.root={real_root(name)}", *keys).data

@@ -12,7 +12,16 @@ SPECS: dict[Kind, Spec] = {
     "sequence": Spec("sequence", (7, 5), 10),
     "series": Spec("series", (9, 4), 4),
     "text": Spec("text", (6,), 11),
+    "function": Spec("function", (), 2),
 }
+
+LARGER = {"vgg16": Spec("image", (3, 32, 40), 10)}
+"""Of models that take no images as small as that."""
+
+
+def spec_for(model: str, kind: Kind) -> Spec:
+    """A small spec of a kind that the model takes."""
+    return LARGER.get(model, SPECS[kind])
 
 
 def batch(spec: Spec, size: int = 3) -> Tensor:

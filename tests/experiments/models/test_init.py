@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from specs import SPECS
+from specs import SPECS, spec_for
 from torch import nn
 
-from experiments.config import CNNConfig, MLPConfig, ResNetConfig, TransformerConfig
+from experiments.config import CNNConfig, MLPConfig, NetworkConfig, ResNetConfig, TransformerConfig
 from experiments.errors import UserError
 from experiments.models.init import initialise
 from experiments.models.registry import build_model
@@ -38,20 +38,23 @@ def layers(model: nn.Module) -> list[nn.Module]:
         MLPConfig(name="mlp", widths=[300, 200]),
         CNNConfig(name="cnn", channels=[16, 32, 32]),
         ResNetConfig(name="resnet", channels=[16, 32], norm=False),
+        NetworkConfig(name="vgg16", width=0.25),
+        NetworkConfig(name="resnet18", width=0.25),
+        NetworkConfig(name="densenet121", width=0.5),
     ],
     ids=lambda config: config.name,
 )
 def test_weights_have_the_stated_deviation_and_biases_are_zero(config, init, deviation):
     torch.manual_seed(0)
     config = type(config)(**{**vars(config), "init": init, "init_gain": 0.5})
-    for layer in layers(build_model(config, SPECS["image"])):
+    for layer in layers(build_model(config, spec_for(config.name, "image"))):
         weight, expected = layer.weight.detach(), deviation(*fans(layer))
         samples = weight.numel()
         assert abs(weight.std() / expected - 1) < 5 / math.sqrt(2 * samples)  # five standard errors
         assert abs(weight.mean()) < 5 * expected / math.sqrt(samples)
         within = (weight.abs() < expected).float().mean()  # a normal distribution, not a uniform one (0.577)
         assert abs(within - 0.6827) < 5 * math.sqrt(0.6827 * 0.3173 / samples)
-        assert not layer.bias.any()
+        assert layer.bias is None or not layer.bias.any()
 
 
 @pytest.mark.parametrize("init", ["kaiming", "xavier", "gaussian"])

@@ -1,0 +1,52 @@
+"""A subject, measured and written: its table, and what follows from it in the machine's file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from experiments import files
+from experiments.benchmarks import subject
+from experiments.benchmarks.common import Row, Settings, slug
+from experiments.environment import environment
+from experiments.errors import UserError
+
+
+def record(name: str, settings: Settings, results: Path) -> dict[str, pd.DataFrame]:
+    """Measure the subject ``name``, telling each row, and write it under ``results``; the summary.
+
+    Written are the table, ``<subject>-<machine>.csv``, and the entry of the subject in ``<machine>.json``: the
+    environment it was measured in and its summary. A smoke measurement has files of its own, with ``-smoke``.
+
+    Raises:
+        UserError: data that are not there, or files that cannot be written.
+    """
+    module, known = subject(name), environment(settings.device)
+    rows: list[Row] = []
+    for row in module.measure(settings):
+        rows.append(row)
+        print(module.line(row), flush=True)
+    machine = slug(known["device_name"]) + ("-smoke" if settings.smoke else "")
+    path = results / f"{name}-{machine}.csv"
+    files.write_csv(path, module.COLUMNS, rows)
+    summary = module.summary(pd.DataFrame(rows, columns=module.COLUMNS))
+    entry = {
+        "table": path.name,
+        "environment": known,
+        "summary": {heading: json.loads(table.to_json(orient="records")) for heading, table in summary.items()},
+    }
+    _enter(results / f"{machine}.json", name, entry)
+    print(f"\nwritten: {path}")
+    return summary
+
+
+def _enter(path: Path, name: str, entry: dict[str, Any]) -> None:
+    """Put a subject's entry into the machine's file, beside those of the others."""
+    try:
+        entries = json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError as error:
+        raise UserError(f"'{path}' is not whole JSON; delete it, and measure again what it held") from error
+    files.write_text(path, json.dumps(dict(sorted({**entries, name: entry}.items())), indent=1) + "\n")

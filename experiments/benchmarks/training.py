@@ -1,0 +1,218 @@
+"""How much the suite's loop costs beside the training itself: against a loop by hand, and a data set with a loader.
+
+All train the same model from the same parameters with the same optimizer. The loop by hand holds the images as the
+suite does, sees the same batches and does nothing else. The suite is timed twice: by its own clock, which is that of
+its curves (steps and looks at the losses), and as a whole run, which adds what comes once an evaluation and not once a
+step: records and a checkpoint on the disk, and here two evaluations of one sample. The loader is torchvision's MNIST
+with the usual transforms and two workers, which run before the clock starts. The case without a model is looking up
+the batches alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import struct
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from hydra import compose, initialize_config_dir
+from torch import Tensor, nn
+
+from experiments import methods
+from experiments.batches import TrainingBatches
+from experiments.benchmarks.common import MACHINE, TIMES, Row, Settings, Timed, machine, ratios, take_turns
+from experiments.config import Config, register
+from experiments.data.compat import torchvision
+from experiments.data.images import ImageSplit
+from experiments.data.registry import build_task
+from experiments.models.registry import build_model
+from experiments.options import CONF
+from experiments.seeding import Stream, generator, seed_everything
+from experiments.tasks import Task
+from experiments.teleporting import Teleports
+from experiments.training import Training
+from experiments.validate import resolve
+from teleport import Schedule
+
+SUITE, WHOLE, BARE, LOADER = "suite", "suite, whole run", "bare loop", "torchvision and loader"
+
+NO_MODEL = "none"
+
+
+@dataclass(frozen=True)
+class Case:
+    """``steps`` optimizer steps of ``batch_size`` samples of a ``model`` under ``conf/model``."""
+
+    model: str
+    steps: int
+    batch_size: int = 32
+
+
+AXES = [axis.name for axis in fields(Case)]
+
+COLUMNS = ["method", "data", *AXES, *TIMES, "samples_a_second", "parameter_sum", *MACHINE]
+"""``parameter_sum`` is over the trained parameters: equal where the same was computed."""
+
+FULL = [Case(NO_MODEL, 200), Case("mlp_small", 200), Case("mlp", 60), Case("cnn", 40)]
+SMOKE = [Case(NO_MODEL, 10), Case("mlp_small", 10)]
+
+
+def measure(settings: Settings) -> Iterator[Row]:
+    """A row a case and method; within a case the methods take turns.
+
+    Raises:
+        UserError: MNIST is not there and cannot be fetched.
+    """
+    data, with_machine = "digits" if settings.smoke else "mnist", machine(settings.device)
+    cases = SMOKE if settings.smoke else FULL
+    with tempfile.TemporaryDirectory() as scratch:
+        for case in cases:
+            problem = Problem(case, data, settings.device, Path(scratch))
+            for method, timed in problem.measure(settings.repeats).items():
+                times = timed.columns()
+                yield {
+                    "method": method,
+                    "data": data,
+                    **asdict(case),
+                    **times,
+                    "samples_a_second": case.steps * case.batch_size / times["seconds"],
+                    "parameter_sum": timed.last,
+                    **with_machine,
+                }
+    torch.use_deterministic_algorithms(False)
+
+
+def line(row: Row) -> str:
+    """The model, the method, and milliseconds a step."""
+    each = 1000 * row["seconds"] / row["steps"]
+    return f"{row['model']:<10} {row['method']:<23} {each:8.3f} ms a step  {row['samples_a_second']:9.0f} samples/s"
+
+
+def summary(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """What the suite's loop adds to the one by hand, and how many times the loader's samples each takes a second."""
+    return {
+        f"seconds, in units of the {BARE} (fastest rounds)": ratios(table, AXES, BARE, "fastest"),
+        f"seconds, in units of the {BARE} (medians)": ratios(table, AXES, BARE),
+        f"samples a second, in units of {LOADER}": ratios(table, AXES, LOADER, "samples_a_second"),
+    }
+
+
+class Problem:
+    """One case: its task, its model as it is before the training, and the ways to train it."""
+
+    def __init__(self, case: Case, data: str, device: torch.device, scratch: Path) -> None:
+        self.case, self.device, self.scratch = case, device, scratch
+        self.config = _configuration(case, data, device)
+        self.clocked: list[float] = []  # by the suite's own clock
+        self.task: Task = build_task(self.config.data, device)
+        self.split = self.task.train
+        assert isinstance(self.split, ImageSplit)
+        torch.manual_seed(0)
+        self.model: nn.Module | None = None
+        if case.model != NO_MODEL:
+            self.model = build_model(self.config.model, self.task.spec).to(device)
+
+    def measure(self, repeats: int) -> dict[str, Timed[float]]:
+        """The seconds of each method, and the sum over the parameters that it trained."""
+        run = SUITE if self.model is None else WHOLE
+        ways = {run: self.suite, BARE: self.bare, LOADER: self.loader}
+        take_turns(ways, 1, self.device)  # what is loaded at first use
+        self.clocked.clear()
+        timed = take_turns(ways, repeats, self.device)
+        return {SUITE: Timed(self.clocked, timed[WHOLE].last), **timed} if run == WHOLE else timed
+
+    def suite(self) -> Callable[[], float]:
+        """The suite's loop, set up as a run is."""
+        seed_everything(self.config.seed)
+        if self.model is None:
+            batches = TrainingBatches(self.split, self.case.batch_size, self.config.seed, self.device)
+            return lambda: self._train(None, map(batches.at, range(self.case.steps)))
+        model, folder = copy.deepcopy(self.model), Path(tempfile.mkdtemp(dir=self.scratch))
+        optimizer = methods.build_optimizer(self.config.optimizer, model)
+        teleports = Teleports(None, Schedule(), self.task, self.config, self.device)
+        training = Training(self.task, model, optimizer, teleports, self.config, folder, self.device)
+
+        def work() -> float:
+            self.clocked.append(training.run().training_seconds)
+            return _sum_of(model)
+
+        return work
+
+    def bare(self) -> Callable[[], float]:
+        """A loop by hand over the same batches."""
+        torch.use_deterministic_algorithms(False)
+        images, labels = self.split.images, self.split.labels
+        mean, std, size = self.split.mean, self.split.std, self.case.batch_size
+
+        def batches() -> Iterator[tuple[Tensor, Tensor]]:
+            order = torch.randperm(len(labels), generator=generator(self.config.seed, Stream.ORDER)).to(self.device)
+            for step in range(self.case.steps):
+                index = order[step * size : (step + 1) * size]
+                yield (images[index].float() - mean) / std, labels[index]
+
+        model = copy.deepcopy(self.model)
+        return lambda: self._train(model, batches())
+
+    def loader(self) -> Callable[[], float]:
+        """torchvision's data set, as its examples use it."""
+        torch.use_deterministic_algorithms(False)
+        vision, folder = torchvision(), self.scratch / "torchvision"
+        _write_as_mnist(folder / "MNIST" / "raw", self.split)
+        steps = [vision.transforms.ToTensor(), vision.transforms.Normalize((0.1307,), (0.3081,))]
+        data = vision.datasets.MNIST(folder, train=True, transform=vision.transforms.Compose(steps))
+        pinned = self.device.type == "cuda"
+        source = torch.utils.data.DataLoader(data, self.case.batch_size, shuffle=True, num_workers=2, pin_memory=pinned)
+        model, batches = copy.deepcopy(self.model), iter(source)
+
+        def first() -> Iterator[tuple[Tensor, Tensor]]:
+            for _, (inputs, targets) in zip(range(self.case.steps), batches, strict=False):
+                yield inputs.to(self.device, non_blocking=True), targets.to(self.device, non_blocking=True)
+
+        return lambda: self._train(model, first())
+
+    def _train(self, model: nn.Module | None, batches: Iterator[tuple[Tensor, Tensor]]) -> float:
+        """The textbook loop; without a model the batches are only taken."""
+        if model is None:
+            for _ in batches:
+                pass
+            return 0.0
+        optimizer = torch.optim.SGD(model.parameters(), self.config.optimizer.lr)
+        for inputs, targets in batches:
+            optimizer.zero_grad()
+            F.cross_entropy(model(inputs), targets).backward()
+            optimizer.step()
+        return _sum_of(model)
+
+
+def _configuration(case: Case, data: str, device: torch.device) -> Config:
+    """A run of so many steps, with one evaluation at its end."""
+    register()
+    model = [] if case.model == NO_MODEL else [f"model={case.model}"]
+    loop = [f"training.max_steps={case.steps}", f"training.eval_every={case.steps}", "training.eval_samples=1"]
+    extent = ["data.train_samples=null", "data.test_samples=1", f"training.batch_size={case.batch_size}"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose("config", [f"data={data}", *model, *loop, *extent, "machine.progress=false"])
+    composed.machine.device = str(device)
+    return resolve(composed)
+
+
+def _sum_of(model: nn.Module) -> float:
+    return float(sum(parameter.detach().double().sum() for parameter in model.parameters()))
+
+
+def _write_as_mnist(folder: Path, split: ImageSplit) -> None:
+    """The training images as the published files hold them, and files of one image beside them for the test split."""
+    if folder.exists():
+        return
+    folder.mkdir(parents=True)
+    images, labels = split.images[:, 0].cpu().numpy(), split.labels.cpu().numpy().astype(np.uint8)
+    for name, count in (("train", len(labels)), ("t10k", 1)):
+        for kind, values in (("images-idx3", images[:count]), ("labels-idx1", labels[:count])):
+            header = struct.pack(f">{1 + values.ndim}I", 0x800 + values.ndim, *values.shape)
+            (folder / f"{name}-{kind}-ubyte").write_bytes(header + values.tobytes())

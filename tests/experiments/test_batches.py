@@ -1,0 +1,58 @@
+"""Training batches by their number."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments.batches import TrainingBatches, draw_batches, steps_per_epoch
+from experiments.data.images import ImageSplit
+
+CPU = torch.device("cpu")
+
+
+def numbered(samples: int, **options) -> ImageSplit:
+    """Images whose label is their number."""
+    images = torch.arange(samples * 16, dtype=torch.uint8).view(samples, 1, 4, 4)
+    return ImageSplit(images, torch.arange(samples), torch.zeros(1), torch.ones(1), **options)
+
+
+@given(st.integers(1, 40), st.integers(1, 50), st.integers(0, 5))
+def test_an_epoch_is_every_sample_once(samples, batch_size, seed):
+    split = numbered(samples)
+    batches = TrainingBatches(split, batch_size, seed, CPU)
+    per_epoch = steps_per_epoch(split, batch_size)
+    epochs = []
+    for epoch in range(2):
+        labels = [batches.at(epoch * per_epoch + position)[1] for position in range(per_epoch)]
+        assert all(len(batch) == batch_size for batch in labels[:-1])
+        epochs.append(torch.cat(labels).tolist())
+        assert sorted(epochs[-1]) == list(range(samples))
+    assert samples < 10 or epochs[0] != epochs[1]
+
+
+def test_a_batch_does_not_depend_on_those_before_it():
+    """As a resumed run asks for them: in the middle of an epoch, augmented ones too."""
+    for options in ({}, {"crop": 1, "flip": True}):
+        straight = TrainingBatches(numbered(30, **options), 8, 3, CPU)
+        expected = [straight.at(step) for step in range(12)]
+        for step in (7, 2, 11):
+            inputs, targets = TrainingBatches(numbered(30, **options), 8, 3, CPU).at(step)
+            assert torch.equal(inputs, expected[step][0])
+            assert torch.equal(targets, expected[step][1])
+
+
+def test_only_what_is_augmented_gets_random_numbers(monkeypatch):
+    seen = []
+    monkeypatch.setattr(ImageSplit, "batch", lambda self, index, generator=None: seen.append(generator))
+    for options in ({}, {"crop": 1}, {"flip": True}):
+        TrainingBatches(numbered(30, **options), 8, 3, CPU).at(0)
+    assert [generator is not None for generator in seen] == [False, True, True]
+
+
+def test_drawn_batches_are_of_different_samples():
+    drawn = draw_batches(numbered(30), 3, 12, torch.Generator().manual_seed(0), CPU)
+    labels = [targets.tolist() for _, targets in drawn]
+    assert [len(set(batch)) for batch in labels] == [12, 12, 12]
+    assert len({tuple(batch) for batch in labels}) == 3
