@@ -167,6 +167,21 @@ def test_multi_head_attention(options, weights):
     assert min(free(quiver).get(f"{name}.weight", 1.0) for name in ("query", "key", "value", "attention.out_proj")) == 1
 
 
+def test_learned_queries_are_read_by_a_layer():
+    """A parameter times a parameter: one of both is the weight."""
+    model = two(lambda n, x: n.last(n.first(n.queries).relu()), queries=weight(2, 5))
+    difference, quiver = error(model, torch.randn(6, 5).double())
+    assert difference < 1e-9
+    assert free(quiver)["first.weight"] == 1
+    assert "queries" in quiver.scaled
+
+
+def test_a_view_that_no_function_made_is_not_taken_for_a_constant():
+    model = two(lambda n, x: n.last((h := n.first(x)) + torch.from_dlpack(h.detach()).tanh()))
+    difference, _ = error(model, torch.randn(6, 5).double())
+    assert difference < 1e-9
+
+
 def test_a_key_carries_its_querys_inverse():
     torch.manual_seed(0)
     model = nn.MultiheadAttention(4, 2).double().eval()
