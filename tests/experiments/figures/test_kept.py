@@ -109,6 +109,7 @@ def test_an_architecture_of_fixed_size_gets_larger_images():
 
 def test_a_network_without_a_free_channel_is_called_not_covered():
     row = {"arch": "a", "form": "in place", "channels": 4, "free": 0, "shared": 0, "pinned": 4, "difference": 0.0}
+    row["rounding"] = 1e-7
     free = row | {"arch": "b", "free": 1, "pinned": 3, "difference": 1e-6}
     text = said(draw_coverage(tabled(pd.DataFrame([row, free])), "title"))
     assert "every channel is pinned in place: a" in text
