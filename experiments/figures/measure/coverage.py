@@ -44,16 +44,23 @@ def measure_coverage(
         rows ``arch``, ``family``, ``parameters``, ``side``, ``rounding`` of the outputs before any teleport, ``form``,
         ``sampling`` and what :func:`teleport_once` says. A network that cannot be teleported has a row with the
         ``reason``.
+
+    Raises:
+        UserError: none can be teleported.
     """
     rows: list[dict[str, Any]] = []
-    for name in architectures() if names is None else names:
+    names = architectures() if names is None else names
+    for number, name in enumerate(names, 1):
+        log.info("%s (%d of %d)", name, number, len(names))
         try:
             rows += _rows(name, side, range, seed)
         except Exception as error:  # of one network, told with its traceback; it must not cost the others their rows
             if not isinstance(error, UserError):
                 log.exception("%s cannot be teleported", name)
             rows.append({"arch": name, "reason": reason_of(error)})
-        log.info("%s", rows[-1])
+    if all("reason" in row for row in rows):
+        reason = rows[0]["reason"] if rows else "figure.measure.names lists none"
+        raise UserError(f"no network can be teleported, the first because: {reason}")
     return pd.DataFrame(rows)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from experiments.errors import UserError
 from experiments.figures.draw.coverage import draw_coverage
 from experiments.figures.draw.outputs import NAMES, draw_outputs
 from experiments.figures.measure import outputs
@@ -101,6 +102,12 @@ def test_networks_of_torchvision_are_covered_and_keep_their_outputs():
     figure = draw_coverage(tabled(table), "title")
     assert "unknown model.arch" in said(figure)
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == list(table["arch"].unique())
+
+
+@pytest.mark.parametrize(("names", "reason"), [([], "lists none"), (["resnet19"], r"unknown model\.arch 'resnet19'")])
+def test_no_network_at_all_is_a_sentence(names, reason):
+    with pytest.raises(UserError, match=f"no network can be teleported, the first because: .*{reason}"):
+        measure_coverage(None, names=names)
 
 
 def test_an_architecture_of_fixed_size_gets_larger_images():
