@@ -27,7 +27,7 @@ RULES: list[Rule] = [
         "a whole number of at least 1",
         lambda value: value >= 1,
         (
-            *("training.epochs", "training.max_steps", "training.batch_size", "training.eval_every"),
+            *("training.max_steps", "training.batch_size", "training.eval_every"),
             *("training.eval_samples", "data.train_samples", "data.test_samples", "data.batch_size", "data.eval_every"),
             *("data.image_size", "data.shape", "data.classes", "data.window", "data.horizon"),
             *("data.length", "data.vocabulary", "model.teleport_samples", "teleport.batches", "teleport.samples"),
@@ -40,7 +40,7 @@ RULES: list[Rule] = [
         (
             *("data.crop", "data.data_seed", "model.warmup_steps", "machine.checkpoint_seconds"),
             *("teleport.epochs", "teleport.at_steps", "teleport.warmup_steps", "teleport.constraint_batches"),
-            "training.plateau.patience",
+            *("training.epochs", "training.plateau.patience"),  # a run of no epochs is the initial model, evaluated
         ),
     ),
     ("between 0 and 1", lambda value: 0 < value < 1, ("training.plateau.factor", "data.train_share")),

@@ -118,6 +118,19 @@ class Tracker(Watcher):
         read: set[str],
     ) -> None:
         """Label the result of a call, or pin what entered it."""
+        with torch._C._DisableTorchDispatch():  # the reads need not see what is computed of labels
+            self._judge(func, args, kwargs, result, known, given, read)
+
+    def _judge(
+        self,
+        func: Callable[..., Any],
+        args: Any,
+        kwargs: Any,
+        result: Any,
+        known: Any,
+        given: Counter[str],
+        read: set[str],
+    ) -> None:
         call = Call(self, func, result)
         labels = labels_of_result(call, args, kwargs)
         for name in read:

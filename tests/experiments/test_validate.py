@@ -8,7 +8,7 @@ from experiments.validate import RULES, resolve
 from tests.experiments.small import composed
 
 WRONG = {
-    "training.epochs=-1": "training.epochs must be a whole number of at least 1, not -1",
+    "training.epochs=-1": "training.epochs must be not negative, not -1",
     "training.batch_size=0": "training.batch_size",
     "training.eval_samples=0": "training.eval_samples",
     "training.eval_every=0": "training.eval_every",

@@ -44,10 +44,11 @@ class Subject:
         except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
             raise UserError(f"'{path}' cannot be read; delete the folder and make the run again") from error
 
-    def teleport_batch(self, samples: int) -> tuple[Tensor, Tensor]:
-        """The first batch of the run's first teleport: ``samples`` of its training split."""
+    def teleport_batch(self, samples: int, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
+        """The first batch of the run's first teleport: ``samples`` of its training split, inputs in ``dtype``."""
         order = torch.randperm(len(self.task.train), generator=generator(self.config.seed, Stream.TELEPORT, 0))
-        return self.task.train.batch(order[:samples].to(self.device))
+        inputs, targets = self.task.train.batch(order[:samples].to(self.device))
+        return inputs.to(dtype), targets
 
     @property
     def loss_fn(self) -> Callable[[nn.Module, Any], Tensor]:

@@ -1,0 +1,87 @@
+"""Histograms of angles: a pair of rows for each kind of angle, on the paper's window and on its own scale."""
+
+from __future__ import annotations
+
+import textwrap
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from experiments.figures import style
+
+PAIRS = {
+    "micro_gradient": "micro-teleport, gradient",
+    "micro_random": "micro-teleport, random",
+    "gradient_random": "gradient, random",
+    "random_random": "random, random",
+}
+WITH_GRADIENT = ("micro_gradient", "gradient_random")  # the others are the same whatever the batch
+WINDOW = 0.25  # degrees on either side of 90
+BINS = 41
+
+
+def draw_angles(table: pd.DataFrame, title: str) -> Figure:
+    """Columns are networks and, where a figure has several, data sets; rows are kinds of angles.
+
+    Args:
+        table: rows of ``measure/angles.py``.
+        title: of the whole picture.
+    """
+    figure = style.page(title, 8.2)
+    cells = list(table.groupby(["model", "data"], sort=False))
+    axes = figure.subplots(2 * len(PAIRS), len(cells), squeeze=False)
+    sizes = sorted(table["batch_size"].dropna().unique())
+    colors = dict(zip(sizes, style.PALETTE, strict=False))
+    for ((model, data), rows), column in zip(cells, axes.T, strict=True):
+        _head(column[0], model, data, rows, several=table["data"].nunique() > 1)
+        failed = rows[rows["reason"] != ""]
+        if len(failed):
+            column[0].text(0.5, 0.5, textwrap.fill(failed["reason"].iloc[0], 30), ha="center", fontsize=5.5)
+            continue
+        for pair, window, own in zip(PAIRS, column[::2], column[1::2], strict=True):
+            _window(window, rows, pair, colors)
+            _own_scale(own, rows, pair, colors)
+    for pair, line in zip(PAIRS.values(), axes[::2], strict=True):
+        line[0].set_ylabel(textwrap.fill(pair, 15), fontsize=6.5)
+    for line in axes[1::2]:
+        line[0].set_ylabel("own scale", fontsize=6)
+    for panel in axes[-1]:
+        panel.set_xlabel("degrees from 90")
+    handles = [Line2D([], [], color=color, label=f"batch {size:g}") for size, color in colors.items()]
+    style.legend(figure, [*handles, Line2D([], [], color=style.GRAY, label="no gradient in it")])
+    what = "counts over micro-teleports, in double precision; upper of two rows: 90 +- 0.25 degrees"
+    style.footnote(figure, table, what)
+    return figure
+
+
+def _head(axes: Axes, model: str, data: str, rows: pd.DataFrame, several: bool) -> None:
+    name = style.label(style.MODELS, model) + (f", {style.label(style.DATA, data)}" if several else "")
+    size = rows["parameters"].iloc[0]
+    axes.set_title(name if np.isnan(size) else f"{name}\n{size / 1e6:.2f} M parameters", fontsize=7)
+
+
+def _series(rows: pd.DataFrame, pair: str, colors: dict[float, str]) -> list[tuple[np.ndarray, str]]:
+    """Deviations from 90 degrees and their colour: one series a batch size where a gradient is in the pair."""
+    if pair in WITH_GRADIENT:
+        return [(own[pair].to_numpy() - 90, colors[size]) for size, own in rows.groupby("batch_size")]
+    return [(rows.loc[rows["batch_size"] == rows["batch_size"].min(), pair].to_numpy() - 90, style.GRAY)]
+
+
+def _window(axes: Axes, rows: pd.DataFrame, pair: str, colors: dict[float, str]) -> None:
+    for deviations, color in _series(rows, pair, colors):
+        inside = np.clip(deviations, -WINDOW, WINDOW)  # what lies outside is counted at the edge
+        axes.hist(inside, np.linspace(-WINDOW, WINDOW, BINS + 1), histtype="step", color=color, linewidth=0.9)
+    axes.set_xlim(-WINDOW, WINDOW)
+    axes.set_xticks([-WINDOW, 0, WINDOW])
+
+
+def _own_scale(axes: Axes, rows: pd.DataFrame, pair: str, colors: dict[float, str]) -> None:
+    series = _series(rows, pair, colors)
+    furthest = max(np.abs(deviations).max() for deviations, _ in series) or 1e-16
+    for deviations, color in series:
+        axes.hist(deviations, np.linspace(-furthest, furthest, BINS + 1), histtype="step", color=color, linewidth=0.9)
+    axes.set_xlim(-1.05 * furthest, 1.05 * furthest)
+    axes.set_xticks([-furthest, 0, furthest], [f"-{furthest:.0e}", "0", f"{furthest:.0e}"])

@@ -1,0 +1,77 @@
+"""The gradient's magnitude against the range of the change of basis."""
+
+from __future__ import annotations
+
+import textwrap
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from experiments.figures import style
+
+DOT = {"linestyle": "", "marker": "o", "markersize": 1.8, "markeredgewidth": 0, "color": style.PALETTE[5]}
+CHECK = {
+    "linestyle": "",
+    "marker": "o",
+    "markersize": 4,
+    "markerfacecolor": "none",
+    "markeredgewidth": 0.8,
+    "color": style.PALETTE[1],
+}
+MEAN = {"color": style.PALETTE[0], "linewidth": 1.2}
+EXPECTED = {"color": style.GRAY, "linestyle": ":", "linewidth": 1.1}
+
+
+def draw_magnitude(table: pd.DataFrame, title: str) -> Figure:
+    """A column a network. Above the difference of the normalised magnitudes, below what the gradient's norm grew by.
+
+    Args:
+        table: rows of ``measure/magnitude.py``.
+        title: of the whole picture.
+    """
+    figure = style.page(title, 3.9)
+    models = list(table["model"].unique())
+    above, below = figure.subplots(2, len(models), squeeze=False, sharex=True)
+    for model, top, bottom in zip(models, above, below, strict=True):
+        rows = table[table["model"] == model]
+        top.set_title(style.label(style.MODELS, model))
+        if (rows["reason"] != "").any():
+            reason = textwrap.fill(rows.loc[rows["reason"] != "", "reason"].iloc[0], 30)
+            top.text(0.5, 0.5, reason, transform=top.transAxes, ha="center", va="center", fontsize=5.5)
+            continue
+        _panel(top, rows, "difference")
+        _panel(bottom, rows, "gain")
+        ranges = np.linspace(0, rows["range"].max(), 100)
+        bottom.plot(ranges, np.sqrt((1 + ranges**2 / 3) / (1 - ranges**2)), **EXPECTED)
+        bottom.set_yscale("log")
+        bottom.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0)))
+        bottom.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        bottom.yaxis.set_minor_formatter(NullFormatter())
+    for axes in below:
+        axes.set_xlabel("range")
+    above[0].set_ylabel("$|\\,|dW|/|W| - |dV|/|V|\\,|$")
+    below[0].set_ylabel("$|dV|\\,/\\,|dW|$")
+    handles = [
+        Line2D([], [], label="a teleport", **DOT),
+        Line2D([], [], label="mean", **MEAN),
+        Line2D([], [], label="backpropagated anew", **CHECK),
+        Line2D([], [], label="expected between hidden layers", **EXPECTED),
+    ]
+    style.legend(figure, handles)
+    data = ", ".join(style.label(style.DATA, name) for name in table["data"].unique())
+    style.footnote(
+        figure, table, f"{data}, one batch, at initialisation; gradients by Theorem 5.1 where not said otherwise"
+    )
+    return figure
+
+
+def _panel(axes: Axes, rows: pd.DataFrame, column: str) -> None:
+    theorem, again = rows[rows["source"] == "theorem"], rows[rows["source"] == "backpropagation"]
+    mean = theorem.groupby("range")[column].mean()
+    axes.plot(theorem["range"], theorem[column], **DOT)
+    axes.plot(mean.index, mean, **MEAN)
+    axes.plot(again["range"], again[column], **CHECK)
