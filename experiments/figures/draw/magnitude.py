@@ -55,8 +55,7 @@ def draw_magnitude(table: pd.DataFrame, title: str) -> Figure:
             _panel(panel, rows, measured)
         ranges = np.linspace(0, rows["range"].max(), 100)
         middle.plot(ranges, np.sqrt((1 + ranges**2 / 3) / (1 - ranges**2)), **EXPECTED)
-        for panel in column[1:]:
-            _plain_log(panel)
+        _plain_log(middle)
     for panel in axes[-1]:
         panel.set_xlabel("range")
     for panel, name in zip(axes[:, 0], PANELS.values(), strict=True):
