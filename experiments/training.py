@@ -69,6 +69,7 @@ class Training:
         if (factor := settings.plateau.factor) is not None:
             self.plateau = ReduceLROnPlateau(optimizer, factor=factor, patience=settings.plateau.patience)
         self.device = device
+        self._go_on_with(model)
         self.records = Records()
         self.losses: list[Tensor] = []  # of the steps since they were last looked at, on the device
         self.clock, self.saved = Clock(device), time.monotonic()
@@ -106,7 +107,6 @@ class Training:
             self._go_on_with(model)
             log.info("goes on from step %d of %d", self.records.step, self.last_step)
         else:
-            self._go_on_with(self.model)
             self._evaluate()
 
     def _go_on_with(self, model: nn.Module) -> None:
