@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from teleport.find_quiver import find_quiver
 from teleport.quiver import Freedom
+from teleport.rules.table import RULES
 from tests.teleport.networks import Calls, weight
 from tests.teleport.teleported import error, free, quiver_of
 
@@ -235,3 +236,15 @@ def test_bfloat16():
     difference, quiver = error(model, torch.randn(6, 5).bfloat16())
     assert difference < 0.05
     assert free(quiver)["0.weight"] == 1
+
+
+def test_a_function_of_ones_own_is_a_row_more(monkeypatch):
+    def forward(n: Any, x: Tensor) -> Tensor:
+        return n.last(torch.cumsum(n.first(x), 0))
+
+    x = torch.randn(6, 5).double()
+    assert free(quiver_of(two(forward), x))["first.weight"] == 0
+    monkeypatch.setitem(RULES, torch.cumsum, lambda call, input, dim: call.along(call.label(input), 1).expand(6, 4))
+    difference, quiver = error(two(forward), x)
+    assert difference < 1e-9
+    assert free(quiver)["first.weight"] == 1
