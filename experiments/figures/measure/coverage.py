@@ -67,7 +67,7 @@ def measure_coverage(
 def _rows(name: str, side: int, range: float, seed: int) -> list[dict[str, Any]]:
     torch.manual_seed(seed)
     model, side = _build(name, side)
-    inputs = torch.randn(8 if side < LARGE else 2, 3, side, side)
+    inputs = torch.randn(2 if side < LARGE else 1, 3, side, side)
     settle(model, inputs)
     about = {
         "arch": name,
