@@ -144,7 +144,10 @@ def labels_of_result(call: Call, args: Any, kwargs: Any) -> list[Tensor] | None:
         _signature(found).bind(call, *args, **kwargs)
     except TypeError:
         return None
-    labels = found(call, *args, **kwargs)
+    try:
+        labels = found(call, *args, **kwargs)
+    except (RuntimeError, IndexError, ValueError):  # a call of a form that the rule was not written for: it pins
+        return None
     if labels is None or any(call.tracker.held(t) and id(t) not in call.asked for t in tensors_in((args, kwargs))):
         return None
     labels = [labels] if isinstance(labels, Tensor) else list(labels)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from teleport.find_quiver import find_quiver
 from teleport.quiver import Freedom
+from teleport.rules.table import RULES
 from tests.teleport.networks import Calls, weight
 from tests.teleport.teleported import error, free, quiver_of
 
@@ -167,6 +168,21 @@ def test_multi_head_attention(options, weights):
     assert min(free(quiver).get(f"{name}.weight", 1.0) for name in ("query", "key", "value", "attention.out_proj")) == 1
 
 
+def test_learned_queries_are_read_by_a_layer():
+    """A parameter times a parameter: one of both is the weight."""
+    model = two(lambda n, x: n.last(n.first(n.queries).relu()), queries=weight(2, 5))
+    difference, quiver = error(model, torch.randn(6, 5).double())
+    assert difference < 1e-9
+    assert free(quiver)["first.weight"] == 1
+    assert "queries" in quiver.scaled
+
+
+def test_a_view_that_no_function_made_is_not_taken_for_a_constant():
+    model = two(lambda n, x: n.last((h := n.first(x)) + torch.from_dlpack(h.detach()).tanh()))
+    difference, _ = error(model, torch.randn(6, 5).double())
+    assert difference < 1e-9
+
+
 def test_a_key_carries_its_querys_inverse():
     torch.manual_seed(0)
     model = nn.MultiheadAttention(4, 2).double().eval()
@@ -220,3 +236,15 @@ def test_bfloat16():
     difference, quiver = error(model, torch.randn(6, 5).bfloat16())
     assert difference < 0.05
     assert free(quiver)["0.weight"] == 1
+
+
+def test_a_function_of_ones_own_is_a_row_more(monkeypatch):
+    def forward(n: Any, x: Tensor) -> Tensor:
+        return n.last(torch.cumsum(n.first(x), 0))
+
+    x = torch.randn(6, 5).double()
+    assert free(quiver_of(two(forward), x))["first.weight"] == 0
+    monkeypatch.setitem(RULES, torch.cumsum, lambda call, input, dim: call.along(call.label(input), 1).expand(6, 4))
+    difference, quiver = error(two(forward), x)
+    assert difference < 1e-9
+    assert free(quiver)["first.weight"] == 1
