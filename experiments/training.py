@@ -58,7 +58,7 @@ class Training:
         device: torch.device,
     ) -> None:
         settings = config.training
-        self.task, self.optimizer, self.teleports = task, optimizer, teleports
+        self.task, self.model, self.optimizer, self.teleports = task, model, optimizer, teleports
         self.config, self.folder = config, folder
         self.batches = TrainingBatches(task.train, settings.batch_size, config.seed, device)
         self.last_step = min(settings.epochs * self.batches.per_epoch, settings.max_steps or sys.maxsize)
@@ -69,6 +69,7 @@ class Training:
         if (factor := settings.plateau.factor) is not None:
             self.plateau = ReduceLROnPlateau(optimizer, factor=factor, patience=settings.plateau.patience)
         self.device = device
+        self._go_on_with(model)
         self.records = Records()
         self.losses: list[Tensor] = []  # of the steps since they were last looked at, on the device
         self.clock, self.saved = Clock(device), time.monotonic()
@@ -106,7 +107,6 @@ class Training:
             self._go_on_with(model)
             log.info("goes on from step %d of %d", self.records.step, self.last_step)
         else:
-            self._go_on_with(self.model)
             self._evaluate()
 
     def _go_on_with(self, model: nn.Module) -> None:

@@ -15,7 +15,7 @@ from teleport.teleported import Teleported, activations_of, function_name, torch
 _ANOTHER = "the change of basis is of another model"
 
 
-@dataclass
+@dataclass(eq=False)
 class BasisChange:
     """An element of the group that acts on a network's parameters (Armenta et al. 2023, section 3.2).
 

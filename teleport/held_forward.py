@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from teleport.ascent import Objective, Point
 from teleport.layers import Layer
+from teleport.normalised import simplify_normalisations
 from teleport.residual import residual_of
 from teleport.tape import Tape
 from teleport.thin import Project, half_squares, project_thin
@@ -37,6 +38,7 @@ class HeldForward(Objective):
         super().__init__(whole.evaluate, whole.parameters)
         self.loss = start.loss
         self._residual = residual_of(tape, start.gradients, moving)
+        simplify_normalisations(self._residual)
         self._leaves = {parameter: parameter.detach().requires_grad_() for parameter in moving}
         self._halves, self._constant = half_squares(self._residual)
 

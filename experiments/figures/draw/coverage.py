@@ -15,6 +15,7 @@ from experiments.figures import style
 
 SHARES = {"free": style.PALETTE[0], "shared": style.PALETTE[5], "pinned": "#D9D9D9"}
 FORMS = {"in place": ("o", style.PALETTE[1]), "teleported activations": ("D", style.PALETTE[2])}
+ROUNDING = ("|", style.GRAY)
 LEAST = 1e-8  # a difference that is drawn; smaller ones, and none at all, lie at it
 LIMIT = 1e-4
 ROW = 0.105  # inches
@@ -41,11 +42,15 @@ def draw_coverage(table: pd.DataFrame, title: str) -> Figure:
         axes.grid(axis="y", visible=False)
     handles = [Patch(color=color, label=name) for name, color in SHARES.items()]
     handles += [
-        Line2D([], [], linestyle="", marker=marker, color=color, markersize=3, label=form)
-        for form, (marker, color) in FORMS.items()
+        Line2D([], [], linestyle="", marker=marker, color=color, markersize=3, label=name)
+        for name, (marker, color) in (FORMS | {"rounding": ROUNDING}).items()
     ]
     style.legend(figure, handles)
-    notes = ["random weights", "hidden channels, the outputs not counted", f"dotted: {LIMIT:g}"]
+    notes = [
+        "random weights",
+        "hidden channels, the outputs not counted",
+        f"rounding: of float32 against float64, before any teleport; dotted: {LIMIT:g}",
+    ]
     for form in FORMS:
         without = table.loc[(table["form"] == form) & (table["pinned"] == table["channels"]), "arch"]
         notes += [f"every channel is pinned {form}: {', '.join(without)}"] if len(without) else []
@@ -68,8 +73,12 @@ def _shares(axes: Axes, rows: pd.DataFrame, networks: list[str]) -> None:
 
 
 def _differences(axes: Axes, table: pd.DataFrame, networks: list[str]) -> None:
-    """A mark a form; why a network has no row stands in its place."""
+    """A mark a form, and one for the rounding before any teleport; why a network has no row stands in its place."""
     places = {network: place for place, network in enumerate(networks)}
+    rounded = table[table["reason"] == ""].drop_duplicates("arch")
+    marker, color = ROUNDING
+    y = [places[network] for network in rounded["arch"]]
+    axes.plot(rounded["rounding"].clip(lower=LEAST), y, linestyle="", marker=marker, color=color, markersize=4)
     for form, (marker, color) in FORMS.items():
         rows = table[(table["form"] == form) & (table["reason"] == "")]
         y = [places[network] for network in rows["arch"]]

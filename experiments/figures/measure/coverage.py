@@ -13,7 +13,7 @@ from torch import nn
 from experiments.config import TorchvisionConfig
 from experiments.data.compat import torchvision
 from experiments.errors import UserError
-from experiments.figures.measure.kept import settle, teleport_once
+from experiments.figures.measure.kept import rounding, settle, teleport_once
 from experiments.figures.runs import FigureRun, reason_of
 from experiments.models.registry import build_model
 from experiments.models.zoo import architectures
@@ -41,32 +41,40 @@ def measure_coverage(
         seed: of weights, images and changes of basis.
 
     Returns:
-        rows ``arch``, ``family``, ``parameters``, ``side``, ``form``, ``sampling`` and what :func:`teleport_once` says.
-        A network that cannot be teleported has a row with the ``reason``.
+        rows ``arch``, ``family``, ``parameters``, ``side``, ``rounding`` of the outputs before any teleport, ``form``,
+        ``sampling`` and what :func:`teleport_once` says. A network that cannot be teleported has a row with the
+        ``reason``.
+
+    Raises:
+        UserError: none can be teleported.
     """
     rows: list[dict[str, Any]] = []
-    for name in architectures() if names is None else names:
+    names = architectures() if names is None else names
+    for number, name in enumerate(names, 1):
+        log.info("%s (%d of %d)", name, number, len(names))
         try:
             rows += _rows(name, side, range, seed)
         except Exception as error:  # of one network, told with its traceback; it must not cost the others their rows
             if not isinstance(error, UserError):
                 log.exception("%s cannot be teleported", name)
             rows.append({"arch": name, "reason": reason_of(error)})
-        log.info("%s", rows[-1])
+    if all("reason" in row for row in rows):
+        reason = rows[0]["reason"] if rows else "figure.measure.names lists none"
+        raise UserError(f"no network can be teleported, the first because: {reason}")
     return pd.DataFrame(rows)
 
 
 def _rows(name: str, side: int, range: float, seed: int) -> list[dict[str, Any]]:
     torch.manual_seed(seed)
     model, side = _build(name, side)
-    # At one position a batch norm needs some images for its statistics; large ones have more positions.
-    inputs = torch.randn(8 if side < LARGE else 2, 3, side, side)
+    inputs = torch.randn(2 if side < LARGE else 1, 3, side, side)
     settle(model, inputs)
     about = {
         "arch": name,
         "family": torchvision().models.get_model_builder(name).__module__.rpartition(".")[2],
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "side": side,
+        "rounding": rounding(model, inputs),
     }
     return [
         about | {"form": form, "sampling": sampling} | teleport_once(model, inputs, form, sampling, range, seed)

@@ -47,8 +47,8 @@ def measure_error_control(
             dataclasses.replace(settings, **own, step="fixed", guard="none", cap=None, relative_cap=None)
         )
         assert isinstance(teleporter, NullSpace)
-        teleporter.forward = "each"  # the losses between are what is looked at
+        looked_at = dataclasses.replace(teleporter, forward="each")  # with the loss of each step
         subject.load_trained()
-        trace = teleporter(subject.model, [batch], subject.loss_fn).batches[0].trace
+        trace = looked_at(subject.model, [batch], subject.loss_fn).batches[0].trace
         rows += [{"threshold": threshold, **dataclasses.asdict(record)} for record in trace]
     return pd.DataFrame(rows)

@@ -21,7 +21,10 @@ OWN = {
 }
 
 
-@pytest.mark.parametrize("name", OWN)
+SLOW = ("fig2", "fig5")  # they train
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in OWN])
 def test_a_figure_has_its_table_and_pictures(tmp_path, name):
     with conf():
         folder = build([f"figure=neural/{name}", *SMALL, *OWN[name], *places(tmp_path)])
