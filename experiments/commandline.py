@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import sys
@@ -60,9 +61,10 @@ def call(main: Callable[[], None], jobs: Jobs) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print
     log_to_console()
     schema.register()
-    OmegaConf.register_new_resolver("list_options", options.listing, replace=True)
     try:
-        _check_flags()
+        if _flags().help:
+            print(options.usage(), end="")
+            return 0
         with tempfile.TemporaryDirectory() as scratch:  # Hydra writes a file a sweep; the sweep's table says more
             OmegaConf.register_new_resolver("scratch_folder", lambda: scratch, replace=True)
             main()
@@ -78,8 +80,8 @@ def call(main: Callable[[], None], jobs: Jobs) -> int:
         return 2
 
 
-def _check_flags() -> None:
-    """Read the flags as Hydra will, so that a wrong one is a sentence and not argparse's page of usage.
+def _flags() -> argparse.Namespace:
+    """The flags as Hydra will read them; a wrong one is a sentence and not argparse's page of usage.
 
     Raises:
         UserError: an unknown flag, or a wrong value of one.
@@ -90,7 +92,7 @@ def _check_flags() -> None:
 
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
-    parser.parse_args()
+    return parser.parse_args()
 
 
 def log_to_console() -> None:

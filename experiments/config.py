@@ -119,6 +119,7 @@ class MLPConfig(ModelConfig):
 
     widths: list[int] = MISSING
     activation: str = "relu"
+    bias: bool = True
 
 
 @dataclass

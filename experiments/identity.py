@@ -17,6 +17,7 @@ NOT_COMPUTED_OF = {"data": ("root", "extents"), "model": ("sizes",)}
 ADDED_SINCE: dict[str, dict[str, Any]] = {
     "teleport": {"objective": "squared_gradient_norm", "objective_scale": None},
     "training": {"compile": False, "precision": "float32", "channels_last": False},
+    "model": {"bias": True},
 }
 """Keys younger than runs that are kept, and the values at which a run is what it was before there were such keys."""
 

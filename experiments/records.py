@@ -49,6 +49,11 @@ class Records:
     diverged_step: int | None = None
     tables: dict[str, list[Row]] = field(default_factory=lambda: {name: [] for name in COLUMNS})
 
+    def __post_init__(self) -> None:
+        """A checkpoint of older code lacks the tables that are younger."""
+        for name in COLUMNS:
+            self.tables.setdefault(name, [])
+
     @property
     def seconds(self) -> float:
         """The clock of the curve: training and teleports."""

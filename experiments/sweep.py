@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from experiments import files
 from experiments.errors import UserError
+from experiments.runs import find
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +90,10 @@ def make(config: DictConfig) -> Path:
         from experiments.figures.build import make_figure
 
         return Path(make_figure(config))
+    done = find(config)
+    if done is not None:  # told before torch is loaded, which takes longer than everything else up to here
+        log.info("already done: %s", done)
+        return done
     from experiments.runner import run
 
     return run(config)

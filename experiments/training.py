@@ -69,6 +69,7 @@ class Training:
         if (factor := settings.plateau.factor) is not None:
             self.plateau = ReduceLROnPlateau(optimizer, factor=factor, patience=settings.plateau.patience)
         self.device = device
+        self._go_on_with(model)
         self.records = Records()
         self.losses: list[Tensor] = []  # of the steps since they were last looked at, on the device
         self.clock, self.saved = Clock(device), time.monotonic()
@@ -103,13 +104,12 @@ class Training:
         """Go on from the checkpoint, or evaluate before the first step."""
         if self.checkpoint.exists():
             model, self.records = checkpoints.load(self.checkpoint, self.model, self.optimizer, self.plateau)
-            self._train(model)
+            self._go_on_with(model)
             log.info("goes on from step %d of %d", self.records.step, self.last_step)
         else:
-            self._train(self.model)
             self._evaluate()
 
-    def _train(self, model: nn.Module) -> None:
+    def _go_on_with(self, model: nn.Module) -> None:
         """Go on with ``model``, over the same parameters, and with its loss in training steps."""
         self.model = model.train()
         self.loss_of = training_loss(model, self.task.loss, self.config.training, self.device)
@@ -159,7 +159,7 @@ class Training:
         before = records.latest() or self.evaluate(self.model)
         seconds, report = self.teleports.make(event, self.model)
         if report.model is not None and report.model is not self.model:
-            self._train(report.model)
+            self._go_on_with(report.model)
         self.memory.after(report)
         after = before if report.no_op else self.evaluate(self.model)
         records.add_teleport(event, records.step / self.batches.per_epoch, seconds, before, after, report)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from teleport.norms import half_squared_norm
 from teleport.report import StepRecord
+from teleport.tape import Tape
 
 BELOW_CAP = 0.98
 """A step has landed when it ends between this share of the cap and the cap."""
@@ -20,22 +21,41 @@ TRIALS = 24
 """Evaluations that one backtracking may take."""
 
 
-@dataclass
 class Point:
-    """The loss and its gradients at the parameters as they stand; ``gradients`` carry a graph where asked for."""
+    """The loss and its gradients at the parameters as they stand; ``gradients`` carry a graph where asked for.
 
-    loss: Tensor
-    gradients: list[Tensor]
+    Args:
+        loss: a scalar, detached.
+        gradients: one a parameter of the objective.
+        half_square: ``1/2 |grad|^2`` where it is known without the gradients.
+    """
+
+    def __init__(self, loss: Tensor, gradients: list[Tensor], half_square: Tensor | None = None) -> None:
+        self.loss = loss
+        self.gradients = gradients
+        self._half_square = half_square
+
+    @property
+    def half_square(self) -> Tensor:
+        """``1/2 |grad|^2`` over all parameters of the objective, with a graph where the gradients carry one."""
+        if self._half_square is None:
+            with torch.enable_grad():
+                self._half_square = half_squared_norm(self.gradients)
+        return self._half_square
 
     @property
     def norm(self) -> float:
         """The gradient norm, over all parameters of the objective."""
-        return math.sqrt(2 * float(half_squared_norm(gradient.detach() for gradient in self.gradients)))
+        return math.sqrt(2 * float(self.half_square.detach()))
 
     @property
     def differentiable(self) -> bool:
         """Whether the gradients can be differentiated again."""
-        return any(gradient.requires_grad for gradient in self.gradients)
+        return self.half_square.requires_grad
+
+    def forget(self) -> None:
+        """Keep the loss and the norm, and let go of the gradients and what they were computed from."""
+        self._half_square, self.gradients = self.half_square.detach(), []
 
 
 class Objective:
@@ -52,7 +72,16 @@ class Objective:
 
     def point(self, differentiable: bool) -> Point:
         """Evaluate the loss and its gradients, with a graph for a second derivative where ``differentiable``."""
-        loss = self.evaluate()
+        return self._gradients_of(self.evaluate(), differentiable)
+
+    def recorded(self) -> tuple[Point, Tape]:
+        """As :meth:`point`, differentiable, with a record of how it was computed."""
+        with Tape() as tape:
+            loss = self.evaluate()
+            tape.turn()
+            return self._gradients_of(loss, True), tape
+
+    def _gradients_of(self, loss: Tensor, differentiable: bool) -> Point:
         gradients = torch.autograd.grad(
             loss, self.parameters, create_graph=differentiable, allow_unused=True, materialize_grads=True
         )
@@ -60,10 +89,9 @@ class Objective:
 
     def ascent_direction(self, point: Point, moving: Sequence[nn.Parameter]) -> list[Tensor]:
         """``grad_W (1/2 |grad L|^2)`` for the ``moving`` parameters, a Hessian-vector product."""
-        objective = half_squared_norm(point.gradients)
-        if not objective.requires_grad:  # the loss is linear in the parameters
+        if not point.differentiable:  # the loss is linear in the parameters
             return [torch.zeros_like(parameter) for parameter in moving]
-        directions = torch.autograd.grad(objective, list(moving), allow_unused=True, materialize_grads=True)
+        directions = torch.autograd.grad(point.half_square, list(moving), allow_unused=True, materialize_grads=True)
         return list(directions)
 
 
@@ -86,7 +114,10 @@ class Line:
     def move_to(self, length: float) -> None:
         """Set the parameters to ``W + length D``."""
         for parameter, start, direction in zip(self.parameters, self.start, self.directions, strict=True):
-            parameter.copy_(torch.add(start, direction, alpha=length) if length else start)
+            if length:
+                torch.add(start, direction, alpha=length, out=parameter)
+            else:
+                parameter.copy_(start)
 
 
 def capped_step(
@@ -158,6 +189,13 @@ def _better(score: Callable[[Point], float], start: Point) -> Callable[[Point], 
     return lambda point: score(point) > before
 
 
+@torch.no_grad()
+def _advance(parameters: Sequence[nn.Parameter], directions: Sequence[Tensor], length: float) -> None:
+    """``W + length D`` in place, without a way back."""
+    for parameter, direction in zip(parameters, directions, strict=True):
+        parameter.add_(direction, alpha=length)
+
+
 @dataclass
 class Ascent:
     """How an ascent went: the point where it ended, the steps it took, why it stopped, and the way there."""
@@ -204,12 +242,12 @@ def ascend(
         if out_of_room(norm, cap, rule):
             stopped = "above cap" if taken == 0 else "cap reached"
             break
-        line = Line(parameters, direction(point))
-        more = step < steps
+        directions, more = direction(point), step < steps
         if rule == "fixed":
-            line.move_to(lr)
+            _advance(parameters, directions, lr)
             reached: Point | None = objective.point(more)
         else:
+            line = Line(parameters, directions)
             better = None if score is None else _better(score, point)
             length, reached = capped_step(objective, line, lr, norm, cap, more, better)
             if length == 0:

@@ -15,7 +15,7 @@ from teleport.teleported import Teleported, activations_of, function_name, torch
 _ANOTHER = "the change of basis is of another model"
 
 
-@dataclass
+@dataclass(eq=False)
 class BasisChange:
     """An element of the group that acts on a network's parameters (Armenta et al. 2023, section 3.2).
 
@@ -125,17 +125,29 @@ class BasisChange:
 
     def _parameters(self, model: nn.Module) -> list[nn.Parameter]:
         """The parameters of the model that have the names of the quiver's, in their order."""
+        modules: dict[str, nn.Module] = {"": model}  # each is looked up once, as a large model has hundreds
         parameters = []
         for name, each in self.quiver.scaled.items():
-            try:
-                parameter = model.get_parameter(name)
-            except AttributeError:
-                raise ValueError(f"{_ANOTHER}: this one has no parameter {name!r}") from None
+            path, _, last = name.rpartition(".")
+            parameter = _module(path, modules)._parameters.get(last)
+            if parameter is None:
+                raise ValueError(f"{_ANOTHER}: this one has no parameter {name!r}")
             if parameter.shape != each.parameter.shape:
                 shapes = list(each.parameter.shape), list(parameter.shape)
                 raise ValueError(f"{_ANOTHER}: its {name!r} has shape {shapes[0]}, this one's {shapes[1]}")
             parameters.append(parameter)
         return parameters
+
+
+def _module(path: str, known: dict[str, nn.Module]) -> nn.Module:
+    """The module at a path, by those that are known, whose number grows."""
+    if path not in known:
+        parent, _, last = path.rpartition(".")
+        module = _module(parent, known)._modules.get(last)
+        if module is None:
+            raise ValueError(f"{_ANOTHER}: this one has no module {path!r}")
+        known[path] = module
+    return known[path]
 
 
 class _Factors(Mapping[nn.Parameter, Tensor]):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from teleport.basis_change import BasisChange
+from teleport.evaluations import modes_of
 from teleport.quiver import Freedom, Quiver
 from teleport.report import BatchReport, LayerReport
 from teleport.teleported import Teleported, unwrapped
@@ -23,6 +24,7 @@ class BasisEvent:
 
     Attributes:
         model: what evaluations are made with: the model, or its teleported form.
+        modes: of its modules, as it was handed over.
         change: what acted; nothing but ones where it was undone.
         snapshot: of the parameters that it moved.
     """
@@ -33,6 +35,7 @@ class BasisEvent:
     def __init__(self, model: nn.Module, teleport: bool) -> None:
         self._given = model
         self.model = Teleported(model) if teleport and not isinstance(model, Teleported) else model
+        self.modes = modes_of(self.model)
         self._form = self.model.get_extra_state() if isinstance(self.model, Teleported) else None
 
     @property

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from teleport.ascent import Objective
 from teleport.basis_change import BasisChange
 from teleport.basis_event import BasisEvent
-from teleport.checks import check_choice, check_positive
+from teleport.checks import UnsupportedModel, check_choice, check_positive
+from teleport.evaluations import Modes, first_call, in_modes, leaves_out, modes_of, reached_modules
 from teleport.event import Event, LossFn, run_event
-from teleport.find_quiver import find_quiver
+from teleport.find_quiver import find_quiver, watch
 from teleport.outputs import Forward, call_model, difference, outputs_of
 from teleport.quiver import Freedom, Quiver
 from teleport.report import BatchReport, LayerReport, TeleportReport
@@ -98,17 +99,19 @@ class ChangeOfBasis:
             batches: the first shows the model's structure, all of them whether its function was kept.
             loss_fn: ``loss_fn(model, batch)``, a scalar tensor; measured before and after, gradient norm included.
                 ``None``: the outputs are compared instead, and losses and norms of the report are not numbers.
-            forward: ``forward(model, batch)``, one evaluation; by default the model called with the batch, or with the
-                first entry of a tuple or list.
+            forward: ``forward(model, batch)``, one evaluation where there is no loss; by default the model called with
+                the batch, or with the first entry of a tuple or list.
             generator: drawn from in place of the method's own; on the CPU.
 
         Raises:
-            ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, or no such parameter.
+            ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, or no such parameter;
+                or activations are to be teleported in a model that is not called itself.
+            UnsupportedModel: or in one that calls other activations in training than in evaluation.
         """
         event = BasisEvent(model, self.activations == "teleport")
 
         def change(evaluate: Callable[[], Any]) -> set[nn.Parameter]:
-            return event.prepare(self.sample(self.find(event.model, evaluate), generator))
+            return event.prepare(self.sample(self.find(event.model, evaluate, event.modes), generator))
 
         try:
             if loss_fn is None:
@@ -132,8 +135,9 @@ class ChangeOfBasis:
     ) -> Quiver:
         """The quiver of ``model``, which serves any number of :meth:`sample`; arguments as in a call."""
         evaluate = loss_fn or forward or call_model
+        modes = modes_of(model)
         with undisturbed(model):
-            return self.find(model, lambda: evaluate(model, batch))
+            return self.find(model, lambda: evaluate(model, batch), modes)
 
     def sample(self, quiver: Quiver, generator: torch.Generator | None = None) -> BasisChange:
         """A random change of basis, of ``generator`` or of the method's own; its ``apply`` has no guard."""
@@ -141,18 +145,40 @@ class ChangeOfBasis:
         tau = torch.where(quiver.freedom.cpu() == Freedom.POSITIVE, drawn.abs(), drawn)
         return BasisChange(quiver, quiver.complete(tau.to(quiver.freedom.device)).cpu())
 
-    def find(self, model: nn.Module, evaluate: Callable[[], Any]) -> Quiver:
-        """The quiver of ``model``, which ``evaluate`` runs; modes and buffers are the caller's business.
+    def find(self, model: nn.Module, evaluate: Callable[[], Any], modes: Modes) -> Quiver:
+        """The quiver of ``model``, undisturbed, as ``evaluate`` shows it.
+
+        Where that leaves modules out that are trained, an evaluation in the ``modes`` of the training tells of them.
 
         Raises:
             ValueError: activations are to be teleported in a model that ``evaluate`` does not call.
+            UnsupportedModel: or in one that calls others in training than in evaluation.
         """
         named = dict(unwrapped(model).named_parameters())
         if self.activations == "keep":
-            return find_quiver(evaluate, named)
-        args, kwargs = _first_call(model, evaluate)  # calls before and beside it are none of the model's
-        quiver = find_quiver(lambda: model(*args, **kwargs), named, in_place=False)
-        quiver.calls = count_calls(lambda: model(*args, **kwargs), {site.function for site in quiver.sites})
+            with reached_modules() as reached:
+                quiver = find_quiver(evaluate, named)
+            if leaves_out(reached, modes):
+                runs = [evaluate, in_modes(model, evaluate, modes)]
+                quiver = watch(runs, named, in_place=True, frozen_stay=True, output="it is an output")
+            return quiver
+        args, kwargs = first_call(model, evaluate)  # calls of torch's functions beside the model's are not counted
+
+        def run() -> Any:
+            return model(*args, **kwargs)
+
+        with reached_modules() as reached:
+            quiver = find_quiver(run, named, in_place=False)
+        trained = in_modes(model, run, modes) if leaves_out(reached, modes) else run
+        if trained is not run:
+            quiver = find_quiver(trained, named, in_place=False)
+        functions = {site.function for site in quiver.sites}
+        quiver.calls = count_calls(run, functions)
+        if trained is not run and count_calls(trained, functions) != quiver.calls:
+            raise UnsupportedModel(
+                'activations="teleport" tells the calls of an activation apart by their number, and this model does '
+                'not make the same ones in training as in evaluation; take "keep"'
+            )
         return quiver
 
     def _by_loss(
@@ -207,19 +233,6 @@ class ChangeOfBasis:
         report = TeleportReport("change of basis", nan, nan, nan, nan, reports, event.layers(), seconds)
         report.difference = max(moves)
         return report
-
-
-def _first_call(model: nn.Module, evaluate: Callable[[], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments that ``evaluate`` first calls the model with."""
-    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-    hook = model.register_forward_pre_hook(lambda _, args, kwargs: calls.append((args, kwargs)), with_kwargs=True)
-    try:
-        evaluate()
-    finally:
-        hook.remove()
-    if not calls:
-        raise ValueError('activations="teleport" needs an evaluation that calls the model itself')
-    return calls[0]
 
 
 def _loss_and_norm(objective: Objective) -> tuple[float, float]:

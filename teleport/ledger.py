@@ -58,11 +58,14 @@ class Ledger:
         """Note the surviving shares anew."""
         self._noted.clear()
 
-    def survived(self, layer: Layer, matrix: Tensor, kept: Tensor) -> bool:
-        """Whether more than rounding survived the projection of ``matrix``; notes the share at a batch's first step."""
+    def survived(self, layer: Layer, matrix: Tensor, kept: Tensor, note: bool = True) -> bool:
+        """Whether more than rounding survived the projection of ``matrix``.
+
+        The share at a batch's first step is noted where ``matrix`` is the whole gradient (``note``).
+        """
         whole = float(matrix.double().square().sum())
         share = float(kept.double().square().sum()) / whole if whole else 0.0
-        if layer.name not in self._noted:
+        if note and layer.name not in self._noted:
             self._noted.add(layer.name)
             self._reports[layer.name].surviving.append(share)
         real = not share <= (ROUNDING * torch.finfo(matrix.dtype).eps) ** 2

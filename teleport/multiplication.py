@@ -24,10 +24,10 @@ CHUNK = 2**17
 
 @dataclass
 class _Pass:
-    """One multiplication of a parameter, seen as ``[outer, factors, inner]``, along its middle axis."""
+    """One multiplication of a parameter, seen as ``[outer, factors, inner]`` less what is 1, along ``factors``."""
 
-    parameter: int
-    view: tuple[int, int, int]
+    view: tuple[int, ...]
+    inner: bool  # whether there are elements along the last axis of the view that share a factor
     numerator: Tensor  # [factors], classes
     denominator: Tensor
 
@@ -43,22 +43,22 @@ class Multiplications:
     def __init__(self, scaled: Mapping[str, Scaled], freedom: Tensor) -> None:
         self.scaled = dict(scaled)
         pinned = freedom.cpu() == Freedom.PINNED
-        self._passes = [
-            each
-            for number, classes in enumerate(scaled.values())
-            for each in _passes(number, classes.parameter.shape, classes, pinned)
-        ]
+        passes: list[_Pass] = []
+        self._of: list[list[int]] = []  # the passes of each parameter
+        for classes in scaled.values():
+            own = _passes(classes.parameter.shape, classes, pinned)
+            self._of.append(list(range(len(passes), len(passes) + len(own))))
+            passes += own
         none = torch.zeros(0, dtype=torch.int64)
-        self._numerator = torch.cat([none, *(each.numerator for each in self._passes)])
-        self._denominator = torch.cat([none, *(each.denominator for each in self._passes)])
-        self._lengths = [len(each.numerator) for each in self._passes]
+        self._numerator = torch.cat([none, *(each.numerator for each in passes)])
+        self._denominator = torch.cat([none, *(each.denominator for each in passes)])
+        self._lengths = [len(each.numerator) for each in passes]
+        self._layouts = [(each.view, each.inner) for each in passes]
 
     def moved(self, tau: Tensor) -> list[str]:
         """The names of the parameters that ``tau [classes]`` changes."""
-        pieces = self._vectors(tau).split(self._lengths)
-        pairs = zip(self._passes, pieces, strict=True)
-        moved = {each.parameter for each, piece in pairs if bool((piece != 1).any())}
-        return [name for number, name in enumerate(self.scaled) if number in moved]
+        moves = [bool((piece != 1).any()) for piece in torch.split(self._vectors(tau), self._lengths)]
+        return [name for name, own in zip(self.scaled, self._of, strict=True) if any(moves[number] for number in own)]
 
     @torch.no_grad()
     def apply(self, tau: Tensor, parameters: Sequence[Tensor]) -> None:
@@ -70,23 +70,18 @@ class Multiplications:
         """
         vectors = self._vectors(tau)
         kinds = {(parameter.dtype, parameter.device) for parameter in parameters}
-        pieces = {kind: _for(vectors, *kind).split(self._lengths) for kind in kinds}
-        products: dict[int, list[tuple[Tensor, Tensor]]] = {}
-        for number, each in enumerate(self._passes):
-            parameter = parameters[each.parameter]
-            if parameter.is_contiguous():
-                factors = pieces[parameter.dtype, parameter.device][number]
-                product = parameter.view(each.view), factors.view(1, -1, 1)
-                products.setdefault(each.parameter, []).append(product)
-        tensors, factors = [], []
-        for number, (classes, parameter) in enumerate(zip(self.scaled.values(), parameters, strict=True)):
+        pieces = {kind: torch.split(_for(vectors, *kind), self._lengths) for kind in kinds}
+        tensors: list[Tensor] = []
+        factors: list[Tensor] = []
+        for classes, parameter, own in zip(self.scaled.values(), parameters, self._of, strict=True):
             if not parameter.is_contiguous():
                 parameter.mul_(_for(classes.factors(tau), parameter.dtype, parameter.device))
                 continue
-            pairs = products.get(number, [])
-            if len(pairs) == 2 and parameter.numel() > CHUNK:
-                pairs = _in_chunks(*pairs)
-            for tensor, factor in pairs:
+            cut = pieces[parameter.dtype, parameter.device]
+            products = [_product(parameter, cut[number], *self._layouts[number]) for number in own]
+            if len(products) == 2 and parameter.numel() > CHUNK:
+                products = _in_chunks(*products)
+            for tensor, factor in products:
                 tensors.append(tensor)
                 factors.append(factor)
         if tensors:
@@ -102,7 +97,13 @@ def _for(factors: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
     return factors.to(device, torch.promote_types(dtype, torch.float32))
 
 
-def _passes(number: int, shape: torch.Size, classes: Scaled, pinned: Tensor) -> list[_Pass]:
+def _product(parameter: Tensor, factors: Tensor, view: tuple[int, ...], inner: bool) -> tuple[Tensor, Tensor]:
+    """The parameter and its factors in shapes that broadcast; views are made only where they must be."""
+    seen = parameter if parameter.shape == view else parameter.view(view)
+    return seen, factors[:, None] if inner else factors
+
+
+def _passes(shape: torch.Size, classes: Scaled, pinned: Tensor) -> list[_Pass]:
     """How a parameter is multiplied: rows, then columns, or both at once where both vary along the same axes."""
     sides = []
     for side in (classes.numerator, classes.denominator):
@@ -115,31 +116,28 @@ def _passes(number: int, shape: torch.Size, classes: Scaled, pinned: Tensor) -> 
         pairs = [(numerator, ones), (ones, denominator)]
     else:
         pairs = [(numerator, denominator)]
-    return [_pass(number, shape, *pair) for pair in pairs if bool(pair[0].any()) or bool(pair[1].any())]
+    return [_pass(shape, *pair) for pair in pairs if bool(pair[0].any()) or bool(pair[1].any())]
 
 
-def _pass(number: int, shape: torch.Size, numerator: Tensor, denominator: Tensor) -> _Pass:
+def _pass(shape: torch.Size, numerator: Tensor, denominator: Tensor) -> _Pass:
     """The view of the parameter in which the classes lie along one axis, and long loops along the other."""
-    whole = torch.broadcast_shapes(numerator.shape, denominator.shape)
-    varying = [axis for axis, size in enumerate(whole) if size > 1]
+    varying = [axis for axis in range(len(shape)) if max(numerator.shape[axis], denominator.shape[axis]) > 1]
     first, end = (varying[0], varying[-1] + 1) if varying else (0, 0)
     outer, inner = math.prod(shape[:first]), math.prod(shape[end:])
     if 1 < inner < SHORT:
         end, inner = len(shape), 1
     own = (1,) * first + tuple(shape[first:end]) + (1,) * (len(shape) - end)
     classes = [side.expand(own).reshape(-1) for side in (numerator, denominator)]
-    return _Pass(number, (outer, len(classes[0]), inner), *classes)
+    view = [size for size, kept in ((outer, outer > 1), (len(classes[0]), True), (inner, inner > 1)) if kept]
+    return _Pass(tuple(view), inner > 1, *classes)
 
 
 def _in_chunks(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Both products of a parameter, block of rows by block of rows where one is along its rows."""
-    (rows, of_rows), (columns, of_columns) = sorted((first, second), key=lambda pair: len(pair[0]))
-    count = len(columns)
-    if rows.shape[:2] != (1, count):
-        return [first, second]
-    size = max(1, CHUNK * count // rows.numel())
-    chunks = []
-    for start in range(0, count, size):
-        part = slice(start, start + size)
-        chunks += [(rows[:, part], of_rows[:, part]), (columns[part], of_columns)]
-    return chunks
+    """Both products of a parameter, block of rows by block of rows where the other is along something else."""
+    for (rows, of_rows), (columns, of_columns) in ((first, second), (second, first)):
+        count = len(of_rows)
+        if rows.dim() == 2 == of_rows.dim() and len(columns) == count and columns.dim() > of_columns.dim():
+            size = max(1, CHUNK * count // rows.numel())
+            parts = [slice(start, start + size) for start in range(0, count, size)]
+            return [product for part in parts for product in ((rows[part], of_rows[part]), (columns[part], of_columns))]
+    return [first, second]

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import dataclasses
+import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from teleport.ascent import Ascent, Objective, Point, out_of_room
+from teleport.ascent import Ascent, Point, out_of_room
 from teleport.caps import Caps
 from teleport.capture import Capture, capture
 from teleport.event import Event, LossFn, run_event
+from teleport.ground import Ground, Walk, agree, hold_forward, projection
 from teleport.ledger import Ledger, Moving
 from teleport.report import BatchReport, LayerReport, StepRecord, TeleportReport
+from teleport.tape import Tape, Untraceable
 from teleport.transaction import Snapshot, broken_promise
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class NullMoves:
     """The settings that methods in the null space share; :class:`teleport.NullSpace` says what they mean.
 
-    ``differentiable`` says whether a walk starts from gradients with a graph.
+    ``differentiable`` says whether a walk starts from gradients with a graph, ``held_forward`` whether it looks at the
+    gradient norm alone, so that the forward pass need not be run again where nothing that it computes changes.
     """
 
     threshold: float
@@ -33,31 +39,7 @@ class NullMoves:
     tolerance: float
     objective_params: str
     differentiable: bool
-
-
-@dataclass(frozen=True)
-class Ground:
-    """What a walk on one batch stands on.
-
-    Attributes:
-        batch: its number in the event.
-        loss: the loss on it, with its gradients over the parameters that the gradient norm is over.
-        parameters: what may move.
-        cap: the largest gradient norm.
-        start: the point where the parameters stand, or ``None`` where it is not known yet.
-        project: from a tensor a parameter to their parts in the null space, zero where no layer may move.
-    """
-
-    batch: int
-    loss: Objective
-    parameters: list[nn.Parameter]
-    cap: float
-    start: Point | None
-    project: Callable[[Sequence[Tensor]], list[Tensor]]
-
-
-Walk = Callable[[Ground], Ascent]
-"""Moves the parameters of a ground, in place; where there are none, it only looks at where they stand."""
+    held_forward: bool = False
 
 
 def teleport_unseen(
@@ -89,6 +71,8 @@ class _Work:
         self.event = event
         self.constraint = constraint
         self.ledger = Ledger()
+        self.hold = moves.held_forward and moves.threshold == 1 and constraint is None
+        self.checked = False  # whether a direction with the forward pass held was found to be right
 
     def run(self) -> tuple[list[BatchReport], list[LayerReport]]:
         """Teleport on each batch in turn."""
@@ -98,7 +82,8 @@ class _Work:
         moving: Moving | None = None
         reports = []
         for number, batch in enumerate(event.batches):
-            here, versions = self._point(batch), self._versions()
+            versions = self._versions()
+            here, tape = self._point(batch)
             full = here is not None and out_of_room(here.norm, caps.over(event.trainable), moves.rule)
             if here is not None and full and moving is not None:
                 reports.append(_stayed(here))  # before its inputs are decomposed for nothing
@@ -107,24 +92,27 @@ class _Work:
                 moving = self.ledger.open(self._capture(self.constraint or [batch]), moves.threshold)
             self.ledger.next_batch()
             if self._versions() != versions:  # a model that writes into its parameters as it runs
-                here = None
-            reports.append(self._teleport(number, batch, moving, caps, here))
+                here = tape = None
+            reports.append(self._teleport(number, batch, moving, caps, here, tape))
         return reports, self.ledger.close(reports)
 
     def _capture(self, batches: list[Any]) -> Capture:
         shared = self.constraint is None and self.moves.threshold == 1
         return capture(self.event.evaluate, batches, self.event.named, shared_objective=shared)
 
-    def _point(self, batch: Any) -> Point | None:
+    def _point(self, batch: Any) -> tuple[Point | None, Tape | None]:
         """The point that a walk on ``batch`` starts from, where the gradient norm is over all parameters."""
         if self.moves.objective_params != "all":
-            return None
-        return self.event.objective(batch, self.event.trainable).point(self.moves.differentiable)
+            return None, None
+        objective = self.event.objective(batch, self.event.trainable)
+        return objective.recorded() if self.hold else (objective.point(self.moves.differentiable), None)
 
     def _versions(self) -> list[int]:
         return [parameter._version for parameter in self.event.trainable]
 
-    def _teleport(self, number: int, batch: Any, moving: Moving, caps: Caps, start: Point | None) -> BatchReport:
+    def _teleport(
+        self, number: int, batch: Any, moving: Moving, caps: Caps, start: Point | None, tape: Tape | None
+    ) -> BatchReport:
         """A walk on the level set of one batch, undone where the guard says so."""
         moves = self.moves
         parameters = list(dict.fromkeys(block.parameter for layer, _ in moving for block in layer.blocks))
@@ -133,8 +121,11 @@ class _Work:
         loss = self.event.objective(batch, over)
         snapshot = Snapshot(parameters)
         kept_loss = self.event.mean_loss(self.constraint) if self.constraint and self._guarded else None
-        project = self._projection(moving, parameters)
-        went = self.walk(Ground(number, loss, parameters, caps.over(over), start, project))
+        if start is None and self.hold and parameters:
+            start, tape = loss.recorded()
+        project = projection(moving, parameters, self.ledger)
+        ground = Ground(number, loss, parameters, caps.over(over), start, project)
+        went = self._walk(ground, tape, moving, batch)
         report = BatchReport(
             loss_before=float(went.start.loss),
             loss_after=float(went.end.loss),
@@ -154,24 +145,39 @@ class _Work:
             report.accepted, report.stopped = False, "rolled back"
         return report
 
+    def _walk(self, ground: Ground, tape: Tape | None, moving: Moving, batch: Any) -> Ascent:
+        """The walk, with the forward pass held where there is a tape of it; its end is looked at whole."""
+        start = ground.start
+        if tape is None or start is None or not moving or out_of_room(start.norm, ground.cap, self.moves.rule):
+            return self.walk(ground)
+        held = self._held(ground, tape, moving)
+        if held is None:
+            return self.walk(dataclasses.replace(ground, start=None))
+        went = self.walk(held)
+        if went.steps:
+            went.end.loss = self.event.evaluate(batch).detach()
+            went.trace[-1] = dataclasses.replace(went.trace[-1], loss=float(went.end.loss))
+        return went
+
+    def _held(self, ground: Ground, tape: Tape, moving: Moving) -> Ground | None:
+        """``ground`` with the forward pass held; ``None``, and never again, where that is not what running it gives."""
+        assert ground.start is not None
+        try:
+            held = hold_forward(ground, tape, moving, self.ledger)
+            if not (self.checked or agree(held, ground)):
+                raise Untraceable("with the forward pass held the direction is another")
+        except Untraceable as reason:
+            log.debug("the forward pass is run again at each step: %s", reason)
+            self.hold = False
+            return None
+        self.checked = True
+        ground.start.forget()
+        tape.operations.clear()
+        return held
+
     @property
     def _guarded(self) -> bool:
         return self.moves.guard == "transaction"
-
-    def _projection(self, moving: Moving, parameters: list[nn.Parameter]) -> Callable[[Sequence[Tensor]], list[Tensor]]:
-        """``pi_l(G_l)`` for each layer (equations 11 to 16), zero in the parts that no layer holds."""
-
-        def project(tensors: Sequence[Tensor]) -> list[Tensor]:
-            given = {p: torch.empty_like(p).copy_(g) for p, g in zip(parameters, tensors, strict=True)}
-            projected = {p: torch.zeros_like(p, requires_grad=False) for p in parameters}
-            for layer, subspace in moving:
-                matrix = layer.gather(given)
-                kept = subspace.project(matrix)
-                if self.ledger.survived(layer, matrix, kept):
-                    layer.scatter(kept, projected)
-            return [projected[parameter] for parameter in parameters]
-
-        return project
 
 
 def _stayed(point: Point) -> BatchReport:

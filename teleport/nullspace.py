@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from teleport.ascent import Ascent, Point, ascend
 from teleport.checks import check_choice, check_limits, check_steps, check_threshold
 from teleport.event import LossFn
-from teleport.null_moves import Ground, NullMoves, teleport_unseen
+from teleport.ground import Ground
+from teleport.null_moves import NullMoves, teleport_unseen
 from teleport.objectives import TeleportObjective, objective_of
 from teleport.report import TeleportReport
 
@@ -47,6 +48,11 @@ class NullSpace:
         objective: what is raised or lowered: a name in ``teleport.OBJECTIVES``, or one of your own. The cap stays one
             on the gradient norm.
         objective_scale: the rate of ``loss_after_step`` or the radius of ``sharpness``, where not their default.
+        forward: ``"once"`` runs the forward pass once a batch where nothing that it computes changes: at threshold 1,
+            on the batch's own constraint, for objectives of the gradient norm alone. Steps in between then have the
+            loss of the batch's start in its ``trace``, and a layer's ``surviving`` share is that of the event's first
+            batch. ``"each"`` runs it at each step. Both take the same steps, but for rounding; where the first
+            direction says otherwise, or the evaluation cannot be taken apart, it is run at each step.
 
     Raises:
         ValueError: an argument outside its range.
@@ -63,12 +69,14 @@ class NullSpace:
     objective_params: Literal["all", "moved"] = "all"
     objective: str | TeleportObjective = "squared_gradient_norm"
     objective_scale: float | None = None
+    forward: Literal["once", "each"] = "once"
 
     def __post_init__(self) -> None:
         check_steps(self.lr, self.steps, self.step)
         check_threshold(self.threshold)
         check_limits(self.cap, self.relative_cap, self.guard, self.tolerance)
         check_choice("objective_params", self.objective_params, ("all", "moved"))
+        check_choice("forward", self.forward, ("once", "each"))
         objective_of(self.objective, self.objective_scale)  # refuses what it does not know
 
     @property
@@ -102,6 +110,7 @@ class NullSpace:
             tolerance=self.tolerance,
             objective_params=self.objective_params,
             differentiable=self.steps > 0,
+            held_forward=self.forward == "once" and self.steps > 1 and self._objective.of_norm,
         )
         return teleport_unseen("nullspace", moves, self._walk, model, batches, loss_fn, constraint)
 

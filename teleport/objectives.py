@@ -32,10 +32,14 @@ __all__ = [
 
 
 class TeleportObjective(ABC):
-    """One objective; ``ascended`` says whether a teleport raises it or lowers it."""
+    """One objective; ``ascended`` says whether a teleport raises it or lowers it.
+
+    ``of_norm`` says that it is a function of a point's gradient norm, whatever loss and gradients that has.
+    """
 
     name: str
     ascended: bool = True
+    of_norm: bool = False
 
     @abstractmethod
     def value(self, loss: Objective, point: Point) -> float:
@@ -55,6 +59,7 @@ class SquaredGradientNorm(TeleportObjective):
     """``1/2 |g|^2`` (Wu et al. 2025, equation 4); its gradient is ``H g``, one Hessian-vector product."""
 
     name = "squared_gradient_norm"
+    of_norm = True
 
     def value(self, loss: Objective, point: Point) -> float:
         """``1/2 |g|^2``."""
@@ -74,6 +79,7 @@ class LogGradientNorm(TeleportObjective):
     """``1/2 log |g|^2`` (Mishkin et al. 2024); its gradient is ``H g / |g|^2``, whatever the scale of the loss."""
 
     name = "log_gradient_norm"
+    of_norm = True
 
     def value(self, loss: Objective, point: Point) -> float:
         """``log |g|``, minus infinity at a stationary point."""

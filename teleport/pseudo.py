@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from teleport.change_of_basis import ChangeOfBasis
+from teleport.evaluations import Modes, modes_of
 from teleport.event import Event, LossFn, run_event
 from teleport.ledger import ParameterLedger
 from teleport.report import BatchReport, LayerReport, TeleportReport
@@ -47,12 +48,15 @@ class PseudoTeleport:
         """
 
         def work(event: Event) -> tuple[list[BatchReport], list[LayerReport]]:
-            return self._move(event, generator or self.generator)
+            return self._move(event, modes, generator or self.generator)
 
+        modes = modes_of(model)
         return run_event("pseudo-teleportation", model, batches, loss_fn, work)
 
-    def _move(self, event: Event, generator: torch.Generator) -> tuple[list[BatchReport], list[LayerReport]]:
-        quiver = self._change_of_basis.find(event.model, lambda: event.evaluate(event.batches[0]))
+    def _move(
+        self, event: Event, modes: Modes, generator: torch.Generator
+    ) -> tuple[list[BatchReport], list[LayerReport]]:
+        quiver = self._change_of_basis.find(event.model, lambda: event.evaluate(event.batches[0]), modes)
         change = self._change_of_basis.sample(quiver, generator)
         named = dict(unwrapped(event.model).named_parameters())
         parameters = [named[name] for name in quiver.multiplications.moved(change.tau)]

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from teleport.ascent import Ascent, Line, capped_step, out_of_room
 from teleport.checks import check_limits, check_positive, check_threshold
 from teleport.event import LossFn
+from teleport.ground import Ground
 from teleport.norms import inner
-from teleport.null_moves import Ground, NullMoves, teleport_unseen
+from teleport.null_moves import NullMoves, teleport_unseen
 from teleport.report import StepRecord, TeleportReport
 
 

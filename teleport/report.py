@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StepRecord:
-    """Where one step of an ascent stood: ``step`` 0 is the state before the first step."""
+    """Where one step of an ascent stood: ``step`` 0 is the state before the first step.
+
+    Where the forward pass is run once a batch, a step between the first and the last has the loss of the first.
+    """
 
     step: int
     loss: float
@@ -48,9 +51,10 @@ class LayerReport:
 
     ``dimension`` is the length of the layer's input vector, one more where a bias is folded in. ``ranks`` has the rank
     kept for each batch that was decomposed, ``surviving`` the share ``|pi(G)|^2 / |G|^2`` of the objective's gradient
-    that survived the projection at each batch's first step. ``relative_change`` is ``|W_after - W_before| /
-    |W_before|`` over the whole event. ``residual``, of the lower layer of a pair that a group action moved, is how far
-    the action missed keeping the pair's output on the batch, relative to it, the largest over the event's steps.
+    that survived the projection at a batch's first step, where that gradient was seen whole. ``relative_change`` is
+    ``|W_after - W_before| / |W_before|`` over the whole event. ``residual``, of the lower layer of a pair that a group
+    action moved, is how far the action missed keeping the pair's output on the batch, relative to it, the largest over
+    the event's steps.
     ``reason`` says why a layer stayed where it was, empty where it moved.
 
     Of a change of basis an entry is a weight with the channels that it makes: ``free`` of them carry a factor of their

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -53,16 +55,15 @@ class Representation:
                 f"input vectors must come as [{expected[0]}, positions, {expected[1]}] (groups, positions, dimension), "
                 f"got {list(rows.shape)}"
             )
-        rows = rows.detach().to(torch.float64)
-        if self.ones:
-            rows = torch.cat([rows, rows.new_ones(*rows.shape[:2], 1)], dim=2)
+        vectors = rows.new_ones(*rows.shape[:2], self.dimension, dtype=torch.float64)
+        vectors[..., : rows.shape[2]] = rows.detach()
         self.positions += rows.shape[1]
-        self._absorb(rows)
+        self._absorb(vectors)
 
     @property
     def finite(self) -> bool:
         """Whether all vectors so far were finite; else they span nothing that could be told."""
-        return all(bool(kept.isfinite().all()) for kept in (self._rows, self._gram) if kept is not None)
+        return all(bool(kept.sum().isfinite()) for kept in (self._rows, self._gram) if kept is not None)
 
     def merged(self, other: Representation) -> Representation:
         """The representation of both sets of vectors together."""
@@ -91,15 +92,44 @@ class Representation:
         if not self.finite:
             nothing = torch.zeros(self.groups, self.dimension, 0, dtype=torch.float64)
             return Subspace([self.dimension] * self.groups, self.dimension, nothing, complement=True)
+        independent = self._independent() if threshold >= 1 and self.dtype != torch.float64 else None
+        if independent is not None:
+            return independent
         directions, energies = self._decompose()
         return subspace_of(directions, energies, threshold, self.positions, self.dtype)
+
+    def _independent(self) -> Subspace | None:
+        """The space of vectors that are as independent as so many can be, found without eigenvectors.
+
+        ``None`` where a Cholesky factor leaves any doubt of their rank.
+        """
+        if self._gram is not None:
+            if _inverse_factor(self._gram, self.dtype) is None:
+                return None
+            nothing = self._gram.new_zeros(self.groups, self.dimension, 0)
+            return Subspace([self.dimension] * self.groups, self.dimension, nothing, complement=True)
+        assert self._rows is not None
+        count = self._rows.shape[1]
+        factored = _inverse_factor(self._rows @ self._rows.transpose(1, 2), self.dtype) if count else None
+        if factored is None:
+            return None
+        basis = factored.inverse @ self._rows
+        if factored.error > 1e-3 * torch.finfo(self.dtype).eps:
+            again = _inverse_factor(basis @ basis.transpose(1, 2), self.dtype)
+            if again is None:
+                return None
+            basis = again.inverse @ basis
+        ranks = [count] * self.groups
+        if count == self.dimension:
+            return Subspace(ranks, self.dimension, basis.new_zeros(self.groups, count, 0), complement=True)
+        return Subspace(ranks, self.dimension, basis.transpose(1, 2), complement=False)
 
     def _absorb(self, rows: Tensor) -> None:
         if self._gram is not None:
             self._add_gram(rows.transpose(1, 2) @ rows)
             return
         assert self._rows is not None
-        self._rows = torch.cat([self._rows, rows], dim=1)
+        self._rows = torch.cat([self._rows, rows], dim=1) if self._rows.shape[1] else rows
         if self._rows.shape[1] <= self.dimension:
             return
         if self.dtype == torch.float64:
@@ -123,6 +153,31 @@ class Representation:
         if self.dtype == torch.float64 or self._rows.shape[1] == 0:
             return _singular(self._rows)
         return _from_samples(self._rows)
+
+
+class _Factored(NamedTuple):
+    """``L^-1`` of Gram matrices ``L L^T``, and how far ``L^-1`` times the vectors may be from orthonormal."""
+
+    inverse: Tensor
+    error: float
+
+
+def _inverse_factor(gram: Tensor, dtype: torch.dtype) -> _Factored | None:
+    """The Cholesky factors of Gram matrices ``[groups, k, k]``, inverted, where all are clearly of full rank.
+
+    ``1 / |L^-1|_F`` bounds the least singular value from below. It must be above all that rounding could explain, of
+    the vectors in ``dtype`` (see :func:`teleport.subspace.rank`) and of squaring them in double precision.
+    """
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    if bool(failed.any()):
+        return None
+    identity = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device).expand_as(gram)
+    inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
+    whole = gram.diagonal(dim1=1, dim2=2).sum(1)
+    least = float((inverse.square().sum((1, 2)) * whole).max()) ** -0.5  # of singular values, to the root of all energy
+    if not least > max(1e-6, 2 * torch.finfo(dtype).eps):
+        return None
+    return _Factored(inverse, torch.finfo(gram.dtype).eps / least**2)
 
 
 def _singular(rows: Tensor) -> tuple[Tensor, Tensor]:

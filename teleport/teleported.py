@@ -98,7 +98,7 @@ class Teleported(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Teleported:
         """Factors move between devices with the module; their precision stays."""
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for each in self.activations:
             each.tau = each.tau.to(fn(torch.empty(0)).device)
         return self

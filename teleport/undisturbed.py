@@ -64,7 +64,10 @@ class _Buffer:
         """Put tensor and values back, without writing to what was not written to."""
         if self.module._buffers.get(self.name) is not self.tensor:
             self.module._buffers[self.name] = self.tensor
-        if self.tensor is not None and self.values is not None and self.tensor._version != self.version:
+        if self.tensor is None or self.values is None:
+            return
+        # batch norm writes to its statistics without counting it
+        if self.tensor._version != self.version or not torch.equal(self.tensor, self.values):
             self.tensor.copy_(self.values)
 
 

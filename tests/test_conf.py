@@ -66,6 +66,7 @@ def test_every_data_set_has_an_extent_for_every_scale(data):
 
 def test_the_rates_have_a_row_for_every_pair_of_data_set_and_optimizer():
     assert set(RATES) - {"symmetry"} == set(names("data"))
+    assert set(RATES["symmetry"]) == set(names("optimizer"))
     for data in names("data"):
         row = RATES[data]
         assert set(row) == set(names("optimizer")), data
@@ -88,14 +89,25 @@ def test_rates_confirmed_by_zhao_et_al():
         assert {optimizer: RATES[data][optimizer]["lr"] for optimizer in confirmed} == confirmed
 
 
-def test_symmetry_has_a_rate_for_every_optimizer_and_its_variants_compose():
-    assert set(RATES["symmetry"]) == set(names("optimizer"))
-    for optimizer, rate in RATES["symmetry"].items():
-        teleporter = build_teleporter(composed(f"optimizer={optimizer}", "teleport=symmetry").teleport)
-        assert (teleporter.lr, teleporter.cap, teleporter.guard) == (rate, 10.0, "none")
-    for variant in ("2022", "2024", "corrected"):
-        composition = composed("teleport=symmetry", f"teleport.variant={variant}")
-        assert build_teleporter(composition.teleport).variant == variant
+@pytest.mark.parametrize("optimizer", names("optimizer"))
+def test_symmetry_is_as_published_for_every_optimizer(optimizer):
+    """Rate (half of lr) and the one epoch that it teleports before, by optimizer; Zhao et al. 2024, their code."""
+    rate, epoch = (1e-4, 2) if optimizer in ("sgd", "adagrad") else (5e-2, 0)
+    config = composed(f"optimizer={optimizer}", "teleport=symmetry").teleport
+    method = build_teleporter(config)
+    assert (method.variant, method.lr, method.cap) == ("2024", 2 * rate, 10.0)
+    assert (method.steps, method.step, method.guard) == (10, "fixed", "none")
+    assert build_schedule(config, 100).steps == [100 * epoch]
+
+
+@pytest.mark.parametrize("name", [name for name in names("teleport") if name.startswith("symmetry_")])
+def test_variants_of_symmetry_teleport_when_the_published_one_does(name):
+    for optimizer in ("sgd", "adam"):
+        schedules = [
+            composed(f"optimizer={optimizer}", f"teleport={each}").teleport.epochs for each in (name, "symmetry")
+        ]
+        assert schedules[0] == schedules[1]
+    assert build_teleporter(composed(f"teleport={name}").teleport).variant in (name.removeprefix("symmetry_"), "2024")
 
 
 @pytest.mark.parametrize("model", [name for name in names("model") if ("model", name) not in NEEDED])
@@ -144,3 +156,6 @@ def test_the_panels_of_armenta_et_al_have_their_settings(panel):
     assert (config.training.batch_size, config.training.epochs, config.model.init) == (256, 100, "kaiming")
     assert config.model == composed(f"model={model}", f"data={data}", "scale=paper").model
     assert config.optimizer.lr == 0.01
+    teleport = config.teleport
+    assert (teleport.name, teleport.epochs, teleport.warmup_steps) == ("change_of_basis", [0], 0)
+    assert (teleport.range, teleport.sampling, teleport.activations) == (0.9, "inter", "teleport")

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from experiments.benchmarks.common import Settings
 
 SUBJECTS = {
+    "change_of_basis": "a random change of basis: against touching every weight once",
     "runtime": "seconds of a whole teleport: null space and symmetry",
     "training": "the training loop: against one by hand, and against a data set with a loader",
+    "nullspace_step": "one step of a null-space teleport, in gradient evaluations",
 }
 """Module -> what it measures, as the script's help says it."""
 

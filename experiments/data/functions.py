@@ -13,6 +13,8 @@ from experiments.tasks import Spec, Task
 class OneSample:
     """A split of one sample without content, whose target is the function's minimum, so that an epoch is one step."""
 
+    augments = False
+
     def __init__(self, minimum: tuple[float, float], device: torch.device) -> None:
         self.minimum = torch.tensor(minimum, dtype=torch.float64, device=device)
 

@@ -61,7 +61,7 @@ class ImageSplit:
         x = x.float()
         if self.size is not None and x.shape[-2:] != (self.size, self.size):
             x = F.interpolate(x, size=(self.size, self.size), mode="bilinear", antialias=True)
-        x = (x - self.mean) / self.std
+        x = x.sub_(self.mean).div_(self.std)  # x is this call's own
         return (x.squeeze(1) if self.as_sequence else x), self.labels[index]
 
 

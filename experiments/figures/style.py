@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +22,8 @@ from experiments.figures.table import hardware
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 GRAY = "#555555"
 WIDTH = 7.2  # inches, the text width of a page
+LEGEND_LINE = 0.16  # inches, of each line of a legend but the first
+LEGEND_WIDTH, LEGEND_HANDLE = 138, 9  # in letters: the page's width, and what a name's sample and the gap take
 
 RC = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
@@ -59,6 +64,13 @@ METHODS = {
     "nullspace_paper": Look("null space, the paper's rule", PALETTE[1]),
     "nullspace": Look("null space, lands on the cap", PALETTE[0]),
     "orbit": Look("group action", PALETTE[2]),
+    "symmetry": Look("symmetry 2024", PALETTE[2]),
+    "symmetry_zero": Look("symmetry 2024, T = 0 only", PALETTE[2], ":"),
+    "symmetry_2022": Look("symmetry 2022", PALETTE[4]),
+    "symmetry_corrected": Look("symmetry corrected", PALETTE[3]),
+    "levelset": Look("level set", PALETTE[5]),
+    "rescaling": Look("rescaling", "#8C6D31"),
+    "random": Look("random null-space move", "#000000", ":"),
 }
 
 DATA = {
@@ -76,6 +88,7 @@ OPTIMIZERS = {"sgd": "SGD"}
 
 MODELS = {
     "mlp": "MLP",
+    "mlp_small": "small MLP",
     "cnn": "CNN",
     "resnet": "ResNet",
     "mlp500": "MLP 5x500",
@@ -87,7 +100,8 @@ MODELS = {
 
 def looks(methods: list[str]) -> dict[str, Look]:
     """The look of each of ``methods``; those without one of their own take the colours that are left, in order."""
-    spare = iter([color for color in PALETTE if color not in {look.color for look in METHODS.values()}] * len(methods))
+    taken = {METHODS[method].color for method in methods if method in METHODS}
+    spare = cycle([color for color in PALETTE if color not in taken] or PALETTE)
     return {method: METHODS.get(method) or Look(method.replace("_", " "), next(spare)) for method in methods}
 
 
@@ -104,9 +118,22 @@ def page(title: str, height: float) -> Figure:
 
 
 def legend(figure: Figure, handles: list[Line2D]) -> None:
-    """One line of names below the title."""
+    """The names below the title, in as many lines as they need; the page grows by those beyond the first."""
+    lines = legend_lines([str(handle.get_label()) for handle in handles])
+    figure.set_figheight(figure.get_figheight() + LEGEND_LINE * (lines - 1))
+    figure.texts[0].set_y(1 - 0.06 / figure.get_figheight())  # the title
     top = 1 - 0.25 / figure.get_figheight()
-    figure.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, top), ncols=len(handles), columnspacing=1.6)
+    columns = math.ceil(len(handles) / lines)
+    figure.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, top), ncols=columns, columnspacing=1.6)
+
+
+def legend_lines(names: Sequence[str]) -> int:
+    """How many lines a legend of these names takes, which fills its columns from the top."""
+    for lines in range(1, len(names)):
+        columns = [names[start : start + lines] for start in range(0, len(names), lines)]
+        if sum(max(map(len, column)) + LEGEND_HANDLE for column in columns) <= LEGEND_WIDTH:
+            return lines
+    return len(names)
 
 
 def footnote(figure: Figure, table: pd.DataFrame, what: str) -> None:
@@ -121,7 +148,8 @@ def footnote(figure: Figure, table: pd.DataFrame, what: str) -> None:
     lines = textwrap.wrap("; ".join(parts), 170)
     height = figure.get_figheight()
     figure.text(0.5, 0.05 / height, "\n".join(lines), ha="center", va="bottom", fontsize=5.5, color=GRAY)
-    above, below = (0.52 if figure.legends else 0.28), 0.12 + 0.1 * len(lines)
+    more = sum(legend_lines([text.get_text() for text in each.get_texts()]) - 1 for each in figure.legends)
+    above, below = (0.52 if figure.legends else 0.28) + LEGEND_LINE * more, 0.12 + 0.1 * len(lines)
     figure.get_layout_engine().set(rect=(0, below / height, 1, 1 - (above + below) / height))
 
 

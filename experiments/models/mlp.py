@@ -28,7 +28,7 @@ def build(config: MLPConfig, spec: Spec) -> nn.Sequential:
     sizes = [prod(spec.input_shape), *config.widths]
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
     for number, (fan_in, fan_out) in enumerate(pairwise(sizes), 1):
-        layers[f"linear{number}"] = nn.Linear(fan_in, fan_out)
+        layers[f"linear{number}"] = nn.Linear(fan_in, fan_out, bias=config.bias)
         layers[f"activation{number}"] = activation(config.activation)
-    layers["head"] = nn.Linear(sizes[-1], spec.outputs)
+    layers["head"] = nn.Linear(sizes[-1], spec.outputs, bias=config.bias)
     return nn.Sequential(layers)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from teleport.labels import core
+from teleport.labels import constant, core
 from teleport.rules.table import ACTIVATIONS, RULES, Call, Rule, named, rule
 
 PASSING = (
@@ -26,6 +26,19 @@ OTHERS = (
     *("softshrink", "hardtanh", "hardtanh_", "sin", "cos", "exp", "erf", "square", "sqrt", "atan", "sinh", "cosh"),
 )
 """Elementwise, and of none of these kinds: factors pass through the teleported form ``tau f(x / tau)`` alone."""
+
+
+FORMS = (
+    *("new_zeros", "new_ones", "new_full", "new_empty", "zeros_like", "ones_like", "full_like", "empty_like"),
+    *("rand_like", "randn_like"),
+)
+"""Their result has something of the argument's form and nothing of its values."""
+
+
+@rule(*named(*FORMS))
+def _form(call: Call, input: Tensor, *options: Any, **others: Any) -> Tensor:
+    call.label(input)
+    return constant(call.result.shape)
 
 
 @rule(*named(*PASSING))

@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -129,16 +130,24 @@ def named(*names: str) -> list[Callable[..., Any]]:
     return found
 
 
+@cache
+def _signature(found: Rule) -> inspect.Signature:
+    return inspect.signature(found)
+
+
 def labels_of_result(call: Call, args: Any, kwargs: Any) -> list[Tensor] | None:
     """The labels of a call's results; ``None`` where there is no rule, or it does not understand the call."""
     found = RULES.get(call.func)
     if found is None or not all(tensor.numel() for tensor in tensors_in((args, kwargs, call.result))):
         return None
     try:
-        inspect.signature(found).bind(call, *args, **kwargs)
+        _signature(found).bind(call, *args, **kwargs)
     except TypeError:
         return None
-    labels = found(call, *args, **kwargs)
+    try:
+        labels = found(call, *args, **kwargs)
+    except (RuntimeError, IndexError, ValueError):  # a call of a form that the rule was not written for: it pins
+        return None
     if labels is None or any(call.tracker.held(t) and id(t) not in call.asked for t in tensors_in((args, kwargs))):
         return None
     labels = [labels] if isinstance(labels, Tensor) else list(labels)

@@ -70,6 +70,8 @@ def test_a_key_added_since_leaves_older_runs_their_names():
     config = resolve(composed("teleport=nullspace"))
     assert {"objective", "objective_scale"} & set(computed(config)["teleport"]) == set()
     assert "objective" in computed(resolve(composed("teleport=nullspace", "teleport.objective=curvature")))["teleport"]
+    assert "bias" not in computed(config)["model"]
+    assert computed(resolve(composed("model.bias=false")))["model"]["bias"] is False
 
 
 def test_a_scale_is_its_resolved_extent():

@@ -86,3 +86,11 @@ def test_positions_of_a_model_of_few_parameters_are_kept(tmp_path):
 def test_other_models_have_no_table_of_positions(records, tmp_path):
     records.write(tmp_path)
     assert not (tmp_path / "positions.csv").exists()
+
+
+def test_records_of_older_code_lack_a_table_and_go_on(tmp_path):
+    older = {name: [] for name in COLUMNS if name != "positions"}
+    records = Records(step=20, tables=older)
+    records.add_evaluation(2.0, 0.1, Evaluation(2.0, 0.1, 2.1, 0.2, (3.0,)))
+    records.write(tmp_path)
+    assert load_table(tmp_path, "positions").value.tolist() == [3.0]

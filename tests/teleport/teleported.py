@@ -65,7 +65,8 @@ def error(model: nn.Module, *inputs: Any, in_place: bool = True, seed: int = 0) 
         apply(quiver, tau)
         with InTeleportedForm(quiver.sites, tau):
             after = list(tensors_in(model(*inputs)))
-    return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(after, before, strict=True)), quiver
+    pairs = zip(after, before, strict=True)
+    return max(float((a - b).abs().max() / b.abs().max().clamp(min=1e-300)) for a, b in pairs), quiver
 
 
 def free(quiver: Quiver) -> dict[str, float]:

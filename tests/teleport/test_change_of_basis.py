@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from teleport import ChangeOfBasis, Teleported, TeleportReport, load, save, transport_state
+from teleport import ChangeOfBasis, Teleported, TeleportReport, UnsupportedModel, load, save, transport_state
 from teleport.teleported import function_name
 from tests.teleport.networks import Calls, cross_entropy
 from tests.teleport.quivers import stack
@@ -247,6 +247,45 @@ def test_nothing_free_is_a_no_op_with_its_reason():
     assert not moved(model, start)
 
 
+class WithHead(nn.Module):
+    """A net with an auxiliary head that training alone calls."""
+
+    def __init__(self, activation: type[nn.Module]) -> None:
+        super().__init__()
+        self.first, self.middle, self.last = nn.Linear(5, 6), nn.Linear(6, 7), nn.Linear(7, 3)
+        self.auxiliary, self.activation, self.dropout = nn.Linear(6, 3), activation(), nn.Dropout(0.5)
+        self.norm = nn.BatchNorm1d(3)
+
+    def forward(self, x: Tensor) -> Any:
+        hidden = self.activation(self.first(x))
+        out = self.norm(self.last(self.activation(self.middle(hidden))))
+        return (out, self.auxiliary(hidden)) if self.training else out
+
+
+@pytest.mark.parametrize("activations", ["keep", "teleport"])
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh])
+def test_what_training_alone_reaches_is_kept_too(activation, activations):
+    model = WithHead(activation).double()
+    plain, x = copy.deepcopy(model), torch.randn(9, 5).double()
+    statistics = [buffer.clone() for buffer in model.buffers()]
+    report = ChangeOfBasis(0.9, activations=activations)(model, [x])
+    assert report.no_op == (activations == "keep" and activation is nn.Tanh)
+    assert all(torch.equal(old, new) for old, new in zip(statistics, model.buffers(), strict=True))
+    assert report.model.training
+    for expected, value in zip(plain(x), report.model(x), strict=True):
+        assert relative_error(value, expected) < 1e-12
+    assert relative_error(report.model.eval()(x), plain.eval()(x)) < 1e-12
+
+
+def test_activations_of_an_auxiliary_head_are_no_guess():
+    model = WithHead(nn.Tanh).double()
+    model.auxiliary = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+    start = values(model)
+    with pytest.raises(UnsupportedModel, match="does not make the same ones in training as in evaluation; take"):
+        ChangeOfBasis(activations="teleport")(model, [torch.randn(9, 5).double()])
+    assert all(torch.equal(value, start[name]) for name, value in model.state_dict().items())
+
+
 class Drifting(nn.Module):
     """A model whose outputs grow with the number of its evaluations."""
 
@@ -422,3 +461,21 @@ def test_bad_calls():
         ChangeOfBasis()(model, [])
     with pytest.raises(ValueError, match="forward returned no tensor of numbers"):
         ChangeOfBasis()(model, [torch.randn(4, 5).double()], forward=lambda net, x: net(x).argmax(1))
+
+
+@pytest.mark.parametrize(("activations", "sampling"), [("keep", "intra"), ("teleport", "inter")])
+def test_attention_is_free_by_its_queries_and_values(activations, sampling):
+    layer = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True, activation="gelu", norm_first=True)
+    model = nn.Sequential(nn.Linear(5, 8), nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(8, 3))
+    model = model.double().eval()
+    for value in model.parameters():
+        value.data += 0.1 * torch.rand_like(value)
+    x = torch.randn(3, 4, 5).double()
+    before = model(x).detach()
+    report = ChangeOfBasis(0.9, sampling, activations=activations)(model, [torch.randn(3, 4, 5).double()])
+    assert relative_error(report.model(x), before) < 1e-11
+    attention = channels(report)["1.layers.0.self_attn.in_proj_weight"]
+    assert sum(attention) == 24
+    assert attention[2] < 24
+    feed_forward = channels(report)["1.layers.0.linear1.weight"]
+    assert feed_forward == ((12, 0, 0) if activations == "teleport" else (0, 0, 12))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.teleport.joined_networks import NETWORKS
+from tests.teleport.random_graphs import graphs
 from tests.teleport.teleported import error, free
 
 
@@ -32,3 +35,11 @@ def test_another_input_is_computed_the_same(name):
     before = model(*others)
     error(model, *inputs)
     torch.testing.assert_close(model(*others), before, rtol=1e-9, atol=1e-9)
+
+
+@settings(deadline=None, max_examples=100, derandomize=True)
+@given(graphs(), st.booleans())
+def test_random_graphs_are_kept(made, in_place):
+    model, x = made
+    difference, _ = error(model, x, in_place=in_place)
+    assert difference < 1e-9

@@ -186,7 +186,9 @@ def test_the_squared_norms_path_is_that_of_the_plain_ascent_bit_for_bit(step):
     results = []
     for objective in ("squared_gradient_norm", Plain()):
         model, _ = PLAIN.make()
-        method = NullSpace(lr=2.0, steps=5, relative_cap=4.0, step=step, guard="none", objective=objective)
+        method = NullSpace(
+            forward="each", lr=2.0, steps=5, relative_cap=4.0, step=step, guard="none", objective=objective
+        )
         report = method(model, batches_of(3), cross_entropy)
         results.append((list(model.parameters()), [batch.trace for batch in report.batches]))
     assert results[0][1] == results[1][1]

@@ -138,3 +138,36 @@ def test_the_coarser_precision_decides_after_a_merge():
     assert fine.merged(coarse).dtype == torch.bfloat16
     assert coarse.merged(fine).dtype == torch.bfloat16
     assert fine.merged(coarse).subspace(1.0).rank == 1  # what differs is below bf16's resolution
+
+
+@pytest.mark.parametrize("spread", [0, 3, 5], ids=lambda spread: f"over 10^{spread}")
+@pytest.mark.parametrize(("n", "dimension"), [(12, 40), (40, 40), (90, 40)])
+def test_independent_vectors_need_no_eigenvectors(monkeypatch, n, dimension, spread):
+    """The space is that of an SVD, however badly the vectors are conditioned as long as their rank is plain."""
+    k = min(n, dimension)
+    left, right = (torch.linalg.qr(torch.randn(size, k, dtype=torch.float64))[0] for size in (n, dimension))
+    rows = ((left * torch.logspace(0, -spread, k, dtype=torch.float64)) @ right.T)[None].float()
+    held = streamed(rows, 2)
+    expected = np.eye(dimension) - null_projection(rows[0].double().numpy(), 1e-7)
+    monkeypatch.setattr(Representation, "_decompose", lambda self: pytest.fail("it was decomposed"))
+    subspace = held.subspace(1.0)
+    assert subspace.ranks == [k]
+    seen = torch.eye(dimension, dtype=torch.float64) - subspace.project(torch.eye(dimension, dtype=torch.float64)[None])
+    np.testing.assert_allclose(seen[0].numpy(), expected, atol=1e-9)
+    if not subspace.complement:
+        gram = subspace.basis.transpose(1, 2) @ subspace.basis
+        torch.testing.assert_close(gram[0], torch.eye(k, dtype=torch.float64), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("n", [12, 90])
+def test_vectors_of_doubtful_rank_are_decomposed(n):
+    """One direction only as large as rounding: the rank rule decides, and not whether a factorisation went through."""
+    rows = torch.randn(1, n, 40, dtype=torch.float64)
+    left, values, right = torch.linalg.svd(rows, full_matrices=False)
+    values[:, -1] = 3e-8 * values.norm()
+    held = streamed(((left * values[:, None]) @ right).float(), 1)
+    calls = []
+    decompose = held._decompose
+    held._decompose = lambda: calls.append(None) or decompose()
+    assert held.subspace(1.0).rank in (min(n, 40) - 1, min(n, 40))
+    assert calls

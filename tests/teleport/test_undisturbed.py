@@ -210,3 +210,14 @@ def test_restart_gives_the_same_numbers_again():
         first = torch.rand(3)
         random.restart()
         assert torch.equal(torch.rand(3), first)
+
+
+def test_statistics_that_batch_norm_writes_without_counting_are_put_back():
+    norm = nn.BatchNorm1d(4)
+    before = {name: buffer.clone() for name, buffer in norm.named_buffers()}
+    with undisturbed(norm):
+        version = norm.running_mean._version
+        F.batch_norm(torch.randn(8, 4), norm.running_mean, norm.running_var, training=True)
+        assert norm.running_mean._version == version
+        assert not torch.equal(norm.running_mean, before["running_mean"])
+    assert all(torch.equal(buffer, before[name]) for name, buffer in norm.named_buffers())

@@ -21,7 +21,8 @@ LEVELS = 14
 def draw_trajectory(table: pd.DataFrame, title: str) -> Figure:
     """A column a function: above the ways of all methods on its level sets, below its value by step.
 
-    Teleports are dotted lines, from a dot to a triangle.
+    Teleports are dotted lines, from a dot to a triangle. What is above twice the value at the start has blown up and is
+    left out.
 
     Args:
         table: rows of ``measure/trajectory.py``.
@@ -39,6 +40,7 @@ def draw_trajectory(table: pd.DataFrame, title: str) -> Figure:
     axes = figure.subplots(2, len(names), squeeze=False)
     for name, above, below in zip(names, axes[0], axes[1], strict=True):
         rows = table[(table["data"] == name) & (table["reason"] == "")]
+        rows = rows[rows["loss"] <= 2 * rows.loc[rows["step"] == 0, "loss"].max()]
         for method, look in looks.items():
             _way(above, rows[rows["teleport"] == method], look)
             _values(below, rows[rows["teleport"] == method], look)
@@ -64,9 +66,9 @@ def _way(axes: Axes, rows: pd.DataFrame, look: style.Look) -> None:
     for _, piece in rows.groupby((rows["moment"] == "after teleport").cumsum()):
         axes.plot(piece["x"], piece["y"], **line, zorder=3)
     before, after = (rows[rows["moment"] == f"{when} teleport"] for when in ("before", "after"))
-    for start, end in zip(before.itertuples(), after.itertuples(), strict=True):
-        axes.plot([start.x, end.x], [start.y, end.y], ":", color=look.color, linewidth=0.8, zorder=3)
-        axes.plot(end.x, end.y, "v", color=look.color, markersize=3.5, zorder=4)
+    for jump in before.merge(after, on="step", suffixes=("_from", "_to")).itertuples():
+        axes.plot([jump.x_from, jump.x_to], [jump.y_from, jump.y_to], ":", color=look.color, linewidth=0.8, zorder=3)
+        axes.plot(jump.x_to, jump.y_to, "v", color=look.color, markersize=3.5, zorder=4)
 
 
 def _values(axes: Axes, rows: pd.DataFrame, look: style.Look) -> None:

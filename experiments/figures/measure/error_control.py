@@ -12,6 +12,7 @@ from experiments.figures.measure.subject import subject_of
 from experiments.figures.runs import FigureRun
 from experiments.methods import build_teleporter
 from experiments.teleport_config import NullSpaceConfig
+from teleport import NullSpace
 
 
 def measure_error_control(
@@ -45,8 +46,9 @@ def measure_error_control(
         teleporter = build_teleporter(
             dataclasses.replace(settings, **own, step="fixed", guard="none", cap=None, relative_cap=None)
         )
-        assert teleporter is not None
+        assert isinstance(teleporter, NullSpace)
+        looked_at = dataclasses.replace(teleporter, forward="each")  # with the loss of each step
         subject.load_trained()
-        trace = teleporter(subject.model, [batch], subject.loss_fn).batches[0].trace
+        trace = looked_at(subject.model, [batch], subject.loss_fn).batches[0].trace
         rows += [{"threshold": threshold, **dataclasses.asdict(record)} for record in trace]
     return pd.DataFrame(rows)

@@ -38,7 +38,6 @@ def measure_walks(
         rows ``method`` (``symmetry``, ``levelset`` or ``nullspace``), ``rho`` (of the level set), ``step``, ``v``,
         ``a``, ``b``, ``loss``, ``gradient_norm``; ``target`` is t.
     """
-
     ending: dict[str, Any] = {"relative_cap": relative_cap, "guard": "none"}
     methods: list[tuple[str, float | None, Callable[..., Teleporter]]] = [
         ("symmetry", None, partial(Symmetry, "corrected", lr=lr, **ending)),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from experiments.benchmarks.common import Settings
-from experiments.benchmarks.training import BARE, COLUMNS, LOADER, NO_MODEL, SMOKE, SUITE, measure, summary
+from experiments.benchmarks.training import BARE, COLUMNS, LOADER, NO_MODEL, SMOKE, SUITE, WHOLE, measure, summary
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,8 @@ def measured() -> pd.DataFrame:
 
 def test_a_row_a_case_and_method(measured):
     assert set(measured.columns) == set(COLUMNS)
-    assert measured.method.tolist() == [SUITE, BARE, LOADER] * len(SMOKE)
+    assert measured[measured.model == NO_MODEL].method.tolist() == [SUITE, BARE, LOADER]
+    assert measured[measured.model != NO_MODEL].method.tolist() == [SUITE, WHOLE, BARE, LOADER]
     samples = measured.steps * measured.batch_size / measured.seconds
     assert samples.tolist() == pytest.approx(measured.samples_a_second.tolist())
 

@@ -7,26 +7,30 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import rc_context
 from matplotlib.colors import to_hex
 
 from experiments.errors import UserError
 from experiments.figures import style
 from experiments.figures.draw.convolution import draw_convolution
-from experiments.figures.draw.curves import average, draw_curves
+from experiments.figures.draw.curves import draw_curves
 from experiments.figures.draw.error_control import draw_error_control, threshold_name
+from experiments.figures.draw.panels import average
+from experiments.figures.draw.rows import draw_rows
+from experiments.figures.draw.runtime import draw_runtime
 from experiments.figures.draw.spectrum import draw_spectrum
 from experiments.figures.measure.convolution import measure_convolution
 from experiments.figures.table import gather, parse, to_csv
 
 
-def cell(teleport, seed, losses, moved=None, **where):
+def cell(teleport, seed, losses, moved=None, task=("digits", "mlp", "sgd"), **where):
     rows = pd.DataFrame({"event": "evaluation", "step": range(0, 10 * len(losses), 10), "train_loss": losses})
     rows["moved_layers"] = math.nan
     if moved is not None:
         event = pd.DataFrame({"event": ["teleport"], "step": [0], "train_loss": losses[:1], "moved_layers": [moved]})
         rows = pd.concat([rows, event], ignore_index=True)
     rows["epoch"], rows["seconds"], rows["test_loss"] = rows["step"] / 10, rows["step"] * 0.1, rows["train_loss"]
-    labels = {"data": "digits", "model": "mlp", "optimizer": "sgd", "teleport": teleport, "seed": seed}
+    labels = dict(zip(("data", "model", "optimizer"), task, strict=True)) | {"teleport": teleport, "seed": seed}
     return labels, rows.assign(run=f"{teleport}{seed}", **where)
 
 
@@ -107,6 +111,63 @@ def test_unknown_options_are_refused():
         draw_curves(tabled(cell("none", 0, [1.0])), "title", x="epochs")
     with pytest.raises(UserError, match=r"'tset'.*did you mean 'test'"):
         draw_curves(tabled(cell("none", 0, [1.0])), "title", losses=["tset"])
+
+
+MNIST = {"data": "mnist", "x": "epoch", "loss": "train"}
+DIGITS = {"data": "digits", "x": "seconds", "loss": "test"}
+
+
+def test_rows_have_their_own_data_axis_loss_and_models():
+    tasks = [("mnist", "mlp_small", "sgd"), ("mnist", "mlp", "adam"), ("digits", "mlp", "adam")]
+    rows = tabled(*(cell("none", 0, [2.0 + number, 1.0], task=task) for number, task in enumerate(tasks)))
+    rows["test_loss"] += 10
+    (small, large), (empty, digits) = np.reshape(draw_rows(rows, "title", rows=[MNIST, DIGITS]).axes, (2, 2))
+    assert small.get_title() == "SGD, small MLP"
+    assert large.get_title() == "Adam, MLP"
+    np.testing.assert_array_equal(large.lines[0].get_data(), [[0, 1], [3.0, 1.0]])
+    np.testing.assert_array_equal(digits.lines[0].get_data(), [[0, 1.0], [14.0, 11.0]])
+    assert not empty.lines
+    assert not empty.axison
+
+
+def test_rows_refuse_what_they_cannot_show():
+    rows = tabled(cell("none", 0, [1.0]), cell("none", 0, [1.0], task=("digits", "mlp_small", "sgd")))
+    with pytest.raises(UserError, match="has the keys data, x, loss, not data, x"):
+        draw_rows(rows, "title", rows=[{"data": "digits", "x": "epoch"}])
+    with pytest.raises(UserError, match="did you mean 'digits'"):
+        draw_rows(rows, "title", rows=[DIGITS | {"data": "digit"}])
+    with pytest.raises(UserError, match="digits with sgd has mlp and mlp_small"):
+        draw_rows(rows, "title", rows=[DIGITS])
+
+
+def test_a_legend_of_many_names_stays_on_the_page_and_takes_no_room_from_the_panels():
+    heights = []
+    for names in (list(style.METHODS)[:3], list(style.METHODS)):
+        rows = tabled(*(cell(name, 0, [2.0, 1.0]) for name in names))
+        with rc_context(style.RC):
+            figure = draw_curves(rows, "title")
+            figure.draw_without_rendering()
+        whole = figure.bbox
+        names, panel = figure.legends[0].get_window_extent(), figure.axes[0]
+        assert whole.x0 < names.x0
+        assert names.x1 < whole.x1
+        assert panel.get_tightbbox().y1 < names.y0 + 2  # pixels: of a legend's empty border
+        heights.append(panel.get_window_extent().height)
+    assert heights[1] == pytest.approx(heights[0], rel=0.1)
+    assert len({(look.color, look.line) for look in style.METHODS.values()}) == len(style.METHODS)
+
+
+def test_a_runtime_without_steps_is_hollow_and_has_no_exponent():
+    values = pd.DataFrame({"axis": "samples", "value": [100, 1000], "steps_taken": [64, 0], "exponent": 0.25})
+    values = values.assign(seconds=[1.0, 2.0], fastest=[0.9, 1.5], slowest=[1.5, 2.5], null_dimensions=3)
+    base = {"width": 8, "samples": 100, "layers": 2, "batches": 4, "steps": 5}
+    cells = [({}, values.assign(method="nullspace", hardware="a chip", **base))]
+    cells.append(({}, values.assign(method="symmetry 2024", hardware="a chip", **base, steps_taken=64)))
+    (panel,) = (figure := draw_runtime(tabled(*cells), "title")).axes
+    assert [text.get_text() for text in panel.texts] == ["n$^{?}$", "n$^{0.25}$"]
+    assert "d = 8, n = 100, l = 2, b = 4, k = 5" in said(figure)
+    faces = [line.get_markerfacecolor() for line in panel.lines if line.get_marker() == "o"]
+    assert faces.count("white") == 1
 
 
 def test_each_method_looks_like_itself_whatever_else_is_there():

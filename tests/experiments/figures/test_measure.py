@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.nn import functional
 
+from experiments.benchmarks import runtime
 from experiments.errors import UserError
 from experiments.figures.measure.convolution import measure_convolution
 from experiments.figures.measure.error_control import measure_error_control
+from experiments.figures.measure.runtime import measure_runtime
 from experiments.figures.measure.spectrum import cumulative_energy, measure_spectrum
 from experiments.figures.measure.subject import subject_of
 from experiments.figures.runs import execute, expand
@@ -28,6 +31,35 @@ def run(tmp_path_factory):
     execute(runs)
     assert runs[0].reason == ""
     return runs[0]
+
+
+def benchmark_table(folder, machine):
+    """A teleport takes 2 seconds times samples times the square of the width, on every method."""
+    cases = [(width, 10, 2, 1, 1) for width in (1, 2, 4)] + [(2, samples, 2, 1, 1) for samples in (20, 40)]
+    rows = pd.DataFrame(cases, columns=runtime.AXES).assign(method="symmetry 2024", repeats=3, steps_taken=1)
+    rows["seconds"] = rows["fastest"] = rows["slowest"] = 2.0 * rows["samples"] * rows["width"] ** 2
+    rows = rows.assign(null_dimensions=0, hardware=machine, threads=1, torch="2.0")
+    rows[runtime.COLUMNS].to_csv(folder / f"runtime-{machine}.csv", index=False)
+
+
+def test_runtimes_are_those_of_the_benchmark_along_each_axis_that_it_varies(tmp_path):
+    for machine in ("chip", "disc", "tiny-smoke"):
+        benchmark_table(tmp_path, machine)
+    table = measure_runtime(None, folder=str(tmp_path))
+    assert list(table["hardware"].unique()) == ["chip, 1 thread, torch 2.0", "disc, 1 thread, torch 2.0"]
+    chip = table[table["hardware"].str.startswith("chip")]
+    exponents = chip.groupby("axis")["exponent"].first()
+    assert exponents.to_dict() == {"width": pytest.approx(2), "samples": pytest.approx(1)}
+    assert chip.loc[chip["axis"] == "width", ["value", "seconds"]].to_numpy().tolist() == [[1, 20], [2, 80], [4, 320]]
+    assert (chip[["width", "samples"]] == [2, 10]).all(axis=None)
+
+
+def test_runtimes_need_a_table_of_the_benchmark(tmp_path):
+    with pytest.raises(UserError, match=r"no 'runtime-\*.csv' in .*scripts/benchmark.py runtime"):
+        measure_runtime(None, folder=str(tmp_path))
+    (tmp_path / "runtime-chip.csv").write_text("method,width\na,3\n")
+    with pytest.raises(UserError, match="lacks the column 'samples'"):
+        measure_runtime(None, folder=str(tmp_path))
 
 
 @pytest.mark.parametrize("positions", [30, 700])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from experiments.errors import UserError
@@ -59,6 +60,15 @@ def test_the_picture_shows_ways_teleports_and_values(rows):
     assert len(jumps) == 1
     event = rows[(rows["data"] == "booth") & rows["moment"].str.contains("teleport")]
     np.testing.assert_array_equal(np.column_stack(jumps[0].get_data()), event[["x", "y"]])
+
+
+def test_a_run_that_blows_up_does_not_spoil_the_picture(rows):
+    blown = rows[(rows["data"] == "booth") & (rows["teleport"] == "none")].tail(3).assign(teleport="levelset", step=11)
+    blown[["x", "y", "loss"]] = [[1e9, 1e9, 1e18], [np.inf, np.inf, np.inf], [np.nan] * 3]
+    plain, spoilt = (draw_trajectory(table, "title").axes for table in (rows, pd.concat([rows, blown])))
+    for one, other in zip(plain, spoilt, strict=True):
+        assert one.get_xlim() == pytest.approx(other.get_xlim())
+        assert one.get_ylim() == pytest.approx(other.get_ylim())
 
 
 def test_only_a_point_has_a_way(runs):

@@ -29,6 +29,11 @@ def test_parameters_are_weights_and_biases_of_each_layer(inputs, widths, outputs
     assert count(model) == sum(sizes[i] * sizes[i + 1] + sizes[i + 1] for i in range(len(sizes) - 1))
 
 
+def test_a_model_without_biases_has_the_weights_alone():
+    model = build_model(MLPConfig(name="mlp", widths=[7, 4], bias=False), Spec("series", (1, 9), 3))
+    assert [tuple(parameter.shape) for parameter in model.parameters()] == [(7, 9), (4, 7), (3, 4)]
+
+
 def test_the_papers_networks_on_mnist():
     mnist = Spec("image", (1, 28, 28), 10)
     assert count(build_model(MLPConfig(name="mlp", widths=[16, 10]), mnist)) == 784 * 16 + 16 + 16 * 10 + 10 + 110

@@ -1,0 +1,153 @@
+"""What one step of a null-space teleport costs, projection included, in units of a gradient evaluation.
+
+A gradient evaluation is the forward and the backward pass of the same model on the same batch, over all parameters. A
+step's seconds are those of a teleport of many steps less those of one of few, so that all that is done once a batch is
+left out; it, too, counts in the subject ``runtime``. The aims (at most 1.5 for the MLP, 2 for the others) are for the
+method ``once``. Where nothing has null dimensions there is no step: the table has the layers that moved, too.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from experiments.benchmarks.common import MACHINE, TIMES, Row, Settings, Timed, machine, ratios, take_turns
+from experiments.config import CNNConfig, MLPConfig, ResNetConfig, TransformerConfig
+from experiments.models import cnn, mlp, resnet, transformer
+from experiments.tasks import Spec
+from teleport import NullSpace, TeleportReport
+
+FEW, MANY = 2, 10
+"""Steps of the two teleports whose difference is measured."""
+
+METHODS: dict[str, dict[str, Any]] = {
+    "once": {},
+    "each": {"forward": "each"},
+    "cap": {"step": "cap", "lr": 1e-3},  # a step that must gain something has to be felt
+    "0.999": {"threshold": 0.999},
+    "split": {},  # protects another batch
+}
+"""Settings beside ``step="fixed"`` and a rate so small that no teleport ends early."""
+
+GRADIENT = "gradient"
+"""The method that others are compared with."""
+
+COLUMNS = ["method", "model", "samples", "evaluations", *TIMES, "steps_taken", "moved", "null_dimensions", *MACHINE]
+"""``evaluations``: the fastest step over the fastest gradient evaluation. ``moved``: the layers that have null
+dimensions, ``null_dimensions`` theirs, in one batch."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, by the name in the table, and ``samples`` in its batch."""
+
+    model: str
+    samples: int
+    build: Callable[[], nn.Module]
+    spec: Spec
+
+
+IMAGES, GREY = Spec("image", (3, 32, 32), 10), Spec("image", (1, 28, 28), 10)
+ROWS, SERIES = Spec("sequence", (28, 28), 10), Spec("series", (64, 32), 32)
+
+
+def _transformer(heads: int, head_dim: int, layers: int, spec: Spec) -> nn.Module:
+    config = TransformerConfig(name="transformer", heads=heads, head_dim=head_dim, layers=layers)
+    return transformer.build(config, spec)
+
+
+FULL = [
+    Case("mlp 1024-1024", 200, lambda: mlp.build(MLPConfig(name="mlp", widths=[1024, 1024]), GREY), GREY),
+    Case("cnn 32-64-128", 32, lambda: cnn.build(CNNConfig(name="cnn", channels=[32, 64, 128]), IMAGES), IMAGES),
+    Case(
+        "resnet 32-64-128",
+        32,
+        lambda: resnet.build(ResNetConfig(name="resnet", channels=[32, 64, 128]), IMAGES),
+        IMAGES,
+    ),
+    Case("transformer 2 x 64", 32, lambda: _transformer(4, 16, 2, ROWS), ROWS),
+    Case("transformer 4 x 256", 8, lambda: _transformer(4, 64, 4, SERIES), SERIES),
+]
+SMOKE = [Case("mlp 32-32", 8, lambda: mlp.build(MLPConfig(name="mlp", widths=[32, 32]), GREY), GREY)]
+
+
+def measure(settings: Settings) -> Iterator[Row]:
+    """A row a case and method; within a case the methods take turns."""
+    for case in SMOKE if settings.smoke else FULL:
+        timed = _rounds(case, settings)
+        unit = min(timed[GRADIENT].seconds)
+        yield _row(case, settings, GRADIENT, timed[GRADIENT], unit)
+        for method in METHODS:
+            few, many = timed[f"{method} {FEW}"], timed[f"{method} {MANY}"]
+            pairs = zip(few.seconds, many.seconds, strict=True)
+            step = Timed([(after - before) / (MANY - FEW) for before, after in pairs], many.last)
+            fastest = (min(many.seconds) - min(few.seconds)) / (MANY - FEW)
+            yield _row(case, settings, method, step, unit, fastest)
+
+
+def line(row: Row) -> str:
+    """The case, the method, and the cost of a step."""
+    return (
+        f"{row['model']:<20} {row['method']:<8} {row['evaluations']:6.2f} evaluations {1e3 * row['fastest']:9.2f} ms "
+        f"{row['steps_taken']:>3} steps, {row['moved']} layers with {row['null_dimensions']} null dimensions"
+    )
+
+
+def summary(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Evaluations a step, a row a case."""
+    return {"a step, in gradient evaluations": ratios(table, ["model", "samples"], GRADIENT, "evaluations")}
+
+
+def _row(
+    case: Case, settings: Settings, method: str, timed: Timed[Any], unit: float, fastest: float | None = None
+) -> Row:
+    row = {"method": method, "model": case.model, "samples": case.samples, **timed.columns()}
+    row["fastest"] = min(timed.seconds) if fastest is None else fastest
+    row["evaluations"] = row["fastest"] / unit
+    report = timed.last if isinstance(timed.last, TeleportReport) else None
+    layers = report.layers if report else []
+    free = [layer.null_dimensions[0] for layer in layers if any(layer.null_dimensions)]
+    row |= {"steps_taken": report.steps if report else 0, "moved": len(free), "null_dimensions": sum(free)}
+    return row | machine(settings.device)
+
+
+def _rounds(case: Case, settings: Settings) -> dict[str, Timed[Any]]:
+    """The seconds of a gradient evaluation, and of each method's teleports of few and many steps."""
+    torch.manual_seed(0)
+    model = case.build().to(settings.device).eval()
+    batch, other = (_batch(case, settings.device) for _ in range(2))
+    parameters = list(model.parameters())
+
+    def gradient() -> Any:
+        return torch.autograd.grad(_loss(model, batch), parameters)
+
+    def ready(method: str, steps: int) -> Callable[[], TeleportReport]:
+        kept = {"lr": 1e-9, "step": "fixed", "guard": "none", **METHODS[method]}
+        teleporter, own = NullSpace(steps=steps, **kept), copy.deepcopy(model)
+        return lambda: teleporter(own, [batch], _loss, constraint=[other] if method == "split" else None)
+
+    work: dict[str, Callable[[], Callable[[], Any]]] = {GRADIENT: lambda: gradient}
+    for method in METHODS:
+        for steps in (FEW, MANY):
+            work[f"{method} {steps}"] = lambda method=method, steps=steps: ready(method, steps)
+    return take_turns(work, settings.repeats, settings.device)
+
+
+def _batch(case: Case, device: torch.device) -> tuple[Tensor, Tensor]:
+    inputs = torch.randn(case.samples, *case.spec.input_shape, device=device)
+    if case.spec.kind == "series":
+        return inputs, torch.randn(case.samples, case.spec.outputs, device=device)
+    return inputs, torch.randint(case.spec.outputs, (case.samples,), device=device)
+
+
+def _loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    outputs, targets = model(batch[0]), batch[1]
+    if targets.is_floating_point():
+        return nn.functional.mse_loss(outputs, targets)
+    return nn.functional.cross_entropy(outputs, targets)

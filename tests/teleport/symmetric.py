@@ -1,0 +1,47 @@
+"""Networks, batches and what else the tests of symmetry teleportation share."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import torch
+from torch import nn
+
+from teleport import Symmetry
+from teleport.ascent import Objective
+from teleport.chains import adjacent_pairs
+from teleport.stack import Stack
+from tests.teleport.networks import cross_entropy
+from tests.teleport.symmetry_reference import SLOPE
+
+VARIANTS = ["2022", "2024", "corrected"]
+
+
+def mlp(*sizes: int, bias: bool = True, activation=None, dtype: torch.dtype = torch.float64) -> nn.Sequential:
+    torch.manual_seed(1)
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in itertools.pairwise(sizes):
+        layers += [nn.Linear(fan_in, fan_out, bias=bias), activation or nn.LeakyReLU(SLOPE)]
+    return nn.Sequential(*layers[:-1]).to(dtype)
+
+
+def batch_of(samples: int, features: int = 12, dtype: torch.dtype = torch.float64):
+    torch.manual_seed(samples)
+    return torch.randn(samples, features).to(dtype), torch.arange(samples) % 3
+
+
+def stack_of(model: nn.Module, batch, variant: str) -> tuple[Stack, Objective]:
+    def evaluate():
+        return cross_entropy(model, batch)
+
+    chains = adjacent_pairs(evaluate, dict(model.named_parameters()))
+    return Stack(chains.pairs, Symmetry(variant).rule), Objective(evaluate, list(model.parameters()))
+
+
+def leaky(values: np.ndarray) -> np.ndarray:
+    return np.where(values > 0, values, SLOPE * values)
+
+
+def arrays(model: nn.Module) -> list[np.ndarray]:
+    return [parameter.detach().numpy().copy() for parameter in model.parameters()]

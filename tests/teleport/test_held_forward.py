@@ -1,0 +1,221 @@
+"""Steps with the forward pass run once a batch, against the same steps with it run each time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from experiments.config import CNNConfig, ResNetConfig, TransformerConfig
+from experiments.models import cnn, resnet, transformer
+from experiments.tasks import Spec
+from teleport import NullSpace
+from teleport.ascent import Objective
+from teleport.held_forward import HeldForward
+from teleport.residual import residual_of
+from teleport.tape import Tape, Untraceable
+from tests.teleport.attentive import NETWORKS
+from tests.teleport.networks import Calls, batches_of, cross_entropy, mlp
+
+IMAGES, TOKENS = Spec("image", (3, 16, 16), 5), Spec("text", (6,), 11)
+
+
+RUN_AGAIN = {"conv2d circular"}
+"""Networks whose backward pass writes into its own results."""
+
+
+def _text() -> nn.Module:
+    return transformer.build(TransformerConfig(name="transformer", heads=2, head_dim=24, layers=2), TOKENS)
+
+
+SUITE: dict[str, tuple[Callable[[], nn.Module], Spec]] = {
+    "cnn": (lambda: cnn.build(CNNConfig(name="cnn", channels=[8, 16, 16]), IMAGES), IMAGES),
+    "resnet": (lambda: resnet.build(ResNetConfig(name="resnet", channels=[8, 32]), IMAGES), IMAGES),
+    "transformer": (_text, TOKENS),
+}
+
+
+def both(make: Callable[[], tuple[nn.Module, list[Any]]], loss: Any = cross_entropy, **settings: Any) -> list[Any]:
+    """Models and reports of the same teleport, the forward pass run each time and once."""
+    went = []
+    for forward in ("each", "once"):
+        model, batches = make()
+        went.append((model, NullSpace(forward=forward, **settings)(model, batches, loss)))
+    return went
+
+
+def assert_same(went: list[Any]) -> None:
+    """Parameters and gradient norms to 1e-10."""
+    (one, expected), (other, found) = went
+    assert not expected.no_op
+    for name, parameter in one.named_parameters():
+        torch.testing.assert_close(other.get_parameter(name), parameter, rtol=1e-10, atol=1e-10, msg=name)
+    for batch, same in zip(expected.batches, found.batches, strict=True):
+        assert same.stopped == batch.stopped
+        norms = [[record.gradient_norm for record in held.trace] for held in (batch, same)]
+        assert norms[1] == pytest.approx(norms[0], rel=1e-10)
+        assert same.loss_after == pytest.approx(batch.loss_after, rel=1e-10)
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=str)
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+def test_every_use_of_a_layer(network, caplog):
+    def make() -> Any:
+        model, batch = network.make()
+        return model, [batch, (batch[0].flip(0) * 0.5, batch[1])]
+
+    with caplog.at_level(logging.DEBUG, "teleport"):
+        assert_same(both(make, lr=1.0, steps=4, relative_cap=2.0))
+    assert bool(caplog.messages) == (network.name in RUN_AGAIN)
+
+
+@pytest.mark.parametrize("name", SUITE)
+def test_every_model_of_the_suite(name, caplog):
+    build, spec = SUITE[name]
+
+    def make() -> Any:
+        torch.manual_seed(1)
+        model = build().double()
+        if spec.kind == "text":
+            return model, [(torch.randint(11, (3, 6)), torch.randint(11, (3, 6))) for _ in range(2)]
+        return model, [(torch.randn(4, *spec.input_shape).double(), torch.arange(4)) for _ in range(2)]
+
+    def loss(model: nn.Module, batch: Any) -> torch.Tensor:
+        return F.cross_entropy(model(batch[0]).flatten(0, -2), batch[1].flatten())
+
+    with caplog.at_level(logging.DEBUG, "teleport"):
+        assert_same(both(make, loss, lr=1.0, steps=4, relative_cap=2.0))
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"step": "cap", "relative_cap": 1.5},
+        {"step": "cap", "objective": "log_gradient_norm", "lr": 0.1},
+        {"objective_params": "moved", "step": "fixed", "lr": 0.3},
+        {"step": "fixed", "lr": 0.3, "cap": 0.9},
+    ],
+    ids=str,
+)
+def test_every_rule(settings):
+    def make() -> Any:
+        torch.manual_seed(4)
+        return mlp().double(), batches_of(3)
+
+    assert_same(both(make, steps=4, **settings))
+
+
+def test_the_forward_pass_is_run_as_often_for_many_steps_as_for_few():
+    calls = []
+    for steps in (2, 9):
+        model = mlp().double()
+        counted = [0]
+        model.register_forward_hook(lambda *_, counted=counted: counted.__setitem__(0, counted[0] + 1))
+        NullSpace(lr=0.1, steps=steps, step="fixed")(model, batches_of(2), cross_entropy)
+        calls += counted
+    assert calls[0] == calls[1]
+
+
+@pytest.mark.parametrize("settings", [{"threshold": 0.9}, {"objective": "curvature"}, {"forward": "each"}], ids=str)
+def test_where_the_forward_pass_changes_it_is_run_again(settings):
+    counted = []
+    for steps in (2, 4):
+        model = mlp().double()
+        counted.append(0)
+        model.register_forward_hook(lambda *_: counted.append(counted.pop() + 1))
+        NullSpace(lr=0.1, steps=steps, step="fixed", guard="none", **settings)(model, batches_of(1), cross_entropy)
+    assert counted[1] > counted[0]
+
+
+def test_single_precision_lands_where_double_does():
+    def make(dtype: torch.dtype) -> Any:
+        torch.manual_seed(4)
+        return mlp(64).to(dtype), [(inputs.to(dtype), targets) for inputs, targets in batches_of(2)]
+
+    (_, plain), (model, report) = both(lambda: make(torch.float32), lr=0.3, steps=4, step="fixed")
+    double, batches = make(torch.float64)
+    NullSpace(lr=0.3, steps=4, step="fixed", forward="each")(double, batches, cross_entropy)
+    for found, expected in zip(model.parameters(), double.parameters(), strict=True):
+        torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-5)
+    assert report.batches[1].gradient_norm_after == pytest.approx(plain.batches[1].gradient_norm_after, rel=1e-4)
+
+
+def test_the_gradient_norm_of_a_held_forward_pass_is_that_of_the_model():
+    """After a move that no layer's inputs see, by a projection of the test's own."""
+    model, (batch,) = mlp().double(), batches_of(1)
+    objective = Objective(lambda: cross_entropy(model, batch), list(model.parameters()))
+    start, tape = objective.recorded()
+    weight = model[2].weight
+    held = HeldForward(objective, tape, start, [weight])
+    assert held.point(False).norm == pytest.approx(start.norm, rel=1e-12)
+    inputs = model[1](model[0](batch[0])).detach()
+    unseen = torch.eye(24).double() - torch.linalg.pinv(inputs) @ inputs
+    with torch.no_grad():
+        weight += torch.randn(24, 24).double() @ unseen
+    assert held.point(False).norm == pytest.approx(objective.point(False).norm, rel=1e-10)
+    assert abs(held.point(False).norm / start.norm - 1) > 0.1
+    step = 1e-6 * torch.randn(24, 24).double() @ unseen
+    (direction,) = held.ascent_direction(held.point(True), [weight])
+    before = held.point(False).half_square
+    with torch.no_grad():
+        weight += step
+    gained = float((held.point(False).half_square - before).detach())
+    assert gained == pytest.approx(float((direction * step).sum()), rel=1e-4)
+
+
+def _scaled(net: Any, x: torch.Tensor) -> torch.Tensor:
+    return net.last(net.middle(torch.tanh(net.first(x))).relu_())
+
+
+def test_layers_whose_outputs_are_overwritten(caplog):
+    def make() -> Any:
+        torch.manual_seed(6)
+        model = Calls(_scaled, first=nn.Linear(6, 24), middle=nn.Linear(24, 24), last=nn.Linear(24, 3))
+        return model.double(), batches_of(2)
+
+    with caplog.at_level(logging.DEBUG, "teleport"):
+        assert_same(both(make, lr=0.3, steps=3, step="fixed"))
+    assert not caplog.messages
+
+
+def test_what_cannot_be_taken_apart_is_run_again(caplog):
+    """A sparse gradient has no memory to tell it by."""
+
+    def make() -> Any:
+        torch.manual_seed(7)
+        model = nn.Sequential(nn.Embedding(9, 24, sparse=True), nn.Flatten(), nn.Linear(48, 24), nn.Tanh())
+        model.append(nn.Linear(24, 3))
+        return model.double(), [(torch.randint(9, (4, 2)), torch.arange(4) % 3)]
+
+    with caplog.at_level(logging.DEBUG, "teleport"):
+        assert_same(both(make, lr=0.3, steps=3, step="fixed"))
+    assert "run again at each step" in caplog.text
+
+
+def test_a_record_that_was_overwritten_is_refused():
+    weight, inputs = nn.Parameter(torch.randn(3)), torch.randn(3)
+    with Tape() as tape:
+        product = weight * inputs
+    assert residual_of(tape, [product], [weight]).run({weight: torch.ones(3)})[1].equal(inputs)
+    inputs.mul_(2)
+    with pytest.raises(Untraceable, match="overwritten"):
+        residual_of(tape, [product], [weight])
+
+
+def test_views_of_a_written_weight_are_known_for_what_they_are():
+    """A view made below autograd is told late how often its memory was written to."""
+    weight = nn.Parameter(torch.randn(3, 2))
+    with torch.no_grad():
+        weight.mul_(2)
+    with Tape() as tape:
+        product = (weight.t()[1:] * 3).t()
+    residual = residual_of(tape, [product], [weight])
+    other = torch.randn(3, 2)
+    (end,) = residual.gradients
+    assert residual.run({weight: other})[end].equal(other[:, 1:] * 3)

@@ -1,0 +1,90 @@
+"""The group action at T = 0, where only the corrected one is the identity, and next to it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from teleport import Symmetry
+from teleport.actions import Inputs, conjugate
+from teleport.activations import Activation
+from tests.teleport.networks import cross_entropy
+from tests.teleport.symmetric import VARIANTS, arrays, batch_of, leaky, mlp, stack_of
+from tests.teleport.symmetry_reference import SLOPE
+
+
+def weights_at_zero(model: nn.Module, batch, variant: str) -> list[np.ndarray]:
+    stack, _ = stack_of(model, batch, variant)
+    zeros = [torch.zeros(len(pair.lower.weight.parameter), dtype=torch.float64).diag() for pair in stack.pairs]
+    return [matrix.numpy() for matrix in stack.act(stack.read(), zeros).weights]
+
+
+def test_corrected_is_the_identity_at_zero():
+    model, batch = mlp(12, 9, 8, 3), batch_of(5)
+    stack, _ = stack_of(model, batch, "corrected")
+    for moved, start in zip(weights_at_zero(model, batch, "corrected"), stack.read(), strict=True):
+        np.testing.assert_allclose(moved, start.numpy(), rtol=0, atol=1e-13)
+
+
+def test_2022_keeps_of_the_lower_weight_what_the_inputs_span():
+    model, batch = mlp(12, 9, 3, bias=False), batch_of(5)
+    columns = batch[0].numpy().T
+    lower, upper = weights_at_zero(model, batch, "2022")
+    np.testing.assert_allclose(lower, arrays(model)[0] @ columns @ np.linalg.pinv(columns), atol=1e-12)
+    assert np.array_equal(upper, arrays(model)[1])
+    assert np.linalg.norm(lower - arrays(model)[0]) > 0.1
+
+
+def test_2024_keeps_of_the_upper_weight_what_the_hidden_value_spans():
+    model, batch = mlp(12, 9, 3, bias=False), batch_of(5)
+    hidden = leaky(arrays(model)[0] @ batch[0].numpy().T)
+    lower, upper = weights_at_zero(model, batch, "2024")
+    np.testing.assert_allclose(upper, arrays(model)[1] @ hidden @ np.linalg.pinv(hidden), atol=1e-12)
+    assert np.array_equal(lower, arrays(model)[0])
+    assert np.linalg.norm(upper - arrays(model)[1]) > 0.1
+
+
+@pytest.mark.parametrize(("variant", "lost_from"), [("2022", 0), ("2024", 1), ("corrected", None)])
+def test_a_teleport_that_does_not_move_t_leaves_what_the_action_at_zero_makes(variant, lost_from):
+    model, batch = mlp(12, 9, 3, bias=False), batch_of(5)
+    before, inputs = arrays(model), batch[0].numpy().T
+    seen = {0: inputs, 1: leaky(before[0] @ inputs)}  # by each layer
+    Symmetry(variant, lr=1e-14, steps=2, step="fixed", guard="none")(model, [batch], cross_entropy)
+    for layer, (old, new) in enumerate(zip(before, arrays(model), strict=True)):
+        kept = old @ seen[layer] @ np.linalg.pinv(seen[layer]) if layer == lost_from else old
+        np.testing.assert_allclose(new, kept, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_other_data_at_zero(variant):
+    """A rate that is next to nothing moves T next to nothing: corrected keeps all data, the published lose theirs."""
+    model, batch, other = mlp(12, 9, 3), batch_of(5), batch_of(50)
+    before = model(other[0]).detach()
+    Symmetry(variant, lr=1e-13, steps=1, step="fixed", guard="none")(model, [batch], cross_entropy)
+    change = float((model(other[0]).detach() - before).norm() / before.norm())
+    assert change < 1e-11 if variant == "corrected" else change > 0.05
+
+
+def test_first_order_against_exact_inverse():
+    torch.manual_seed(0)
+    lower, upper, columns, element = (torch.randn(*shape).double() for shape in ((5, 7), (3, 5), (7, 6), (5, 5)))
+    activation = Activation("leaky_relu", F.leaky_relu, (SLOPE,))
+
+    def uppers(scale):
+        return [
+            conjugate(*(upper, Inputs(columns), lower, scale * element, activation), inverse=inverse, complement=False)[
+                1
+            ]
+            for inverse in ("exact", "first_order")
+        ]
+
+    exact, first = uppers(1e-3)
+    group = torch.eye(5, dtype=torch.float64) + 1e-3 * element
+    torch.testing.assert_close(exact @ group, upper, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(first, upper @ (2 * torch.eye(5, dtype=torch.float64) - group), rtol=1e-12, atol=1e-12)
+    half_exact, half_first = uppers(5e-4)
+    ratio = float((exact - first).norm() / (half_exact - half_first).norm())
+    assert ratio == pytest.approx(4, rel=0.02)  # they differ by U T^2
