@@ -69,6 +69,9 @@ STOPS = {
     "divided by itself": lambda n, x: n.last(n.first(x) / n.first(x).sum()),
     "into other memory": lambda n, x: n.last(torch.add(n.first(x), 1, out=torch.empty(0, dtype=x.dtype))),
     "as another type": lambda n, x: n.last(n.first(x).contiguous().view(torch.int64).view(torch.float64) + 1),
+    "rounded": lambda n, x: n.last(n.first(x).to(torch.int64).to(x.dtype)),
+    "rounded by a sum": lambda n, x: n.last(torch.stack([n.first(x)] * 3).sum(0, dtype=torch.int64).double()),
+    "shifted by padding": lambda n, x: n.last(F.pad(n.first(x), (1, -1)) + x[:, :4]),
     "a key of itself": lambda n, x: n.last(
         F.scaled_dot_product_attention(h := n.first(x)[None], h, x[None, :, :4])
     ),
@@ -201,6 +204,13 @@ def test_a_site_is_counted_among_all_calls_of_its_function():
     (site,) = quiver.sites
     assert (site.call, site.function, site.homogeneous) == (1, torch.tanh, False)
     assert site.classes.tolist() == [quiver.units["first.weight"].tolist()]
+
+
+def test_a_shift_by_padding_moves_the_channels():
+    model = two(lambda n, x: n.last(F.pad(n.first(x), (1, -1)).relu()))
+    difference, quiver = error(model, torch.randn(6, 5).double())
+    assert difference < 1e-9
+    assert torch.equal(quiver.scaled["last.weight"].denominator[0, 1:], quiver.units["first.weight"][:3])
 
 
 @pytest.mark.parametrize("mode", ["reflect", "replicate", "circular", "zeros"])
