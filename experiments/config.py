@@ -24,7 +24,7 @@ from experiments.teleport_config import (
     TeleportConfig,
 )
 
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 """Raised when a change of the code changes the numbers of a run, so that old runs are not taken for new ones."""
 
 # --------------------------------------------------------------------------------------------------------- data

@@ -104,7 +104,9 @@ class ChangeOfBasis:
             generator: drawn from in place of the method's own; on the CPU.
 
         Raises:
-            ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, or no such parameter.
+            ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, or no such parameter;
+                or activations are to be teleported in a model that is not called itself.
+            UnsupportedModel: or in one that calls other activations in training than in evaluation.
         """
         event = BasisEvent(model, self.activations == "teleport")
 

@@ -72,6 +72,14 @@ class _Memory(Owners):
         name = None if tensor is None else f"#{storage_of(tensor)}"
         return [*names, name] if name in self.labels else names
 
+    def note(self, tensor: Tensor, label: Tensor) -> None:
+        """Let a tensor's memory be labelled."""
+        self.labels.setdefault(f"#{storage_of(tensor)}", []).append(label)
+
+    def labels_of(self, tensor: Tensor) -> list[Tensor]:
+        """All labels in the tensor's memory."""
+        return self.labels.get(f"#{storage_of(tensor)}", [])
+
 
 class Tracker(Watcher):
     """Carries labels through the torch functions of an evaluation."""
@@ -140,7 +148,7 @@ class Tracker(Watcher):
         made = list(tensors_in(result))
         if labels is not None and self._keeps_arguments(entered, made, labels):
             for tensor, label in zip(made, labels, strict=True):
-                if bool(core(label).any()):
+                if bool(core(label).any()) or self.memory.labels_of(tensor):
                     self._hold(tensor, label)
         elif made or any(name not in self.parameters for name in read):
             changed = known != _versions(entered)
@@ -163,7 +171,11 @@ class Tracker(Watcher):
                 return held[1]
             self.units.pin(held[1], "its shape was changed in place")
         name = self._name(tensor)
-        return constant(tensor.shape) if name is None else self.scales.elements(name)
+        if name is not None:
+            return self.scales.elements(name)
+        for label in self.memory.labels_of(tensor):
+            self.units.pin(label, "it is read through a view that no torch function made")
+        return constant(tensor.shape)
 
     def held(self, tensor: Any) -> bool:
         """Whether the tensor is known to scale with units."""
@@ -218,13 +230,13 @@ class Tracker(Watcher):
 
     def _hold(self, tensor: Tensor, label: Tensor) -> None:
         self._labels[id(tensor)] = (tensor, label)
-        self.memory.labels.setdefault(f"#{storage_of(tensor)}", []).append(label)
+        self.memory.note(tensor, label)
 
     def _labels_at(self, tensor: Tensor, all_views: bool = False) -> list[Tensor]:
         """The tensor's label; all those in its memory where it has none of its own, or ``all_views`` are asked for."""
         if self.held(tensor) and not all_views:
             return [self.label(tensor)]
-        return [label for name in self.memory.of(tensor) for label in self.memory.labels.get(name, [])]
+        return self.memory.labels_of(tensor)
 
     def end_of_run(self, result: Any, output: str) -> None:
         """Judge what is returned and what was read out of sight, and let go of the evaluation's tensors."""

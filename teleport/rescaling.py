@@ -25,9 +25,9 @@ class Rescaling:
 
     Channel i of a linear layer, a convolution or a normalisation's affine part has its weights and bias multiplied by
     tau_i, the columns of every layer that reads it divided by tau_i. Through ReLU, LeakyReLU, pooling, flattening and
-    dropout the model computes the same function, on any data. Queries and keys of
-    ``scaled_dot_product_attention`` are each other's inverse; values go into the output projection. Channels that
-    enter anything else (tanh, a sum with a skip connection) keep tau = 1, and the report says why.
+    dropout the model computes the same function, on any data. Channels that are added carry one factor. Queries and
+    keys are each other's inverse; values go into the output projection. Channels that enter anything else (tanh, a
+    normalisation), or that a weight leads from and to, keep tau = 1, and the report says why.
 
     The gradient norm is known in closed form for every tau (:mod:`teleport.exponentials`), so that a batch costs one
     gradient, and another one to measure what was reached. It has no upper bound, hence ``bound`` and ``cap``. A larger

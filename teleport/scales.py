@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -40,6 +41,7 @@ class Scales:
         self._made: dict[str, list[Tensor]] = {}
         self._uses: dict[str, _Use] = {}
         self._elements: dict[str, Tensor] = {}
+        self._starts: list[int] = []  # the first unit of each of these, ascending
 
     def fix(self, name: str, reason: str) -> None:
         """Let a parameter stay as it is."""
@@ -48,20 +50,21 @@ class Scales:
     def elements(self, name: str) -> Tensor:
         """The units of a parameter's elements, in its shape."""
         if name not in self._elements:
+            self._starts.append(self.units.count)
             self._elements[name] = self.units.fresh(self.parameters[name].shape)
         return self._elements[name]
 
     def weight_with(self, label: Tensor) -> Weight | None:
         """The parameter whose elements have these units, each once; ``None`` where there is no one."""
-        first = int(core(label).min())
-        for name, units in self._elements.items():
-            start = int(units.flatten()[0])
-            if start <= first < start + units.numel():
-                index = label - start
-                flat = index.flatten()
-                once = flat.numel() <= units.numel() and len(torch.unique(flat)) == len(flat)
-                return Weight(name, label.shape, index) if once and int(flat.max()) < units.numel() else None
-        return None
+        position = bisect_right(self._starts, int(core(label).min())) - 1
+        if position < 0:
+            return None
+        name, start = list(self._elements)[position], self._starts[position]
+        size = self._elements[name].numel()
+        if label.numel() > size or int(core(label).max()) >= start + size:
+            return None
+        index = label - start
+        return Weight(name, label.shape, index) if len(torch.unique(index)) == index.numel() else None
 
     def produce(self, kind: str, weight: Weight, made: set[int], read: Tensor) -> Tensor:
         """Units that a weight makes along its axes ``made``, and reads; see :meth:`Tracker.produce`."""

@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.experiments.small import SMALL, SMALL_TELEPORT
+from experiments.identity import run_folder
+from experiments.validate import resolve
+from tests.experiments.small import SMALL, SMALL_TELEPORT, composed
 
 ROOT = Path(__file__).parent.parent
 
@@ -104,6 +106,19 @@ def test_help_is_quick_to_load_and_lists_the_options():
     assert "schema" not in text
     for option in ("[digits]", "nullspace/mlp_mnist", "teleport=nullspace", "scale=smoke"):
         assert option in text
+
+
+def test_a_run_that_is_there_is_told_of_without_torch(tmp_path):
+    folder = run_folder(resolve(composed(f"machine.runs={tmp_path}")))
+    folder.mkdir()
+    (folder / "summary.json").write_text("{}")
+    arguments = ["run.py", f"machine.runs={tmp_path}"]
+    code = f"import sys, runpy; sys.argv = {arguments}; runpy.run_path('run.py', run_name='__main__')"
+    watched = f"import atexit, sys\natexit.register(lambda: print('LOADED', *sorted(sys.modules)))\n{code}"
+    result = subprocess.run([sys.executable, "-c", watched], cwd=ROOT, capture_output=True, text=True, check=True)
+    text, _, loaded = result.stdout.partition("LOADED ")
+    assert text == f"already done: {folder}\n"
+    assert "torch" not in loaded.split()
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(tmp_path, monkeypatch):

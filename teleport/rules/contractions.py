@@ -27,9 +27,9 @@ def contract(call: Call, kind: str, first: Tensor, second: Tensor, axes: tuple[A
         axes: of ``first``, ``second`` and the result.
     """
     firsts, seconds, made = axes
-    for one, other, own, others in ((first, second, firsts, seconds), (second, first, seconds, firsts)):
+    for one, other, own, others in ((second, first, seconds, firsts), (first, second, firsts, seconds)):
         weight = call.weight(one)
-        if weight is not None and call.weight(other) is None:
+        if weight is not None:
             call.use(one)
             return layer(call, kind, weight, call.label(other), (own, others, made))
     labels = [call.label(first), call.label(second)]
@@ -110,12 +110,10 @@ def _reflected_matmul(call: Call, input: Tensor, other: Tensor) -> Tensor | None
     return contract(call, "matmul", other, input, _matrix_axes(other, input))
 
 
-@rule(*named("addmm", "baddbmm", "addbmm", "addmv"))
+@rule(*named("addmm", "baddbmm", "addmv"))
 def _add_product(
     call: Call, input: Tensor, first: Tensor, second: Tensor, *, beta: float = 1, alpha: float = 1
 ) -> Tensor | None:
-    if input.dim() < call.result.dim() and call.func is torch.addbmm:
-        return None
     label = contract(call, "matmul", first, second, _matrix_axes(first, second))
     return label if label is None or beta == 0 else joined(call, label, call.label(input))
 

@@ -19,7 +19,7 @@ def _multiply(call: Call, input: Any, other: Any) -> Tensor | None:
         return call.label(input if isinstance(input, Tensor) else other)
     for one, value in ((other, input), (input, other)):
         weight = call.weight(one)
-        if weight is not None and call.weight(value) is None:
+        if weight is not None:
             call.use(one)
             made = list(range(call.result.dim()))
             return layer(call, "scale", weight, call.label(value), (_last(made, one), _last(made, value), made))

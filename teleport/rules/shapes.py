@@ -140,7 +140,7 @@ def _pad(call: Call, input: Tensor, pad: Any, mode: str = "constant", value: flo
     if mode == "constant" and value not in (None, 0):
         return None
     label, shape = call.label(input), call.result.shape
-    changed = [axis for axis in range(label.dim()) if label.shape[axis] != shape[axis]]
+    changed = [label.dim() - 1 - place // 2 for place, width in enumerate(pad) if width]
     if mode != "constant":
         return call.along(label, *(a for a in range(label.dim()) if a not in changed)).expand(shape)
     varying = [axis for axis in changed if label.stride(axis) and label.shape[axis] > 1]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from teleport.labels import constant
+from teleport.labels import constant, core
 from teleport.ownership import tensors_in
 from teleport.watch import called
 
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 Rule = Callable[..., Tensor | Sequence[Tensor] | None]
 
 RULES: dict[Callable[..., Any], Rule] = {}
+
+UNFORESEEN = (RuntimeError, IndexError, TypeError, ValueError)
+"""What a rule may raise at a call of a form that it was not written for, which is thus not understood."""
 
 ACTIVATIONS: set[Callable[..., Any]] = set()
 """Functions whose calls are sites, where the quiver is not found for changes in place."""
@@ -144,9 +147,15 @@ def labels_of_result(call: Call, args: Any, kwargs: Any) -> list[Tensor] | None:
         _signature(found).bind(call, *args, **kwargs)
     except TypeError:
         return None
-    labels = found(call, *args, **kwargs)
+    try:
+        labels = found(call, *args, **kwargs)
+    except UNFORESEEN:
+        return None
     if labels is None or any(call.tracker.held(t) and id(t) not in call.asked for t in tensors_in((args, kwargs))):
         return None
     labels = [labels] if isinstance(labels, Tensor) else list(labels)
-    shapes = [tensor.shape for tensor in tensors_in(call.result)]
-    return labels if [label.shape for label in labels] == shapes else None
+    made = list(tensors_in(call.result))
+    if [label.shape for label in labels] != [tensor.shape for tensor in made]:
+        return None
+    rounded = [label for label, tensor in zip(labels, made, strict=True) if not tensor.is_floating_point()]
+    return None if any(bool(core(label).any()) for label in rounded) else labels

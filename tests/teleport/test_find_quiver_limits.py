@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from teleport.find_quiver import find_quiver
 from teleport.quiver import Freedom
+from teleport.rules.table import RULES
 from tests.teleport.networks import Calls, weight
 from tests.teleport.teleported import error, free, quiver_of
 
@@ -68,6 +69,9 @@ STOPS = {
     "divided by itself": lambda n, x: n.last(n.first(x) / n.first(x).sum()),
     "into other memory": lambda n, x: n.last(torch.add(n.first(x), 1, out=torch.empty(0, dtype=x.dtype))),
     "as another type": lambda n, x: n.last(n.first(x).contiguous().view(torch.int64).view(torch.float64) + 1),
+    "rounded": lambda n, x: n.last(n.first(x).to(torch.int64).to(x.dtype)),
+    "rounded by a sum": lambda n, x: n.last(torch.stack([n.first(x)] * 3).sum(0, dtype=torch.int64).double()),
+    "shifted by padding": lambda n, x: n.last(F.pad(n.first(x), (1, -1)) + x[:, :4]),
     "a key of itself": lambda n, x: n.last(
         F.scaled_dot_product_attention(h := n.first(x)[None], h, x[None, :, :4])
     ),
@@ -167,6 +171,21 @@ def test_multi_head_attention(options, weights):
     assert min(free(quiver).get(f"{name}.weight", 1.0) for name in ("query", "key", "value", "attention.out_proj")) == 1
 
 
+def test_learned_queries_are_read_by_a_layer():
+    """A parameter times a parameter: one of both is the weight."""
+    model = two(lambda n, x: n.last(n.first(n.queries).relu()), queries=weight(2, 5))
+    difference, quiver = error(model, torch.randn(6, 5).double())
+    assert difference < 1e-9
+    assert free(quiver)["first.weight"] == 1
+    assert "queries" in quiver.scaled
+
+
+def test_a_view_that_no_function_made_is_not_taken_for_a_constant():
+    model = two(lambda n, x: n.last((h := n.first(x)) + torch.from_dlpack(h.detach()).tanh()))
+    difference, _ = error(model, torch.randn(6, 5).double())
+    assert difference < 1e-9
+
+
 def test_a_key_carries_its_querys_inverse():
     torch.manual_seed(0)
     model = nn.MultiheadAttention(4, 2).double().eval()
@@ -185,6 +204,13 @@ def test_a_site_is_counted_among_all_calls_of_its_function():
     (site,) = quiver.sites
     assert (site.call, site.function, site.homogeneous) == (1, torch.tanh, False)
     assert site.classes.tolist() == [quiver.units["first.weight"].tolist()]
+
+
+def test_a_shift_by_padding_moves_the_channels():
+    model = two(lambda n, x: n.last(F.pad(n.first(x), (1, -1)).relu()))
+    difference, quiver = error(model, torch.randn(6, 5).double())
+    assert difference < 1e-9
+    assert torch.equal(quiver.scaled["last.weight"].denominator[0, 1:], quiver.units["first.weight"][:3])
 
 
 @pytest.mark.parametrize("mode", ["reflect", "replicate", "circular", "zeros"])
@@ -220,3 +246,15 @@ def test_bfloat16():
     difference, quiver = error(model, torch.randn(6, 5).bfloat16())
     assert difference < 0.05
     assert free(quiver)["0.weight"] == 1
+
+
+def test_a_function_of_ones_own_is_a_row_more(monkeypatch):
+    def forward(n: Any, x: Tensor) -> Tensor:
+        return n.last(torch.cumsum(n.first(x), 0))
+
+    x = torch.randn(6, 5).double()
+    assert free(quiver_of(two(forward), x))["first.weight"] == 0
+    monkeypatch.setitem(RULES, torch.cumsum, lambda call, input, dim: call.along(call.label(input), 1).expand(6, 4))
+    difference, quiver = error(two(forward), x)
+    assert difference < 1e-9
+    assert free(quiver)["first.weight"] == 1

@@ -15,7 +15,14 @@ PANELS = {
     "other": "across landscapes: tau < 0, relu(x) becomes min(x, 0)",
 }
 START = {"marker": "*", "markersize": 11, "linestyle": "", "color": style.PALETTE[1], "markeredgecolor": "white"}
-TELEPORT = {"marker": "o", "markersize": 4.5, "linestyle": "", "color": style.PALETTE[0], "markeredgecolor": "white"}
+TELEPORT = {  # rings, through which W is seen
+    "marker": "o",
+    "markersize": 7,
+    "markerfacecolor": "none",
+    "markeredgewidth": 1.6,
+    "linestyle": "",
+    "color": style.PALETTE[5],
+}
 LEVEL = {"colors": [style.PALETTE[1]], "linewidths": 1.2, "linestyles": "--"}
 
 

@@ -25,36 +25,41 @@ CHECK = {
 MEAN = {"color": style.PALETTE[0], "linewidth": 1.2}
 EXPECTED = {"color": style.GRAY, "linestyle": ":", "linewidth": 1.1}
 
+PANELS = {
+    "difference": "$|\\,|dW|/|W| - |dV|/|V|\\,|$",
+    "gain": "$|dV|\\,/\\,|dW|$",
+    "normalised_gain": "$(|dV|/|V|)\\,/\\,(|dW|/|W|)$",
+}
+"""Measured column -> its name on an axis, from the top down."""
+
 
 def draw_magnitude(table: pd.DataFrame, title: str) -> Figure:
-    """A column a network. Above the difference of the normalised magnitudes, below what the gradient's norm grew by.
+    """A column a network. The difference of the normalised magnitudes; what they and the plain ones grew by.
 
     Args:
         table: rows of ``measure/magnitude.py``.
         title: of the whole picture.
     """
-    figure = style.page(title, 3.9)
+    figure = style.page(title, 5.3)
     models = list(table["model"].unique())
-    above, below = figure.subplots(2, len(models), squeeze=False, sharex=True)
-    for model, top, bottom in zip(models, above, below, strict=True):
+    axes = figure.subplots(len(PANELS), len(models), squeeze=False, sharex=True)
+    for model, column in zip(models, axes.T, strict=True):
+        top, middle, _ = column
         rows = table[table["model"] == model]
         top.set_title(style.label(style.MODELS, model))
         if (rows["reason"] != "").any():
             reason = textwrap.fill(rows.loc[rows["reason"] != "", "reason"].iloc[0], 30)
             top.text(0.5, 0.5, reason, transform=top.transAxes, ha="center", va="center", fontsize=5.5)
             continue
-        _panel(top, rows, "difference")
-        _panel(bottom, rows, "gain")
+        for panel, measured in zip(column, PANELS, strict=True):
+            _panel(panel, rows, measured)
         ranges = np.linspace(0, rows["range"].max(), 100)
-        bottom.plot(ranges, np.sqrt((1 + ranges**2 / 3) / (1 - ranges**2)), **EXPECTED)
-        bottom.set_yscale("log")
-        bottom.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0)))
-        bottom.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        bottom.yaxis.set_minor_formatter(NullFormatter())
-    for axes in below:
-        axes.set_xlabel("range")
-    above[0].set_ylabel("$|\\,|dW|/|W| - |dV|/|V|\\,|$")
-    below[0].set_ylabel("$|dV|\\,/\\,|dW|$")
+        middle.plot(ranges, np.sqrt((1 + ranges**2 / 3) / (1 - ranges**2)), **EXPECTED)
+        _plain_log(middle)
+    for panel in axes[-1]:
+        panel.set_xlabel("range")
+    for panel, name in zip(axes[:, 0], PANELS.values(), strict=True):
+        panel.set_ylabel(name)
     handles = [
         Line2D([], [], label="a teleport", **DOT),
         Line2D([], [], label="mean", **MEAN),
@@ -67,6 +72,14 @@ def draw_magnitude(table: pd.DataFrame, title: str) -> Figure:
         figure, table, f"{data}, one batch, at initialisation; gradients by Theorem 5.1 where not said otherwise"
     )
     return figure
+
+
+def _plain_log(axes: Axes) -> None:
+    """A log axis with plain numbers."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _panel(axes: Axes, rows: pd.DataFrame, column: str) -> None:

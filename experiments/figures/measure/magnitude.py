@@ -37,8 +37,8 @@ def measure_magnitude(
         backpropagated_every: this many ranges, from the largest down.
 
     Returns:
-        rows ``range``, ``number`` of the teleport, ``source`` (``theorem`` or ``backpropagation``), ``difference``, and
-        ``gain = |dV| / |dW|``.
+        rows ``range``, ``number`` of the teleport, ``source`` (``theorem`` or ``backpropagation``), ``difference``,
+        ``gain = |dV| / |dW|``, and ``normalised_gain``, the same of ``|dV| / |V|``, whose sign the difference hides.
     """
     subject = subject_of(run)
     model, batch = subject.model, subject.teleport_batch(samples)
@@ -47,8 +47,12 @@ def measure_magnitude(
     changes, rows = RandomChanges(model, batch[0]), []
 
     def add(source: str, after: Magnitudes) -> None:
-        difference, gain = abs(before.normalised - after.normalised), after.gradient / before.gradient
-        rows.append({"range": own, "number": number, "source": source, "difference": difference, "gain": gain})
+        measured = {
+            "difference": abs(before.normalised - after.normalised),
+            "gain": after.gradient / before.gradient,
+            "normalised_gain": after.normalised / before.normalised,
+        }
+        rows.append({"range": own, "number": number, "source": source, **measured})
 
     for place, own in enumerate(np.linspace(smallest, largest, ranges).tolist()):
         seed = subject.config.seed + place

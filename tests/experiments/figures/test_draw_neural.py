@@ -57,20 +57,30 @@ def test_a_network_without_a_result_says_why_and_the_others_are_drawn():
 
 def magnitude_rows():
     rows = [
-        {"range": size, "number": teleport, "source": "theorem", "difference": size * teleport, "gain": 1 + size}
+        {
+            "range": size,
+            "number": teleport,
+            "source": "theorem",
+            "difference": size * teleport,
+            "gain": 1 + size,
+            "normalised_gain": 1 - size,
+        }
         for size in (0.1, 0.9)
         for teleport in (0, 1, 2)
     ]
-    rows.append({"range": 0.9, "number": 0, "source": "backpropagation", "difference": 0.4, "gain": 1.9})
+    rows.append(
+        {"range": 0.9, "number": 0, "source": "backpropagation", "difference": 0.4, "gain": 1.9, "normalised_gain": 0.1}
+    )
     return pd.DataFrame(rows)
 
 
 def test_magnitudes_show_every_teleport_their_mean_and_what_is_expected():
-    above, below = draw_magnitude(tabled((VGG, magnitude_rows())), "title").axes
+    above, below, normalised = draw_magnitude(tabled((VGG, magnitude_rows())), "title").axes
     dots, mean, again = above.lines
     np.testing.assert_allclose(dots.get_ydata(), [0, 0.1, 0.2, 0, 0.9, 1.8])
     np.testing.assert_allclose(mean.get_ydata(), [0.1, 0.9])
     np.testing.assert_allclose(again.get_ydata(), [0.4])
+    np.testing.assert_allclose(normalised.lines[1].get_ydata(), [0.9, 0.1])
     expected = below.lines[-1]
     assert expected.get_ydata()[0] == 1.0
     assert expected.get_ydata()[-1] == pytest.approx(np.sqrt(1.27 / 0.19))  # range 0.9

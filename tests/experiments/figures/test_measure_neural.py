@@ -71,6 +71,9 @@ def test_the_gradients_difference_grows_with_the_range(run):
         same = theorem[(theorem["range"] == row.range) & (theorem["number"] == row.number)]
         assert same["gain"].item() == pytest.approx(row.gain, rel=1e-5)
         assert same["difference"].item() == pytest.approx(row.difference, rel=1e-3)
+        assert same["normalised_gain"].item() == pytest.approx(row.normalised_gain, rel=1e-5)
+    start = theorem["difference"] / (theorem["normalised_gain"] - 1).abs()
+    np.testing.assert_allclose(start, start.iloc[0], rtol=1e-6)  # |dW| / |W|
     assert 1 < theorem.loc[theorem["range"] == 0.9, "gain"].mean() < 3 * expected_gain(0.9)
 
 
