@@ -44,7 +44,7 @@ def draw_outputs(table: pd.DataFrame, title: str) -> Figure:
         axes.set_xlabel("max |difference| / max |output|")
         axes.set_title(precision)
         axes.grid(axis="y", visible=False)
-    panels[0].set_yticks(range(len(networks)), [NAMES.get(name) or style.MODELS[name] for name in networks])
+    panels[0].set_yticks(range(len(networks)), [_name(network) for network in networks])
     panels[0].set_ylim(len(networks) - 0.5, -0.5)
     handles = [Line2D([], [], linestyle="", marker="s", color=color, label=name) for name, color in SAMPLINGS.items()]
     handles += [
@@ -52,5 +52,13 @@ def draw_outputs(table: pd.DataFrame, title: str) -> Figure:
         for name, marker in FORMS.items()
     ]
     style.legend(figure, handles)
-    style.footnote(figure, table, "the largest of several teleports of one network; dotted: the unit roundoff")
+    notes = ["the largest of several teleports of one network", "dotted: the unit roundoff"]
+    still = table[table["moved"] == 0]
+    for form, rows in still.groupby("form"):
+        notes.append(f"nothing moves {form}: {', '.join(_name(network) for network in rows['network'].unique())}")
+    style.footnote(figure, table, "; ".join(notes))
     return figure
+
+
+def _name(network: str) -> str:
+    return NAMES.get(network) or style.MODELS[network]
