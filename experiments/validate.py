@@ -35,7 +35,7 @@ RULES: list[Rule] = [
         ),
     ),
     (
-        "not negative",
+        "0 or more",
         lambda value: 0 <= value < math.inf,
         (
             *("data.crop", "data.data_seed", "model.warmup_steps", "machine.checkpoint_seconds"),

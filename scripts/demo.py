@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Any
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from experiments import commandline, config, files
-from experiments.errors import UserError
-from experiments.mistakes import of_command_line
-from experiments.options import CONF
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from experiments import commandline, config, files  # noqa: E402
+from experiments.errors import UserError  # noqa: E402
+from experiments.mistakes import of_command_line  # noqa: E402
+from experiments.options import CONF  # noqa: E402
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -44,7 +44,7 @@ MISTAKES = {
     "optimizer.lr=${rates.digits.none.lr}": "takes its value from 'rates.digits.none.lr', which has none",
     "--sweep": "unrecognized arguments: --sweep; python run.py --help says what there is",
     "--cfg=none_such": "invalid choice: 'none_such'",
-    "training.epochs=-1": "training.epochs must be a whole number of at least 1, not -1",
+    "training.epochs=-1": "training.epochs must be 0 or more, not -1",
     "training.batch_size=0": "training.batch_size must be",
     "training.eval_samples=0": "training.eval_samples must be",
     "optimizer.lr=-1": "optimizer.lr takes a finite number above 0",

@@ -8,14 +8,14 @@ from experiments.validate import RULES, resolve
 from tests.experiments.small import composed
 
 WRONG = {
-    "training.epochs=-1": "training.epochs must be not negative, not -1",
+    "training.epochs=-1": "training.epochs must be 0 or more, not -1",
     "training.batch_size=0": "training.batch_size",
     "training.eval_samples=0": "training.eval_samples",
     "training.eval_every=0": "training.eval_every",
     "training.max_steps=0": "training.max_steps",
     "training.plateau.factor=1.5": "between 0 and 1",
     "data.train_samples=0": "data.train_samples",
-    "data.crop=-1": "data.crop must be not negative",
+    "data.crop=-1": "data.crop must be 0 or more",
     "seed=-1": "seed",
     "seed=4294967296": "seed",
     "machine.device=gpu": "auto, cpu, cuda or cuda:<number>",
