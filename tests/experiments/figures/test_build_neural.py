@@ -12,7 +12,7 @@ SMALL = ["scale=smoke", "data=digits", "data.train_samples=64", "data.test_sampl
 MLP = ["model=mlp", "model.widths=[24,24]"]
 OWN = {
     "fig1": [],
-    "fig2": ["model.width=0.125", "figure.measure.layers=[relu]", "figure.measure.maps=2"],
+    "fig2": ["model=resnet18", "model.width=0.125", "figure.measure.layers=[relu]", "figure.measure.maps=2"],
     "fig3": ["figure.measure.points=5"],
     "fig5": [*MLP, "figure.measure.points=3", "figure.measure.samples=20", "training.epochs=1"],
     "fig11": MLP,
