@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from teleport.norms import half_squared_norm
-from teleport.report import StepRecord
+from teleport.report import BatchReport, StepRecord
 from teleport.tape import Tape
 
 BELOW_CAP = 0.98
@@ -205,6 +205,18 @@ class Ascent:
     steps: int
     stopped: str
     trace: list[StepRecord]
+
+    def report(self) -> BatchReport:
+        """What a batch's report says of it."""
+        return BatchReport(
+            loss_before=float(self.start.loss),
+            loss_after=float(self.end.loss),
+            gradient_norm_before=self.trace[0].gradient_norm,
+            gradient_norm_after=self.end.norm,
+            steps=self.steps,
+            stopped=self.stopped,
+            trace=self.trace,
+        )
 
 
 def ascend(

@@ -16,7 +16,7 @@ from teleport.event import Event, LossFn, run_event
 from teleport.ledger import ParameterLedger
 from teleport.norms import inner
 from teleport.report import BatchReport, LayerReport, StepRecord, TeleportReport
-from teleport.transaction import Snapshot, broken_promise
+from teleport.transaction import Snapshot, hold_to_promise
 
 BACKTRACKS = 25
 """How often a step may be halved."""
@@ -112,10 +112,7 @@ class LevelSet:
         )
         if self.guard == "transaction":
             risen = start.loss if end.loss < start.loss else end.loss  # a loss that fell keeps the promise
-            report.reason = broken_promise(start.loss, risen, end.gradient_norm, self.tolerance, snapshot)
-        if report.reason:
-            snapshot.restore()
-            report.accepted, report.stopped = False, "rolled back"
+            hold_to_promise(report, self.tolerance, snapshot, (start.loss, risen))
         return report
 
 

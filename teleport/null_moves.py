@@ -18,7 +18,7 @@ from teleport.ground import Ground, Walk, agree, hold_forward, projection
 from teleport.ledger import Ledger, Moving
 from teleport.report import BatchReport, LayerReport, StepRecord, TeleportReport
 from teleport.tape import Tape, Untraceable
-from teleport.transaction import Snapshot, broken_promise
+from teleport.transaction import Snapshot, hold_to_promise
 
 log = logging.getLogger(__name__)
 
@@ -126,23 +126,14 @@ class _Work:
         project = projection(moving, parameters, self.ledger)
         ground = Ground(number, loss, parameters, caps.over(over), start, project)
         went = self._walk(ground, tape, moving, batch)
-        report = BatchReport(
-            loss_before=float(went.start.loss),
-            loss_after=float(went.end.loss),
-            gradient_norm_before=went.trace[0].gradient_norm,
-            gradient_norm_after=went.end.norm,
-            steps=went.steps,
-            stopped=went.stopped if moving else "nothing moves",
-            trace=went.trace,
-        )
+        report = went.report()
+        if not moving:
+            report.stopped = "nothing moves"
         if self._guarded:
-            before, after = report.loss_before, report.loss_after
+            losses = None
             if self.constraint and kept_loss is not None:  # it is the constraint's loss that was promised to stay
-                before, after = kept_loss, self.event.mean_loss(self.constraint)
-            report.reason = broken_promise(before, after, report.gradient_norm_after, moves.tolerance, snapshot)
-        if report.reason:
-            snapshot.restore()
-            report.accepted, report.stopped = False, "rolled back"
+                losses = kept_loss, self.event.mean_loss(self.constraint)
+            hold_to_promise(report, moves.tolerance, snapshot, losses)
         return report
 
     def _walk(self, ground: Ground, tape: Tape | None, moving: Moving, batch: Any) -> Ascent:

@@ -16,7 +16,7 @@ from teleport.ledger import ParameterLedger
 from teleport.norms import inner
 from teleport.objectives import TeleportObjective, objective_of
 from teleport.report import BatchReport, LayerReport, TeleportReport
-from teleport.transaction import Snapshot, broken_promise
+from teleport.transaction import Snapshot, hold_to_promise
 
 Action = Callable[[Tensor, dict[str, Tensor]], Mapping[str, Tensor]]
 """``action(theta, weights)``: from a group element and all parameters by name to those that it moves, where it moves
@@ -126,21 +126,9 @@ class Orbit:
             rule=self.step,
             score=lambda point: objective.score(loss, point),
         )
-        report = BatchReport(
-            loss_before=float(went.start.loss),
-            loss_after=float(went.end.loss),
-            gradient_norm_before=went.trace[0].gradient_norm,
-            gradient_norm_after=went.end.norm,
-            steps=went.steps,
-            stopped=went.stopped,
-            trace=went.trace,
-        )
+        report = went.report()
         if self.guard == "transaction":
-            before, after, norm = report.loss_before, report.loss_after, report.gradient_norm_after
-            report.reason = broken_promise(before, after, norm, self.tolerance, orbit.snapshot)
-        if report.reason:
-            orbit.snapshot.restore()
-            report.accepted, report.stopped = False, "rolled back"
+            hold_to_promise(report, self.tolerance, orbit.snapshot)
         return report
 
 

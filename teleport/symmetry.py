@@ -19,7 +19,7 @@ from teleport.event import Event, LossFn, run_event
 from teleport.layers import Layer
 from teleport.report import BatchReport, LayerReport, StepRecord, TeleportReport
 from teleport.stack import Ray, Rule, Stack, matrix_of
-from teleport.transaction import Snapshot, broken_promise
+from teleport.transaction import Snapshot, hold_to_promise
 
 
 @dataclass(frozen=True)
@@ -149,23 +149,11 @@ class _Work:
         """At most K steps on one batch, undone where the guard says so."""
         snapshot = Snapshot(stack.parameters)
         went = self._ascend(objective, stack, cap)
-        report = BatchReport(
-            loss_before=float(went.start.loss),
-            loss_after=float(went.end.loss),
-            gradient_norm_before=went.start.norm,
-            gradient_norm_after=went.end.norm,
-            steps=went.steps,
-            stopped=went.stopped,
-            trace=went.trace,
-        )
+        report = went.report()
         for name, missed in stack.residuals.items():
             self.reports[name].residual = max(self.reports[name].residual or 0.0, missed)
         if self.method.guard == "transaction":
-            before, after, norm = report.loss_before, report.loss_after, report.gradient_norm_after
-            report.reason = broken_promise(before, after, norm, self.method.tolerance, snapshot)
-        if report.reason:
-            snapshot.restore()
-            report.accepted, report.stopped = False, "rolled back"
+            hold_to_promise(report, self.method.tolerance, snapshot)
         return report
 
     def _ascend(self, objective: Objective, stack: Stack, cap: float) -> Ascent:

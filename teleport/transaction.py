@@ -8,6 +8,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from teleport.report import BatchReport
+
 
 class Snapshot:
     """The values of some parameters, to go back to."""
@@ -49,3 +51,21 @@ def broken_promise(before: float, after: float, norm: float, tolerance: float, s
     if not abs(after - before) <= tolerance * max(1.0, abs(before)):
         return f"the loss moved from {before:.6g} to {after:.6g}, more than the tolerance {tolerance:g}"
     return ""
+
+
+def hold_to_promise(
+    report: BatchReport, tolerance: float, snapshot: Snapshot, losses: tuple[float, float] | None = None
+) -> None:
+    """Put the parameters back where a batch broke its promise, and say so in its report.
+
+    Args:
+        report: of the batch, as it went.
+        tolerance: as of :func:`broken_promise`.
+        snapshot: of the parameters that moved.
+        losses: what was to stay, before and after, where it is not the batch's own loss.
+    """
+    before, after = losses or (report.loss_before, report.loss_after)
+    report.reason = broken_promise(before, after, report.gradient_norm_after, tolerance, snapshot)
+    if report.reason:
+        snapshot.restore()
+        report.accepted, report.stopped = False, "rolled back"
