@@ -70,6 +70,8 @@ METHODS = {
     "symmetry_corrected": Look("symmetry corrected", PALETTE[3]),
     "levelset": Look("level set", PALETTE[5]),
     "rescaling": Look("rescaling", "#8C6D31"),
+    "change_of_basis_inter": Look("change of basis", PALETTE[0]),
+    "pseudo_teleport": Look("pseudo-teleport", PALETTE[1]),
     "random": Look("random null-space move", "#000000", ":"),
 }
 
