@@ -132,3 +132,17 @@ class OrbitConfig(TeleportConfig):
     relative_cap: float | None = None  # a factor on the mean norm over the event's batches before it
     guard: str = "transaction"  # transaction | none
     tolerance: float = 1e-3
+
+
+KINDS: dict[str, type[TeleportConfig]] = {
+    "none": TeleportConfig,
+    "nullspace": NullSpaceConfig,
+    "random": RandomNullSpaceConfig,
+    "levelset": LevelSetConfig,
+    "rescaling": RescalingConfig,
+    "symmetry": SymmetryConfig,
+    "orbit": OrbitConfig,
+    "change_of_basis": ChangeOfBasisConfig,
+    "pseudo_teleport": PseudoTeleportConfig,
+}
+"""What a YAML file's ``/schema/teleport@_here_`` names -> the dataclass that checks it."""

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from experiments.benchmarks.common import MACHINE, TIMES, Row, Settings, machine, ratios, take_turns
-from experiments.config import MLPConfig, ModelConfig, NetworkConfig
+from experiments.model_config import MLPConfig, ModelConfig, NetworkConfig
 from experiments.models.registry import build_model
 from experiments.seeding import seed_everything
 from experiments.tasks import Spec

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.benchmarks.common import MACHINE, TIMES, Row, Settings, Timed, machine, ratios, take_turns
-from experiments.config import CNNConfig, MLPConfig, ResNetConfig, TransformerConfig
+from experiments.model_config import CNNConfig, MLPConfig, ResNetConfig, TransformerConfig
 from experiments.models import cnn, mlp, resnet, transformer
 from experiments.tasks import Spec
 from teleport import NullSpace, TeleportReport

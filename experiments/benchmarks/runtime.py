@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from experiments.benchmarks.common import MACHINE, TIMES, Row, Settings, Timed, machine, ratios, slopes, take_turns
-from experiments.config import MLPConfig
 from experiments.methods import Teleporter
+from experiments.model_config import MLPConfig
 from experiments.models.mlp import build
 from experiments.tasks import Spec
 from teleport import NullSpace, Symmetry, TeleportReport

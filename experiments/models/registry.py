@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from experiments.config import (
+from experiments.errors import UserError, one_of
+from experiments.model_config import (
     CNNConfig,
     CustomModel,
     MLPConfig,
@@ -18,7 +19,6 @@ from experiments.config import (
     TorchvisionConfig,
     TransformerConfig,
 )
-from experiments.errors import UserError, one_of
 from experiments.models import cnn, custom, densenet121, mlp, point, resnet, resnet18, transformer, vgg16, zoo
 from experiments.models.init import initialise
 from experiments.tasks import Kind, Spec

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from experiments.config import CNNConfig, ResNetConfig, TransformerConfig
+from experiments.model_config import CNNConfig, ResNetConfig, TransformerConfig
 from experiments.models import cnn, resnet, transformer
 from experiments.tasks import Spec
 from teleport import NullSpace

@@ -5,8 +5,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from experiments.config import ImageData, RandomData
 from experiments.data.embedded import digits_task, random_task
+from experiments.data_config import ImageData, RandomData
 from experiments.errors import UserError
 
 CPU = torch.device("cpu")
