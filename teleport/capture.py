@@ -20,7 +20,7 @@ from teleport.layers import Block, Layer
 from teleport.ownership import Owners, distinct_elements, keeps_layout, storage_of
 from teleport.representation import Representation
 from teleport.views import LinearUse, as_matrix, view_of
-from teleport.watch import Watcher, called
+from teleport.watch import Seen, Watcher, called
 
 Key = tuple[Block, int, bool]
 """What makes two uses one layer: the weight's block, and how it is read as a matrix (groups, transposed)."""
@@ -82,22 +82,14 @@ class _Recorder(Watcher):
         """The uses of a call, which may change its arguments or draw random numbers."""
         return [use for use in _uses(func, args, kwargs) if self._understood(use)]
 
-    def after(
-        self,
-        func: Callable[..., Any],
-        args: Any,
-        kwargs: Any,
-        result: Any,
-        known: list[LinearUse],
-        given: Counter[str],
-        read: set[str],
-    ) -> None:
+    def after(self, seen: Seen) -> None:
         """Take in the uses of a call, and pin the parameters that it reads in another way."""
-        explained = Counter(name for use in known for name in self._use(use))
-        entered = {name for use in known for name in self.owners.of(use.source)}
-        for name in read:
-            if name in entered or given[name] > explained[name]:
-                self.pinned.setdefault(name, f"it enters {called(func)} other than as a linear map")
+        uses: list[LinearUse] = seen.known
+        explained = Counter(name for use in uses for name in self._use(use))
+        entered = {name for use in uses for name in self.owners.of(use.source)}
+        for name in seen.read:
+            if name in entered or seen.given[name] > explained[name]:
+                self.pinned.setdefault(name, f"it enters {called(seen.func)} other than as a linear map")
 
     def _understood(self, use: LinearUse) -> bool:
         """Whether a use is of one parameter's own elements, on inputs that can be taken apart."""

@@ -20,8 +20,9 @@ from teleport.ownership import Owners, storage_of, tensors_in
 from teleport.quiver import Quiver, Site
 from teleport.rules import ACTIVATIONS, Call, Weight, labels_of_result
 from teleport.scales import Scales
+from teleport.teleported import function_name
 from teleport.units import Units
-from teleport.watch import Watcher, called
+from teleport.watch import Seen, Watcher, called
 
 
 def find_quiver(
@@ -92,6 +93,7 @@ class Tracker(Watcher):
         self.units = Units()
         self.scales = Scales(parameters, self.units)
         self.sites: list[Site] = []
+        self.calls: dict[str, int] = {}  # of the last evaluation
         self._names = {parameter: name for name, parameter in parameters.items()}
         self._calls: Counter[Callable[..., Any]] = Counter()
         self._labels: dict[int, tuple[Tensor, Tensor]] = {}  # the tensors are held so that no other takes their id
@@ -115,45 +117,27 @@ class Tracker(Watcher):
         """The arguments' versions, which tell whether the call changed one."""
         return _versions(tensors_in((args, kwargs)))
 
-    def after(
-        self,
-        func: Callable[..., Any],
-        args: Any,
-        kwargs: Any,
-        result: Any,
-        known: Any,
-        given: Counter[str],
-        read: set[str],
-    ) -> None:
+    def after(self, seen: Seen) -> None:
         """Label the result of a call, or pin what entered it."""
         with torch._C._DisableTorchDispatch():  # the reads need not see what is computed of labels
-            self._judge(func, args, kwargs, result, known, given, read)
+            self._judge(seen)
 
-    def _judge(
-        self,
-        func: Callable[..., Any],
-        args: Any,
-        kwargs: Any,
-        result: Any,
-        known: Any,
-        given: Counter[str],
-        read: set[str],
-    ) -> None:
-        call = Call(self, func, result)
-        labels = labels_of_result(call, args, kwargs)
-        for name in read:
-            if name in self.parameters and given[name] > call.explained[name]:
-                self.scales.fix(name, f"it enters {called(func)} other than as a layer's weight")
-        entered = list(tensors_in((args, kwargs)))
-        made = list(tensors_in(result))
+    def _judge(self, seen: Seen) -> None:
+        call = Call(self, seen.func, seen.result)
+        labels = labels_of_result(call, seen.args, seen.kwargs)
+        for name in seen.read:
+            if name in self.parameters and seen.given[name] > call.explained[name]:
+                self.scales.fix(name, f"it enters {called(seen.func)} other than as a layer's weight")
+        entered = list(tensors_in((seen.args, seen.kwargs)))
+        made = list(tensors_in(seen.result))
         if labels is not None and self._keeps_arguments(entered, made, labels):
             for tensor, label in zip(made, labels, strict=True):
                 if bool(core(label).any()) or self.memory.labels_of(tensor):
                     self._hold(tensor, label)
-        elif made or any(name not in self.parameters for name in read):
-            changed = known != _versions(entered)
+        elif made or any(name not in self.parameters for name in seen.read):
+            changed = seen.known != _versions(entered)
             for label in [*(labels or []), *(label for each in entered for label in self._labels_at(each, changed))]:
-                self.pin(label, func)
+                self.pin(label, seen.func)
 
     def _keeps_arguments(self, entered: list[Tensor], made: list[Tensor], labels: list[Tensor]) -> bool:
         """Whether the call did not change what an argument scales with, which other views of it would not know."""
@@ -255,11 +239,14 @@ class Tracker(Watcher):
         self.reads.unseen.clear()
         self.memory.labels.clear()
         self._labels.clear()
+        self.calls = {function_name(func): count for func, count in self._calls.items()}
         self._calls.clear()
 
     def result(self) -> Quiver:
         """Classes, with what each parameter does at their factors."""
-        return self.scales.solve(self.sites)
+        quiver = self.scales.solve(self.sites)
+        quiver.calls = self.calls
+        return quiver
 
 
 def _versions(tensors: Iterable[Tensor]) -> list[int]:
