@@ -113,6 +113,10 @@ def test_the_report_counts_the_channels():
         "head.weight": (0, 0, 3),
     }
     assert report.channels == (5, 12, 14)
+    assert {("batch_norm" in why, why == "it is an output"): count for why, count in report.pins.items()} == {
+        (True, False): 11,
+        (False, True): 3,
+    }
     reasons = {layer.name: layer.reason for layer in report.layers}
     assert "batch_norm" in reasons["stem.0.weight"]
     assert reasons["head.weight"]
