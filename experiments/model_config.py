@@ -15,6 +15,7 @@ class ModelConfig:
     name: str = MISSING
     init: str = "default"  # default | kaiming | xavier | gaussian
     init_gain: float = 1.0  # the gain of xavier, the standard deviation of gaussian
+    weights: str | None = None  # the file of a state dict to start from; a run is named by its content
     warmup_steps: int = 0  # optimizer steps before the first teleport
     teleport_samples: int = 32  # n
 
@@ -57,7 +58,7 @@ class NetworkConfig(ModelConfig):
 
 @dataclass
 class TorchvisionConfig(ModelConfig):
-    """A classification model of torchvision, by its name there, with random weights."""
+    """A classification model of torchvision, by its name there."""
 
     arch: str = MISSING
 
