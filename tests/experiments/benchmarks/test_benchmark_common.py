@@ -47,6 +47,18 @@ def test_methods_take_turns_and_preparation_is_not_timed(monkeypatch):
     assert (timed["a"].last, timed["b"].last) == (6, 8)
 
 
+def test_no_further_round_begins_when_enough_seconds_have_passed(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("experiments.clock.time.perf_counter", lambda: now[0])
+
+    def work():
+        now[0] += 2.0
+
+    methods = {"a": lambda: work, "b": lambda: work}
+    assert [len(take_turns(methods, 3, CPU, enough)["b"].seconds) for enough in (0.0, 4.0, 4.1)] == [1, 1, 2]
+    assert len(take_turns(methods, 3, CPU)["b"].seconds) == 3
+
+
 def test_the_columns_of_a_time_are_its_median_and_its_range():
     timed = take_turns({"a": lambda: lambda: None}, 3, CPU)["a"]
     timed.seconds = [3.0, 1.0, 2.5]
