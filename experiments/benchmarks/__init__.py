@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 if TYPE_CHECKING:
     import pandas as pd
 
+    from experiments.benchmarks.aims import Aim
     from experiments.benchmarks.common import Settings
 
 SUBJECTS = {
@@ -29,6 +30,9 @@ class Subject(Protocol):
 
     COLUMNS: list[str]
     """Of its table, which has a row a case and method."""
+
+    AIMS: list[Aim]
+    """What its table is to show; see ``aims.py``."""
 
     def measure(self, settings: Settings) -> Iterator[dict[str, Any]]:
         """The table's rows, each as soon as it is measured."""

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from experiments.benchmarks.aims import Aim
 from experiments.benchmarks.common import MACHINE, TIMES, Row, Settings, Timed, machine, ratios, slopes, take_turns
 from experiments.config import MLPConfig
 from experiments.methods import Teleporter
@@ -53,6 +54,7 @@ FULL = [
     *(Case(steps=steps) for steps in (1, 2, 4)),
 ]
 SMOKE = [Case(16, 20, batches=1, steps=1), Case(32, 20, batches=1, steps=1), Case(16, 20, batches=1, steps=2)]
+AIMS: list[Aim] = []
 
 METHODS: dict[str, Callable[[int], Teleporter]] = {
     "nullspace": lambda steps: NullSpace(lr=RATE, steps=steps, step="fixed", guard="none"),

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from experiments.benchmarks import SUBJECTS, subject
+from experiments.benchmarks.aims import Aim
 from experiments.benchmarks.common import MACHINE, TIMES, base_of, machine, ratios, slopes, slug, take_turns
 
 CPU = torch.device("cpu")
@@ -21,6 +22,7 @@ def test_every_subject_has_what_is_asked_of_it(name):
     assert module.__doc__
     assert {"method", *TIMES, *MACHINE} <= set(module.COLUMNS)
     assert all(callable(getattr(module, function)) for function in ("measure", "line", "summary"))
+    assert all(isinstance(aim, Aim) for aim in module.AIMS)
 
 
 def test_methods_take_turns_and_preparation_is_not_timed(monkeypatch):
