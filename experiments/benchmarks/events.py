@@ -43,7 +43,7 @@ COLUMNS = ["method", *AXES, *TIMES, "steps_taken", "null_dimensions", *MACHINE]
 """``seconds`` are a whole event's; ``null_dimensions`` a batch's, summed over layers."""
 
 
-def rows(case: Case, methods: Mapping[str, Method], settings: Settings, enough: float = math.inf) -> Iterator[Row]:
+def rows_of(case: Case, methods: Mapping[str, Method], settings: Settings, enough: float = math.inf) -> Iterator[Row]:
     """Measure ``methods`` on one network and one set of batches; a row each.
 
     The network has images of 784 pixels, LeakyReLU and no biases, on which every variant of symmetry works.
@@ -74,7 +74,7 @@ def rows(case: Case, methods: Mapping[str, Method], settings: Settings, enough: 
 
 def warm_up(methods: Mapping[str, Method], device: torch.device) -> None:
     """A tiny event by each method, for what is loaded at first use."""
-    deque(rows(Case(16, 20, batches=1, steps=2), methods, Settings(1, True, device)), maxlen=0)
+    deque(rows_of(Case(16, 20, batches=1, steps=2), methods, Settings(1, True, device)), maxlen=0)
 
 
 def work_of(report: TeleportReport) -> Row:

@@ -2,8 +2,8 @@
 
 A gradient evaluation is the forward and the backward pass of the same model on the same batch, over all parameters. A
 step's seconds are those of a teleport of many steps less those of one of few, so that all that is done once a batch is
-left out; it, too, counts in the subject ``runtime``. The aims (at most 1.5 for the MLP, 2 for the others) are for the
-method ``once``. Where nothing has null dimensions there is no step: the table has the layers that moved, too.
+left out; it, too, counts in the subject ``runtime``. ``AIMS`` are for the method
+``once``. Where nothing has null dimensions there is no step: the table has the layers that moved, too.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from experiments.benchmarks.aims import Aim, rows
 from experiments.benchmarks.common import MACHINE, TIMES, Row, Settings, Timed, machine, ratios, take_turns
 from experiments.config import CNNConfig, MLPConfig, ResNetConfig, TransformerConfig
 from experiments.models import cnn, mlp, resnet, transformer
@@ -75,6 +76,23 @@ FULL = [
     Case("transformer 4 x 256", 8, lambda: _transformer(4, 64, 4, SERIES), SERIES),
 ]
 SMOKE = [Case("mlp 32-32", 8, lambda: mlp.build(MLPConfig(name="mlp", widths=[32, 32]), GREY), GREY)]
+
+
+def _aim(model: str, limit: float) -> Aim:
+    """The cost of a step of ``once``, where all steps were taken."""
+
+    def figure(table: pd.DataFrame) -> float:
+        return float(rows(table, model=model, method="once", steps_taken=MANY).evaluations.max())
+
+    return Aim(f"a null-space step of the {model}, forward once (fastest rounds)", "<=", limit, figure, "evaluations")
+
+
+AIMS = [
+    _aim("mlp 1024-1024", 1.5),
+    _aim("cnn 32-64-128", 2),
+    _aim("transformer 2 x 64", 2),
+    _aim("transformer 4 x 256", 2),
+]
 
 
 def measure(settings: Settings) -> Iterator[Row]:

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from experiments.benchmarks.aims import Aim
 from experiments.benchmarks.common import Row, Settings, ratios, slopes
-from experiments.benchmarks.events import AXES, COLUMNS, RATE, Case, Method, line, rows, warm_up
+from experiments.benchmarks.events import AXES, COLUMNS, RATE, Case, Method, line, rows_of, warm_up
 from teleport import NullSpace, Symmetry
 
 __all__ = ["AXES", "COLUMNS", "exponents", "line", "measure", "summary"]
@@ -33,7 +34,7 @@ FULL = [
     *(Case(steps=steps) for steps in (1, 2, 4)),
 ]
 SMOKE = [Case(16, 20, batches=1, steps=1), Case(32, 20, batches=1, steps=1), Case(16, 20, batches=1, steps=2)]
-
+AIMS: list[Aim] = []  # those of whole teleports are of the subject `teleport`
 
 METHODS: dict[str, Method] = {
     "nullspace": lambda steps: NullSpace(lr=RATE, steps=steps, step="fixed", guard="none"),
@@ -48,7 +49,7 @@ def measure(settings: Settings) -> Iterator[Row]:
     """A row a case and method; within a case the methods take turns."""
     warm_up(METHODS, settings.device)
     for case in SMOKE if settings.smoke else FULL:
-        yield from rows(case, METHODS, settings, ENOUGH)
+        yield from rows_of(case, METHODS, settings, ENOUGH)
 
 
 def summary(table: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from experiments import methods
 from experiments.batches import TrainingBatches
+from experiments.benchmarks.aims import Aim, ratio, rows
 from experiments.benchmarks.common import MACHINE, TIMES, Row, Settings, Timed, machine, ratios, take_turns
 from experiments.config import Config, register
 from experiments.data.compat import torchvision
@@ -61,6 +62,24 @@ COLUMNS = ["method", "data", *AXES, *TIMES, "samples_a_second", "parameter_sum",
 
 FULL = [Case(NO_MODEL, 200), Case("mlp_small", 200), Case("mlp", 60), Case("cnn", 40)]
 SMOKE = [Case(NO_MODEL, 10), Case("mlp_small", 10)]
+
+
+def _against(method: str, model: str, value: str) -> Callable[[pd.DataFrame], float]:
+    """The suite's ``value`` on ``model`` in units of the ``method``'s."""
+
+    def figure(table: pd.DataFrame) -> float:
+        return float(ratio(rows(table, model=model), AXES, SUITE, method, value).max())
+
+    return figure
+
+
+AIMS = [
+    Aim("the suite's loop against one by hand, mlp", "<=", 1.02, _against(BARE, "mlp", "seconds")),
+    *(
+        Aim(f"samples a second against {LOADER}, {model}", ">=", 5, _against(LOADER, model, "samples_a_second"))
+        for model in ("mlp_small", "mlp")
+    ),
+]
 
 
 def measure(settings: Settings) -> Iterator[Row]:
