@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SUBJECTS = {
     "change_of_basis": "a random change of basis: against touching every weight once",
+    "epoch": "a teleport of the suite's own settings: against an epoch of training",
     "runtime": "seconds of a whole teleport: null space and symmetry, and how they grow",
     "teleport": "seconds of a whole teleport at width 1024: the null space in all its ways, and symmetry",
     "training": "the training loop: against one by hand, and against a data set with a loader",
