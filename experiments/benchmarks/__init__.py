@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from experiments.benchmarks.common import Settings
 
 SUBJECTS = {
+    "basis": "finding a null space: against a singular value decomposition",
     "change_of_basis": "a random change of basis: against touching every weight once",
     "runtime": "seconds of a whole teleport: null space and symmetry",
     "training": "the training loop: against one by hand, and against a data set with a loader",
