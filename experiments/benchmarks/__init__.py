@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from experiments.benchmarks.common import Settings
 
 SUBJECTS = {
+    "basis": "finding a null space: against a singular value decomposition",
     "change_of_basis": "a random change of basis: against touching every weight once",
     "epoch": "a teleport of the suite's own settings: against an epoch of training",
     "runtime": "seconds of a whole teleport: null space and symmetry, and how they grow",
