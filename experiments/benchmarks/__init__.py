@@ -23,6 +23,7 @@ SUBJECTS = {
     "runtime": "seconds of a whole teleport: null space and symmetry, and how they grow",
     "teleport": "seconds of a whole teleport at width 1024: the null space in all its ways, and symmetry",
     "positions": "seconds of a whole teleport as positions grow: pixels and tokens",
+    "start": "seconds to the help, to a mistake, and to the first step of a run, and what they import",
     "training": "the training loop: against one by hand, and against a data set with a loader",
     "nullspace_step": "one step of a null-space teleport, in gradient evaluations",
 }
