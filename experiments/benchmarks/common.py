@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -48,7 +49,7 @@ class Timed(Generic[T]):
 
 
 def take_turns(
-    methods: Mapping[str, Callable[[], Callable[[], T]]], repeats: int, device: torch.device
+    methods: Mapping[str, Callable[[], Callable[[], T]]], repeats: int, device: torch.device, enough: float = math.inf
 ) -> dict[str, Timed[T]]:
     """Time each method ``repeats`` times, one after the other within a round, so that a disturbance falls on all.
 
@@ -56,10 +57,13 @@ def take_turns(
         methods: name -> a function that prepares, outside of the clock, and returns what is timed.
         repeats: rounds.
         device: whose queue is waited for.
+        enough: seconds, of all methods together, after which no further round begins.
     """
     timed: dict[str, Timed[T]] = {}
     clock = Clock(device)
     for _ in range(repeats):
+        if sum(sum(each.seconds) for each in timed.values()) >= enough:
+            break
         for name, prepare in methods.items():
             work = prepare()
             clock.start()

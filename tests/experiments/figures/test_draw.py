@@ -158,11 +158,11 @@ def test_a_legend_of_many_names_stays_on_the_page_and_takes_no_room_from_the_pan
     assert len({(look.color, look.line) for look in together}) == len(together)
 
 
-def test_a_runtime_without_steps_is_hollow_and_has_no_exponent():
+def test_a_runtime_without_steps_is_hollow_and_what_has_no_exponent_says_so():
     values = pd.DataFrame({"axis": "samples", "value": [100, 1000], "steps_taken": [64, 0], "exponent": 0.25})
     values = values.assign(seconds=[1.0, 2.0], fastest=[0.9, 1.5], slowest=[1.5, 2.5], null_dimensions=3)
     base = {"width": 8, "samples": 100, "layers": 2, "batches": 4, "steps": 5}
-    cells = [({}, values.assign(method="nullspace", hardware="a chip", **base))]
+    cells = [({}, values.assign(method="nullspace", hardware="a chip", **base).assign(exponent=math.nan))]
     cells.append(({}, values.assign(method="symmetry 2024", hardware="a chip", **base, steps_taken=64)))
     (panel,) = (figure := draw_runtime(tabled(*cells), "title")).axes
     assert [text.get_text() for text in panel.texts] == ["n$^{?}$", "n$^{0.25}$"]
