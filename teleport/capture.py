@@ -100,6 +100,7 @@ class _Recorder(Watcher):
             and use.weight.dtype == self.parameters[names[0]].dtype
             and distinct_elements(use.weight)
             and use.source.layout == torch.strided
+            and not use.source.is_inference()  # which does not tell whether it was overwritten
             and (storage_of(use.source) is not None or use.source.numel() == 0)
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from teleport.ascent import Objective
+from teleport.checks import UnsupportedModel
 from teleport.report import BatchReport, LayerReport, TeleportReport
 from teleport.transaction import Snapshot
 from teleport.undisturbed import undisturbed
@@ -18,6 +20,11 @@ from teleport.undisturbed import undisturbed
 log = logging.getLogger(__name__)
 
 LossFn = Callable[[nn.Module, Any], Tensor]
+
+ONCE_DIFFERENTIABLE = re.compile(
+    r"derivative for \S+ is not implemented|differentiate twice a function that was marked.*"
+)
+"""What torch says of an operation without a second derivative."""
 
 
 class Event:
@@ -68,6 +75,7 @@ def run_event(
 
     Raises:
         ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, or no such parameter.
+        UnsupportedModel: one that torch cannot differentiate twice, where ``work`` has to.
     """
     start = time.perf_counter()
     batches = list(batches)
@@ -90,8 +98,10 @@ def run_event(
             loss_before = event.mean_loss(batches)
             reports, layers = work(event)
             loss_after = event.mean_loss(batches)
-        except BaseException:
+        except BaseException as error:
             before.restore()
+            if operation := ONCE_DIFFERENTIABLE.search(str(error)):
+                raise UnsupportedModel(f"{method} differentiates twice, and torch cannot: {operation[0]}") from error
             raise
         before.restore_all_but(event.moved)
     last = reports[-1]

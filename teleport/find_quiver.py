@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from teleport.labels import constant, core
-from teleport.ownership import Owners, storage_of, tensors_in
+from teleport.outputs import tensors_returned
+from teleport.ownership import Owners, distinct_elements, storage_of, tensors_in
 from teleport.quiver import Quiver, Site
 from teleport.rules import ACTIVATIONS, Call, Weight, labels_of_result
 from teleport.scales import Scales
@@ -102,6 +103,8 @@ class Tracker(Watcher):
                 self.scales.fix(name, "it requires no gradient")
             if parameter.is_complex():
                 self.scales.fix(name, "it is complex")
+            if not distinct_elements(parameter):
+                self.scales.fix(name, "some of its elements are one in memory")
         for name in self.memory.shared():
             self.scales.fix(name, "its memory is another parameter's too")
 
@@ -125,8 +128,9 @@ class Tracker(Watcher):
     def _judge(self, seen: Seen) -> None:
         call = Call(self, seen.func, seen.result)
         labels = labels_of_result(call, seen.args, seen.kwargs)
+        explained = Counter[str]() if labels is None else call.explained
         for name in seen.read:
-            if name in self.parameters and seen.given[name] > call.explained[name]:
+            if name in self.parameters and seen.given[name] > explained[name]:
                 self.scales.fix(name, f"it enters {called(seen.func)} other than as a layer's weight")
         entered = list(tensors_in((seen.args, seen.kwargs)))
         made = list(tensors_in(seen.result))
@@ -224,7 +228,7 @@ class Tracker(Watcher):
 
     def end_of_run(self, result: Any, output: str) -> None:
         """Judge what is returned and what was read out of sight, and let go of the evaluation's tensors."""
-        for tensor in tensors_in(result):
+        for tensor in tensors_returned(result):
             for label in self._labels_at(tensor):
                 self.units.pin(label, output)
             for name in self.memory.of(tensor):

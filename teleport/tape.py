@@ -92,8 +92,10 @@ def value_of(tensor: Tensor) -> Value:
     A call that writes into a tensor counts after it is over, so that what it is given and what it makes are one.
 
     Raises:
-        Untraceable: a tensor whose memory does not say what it holds (sparse, vmapped, complex).
+        Untraceable: a tensor whose memory does not say what it holds (sparse, vmapped, complex, of inference mode).
     """
+    if tensor.is_inference():
+        raise Untraceable("an inference tensor does not tell whether it was overwritten")
     if tensor.is_complex():
         raise Untraceable("complex numbers are read through views that memory does not show")
     try:

@@ -8,14 +8,15 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from teleport.ownership import distinct_elements
 from teleport.report import BatchReport
 
 
 class Snapshot:
-    """The values of some parameters, to go back to."""
+    """The values of some parameters, to go back to; those whose elements share memory cannot be written to."""
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
-        self._held = [(parameter, parameter.detach().clone()) for parameter in parameters]
+        self._held = [(each, each.detach().clone()) for each in parameters if distinct_elements(each)]
 
     @torch.no_grad()
     def restore(self) -> None:
