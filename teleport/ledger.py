@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from teleport.capture import Capture
 from teleport.layers import Layer
+from teleport.norms import norm_of
 from teleport.report import BatchReport, LayerReport
 from teleport.representation import Representation
 from teleport.subspace import Subspace
@@ -63,8 +64,8 @@ class Ledger:
 
         The share at a batch's first step is noted where ``matrix`` is the whole gradient (``note``).
         """
-        whole = float(matrix.double().square().sum())
-        share = float(kept.double().square().sum()) / whole if whole else 0.0
+        whole = norm_of(matrix)
+        share = (norm_of(kept) / whole) ** 2 if whole else 0.0
         if note and layer.name not in self._noted:
             self._noted.add(layer.name)
             self._reports[layer.name].surviving.append(share)
