@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -52,6 +53,8 @@ class Ledger:
             report.ranks.append(subspace.rank)
             if subspace.null_dimension:
                 moving.append((layer, subspace))
+        for layer in captured.layers.values():
+            layer.representation = None  # large, and of no more use
         return moving
 
     def next_batch(self) -> None:
@@ -63,12 +66,15 @@ class Ledger:
 
         The share at a batch's first step is noted where ``matrix`` is the whole gradient (``note``).
         """
-        whole = float(matrix.double().square().sum())
-        share = float(kept.double().square().sum()) / whole if whole else 0.0
-        if note and layer.name not in self._noted:
+        noted = note and layer.name not in self._noted
+        bound = (ROUNDING * torch.finfo(matrix.dtype).eps) ** 2
+        share = math.nan if noted else _rough_share(matrix, kept)
+        if not share > 2 * bound:
+            share = _share(matrix.double(), kept.double())
+        if noted:
             self._noted.add(layer.name)
             self._reports[layer.name].surviving.append(share)
-        real = not share <= (ROUNDING * torch.finfo(matrix.dtype).eps) ** 2
+        real = not share <= bound
         if real:
             self._survivors.add(layer.name)
         return real
@@ -120,10 +126,27 @@ class ParameterLedger:
         return reports
 
 
+def _share(matrix: Tensor, kept: Tensor) -> float:
+    """``|kept|^2 / |matrix|^2``, 0 where there is nothing."""
+    whole, part = torch.stack([matrix.square().sum(), kept.square().sum()]).tolist()
+    return part / whole if whole else 0.0
+
+
+def _rough_share(matrix: Tensor, kept: Tensor) -> float:
+    """The same within a factor of 2, many times faster; not a number where their precision does not give that."""
+    if torch.finfo(matrix.dtype).bits < 32:
+        return math.nan
+    whole, part = torch.stack([torch.linalg.vector_norm(each) for each in (matrix, kept)]).tolist()
+    in_range = 1e-15 < whole < 1e15  # what single precision can square
+    return (part / whole) ** 2 if in_range else math.nan
+
+
 def _relative_change(before: Tensor, after: Tensor) -> float:
-    """``|after - before| / |before|``; what is not a number in both is unchanged."""
-    unchanged = (after == before) | (after.isnan() & before.isnan())
-    distance = float((after - before).masked_fill(unchanged, 0).norm())
+    """``|after - before| / |before|``; what is not a number in both, or infinite in both, is unchanged."""
+    distance = float((after - before).norm())
+    if not math.isfinite(distance):
+        unchanged = (after == before) | (after.isnan() & before.isnan())
+        distance = float((after - before).masked_fill(unchanged, 0).norm())
     return distance / (float(before.norm()) or 1.0) if distance else 0.0
 
 
