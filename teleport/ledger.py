@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -53,6 +54,8 @@ class Ledger:
             report.ranks.append(subspace.rank)
             if subspace.null_dimension:
                 moving.append((layer, subspace))
+        for layer in captured.layers.values():
+            layer.representation = None  # large, and of no more use
         return moving
 
     def next_batch(self) -> None:
@@ -122,9 +125,11 @@ class ParameterLedger:
 
 
 def _relative_change(before: Tensor, after: Tensor) -> float:
-    """``|after - before| / |before|``; what is not a number in both is unchanged."""
-    unchanged = (after == before) | (after.isnan() & before.isnan())
-    distance = float((after - before).masked_fill(unchanged, 0).norm())
+    """``|after - before| / |before|``; what is not a number in both, or infinite in both, is unchanged."""
+    distance = float((after - before).norm())
+    if not math.isfinite(distance):
+        unchanged = (after == before) | (after.isnan() & before.isnan())
+        distance = float((after - before).masked_fill(unchanged, 0).norm())
     return distance / (float(before.norm()) or 1.0) if distance else 0.0
 
 

@@ -29,9 +29,9 @@ def inner(one: Iterable[Tensor], other: Iterable[Tensor]) -> Tensor:
 def norm_of(tensor: Tensor) -> float:
     """``|tensor|`` over all its elements.
 
-    Summed in its own precision where squares stay within its range, in float64 elsewhere.
+    Summed in single precision, or its own where that is better, while squares stay within its range; else in float64.
     """
-    norm = float(torch.linalg.vector_norm(tensor))
+    norm = float(torch.linalg.vector_norm(tensor.to(torch.promote_types(tensor.dtype, torch.float32))))
     return norm if 1e-15 < norm < 1e15 else float(torch.linalg.vector_norm(tensor.double()))
 
 
