@@ -99,6 +99,14 @@ MODELS = {
     "densenet121": "DenseNet121",
 }
 
+KEYS = {"optimizer.lr": "rate"}
+
+VALUES = {
+    "leaky_relu": "LeakyReLU",
+    "elu": "ELU",
+    "relu": "ReLU",
+}
+
 
 def looks(methods: list[str]) -> dict[str, Look]:
     """The look of each of ``methods``; those without one of their own take the colours that are left, in order."""
@@ -110,6 +118,14 @@ def looks(methods: list[str]) -> dict[str, Look]:
 def label(names: dict[str, str], name: str) -> str:
     """``name`` as it is written in a picture."""
     return names.get(name, name.replace("_", " ").capitalize())
+
+
+def setting(key: str, value: object) -> str:
+    """A key of the configuration and its value as they are written in a picture; a value in words says it alone."""
+    if isinstance(value, str):
+        return label(VALUES, value)
+    number = f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{KEYS.get(key, key.rpartition('.')[2].replace('_', ' '))} {number}"
 
 
 def page(title: str, height: float) -> Figure:
