@@ -26,6 +26,7 @@ SUBJECTS = {
     "start": "seconds to the help, to a mistake, and to the first step of a run, and what they import",
     "training": "the training loop: against one by hand, and against a data set with a loader",
     "nullspace_step": "one step of a null-space teleport, in gradient evaluations",
+    "memory": "peak memory of a teleport of a transformer: against a training step and the weights, by length",
 }
 """Module -> what it measures, as the script's help says it."""
 

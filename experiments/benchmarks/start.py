@@ -37,16 +37,20 @@ FIRST_STEP, RUN = "first step of a run", "a run of one step"
 
 BY_HAND = """
 import torch
-model = torch.nn.Linear(64, 10)
+inputs, labels = torch.randn(32, 64), torch.zeros(32, dtype=torch.int64)
+model = torch.nn.Linear(64, 10).to("{device}")
 optimizer = torch.optim.SGD(model.parameters(), 0.1)
-torch.nn.functional.cross_entropy(model(torch.randn(32, 64)), torch.zeros(32, dtype=torch.int64)).backward()
+torch.nn.functional.cross_entropy(model(inputs.to("{device}")), labels.to("{device}")).backward()
 optimizer.step()
 """
 
 
 @dataclass(frozen=True)
 class Command:
-    """What Python is called with, how it is to end, and what the line has that stops the clock before the end."""
+    """What Python is called with, how it is to end, and what the line has that stops the clock before the end.
+
+    ``{runs}`` and ``{device}`` in the arguments are an empty folder and the device.
+    """
 
     arguments: tuple[str, ...]
     code: int = 0
