@@ -17,7 +17,7 @@ from experiments.benchmarks.common import Row, Settings, ratios, slopes
 from experiments.benchmarks.events import AXES, COLUMNS, RATE, Case, Method, line, rows_of, warm_up
 from teleport import NullSpace, Symmetry
 
-__all__ = ["AXES", "COLUMNS", "exponents", "line", "measure", "summary"]
+__all__ = ["AIMS", "AXES", "COLUMNS", "exponents", "line", "measure", "summary"]
 
 REFERENCE = "nullspace 0.999"
 """The method that others are compared with: it takes all steps."""
