@@ -143,9 +143,7 @@ def _rows(case: Case, settings: Settings) -> Iterator[Row]:
         DOUBLE: svd(torch.float64),
         SINGLE: svd(torch.float32),
     }
-    rounds = (
-        min(settings.repeats, 2) if case.positions > MANY.positions else settings.repeats
-    )  # they take half a minute
+    rounds = min(settings.repeats, 2 if case.positions > MANY.positions else settings.repeats)
     timed = take_turns({name: lambda work=work: work for name, work in works.items()}, rounds, settings.device)
     found, kept = timed[STREAMED].last
     reference = _spanned(*timed[DOUBLE].last)

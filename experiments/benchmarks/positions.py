@@ -1,8 +1,8 @@
 """How a null-space teleport grows with the positions of a sample, the pixels of an image or the tokens of a series.
 
 Weights stay as they are, and so do the samples. At threshold 1 layers run out of null dimensions as positions grow:
-what is left is the head, which sees one vector a sample. ``nullspace 0.999`` leaves each layer some. Beside them stands
-a gradient evaluation, the forward and the backward pass over all parameters.
+what is left is the head, which sees one vector a sample. ``nullspace 0.999`` leaves each layer some. Beside them stand
+as many gradient evaluations, the forward and the backward pass over all parameters, as a teleport has steps.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from experiments.models import cnn
 from experiments.tasks import Spec
 from teleport import NullSpace, TeleportReport
 
-GRADIENT = "gradient"
+GRADIENT = "gradients"
 
 THRESHOLDS = {"nullspace": 1.0, "nullspace 0.999": 0.999}
 
@@ -36,7 +36,7 @@ ENOUGH = 10.0
 """Seconds of a case after which no further round begins."""
 
 COLUMNS = ["method", "model", "samples", "positions", *TIMES, "steps_taken", "null_dimensions", *MACHINE]
-"""``seconds`` are those of one gradient evaluation, or of a whole event of one batch."""
+"""``seconds`` are those of a whole event of one batch, or of ``STEPS`` gradient evaluations."""
 
 
 def _cnn(side: int, channels: tuple[int, ...] = (32, 64, 128)) -> Case:
@@ -72,7 +72,7 @@ def summary(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     busy = table[(table["steps_taken"] > 0) | (table["method"] == GRADIENT)]
     fits = [slopes(own, ["positions"]).assign(model=model) for model, own in busy.groupby("model", sort=False)]
     return {
-        f"a teleport of {STEPS} steps on a batch, in gradient evaluations": ratios(
+        f"a teleport of {STEPS} steps, in units of as many gradient evaluations": ratios(
             table, ["model", "samples", "positions"], GRADIENT
         ),
         "exponents (1 is linear)": pd.concat(fits, ignore_index=True),
@@ -85,15 +85,16 @@ def _rows(case: Case, settings: Settings) -> Iterator[Row]:
     model = case.build().to(settings.device).eval()
     batch, parameters = batch_of(case, settings.device), list(model.parameters())
 
-    def gradient() -> Any:
-        return torch.autograd.grad(loss_of(model, batch), parameters)
+    def gradients() -> None:
+        for _ in range(STEPS):
+            torch.autograd.grad(loss_of(model, batch), parameters)
 
     def ready(threshold: float) -> Callable[[], TeleportReport]:
         method = NullSpace(lr=RATE, steps=STEPS, threshold=threshold, step="fixed", guard="none")
         own = copy.deepcopy(model)
         return lambda: method(own, [batch], loss_of)
 
-    turns: dict[str, Callable[[], Callable[[], Any]]] = {GRADIENT: lambda: gradient}
+    turns: dict[str, Callable[[], Callable[[], Any]]] = {GRADIENT: lambda: gradients}
     turns |= {name: lambda threshold=threshold: ready(threshold) for name, threshold in THRESHOLDS.items()}
     kind, shape = case.spec.kind, case.spec.input_shape
     sizes = {"samples": case.samples, "positions": math.prod(shape[1:]) if kind == "image" else shape[0]}

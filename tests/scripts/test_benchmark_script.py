@@ -65,3 +65,12 @@ def test_no_rounds_are_refused(capsys):
     with pytest.raises(SystemExit):
         MAIN(["runtime", "--repeats", "0"])
     assert "--repeats takes a whole number of at least 1" in capsys.readouterr().err
+
+
+def test_subjects_of_one_call_have_a_table_each_and_share_the_machines_file(tmp_path):
+    names = ["epoch", "positions", "teleport"]
+    assert MAIN([*names, "--smoke", "--repeats", "1", "--results", str(tmp_path)]) == 0
+    (entries,) = tmp_path.glob("*.json")
+    assert sorted(json.loads(entries.read_text())) == names
+    for name in names:
+        assert len(pd.read_csv(tmp_path / f"{name}-{entries.stem}.csv")) > 0
