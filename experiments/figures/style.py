@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -152,6 +153,12 @@ def legend_lines(names: Sequence[str]) -> int:
         if sum(max(map(len, column)) + LEGEND_HANDLE for column in columns) <= LEGEND_WIDTH:
             return lines
     return len(names)
+
+
+def no_result(axes: Axes, rows: pd.DataFrame) -> None:
+    """Say in a panel why ``rows`` have no result, those that have none."""
+    why = "\n".join(textwrap.fill(reason, 30) for reason in rows["reason"].unique() if reason)
+    axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", va="center", fontsize=5.5)
 
 
 def footnote(figure: Figure, table: pd.DataFrame, what: str) -> None:
