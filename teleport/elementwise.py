@@ -10,14 +10,13 @@ from teleport.residual import Residual
 aten = torch.ops.aten
 
 BACKWARDS = {
-    *(aten.gelu_backward.default, aten.silu_backward.default, aten.mish_backward.default),
-    *(aten.elu_backward.default, aten.softplus_backward.default, aten.log_sigmoid_backward.default),
+    *(aten.gelu_backward.default, aten.elu_backward.default, aten.hardswish_backward.default),
+    *(aten.softplus_backward.default, aten.log_sigmoid_backward.default),
     *(aten.sigmoid_backward.default, aten.tanh_backward.default),
-    *(aten.hardsigmoid_backward.default, aten.hardswish_backward.default),
 }
 """Functions of a gradient and of fixed tensors of its shape that multiply it element by element, at some cost.
 
-The ones that only let through or not (ReLU's) are as cheap as a product.
+The ones that only let through or not (ReLU's) are as cheap as a product; others (SiLU's) are recorded as products.
 """
 
 

@@ -82,7 +82,7 @@ def hold_forward(ground: Ground, tape: Tape, moving: Moving, ledger: Ledger) -> 
     thin = set()
     for layer, subspace in moving:
         survived = partial(ledger.survived, layer, note=False)
-        if layer.groups == 1 and held.project_thin(layer, Projection(layer, subspace, survived)):
+        if held.project_thin(layer, Projection(layer, subspace, survived)):
             thin.add(layer.name)
     project = projection(moving, ground.parameters, ledger, thin)
     return dataclasses.replace(ground, loss=held, start=None, project=project)

@@ -22,7 +22,7 @@ Survived = Callable[[Tensor, Tensor], bool]
 
 
 class Projection:
-    """Projects the direction of a layer of one group.
+    """Projects the direction of a layer; :meth:`of_product` of one without groups.
 
     Args:
         layer: whose direction; where its bias moves, too, the last direction of a basis vector is the bias's.
@@ -33,7 +33,7 @@ class Projection:
     def __init__(self, layer: Layer, subspace: Subspace, survived: Survived) -> None:
         inputs = layer.dimension - (layer.bias is not None)
         basis = subspace.basis[:, :inputs]  # rows of a basis: no longer orthonormal, as good to multiply by
-        self._inputs = dataclasses.replace(subspace, basis=basis.contiguous())
+        self._inputs = dataclasses.replace(subspace, basis=basis)
         self._bias = subspace.basis[0, inputs:].T * (1 if subspace.complement else -1)  # [k, 1], or nothing
         self._survived = survived
 

@@ -66,8 +66,8 @@ class Subspace:
     def coordinates(self, matrix: Tensor) -> Tensor:
         """``G U``: how much of a ``matrix`` G ``[groups, out, dimension]`` lies along the basis, ``[groups, out, k]``.
 
-        In float64 whatever G is in: these are sums over all of a row, and the rounding errors of such a sum, one for
-        all inputs along a direction, are what a layer's output would see first.
+        In float64 whatever G is in: the rounding error of such a sum over a row would be one for all inputs along a
+        direction, which is what a layer's output sees first.
         """
         return matrix.to(self.basis.dtype) @ self.basis.to(matrix.device)
 
@@ -76,10 +76,11 @@ class Subspace:
         return self.rest(matrix, self.coordinates(matrix))
 
     def rest(self, matrix: Tensor, coordinates: Tensor) -> Tensor:
-        """``pi(G)`` of a ``matrix`` G and its :meth:`coordinates`.
+        """``pi(G)`` of a ``matrix`` G and its :meth:`coordinates`, spread again in single precision where G is in that.
 
-        Single precision adds to each element an error of its own, as rounding pi(G) does. Measured by what is taken
-        away it is too large where little of G survives; then that is taken away in float64, too.
+        Each element then has an error of its own, of a few units in the last place of what is taken away. That is
+        below what rounding leaves in a layer's outputs anyway, but where little of G survives: there it is taken away
+        in float64.
         """
         exact = coordinates.dtype
         working = torch.promote_types(matrix.dtype, torch.float32)

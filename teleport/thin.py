@@ -52,7 +52,7 @@ def project_thin(residual: Residual, layer: Layer, projection: Projection) -> bo
     """
     held = layer.weight.within(layer.weight.parameter.detach())
     matrix = residual.slots.get(value_of(as_matrix(held, layer.groups, layer.transposed)[0]))
-    if matrix is None or any(block.shape != block.parameter.shape for block in layer.blocks):
+    if matrix is None or layer.groups > 1 or any(block.shape != block.parameter.shape for block in layer.blocks):
         return False
     own = {residual.inputs[block.parameter] for block in layer.blocks}  # slots that hold the parameters, or views
     products = []
