@@ -18,7 +18,7 @@ from experiments.data_config import DataConfig
 from experiments.model_config import ModelConfig
 from experiments.teleport_config import TeleportConfig
 
-RESULTS_VERSION = 2
+RESULTS_VERSION = 3
 """Raised when a change of the code changes the numbers of a run, so that old runs are not taken for new ones."""
 
 
