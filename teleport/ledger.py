@@ -82,7 +82,7 @@ class Ledger:
         ends = ", ".join(sorted({batch.stopped for batch in batches}))
         for name, before in self._before.items():
             report = self._reports[name]
-            report.relative_change = _relative_change(before, _matrices(self._layers[name]))
+            report.relative_change = _relative_change(before.double(), _matrices(self._layers[name]).double())
             if report.relative_change:
                 report.reason = ""  # of another batch
             elif not report.reason:
@@ -142,5 +142,5 @@ def _shared_subspace(known: dict[int, Subspace], representation: Representation,
 
 @torch.no_grad()
 def _matrices(layer: Layer) -> Tensor:
-    """A float64 copy of the layer's matrices as they stand."""
-    return layer.gather({block.parameter: block.parameter.detach() for block in layer.blocks}).double().clone()
+    """A copy of the layer's matrices as they stand."""
+    return layer.gather({block.parameter: block.parameter.detach() for block in layer.blocks}).clone()
