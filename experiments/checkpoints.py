@@ -6,7 +6,6 @@ import io
 import random
 from dataclasses import asdict
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
@@ -19,9 +18,6 @@ from experiments import files
 from experiments.errors import UserError
 from experiments.records import Records
 from teleport.teleported import like_state
-
-DAMAGED = (OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, UnpicklingError, BadZipFile)
-"""What reading a damaged file, or one of another model, raises somewhere inside torch."""
 
 
 def to_bytes(content: Any) -> bytes:
@@ -68,7 +64,7 @@ def load(
             plateau.load_state_dict(state["plateau"])
         records = Records(**state["records"])
         _set_random_state(state["random"])
-    except DAMAGED as error:
+    except files.DAMAGED as error:
         raise UserError(
             f"the checkpoint '{path}' is damaged or of other code; delete it and the run starts from its beginning"
         ) from error

@@ -1,5 +1,6 @@
 """The space of runs, typed: one dataclass a kind of data set, model, optimizer and teleport method.
 
+Those of data sets, models and methods have files of their own (``data_config.py`` and its like).
 A YAML file of a group names the dataclass that checks it in its defaults list (``/schema/data@_here_: image``).
 Importing this file must stay cheap: no torch here, so that ``run.py --help`` answers at once.
 """
@@ -10,191 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, SI
+from omegaconf import MISSING
 
-from experiments.teleport_config import (
-    ChangeOfBasisConfig,
-    LevelSetConfig,
-    NullSpaceConfig,
-    OrbitConfig,
-    PseudoTeleportConfig,
-    RandomNullSpaceConfig,
-    RescalingConfig,
-    SymmetryConfig,
-    TeleportConfig,
-)
+from experiments import data_config, model_config, teleport_config
+from experiments.data_config import DataConfig
+from experiments.model_config import ModelConfig
+from experiments.teleport_config import TeleportConfig
 
-RESULTS_VERSION = 2
+RESULTS_VERSION = 3
 """Raised when a change of the code changes the numbers of a run, so that old runs are not taken for new ones."""
-
-# --------------------------------------------------------------------------------------------------------- data
-
-
-@dataclass
-class Extent:
-    """How much of a data set a scale uses; ``None`` is all of it."""
-
-    epochs: int = MISSING
-    train_samples: int | None = None
-    test_samples: int | None = None
-    max_steps: int | None = None  # ends a run before its epochs do; for data whose epochs are long
-    eval_every: int | None = None  # steps between evaluations; None: once an epoch
-    eval_samples: int | None = 10000  # training samples that the training loss is measured on; None: all
-    teleport_batches: int = 8  # B
-
-
-@dataclass
-class DataConfig:
-    """Keys that every data set has."""
-
-    name: str = MISSING
-    root: str = "${oc.env:TELEPORT_DATA,data}"  # machine-only
-    extents: dict[str, Extent] = field(default_factory=dict)  # scale -> extent; never part of a run's hash
-    train_samples: int | None = SI("${.extents.${scale}.train_samples}")  # None: all; else of one fixed shuffle
-    test_samples: int | None = SI("${.extents.${scale}.test_samples}")
-    batch_size: int = 32
-    eval_every: int | None = SI("${.extents.${scale}.eval_every}")
-
-
-@dataclass
-class ImageData(DataConfig):
-    """Images with class labels. ``crop`` pads by that many pixels and crops at random, ``flip`` mirrors at random."""
-
-    image_size: int | None = None  # None: as stored
-    crop: int = 0
-    flip: bool = False
-    as_sequence: bool = False  # rows of a one-channel image as a sequence (sequential MNIST)
-
-
-@dataclass
-class RandomData(DataConfig):
-    """Seeded noise with seeded labels, for analyses that need no signal."""
-
-    shape: list[int] = MISSING  # one sample: channels, height, width
-    classes: int = 10
-    data_seed: int = 0
-
-
-@dataclass
-class FunctionData(DataConfig):
-    """A function of two variables, for the model ``point``."""
-
-    start: list[float] = MISSING  # where the model starts
-
-
-@dataclass
-class SeriesData(DataConfig):
-    """Windows of a multivariate series; the target is the value ``horizon`` steps after the window's end."""
-
-    window: int = 168
-    horizon: int = 24
-    train_share: float = 0.8  # by time; the rest is the test split
-
-
-@dataclass
-class TextData(DataConfig):
-    """Token sequences; the label is the input shifted by one."""
-
-    length: int = 256
-    vocabulary: int = 10000  # at most this many tokens; rarer ones are <unk>
-
-
-# -------------------------------------------------------------------------------------------------------- model
-
-
-@dataclass
-class ModelConfig:
-    """Keys that every model has."""
-
-    name: str = MISSING
-    init: str = "default"  # default | kaiming | xavier | gaussian
-    init_gain: float = 1.0  # the gain of xavier, the standard deviation of gaussian
-    warmup_steps: int = 0  # optimizer steps before the first teleport
-    teleport_samples: int = 32  # n
-
-
-@dataclass
-class MLPConfig(ModelConfig):
-    """Fully connected layers of the given hidden widths."""
-
-    widths: list[int] = MISSING
-    activation: str = "relu"
-    bias: bool = True
-
-
-@dataclass
-class CNNConfig(ModelConfig):
-    """3x3 convolutions with max pooling after each, and a linear head."""
-
-    channels: list[int] = MISSING
-    activation: str = "relu"
-
-
-@dataclass
-class ResNetConfig(ModelConfig):
-    """A residual network that halves the image by strides; skips join equal shapes."""
-
-    channels: list[int] = MISSING
-    activation: str = "relu"
-    norm: bool = True
-    stem_stride: int = 1
-
-
-@dataclass
-class NetworkConfig(ModelConfig):
-    """A published network for small images, all of its channels times ``width``."""
-
-    sizes: dict[str, float] = field(default_factory=dict)  # scale -> width; never part of a run's hash
-    width: float = MISSING
-    activation: str = "relu"
-
-
-@dataclass
-class TorchvisionConfig(ModelConfig):
-    """A classification model of torchvision, by its name there, with random weights."""
-
-    arch: str = MISSING
-
-
-@dataclass
-class TransformerSize:
-    """How large a transformer is for a data set."""
-
-    heads: int = MISSING
-    head_dim: int = MISSING
-    layers: int = MISSING
-
-
-@dataclass
-class TransformerConfig(ModelConfig):
-    """A transformer whose head follows the task: pooled classes, last-token regression, or causal tokens."""
-
-    sizes: dict[str, TransformerSize] = field(default_factory=dict)  # data set -> size; never part of a run's hash
-    heads: int = MISSING
-    head_dim: int = MISSING
-    layers: int = MISSING
-    mlp_ratio: float = 4.0
-    dropout: float = 0.0
-    activation: str = "relu"
-    series_head: str = "last"  # last | mean
-
-
-@dataclass
-class PointConfig(ModelConfig):
-    """A point in the domain of a test function."""
-
-    start: list[float] = MISSING
-
-
-@dataclass
-class CustomModel(ModelConfig):
-    """A model of the user's own: ``factory`` is ``package.module:function``, called with ``spec`` and ``options``."""
-
-    factory: str = MISSING
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-# ---------------------------------------------------------------------------------------------------- optimizer
 
 
 @dataclass
@@ -227,9 +52,6 @@ class AdamConfig(OptimizerConfig):
 
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     eps: float = 1e-8
-
-
-# --------------------------------------------------------------------------------------------------------- runs
 
 
 @dataclass
@@ -300,35 +122,10 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(group="schema", name="config", node=Config)
     kinds: dict[str, dict[str, type]] = {
-        "data": {
-            "function": FunctionData,
-            "image": ImageData,
-            "random": RandomData,
-            "series": SeriesData,
-            "text": TextData,
-        },
-        "model": {
-            "mlp": MLPConfig,
-            "cnn": CNNConfig,
-            "resnet": ResNetConfig,
-            "network": NetworkConfig,
-            "torchvision": TorchvisionConfig,
-            "transformer": TransformerConfig,
-            "point": PointConfig,
-            "custom": CustomModel,
-        },
+        "data": data_config.KINDS,
+        "model": model_config.KINDS,
         "optimizer": {"sgd": SGDConfig, "adagrad": AdagradConfig, "adam": AdamConfig},
-        "teleport": {
-            "none": TeleportConfig,
-            "nullspace": NullSpaceConfig,
-            "random": RandomNullSpaceConfig,
-            "levelset": LevelSetConfig,
-            "rescaling": RescalingConfig,
-            "symmetry": SymmetryConfig,
-            "orbit": OrbitConfig,
-            "change_of_basis": ChangeOfBasisConfig,
-            "pseudo_teleport": PseudoTeleportConfig,
-        },
+        "teleport": teleport_config.KINDS,
         "figure": {"figure": FigureConfig},
     }
     for group, nodes in kinds.items():

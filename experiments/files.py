@@ -8,9 +8,14 @@ import io
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile
 
 from experiments.errors import UserError
+
+DAMAGED = (OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, UnpicklingError, BadZipFile)
+"""What reading a damaged file of ``torch.save``, or one of another model, raises somewhere inside torch."""
 
 
 @contextlib.contextmanager

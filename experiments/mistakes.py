@@ -58,6 +58,10 @@ def of_configuration(error: OmegaConfBaseException) -> UserError:
     message = _first_line(error)
     if wrong := re.match(r"Value '(.*)' .*could not be converted to (\w+)", message):
         return UserError(f"'{key}' must be {KINDS.get(wrong[2], wrong[2])}, not '{wrong[1]}'")
+    if "is not a ListConfig" in message:
+        return UserError(f"'{key}' must be a list in brackets, as in {key}=[1,2]")
+    if "is not Optional" in message:
+        return UserError(f"'{key}' must have a value, not null")
     return UserError(f"'{key}' cannot take that value: {message}")
 
 

@@ -22,7 +22,7 @@ COLUMNS: dict[str, list[str]] = {
     ],
     "teleport_layers": [
         *("event", "layer", "kind", "dimension", "rank_min", "rank_max", "null_min", "null_max"),
-        *("surviving", "relative_change", "residual", "reason"),
+        *("surviving", "relative_change", "residual", "free", "shared", "pinned", "reason"),
     ],
     "teleport_events": [
         *("event", "epoch", "step", "started", "seconds", "steps", "accepted", "no_op", "drift_batches"),
@@ -105,6 +105,7 @@ class Records:
             self.tables["teleports"].append(row | {column: getattr(batch, column) for column in columns})
         for layer in report.layers:
             null = layer.null_dimensions
+            counted = layer.free + layer.shared + layer.pinned > 0
             self.tables["teleport_layers"].append(
                 {
                     "event": event,
@@ -118,6 +119,9 @@ class Records:
                     "surviving": sum(layer.surviving) / len(layer.surviving) if layer.surviving else None,
                     "relative_change": layer.relative_change,
                     "residual": layer.residual,
+                    "free": layer.free if counted else None,
+                    "shared": layer.shared if counted else None,
+                    "pinned": layer.pinned if counted else None,
                     "reason": layer.reason,
                 }
             )

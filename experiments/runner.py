@@ -51,20 +51,21 @@ def run(config: DictConfig | Config) -> Path:
     teleporter = methods.build_teleporter(config.teleport)
     methods.build_optimizer(config.optimizer, nn.Linear(1, 1))
     ensure(config.data.name, Path(config.data.root))
-    log.info("%s  [scale %s, %s]", describe(config), config.scale, device)
-    log.info("folder %s", folder)
     if config.machine.threads is not None:
         torch.set_num_threads(config.machine.threads)
 
     task = build_task(config.data, device)
-    if task.note:
-        log.info("note: %s", task.note)
     seed_everything(config.seed)
     model = build_model(config.model, task.spec, task.name).to(device)
     optimizer = methods.build_optimizer(config.optimizer, model)
     schedule = methods.build_schedule(config.teleport, steps_per_epoch(task.train, config.training.batch_size))
     teleports = Teleports(teleporter, schedule, task, config, device)
     teleports.check(model)
+    # The last mistake that data, model and method can make together is told; from here on the run is under way.
+    log.info("%s  [scale %s, %s]", describe(config), config.scale, device)
+    log.info("folder %s", folder)
+    if task.note:
+        log.info("note: %s", task.note)
     with _alone(folder), logging_redirect_tqdm([logging.getLogger("experiments")]):
         if complete(folder):  # by another process, while this one was loading
             log.info("already done: %s", folder)

@@ -21,17 +21,23 @@ class TeleportConfig:
 
 
 @dataclass
-class NullSpaceConfig(TeleportConfig):
+class CappedConfig(TeleportConfig):
+    """What methods share that end at a gradient norm and may take a move back."""
+
+    cap: float | None = None  # on the gradient norm
+    relative_cap: float | None = None  # a factor on the mean norm over the event's batches before it
+    guard: str = "transaction"  # transaction | none
+    tolerance: float = 1e-3
+
+
+@dataclass
+class NullSpaceConfig(CappedConfig):
     """Null-space gradient projection (Wu et al. 2025). The keys are those of ``teleport.NullSpace``."""
 
     lr: float = MISSING  # eta_tel
     steps: int = 8  # K
     threshold: float = 1.0  # tau; 1 is the numerical rank
     step: str = "cap"  # cap | fixed
-    cap: float | None = None  # on the gradient norm
-    relative_cap: float | None = None  # a factor on the mean norm over the event's batches before it
-    guard: str = "transaction"  # transaction | none
-    tolerance: float = 1e-3
     objective_params: str = "all"  # all | moved
     constraint_batches: int = 0  # > 0: the constraint is taken on that many batches of its own
     objective: str = "squared_gradient_norm"  # a name in teleport.OBJECTIVES
@@ -39,33 +45,25 @@ class NullSpaceConfig(TeleportConfig):
 
 
 @dataclass
-class RandomNullSpaceConfig(TeleportConfig):
+class RandomNullSpaceConfig(CappedConfig):
     """A random move in the null space, the control. The keys are those of ``teleport.RandomNullSpace``."""
 
     length: float = 0.1  # relative to the norm of the weights that may move
     seed: int = SI("${seed}")
     threshold: float = 1.0  # tau
-    cap: float | None = None  # on the gradient norm
-    relative_cap: float | None = None
-    guard: str = "transaction"  # transaction | none
-    tolerance: float = 1e-3
     constraint_batches: int = 0
 
 
 @dataclass
-class LevelSetConfig(TeleportConfig):
+class LevelSetConfig(CappedConfig):
     """Linearised level-set steps (Mishkin et al. 2024). The keys are those of ``teleport.LevelSet``."""
 
     lr: float = 0.1  # rho
     steps: int = 50  # K
-    cap: float | None = None  # on the gradient norm
-    relative_cap: float | None = None  # a factor on the mean norm over the event's batches before it
-    guard: str = "transaction"  # transaction | none
-    tolerance: float = 1e-3
 
 
 @dataclass
-class RescalingConfig(TeleportConfig):
+class RescalingConfig(CappedConfig):
     """Positive rescaling of hidden channels. The keys are those of ``teleport.Rescaling``."""
 
     mode: str = "ascent"  # ascent | balance
@@ -73,10 +71,6 @@ class RescalingConfig(TeleportConfig):
     lr: float = 0.1  # the largest change of a log tau in a step
     steps: int = 100  # of the ascent a batch, or sweeps of the balancing; at most
     step: str = "cap"  # cap | fixed
-    cap: float | None = None  # on the gradient norm
-    relative_cap: float | None = None  # a factor on the mean norm over the event's batches before it
-    guard: str = "transaction"  # transaction | none
-    tolerance: float = 1e-3
 
 
 @dataclass
@@ -104,7 +98,7 @@ class PseudoTeleportConfig(TeleportConfig):
 
 
 @dataclass
-class SymmetryConfig(TeleportConfig):
+class SymmetryConfig(CappedConfig):
     """Symmetry teleportation (Zhao et al. 2022, 2024). The keys are those of ``teleport.Symmetry``."""
 
     variant: str = "2024"  # 2022 | 2024 | corrected
@@ -112,14 +106,11 @@ class SymmetryConfig(TeleportConfig):
     steps: int = 10  # K
     step: str = "fixed"  # cap | fixed
     inverse: str | None = None  # exact | first_order; None: as the variant has it
-    cap: float | None = None  # on the gradient norm
-    relative_cap: float | None = None  # a factor on the mean norm over the event's batches before it
     guard: str = "none"  # transaction | none
-    tolerance: float = 1e-3
 
 
 @dataclass
-class OrbitConfig(TeleportConfig):
+class OrbitConfig(CappedConfig):
     """An ascent along the orbit of a group action. The keys are those of ``teleport.Orbit``."""
 
     action: str = SI("${data.name}")  # a test function, on whose level sets rotations act
@@ -128,7 +119,17 @@ class OrbitConfig(TeleportConfig):
     objective: str = "log_gradient_norm"  # a name in teleport.OBJECTIVES
     objective_scale: float | None = None  # the rate of loss_after_step, the radius of sharpness
     step: str = "cap"  # cap | fixed
-    cap: float | None = None  # on the gradient norm
-    relative_cap: float | None = None  # a factor on the mean norm over the event's batches before it
-    guard: str = "transaction"  # transaction | none
-    tolerance: float = 1e-3
+
+
+KINDS: dict[str, type[TeleportConfig]] = {
+    "none": TeleportConfig,
+    "nullspace": NullSpaceConfig,
+    "random": RandomNullSpaceConfig,
+    "levelset": LevelSetConfig,
+    "rescaling": RescalingConfig,
+    "symmetry": SymmetryConfig,
+    "orbit": OrbitConfig,
+    "change_of_basis": ChangeOfBasisConfig,
+    "pseudo_teleport": PseudoTeleportConfig,
+}
+"""What a YAML file's ``/schema/teleport@_here_`` names -> the dataclass that checks it."""

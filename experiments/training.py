@@ -208,3 +208,11 @@ def _log_teleport(
         *(before.train_loss, after.train_loss, before.test_loss, after.test_loss),
         *(moved, len(report.layers), seconds),
     )
+    if any(report.channels):
+        log.info("  channels: %d free, %d shared, %d pinned%s", *report.channels, _pins(report))
+
+
+def _pins(report: TeleportReport) -> str:
+    """What pins the most channels, and how many."""
+    most = sorted(report.pins.items(), key=lambda pin: -pin[1])[:3]
+    return "".join(f"{': ' if n == 0 else '; '}{count} because {why}" for n, (why, count) in enumerate(most))

@@ -56,6 +56,7 @@ RULES: list[Rule] = [
         ("teleport.optimizer_state",),
     ),
     ("float32 or bfloat16", lambda value: value in ("float32", "bfloat16"), ("training.precision",)),
+    ("the path of a file", lambda value: value != "" and "\0" not in value, ("model.weights",)),
     ("the path of a folder", lambda value: value != "" and "\0" not in value, ("machine.runs", "data.root")),
 ]
 

@@ -1,8 +1,9 @@
 """Measure how fast things are on this machine, write the tables, and print ratios first.
 
-usage: python scripts/benchmark.py SUBJECT... | all [--smoke] [--repeats N] [--threads N] [--device DEVICE]
+usage: python scripts/benchmark.py SUBJECT... | aims | all [--smoke] [--repeats N] [--threads N] [--device DEVICE]
 
-`--help` lists the subjects. Nothing else should run meanwhile.
+`--help` lists the subjects. Nothing else should run meanwhile. `aims` measures nothing: it says, from the tables that
+are there, which aim is met; `all` is every subject, and then `aims`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -18,10 +23,13 @@ from experiments import files  # noqa: E402
 from experiments.benchmarks import SUBJECTS  # noqa: E402
 from experiments.errors import UserError, one_of  # noqa: E402
 
+AIMS = "aims"
+
 
 def main(arguments: list[str]) -> int:
     """Measure, write and print; the exit code."""
-    subjects = "\n".join(f"  {name:<17} {what}" for name, what in SUBJECTS.items())
+    told = {**SUBJECTS, AIMS: "what of it was aimed at, from the tables that are there"}
+    subjects = "\n".join(f"  {name:<17} {what}" for name, what in told.items())
     parser = argparse.ArgumentParser(
         description=__doc__.partition("\n")[0],
         epilog=f"subjects:\n{subjects}",
@@ -47,13 +55,14 @@ def main(arguments: list[str]) -> int:
 def _measure(given: argparse.Namespace) -> None:
     """Each subject in turn; what is done is written before the next one starts."""
     for name in given.subjects:
-        if name not in (*SUBJECTS, "all"):
-            raise one_of("subject", name, [*SUBJECTS, "all"])
+        if name not in (*SUBJECTS, AIMS, "all"):
+            raise one_of("subject", name, [*SUBJECTS, AIMS, "all"])
     with files.writing(given.results):  # before minutes are spent
         given.results.mkdir(parents=True, exist_ok=True)
 
     import torch
 
+    from experiments.benchmarks.aims_table import write_aims
     from experiments.benchmarks.common import Settings
     from experiments.benchmarks.tables import record
 
@@ -62,11 +71,19 @@ def _measure(given: argparse.Namespace) -> None:
     if given.threads:
         torch.set_num_threads(given.threads)
     settings = Settings(given.repeats, given.smoke, torch.device(given.device))
-    for name in SUBJECTS if "all" in given.subjects else dict.fromkeys(given.subjects):
+    for name in [*SUBJECTS, AIMS] if "all" in given.subjects else dict.fromkeys(given.subjects):
+        if name == AIMS:
+            _print(write_aims(given.results, given.smoke))
+            continue
         print(f"{name}: {SUBJECTS[name]}", flush=True)
-        for heading, table in record(name, settings, given.results).items():
-            print(f"\n{heading}:\n{table.to_string(index=False, float_format='%.3g')}", flush=True)
-        print()
+        _print(record(name, settings, given.results))
+
+
+def _print(tables: dict[str, pd.DataFrame]) -> None:
+    """Each table under its heading."""
+    for heading, table in tables.items():
+        print(f"\n{heading}:\n{table.to_string(index=False, float_format='%.3g')}", flush=True)
+    print()
 
 
 if __name__ == "__main__":

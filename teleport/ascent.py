@@ -74,9 +74,9 @@ class Objective:
         """Evaluate the loss and its gradients, with a graph for a second derivative where ``differentiable``."""
         return self._gradients_of(self.evaluate(), differentiable)
 
-    def recorded(self) -> tuple[Point, Tape]:
-        """As :meth:`point`, differentiable, with a record of how it was computed."""
-        with Tape() as tape:
+    def recorded(self, aside: Callable[[], bool] = lambda: False) -> tuple[Point, Tape]:
+        """As :meth:`point`, differentiable, with a record of how it was computed, less what runs ``aside``."""
+        with Tape(aside) as tape:
             loss = self.evaluate()
             tape.turn()
             return self._gradients_of(loss, True), tape

@@ -11,16 +11,19 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from teleport.layers import Block, Layer
+from teleport.layers import Block, Layer, UseSeen
 from teleport.ownership import Owners, distinct_elements, keeps_layout, storage_of
 from teleport.representation import Representation
 from teleport.views import LinearUse, as_matrix, view_of
-from teleport.watch import Watcher, called
+from teleport.watch import Seen, Watcher, called
+
+T = TypeVar("T")
 
 Key = tuple[Block, int, bool]
 """What makes two uses one layer: the weight's block, and how it is read as a matrix (groups, transposed)."""
@@ -54,50 +57,57 @@ def capture(
             no parameter cannot move at the exact null space and needs no representation: the objective depends on its
             weight through ``weight @ inputs`` alone.
     """
-    recorder = _Recorder({name: p for name, p in named_parameters.items() if p.requires_grad}, shared_objective)
+    recorder = Recorder(named_parameters, shared_objective)
     for batch in batches:
-        with torch.enable_grad(), recorder.reads, recorder:
-            evaluate(batch)
-        recorder.end_of_batch()
+        recorder.watch(partial(evaluate, batch))
+        recorder.take_in()
     return recorder.result()
 
 
-class _Recorder(Watcher):
-    """Sees every torch function that a trainable parameter, or a view of one, enters."""
+class Recorder(Watcher):
+    """Sees every torch function that a trainable parameter, or a view of one, enters.
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], shared_objective: bool) -> None:
+    Args:
+        named_parameters, shared_objective: as of :func:`capture`.
+        later: whether inputs are only held while an evaluation is watched, for :meth:`take_in` to look at. That costs
+            the evaluation nothing, and only works out where they are not ``overwritten`` meanwhile.
+    """
+
+    def __init__(
+        self, named_parameters: Mapping[str, nn.Parameter], shared_objective: bool, later: bool = False
+    ) -> None:
+        parameters = {name: held for name, held in named_parameters.items() if held.requires_grad}
         super().__init__(Owners(parameters))
         self.parameters = parameters
         self.shared_objective = shared_objective
+        self.later = later
         self.pinned: dict[str, str] = {}
         self.layers: dict[Key, Layer] = {}
         self.inputs = _Inputs()
+        self.held: list[tuple[Layer, UseSeen]] = []
         for name in self.owners.shared():
             self.pinned[name] = "its memory is another parameter's too"
         for name, parameter in parameters.items():
             if parameter.is_complex() or not keeps_layout(parameter):
                 self.pinned[name] = "its storage is complex or has gaps, which no view understands"
 
+    def watch(self, evaluate: Callable[[], T]) -> T:
+        """Evaluate, seeing what happens."""
+        with torch.enable_grad(), self.reads, self:
+            return evaluate()
+
     def before(self, func: Callable[..., Any], args: Any, kwargs: Any) -> list[LinearUse]:
         """The uses of a call, which may change its arguments or draw random numbers."""
         return [use for use in _uses(func, args, kwargs) if self._understood(use)]
 
-    def after(
-        self,
-        func: Callable[..., Any],
-        args: Any,
-        kwargs: Any,
-        result: Any,
-        known: list[LinearUse],
-        given: Counter[str],
-        read: set[str],
-    ) -> None:
+    def after(self, seen: Seen) -> None:
         """Take in the uses of a call, and pin the parameters that it reads in another way."""
-        explained = Counter(name for use in known for name in self._use(use))
-        entered = {name for use in known for name in self.owners.of(use.source)}
-        for name in read:
-            if name in entered or given[name] > explained[name]:
-                self.pinned.setdefault(name, f"it enters {called(func)} other than as a linear map")
+        uses: list[LinearUse] = seen.known
+        explained = Counter(name for use in uses for name in self._use(use))
+        entered = {name for use in uses for name in self.owners.of(use.source)}
+        for name in seen.read:
+            if name in entered or seen.given[name] > explained[name]:
+                self.pinned.setdefault(name, f"it enters {called(seen.func)} other than as a linear map")
 
     def _understood(self, use: LinearUse) -> bool:
         """Whether a use is of one parameter's own elements, on inputs that can be taken apart."""
@@ -108,6 +118,7 @@ class _Recorder(Watcher):
             and use.weight.dtype == self.parameters[names[0]].dtype
             and distinct_elements(use.weight)
             and use.source.layout == torch.strided
+            and not use.source.is_inference()  # which does not tell whether it was overwritten
             and (storage_of(use.source) is not None or use.source.numel() == 0)
         )
 
@@ -127,8 +138,10 @@ class _Recorder(Watcher):
             self.pinned.setdefault(name, "it is used with and without a bias, or with different ones")
             for other in filter(None, (layer.bias, bias)):
                 self.pinned.setdefault(other.owner, f"its weight stays: {self.pinned[name]}")
-        if name not in self.pinned:
-            self._represent(layer, use)
+        if self.later:
+            self.held.append((layer, UseSeen.now(use)))
+        else:
+            self._represent(layer, UseSeen.now(use))
         return [name] if bias is None else [name, bias.owner]
 
     def _bias(self, use: LinearUse) -> Block | None:
@@ -139,25 +152,33 @@ class _Recorder(Watcher):
             return None
         return Block.of(use.bias, names[0], self.parameters[names[0]])
 
-    def _represent(self, layer: Layer, use: LinearUse) -> None:
-        first = layer.representation is None and layer.waiting is None
-        constant = torch.is_grad_enabled() and not use.source.requires_grad
-        if first and self.shared_objective and constant:
-            layer.waiting = (use, use.source._version)
+    def _represent(self, layer: Layer, seen: UseSeen) -> None:
+        if layer.weight.owner in self.pinned:
             return
-        uses = [use]
+        first = layer.representation is None and layer.waiting is None
+        if first and self.shared_objective and seen.constant:
+            layer.waiting = seen
+            return
+        uses = [seen]
         if layer.waiting is not None:
-            waited, version = layer.waiting
-            if waited.source._version != version:
+            if layer.waiting.overwritten:
                 self.pinned.setdefault(layer.weight.owner, "its inputs were overwritten before its second use was seen")
                 return
-            uses.insert(0, waited)
+            uses.insert(0, layer.waiting)
             layer.waiting = None
         for each in uses:
             layer.representation = self.inputs.joined(layer.representation, self.inputs.of(layer, each))
 
-    def end_of_batch(self) -> None:
-        """Let go of the batch's inputs."""
+    @property
+    def overwritten(self) -> bool:
+        """Whether inputs that are held are no longer what they were."""
+        return any(seen.overwritten for _, seen in self.held)
+
+    def take_in(self) -> None:
+        """Look at the inputs that are held, and let go of the batch's."""
+        for layer, seen in self.held:
+            self._represent(layer, seen)
+        self.held.clear()
         self.inputs = _Inputs()
 
     def result(self) -> Capture:
@@ -209,15 +230,14 @@ class _Inputs:
         self._of: dict[Hashable, tuple[Tensor, Representation]] = {}
         self._joined: dict[tuple[int, int], tuple[Representation, Representation, Representation]] = {}
 
-    def of(self, layer: Layer, use: LinearUse) -> Representation:
+    def of(self, layer: Layer, seen: UseSeen) -> Representation:
         """The representation of one use's inputs."""
-        ones = layer.bias is not None
-        key = (id(use.source), use.source._version, use.key or use.kind, ones)
+        use, ones = seen.use, layer.bias is not None
+        key = (id(use.source), seen.version, use.key or use.kind, ones)
         if key not in self._of:
-            dtype = _computed_in(use.source)
-            made = Representation(layer.dimension, layer.groups, dtype, ones, use.source.device)
+            made = Representation(layer.dimension, layer.groups, seen.dtype, ones, use.source.device)
             for rows in use.rows():
-                made.update(rows.to(dtype))
+                made.update(rows.to(seen.dtype))
             self._of[key] = (use.source, made)
         return self._of[key][1]
 
@@ -229,12 +249,6 @@ class _Inputs:
         if pair not in self._joined:
             self._joined[pair] = (held, new, held.merged(new))
         return self._joined[pair][2]
-
-
-def _computed_in(source: Tensor) -> torch.dtype:
-    """The precision in which a linear map multiplies these inputs."""
-    device = source.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else source.dtype
 
 
 def _uses(func: Callable[..., Any], args: Any, kwargs: Any) -> list[LinearUse]:

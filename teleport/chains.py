@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from teleport.activations import IDENTITY, Activation, activation_of
 from teleport.checks import UnsupportedModel
 from teleport.layers import Block, Layer
-from teleport.ownership import Owners, distinct_elements, keeps_layout, tensors_in
+from teleport.ownership import Owners, distinct_elements, keeps_layout, storage_of, tensors_in
 from teleport.reads import Reads
 from teleport.views import LinearUse, view_of
 
@@ -181,8 +181,8 @@ class _Watch(TorchFunctionMode):
         uses = view(*args, **kwargs)
         if len(uses) != 1 or uses[0].kind != "linear":
             return None
-        names = self.owners.of(uses[0].weight)
-        if len(names) != 1 or self.owners.of(uses[0].source):
+        names, source = self.owners.of(uses[0].weight), uses[0].source
+        if len(names) != 1 or self.owners.of(source) or source.layout != torch.strided or storage_of(source) is None:
             return None
         parameter = self.parameters[names[0]]
         whole = uses[0].weight.numel() == parameter.numel() and distinct_elements(uses[0].weight)

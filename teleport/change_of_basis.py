@@ -21,7 +21,7 @@ from teleport.outputs import Forward, call_model, difference, outputs_of
 from teleport.quiver import Freedom, Quiver
 from teleport.report import BatchReport, LayerReport, TeleportReport
 from teleport.sampling import Sampling, check_sampling, draw_tau
-from teleport.teleported import count_calls, unwrapped
+from teleport.teleported import function_name, unwrapped
 from teleport.transaction import Snapshot, broken_promise
 from teleport.undisturbed import undisturbed
 
@@ -169,17 +169,16 @@ class ChangeOfBasis:
 
         with reached_modules() as reached:
             quiver = find_quiver(run, named, in_place=False)
-        trained = in_modes(model, run, modes) if leaves_out(reached, modes) else run
-        if trained is not run:
-            quiver = find_quiver(trained, named, in_place=False)
-        functions = {site.function for site in quiver.sites}
-        quiver.calls = count_calls(run, functions)
-        if trained is not run and count_calls(trained, functions) != quiver.calls:
+        if not leaves_out(reached, modes):
+            return quiver
+        trained = find_quiver(in_modes(model, run, modes), named, in_place=False)
+        functions = {function_name(site.function) for site in trained.sites}
+        if any(trained.calls[name] != quiver.calls.get(name) for name in functions):
             raise UnsupportedModel(
                 'activations="teleport" tells the calls of an activation apart by their number, and this model does '
                 'not make the same ones in training as in evaluation; take "keep"'
             )
-        return quiver
+        return trained
 
     def _by_loss(
         self, event: BasisEvent, change: _Change, losses: Event

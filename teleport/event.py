@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from teleport.ascent import Objective
+from teleport.checks import UnsupportedModel
 from teleport.report import BatchReport, LayerReport, TeleportReport
 from teleport.transaction import Snapshot
 from teleport.undisturbed import undisturbed
@@ -18,6 +20,11 @@ from teleport.undisturbed import undisturbed
 log = logging.getLogger(__name__)
 
 LossFn = Callable[[nn.Module, Any], Tensor]
+
+ONCE_DIFFERENTIABLE = re.compile(
+    r"derivative for \S+ is not implemented|differentiate twice a function that was marked.*"
+)
+"""What torch says of an operation without a second derivative."""
 
 
 class Event:
@@ -64,10 +71,12 @@ def run_event(
         model: any module; an exception puts its parameters back.
         batches: what ``loss_fn`` takes.
         loss_fn: ``loss_fn(model, batch)``, a scalar tensor.
-        work: moves the parameters; returns its report of each batch and of each layer.
+        work: moves the parameters; returns its report of each batch and of each layer. The first batch's is to have
+            the loss that it found before anything moved, the last one's the loss where the parameters then stand.
 
     Raises:
         ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, or no such parameter.
+        UnsupportedModel: one that torch cannot differentiate twice, where ``work`` has to.
     """
     start = time.perf_counter()
     batches = list(batches)
@@ -87,19 +96,23 @@ def run_event(
         event = Event(model, batches, evaluate)
         before = Snapshot(event.named.values())
         try:
-            loss_before = event.mean_loss(batches)
+            others = [evaluate(batch).detach() for batch in batches[1:]]
             reports, layers = work(event)
-            loss_after = event.mean_loss(batches)
-        except BaseException:
+            first, last = reports[0], reports[-1]
+            loss_before = _mean([first.loss_before, *others])
+            others = [evaluate(batch).detach() for batch in batches[:-1]]
+            loss_after = _mean([*others, last.loss_after if last.accepted else last.loss_before])
+        except BaseException as error:
             before.restore()
+            if operation := ONCE_DIFFERENTIABLE.search(str(error)):
+                raise UnsupportedModel(f"{method} differentiates twice, and torch cannot: {operation[0]}") from error
             raise
         before.restore_all_but(event.moved)
-    last = reports[-1]
     report = TeleportReport(
         method=method,
         loss_before=loss_before,
         loss_after=loss_after,
-        gradient_norm_before=reports[0].gradient_norm_before,
+        gradient_norm_before=first.gradient_norm_before,
         gradient_norm_after=last.gradient_norm_after if last.accepted else last.gradient_norm_before,
         batches=reports,
         layers=layers,
@@ -108,3 +121,10 @@ def run_event(
     if report.no_op:
         log.info("the teleport moved nothing: %s", "; ".join(report.reasons().splitlines()))
     return report
+
+
+def _mean(losses: Sequence[Tensor | float]) -> float:
+    """The mean of losses, some of which are known as numbers, in the precision of the others."""
+    like = next((loss for loss in losses if isinstance(loss, Tensor)), torch.empty((), dtype=torch.float64))
+    held = [loss if isinstance(loss, Tensor) else like.new_tensor(loss) for loss in losses]
+    return float(torch.stack(held).mean())

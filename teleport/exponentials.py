@@ -179,10 +179,11 @@ class _Term:
             for wanted in ((True, True), (True, False), (False, True), (False, False))
         )
         lengths = [math.prod(square.shape[axis] for axis in axes) for axes in (both, rows, columns)]
-        self.rows = scaled.numerator.permute(*both, *rows, *columns, *neither).reshape(lengths[0], lengths[1])
-        self.columns = scaled.denominator.permute(*both, *rows, *columns, *neither).reshape(lengths[0], lengths[2])
+        order = both + rows + columns + neither
+        self.rows = scaled.numerator.permute(order).reshape(lengths[0], lengths[1])
+        self.columns = scaled.denominator.permute(order).reshape(lengths[0], lengths[2])
         origin = 2 * (log_tau[self.rows][:, :, None] - log_tau[self.columns][:, None, :])
-        arranged = square.double().permute(*both, *rows, *columns, *neither).reshape(*lengths, -1).sum(3)
+        arranged = square.double().permute(order).reshape(*lengths, -1).sum(3)
         self.square = arranged * torch.exp(origin)
 
     def free(self, sign: Tensor) -> Tensor:

@@ -16,12 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from teleport.labels import constant, core
-from teleport.ownership import Owners, storage_of, tensors_in
+from teleport.outputs import tensors_returned
+from teleport.ownership import Owners, distinct_elements, storage_of, tensors_in
 from teleport.quiver import Quiver, Site
 from teleport.rules import ACTIVATIONS, Call, Weight, labels_of_result
 from teleport.scales import Scales
+from teleport.teleported import function_name
 from teleport.units import Units
-from teleport.watch import Watcher, called
+from teleport.watch import Seen, Watcher, called
 
 
 def find_quiver(
@@ -92,6 +94,7 @@ class Tracker(Watcher):
         self.units = Units()
         self.scales = Scales(parameters, self.units)
         self.sites: list[Site] = []
+        self.calls: dict[str, int] = {}  # of the last evaluation
         self._names = {parameter: name for name, parameter in parameters.items()}
         self._calls: Counter[Callable[..., Any]] = Counter()
         self._labels: dict[int, tuple[Tensor, Tensor]] = {}  # the tensors are held so that no other takes their id
@@ -100,6 +103,8 @@ class Tracker(Watcher):
                 self.scales.fix(name, "it requires no gradient")
             if parameter.is_complex():
                 self.scales.fix(name, "it is complex")
+            if not distinct_elements(parameter):
+                self.scales.fix(name, "some of its elements are one in memory")
         for name in self.memory.shared():
             self.scales.fix(name, "its memory is another parameter's too")
 
@@ -115,45 +120,28 @@ class Tracker(Watcher):
         """The arguments' versions, which tell whether the call changed one."""
         return _versions(tensors_in((args, kwargs)))
 
-    def after(
-        self,
-        func: Callable[..., Any],
-        args: Any,
-        kwargs: Any,
-        result: Any,
-        known: Any,
-        given: Counter[str],
-        read: set[str],
-    ) -> None:
+    def after(self, seen: Seen) -> None:
         """Label the result of a call, or pin what entered it."""
         with torch._C._DisableTorchDispatch():  # the reads need not see what is computed of labels
-            self._judge(func, args, kwargs, result, known, given, read)
+            self._judge(seen)
 
-    def _judge(
-        self,
-        func: Callable[..., Any],
-        args: Any,
-        kwargs: Any,
-        result: Any,
-        known: Any,
-        given: Counter[str],
-        read: set[str],
-    ) -> None:
-        call = Call(self, func, result)
-        labels = labels_of_result(call, args, kwargs)
-        for name in read:
-            if name in self.parameters and given[name] > call.explained[name]:
-                self.scales.fix(name, f"it enters {called(func)} other than as a layer's weight")
-        entered = list(tensors_in((args, kwargs)))
-        made = list(tensors_in(result))
+    def _judge(self, seen: Seen) -> None:
+        call = Call(self, seen.func, seen.result)
+        labels = labels_of_result(call, seen.args, seen.kwargs)
+        explained = Counter[str]() if labels is None else call.explained
+        for name in seen.read:
+            if name in self.parameters and seen.given[name] > explained[name]:
+                self.scales.fix(name, f"it enters {called(seen.func)} other than as a layer's weight")
+        entered = list(tensors_in((seen.args, seen.kwargs)))
+        made = list(tensors_in(seen.result))
         if labels is not None and self._keeps_arguments(entered, made, labels):
             for tensor, label in zip(made, labels, strict=True):
                 if bool(core(label).any()) or self.memory.labels_of(tensor):
                     self._hold(tensor, label)
-        elif made or any(name not in self.parameters for name in read):
-            changed = known != _versions(entered)
+        elif made or any(name not in self.parameters for name in seen.read):
+            changed = seen.known != _versions(entered)
             for label in [*(labels or []), *(label for each in entered for label in self._labels_at(each, changed))]:
-                self.pin(label, func)
+                self.pin(label, seen.func)
 
     def _keeps_arguments(self, entered: list[Tensor], made: list[Tensor], labels: list[Tensor]) -> bool:
         """Whether the call did not change what an argument scales with, which other views of it would not know."""
@@ -240,7 +228,7 @@ class Tracker(Watcher):
 
     def end_of_run(self, result: Any, output: str) -> None:
         """Judge what is returned and what was read out of sight, and let go of the evaluation's tensors."""
-        for tensor in tensors_in(result):
+        for tensor in tensors_returned(result):
             for label in self._labels_at(tensor):
                 self.units.pin(label, output)
             for name in self.memory.of(tensor):
@@ -255,11 +243,14 @@ class Tracker(Watcher):
         self.reads.unseen.clear()
         self.memory.labels.clear()
         self._labels.clear()
+        self.calls = {function_name(func): count for func, count in self._calls.items()}
         self._calls.clear()
 
     def result(self) -> Quiver:
         """Classes, with what each parameter does at their factors."""
-        return self.scales.solve(self.sites)
+        quiver = self.scales.solve(self.sites)
+        quiver.calls = self.calls
+        return quiver
 
 
 def _versions(tensors: Iterable[Tensor]) -> list[int]:

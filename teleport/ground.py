@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from teleport.ascent import Ascent, Objective, Point
 from teleport.held_forward import HeldForward
-from teleport.layers import Layer
 from teleport.ledger import ROUNDING, Ledger, Moving
 from teleport.norms import inner
-from teleport.subspace import Subspace
+from teleport.projected import Projection
 from teleport.tape import Tape
 
 Project = Callable[[Sequence[Tensor]], list[Tensor]]
@@ -79,9 +79,11 @@ def hold_forward(ground: Ground, tape: Tape, moving: Moving, ledger: Ledger) -> 
     """
     assert ground.start is not None
     held = HeldForward(ground.loss, tape, ground.start, ground.parameters)
-    thin = {
-        layer.name for layer, subspace in moving if held.project_thin(layer, _rows_projection(layer, subspace, ledger))
-    }
+    thin = set()
+    for layer, subspace in moving:
+        survived = partial(ledger.survived, layer, note=False)
+        if held.project_thin(layer, Projection(layer, subspace, survived)):
+            thin.add(layer.name)
     project = projection(moving, ground.parameters, ledger, thin)
     return dataclasses.replace(ground, loss=held, start=None, project=project)
 
@@ -100,14 +102,6 @@ def agree(held: Ground, ground: Ground) -> bool:
     eps = max(torch.finfo(parameter.dtype).eps for parameter in ground.parameters)
     same_norm = abs(point.norm - ground.start.norm) <= eps**0.5 * ground.start.norm
     return bool(same_norm and apart <= eps**0.5 * _norm(expected) + ROUNDING * eps * _norm(whole))
-
-
-def _rows_projection(layer: Layer, subspace: Subspace, ledger: Ledger) -> Callable[[Tensor], Tensor]:
-    def project(rows: Tensor) -> Tensor:
-        kept = subspace.project(rows[None])[0]
-        return kept if ledger.survived(layer, rows, kept, note=False) else torch.zeros_like(rows)
-
-    return project
 
 
 def _laid_out(given: Mapping[nn.Parameter, Tensor], parameter: nn.Parameter) -> Tensor:

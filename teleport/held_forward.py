@@ -11,11 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from teleport.ascent import Objective, Point
+from teleport.convolved import simplify_convolutions
+from teleport.elementwise import simplify_activations
 from teleport.layers import Layer
 from teleport.normalised import simplify_normalisations
+from teleport.projected import Projection
 from teleport.residual import residual_of
 from teleport.tape import Tape
-from teleport.thin import Project, half_squares, project_thin
+from teleport.thin import half_squares, project_thin
 
 
 class HeldForward(Objective):
@@ -39,16 +42,18 @@ class HeldForward(Objective):
         self.loss = start.loss
         self._residual = residual_of(tape, start.gradients, moving)
         simplify_normalisations(self._residual)
+        simplify_convolutions(self._residual)
+        simplify_activations(self._residual)
         self._leaves = {parameter: parameter.detach().requires_grad_() for parameter in moving}
         self._halves, self._constant = half_squares(self._residual)
 
-    def project_thin(self, layer: Layer, project: Project) -> bool:
+    def project_thin(self, layer: Layer, projection: Projection) -> bool:
         """Have :meth:`ascent_direction` give a layer's part projected, by products as thin as they can be.
 
         Returns:
             whether it will; where the layer's weight is used in other ways, its part is as it always was.
         """
-        return project_thin(self._residual, layer, project)
+        return project_thin(self._residual, layer, projection)
 
     def point(self, differentiable: bool) -> Point:
         """The gradient norm where the parameters stand, with a graph for its derivative where asked for."""

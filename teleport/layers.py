@@ -43,6 +43,35 @@ class Block:
         return f"{self.owner}[{'x'.join(map(str, self.shape))} at {self.offset}]"
 
 
+@dataclass(frozen=True)
+class UseSeen:
+    """A use of a layer, and what is to be known of the moment when it was seen.
+
+    Attributes:
+        version: how often the inputs had been written to.
+        dtype: the precision in which they were multiplied.
+        constant: whether they depended on no parameter.
+    """
+
+    use: LinearUse
+    version: int
+    dtype: torch.dtype
+    constant: bool
+
+    @classmethod
+    def now(cls, use: LinearUse) -> UseSeen:
+        """As things stand while the use is made."""
+        source = use.source
+        device = source.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else source.dtype
+        return cls(use, source._version, dtype, torch.is_grad_enabled() and not source.requires_grad)
+
+    @property
+    def overwritten(self) -> bool:
+        """Whether the inputs are no longer what they were."""
+        return self.use.source._version != self.version
+
+
 @dataclass
 class Layer:
     """A weight that is used as a linear map only, and what its inputs span."""
@@ -55,7 +84,7 @@ class Layer:
     transposed: bool
     dimension: int  # of an input vector, the 1 of a folded bias included
     representation: Representation | None = None  # None where the layer provably cannot move
-    waiting: tuple[LinearUse, int] | None = None  # its only use so far, on constants, and their version
+    waiting: UseSeen | None = None  # its only use so far, on constants
 
     @property
     def blocks(self) -> list[Block]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from teleport.capture import Capture
 from teleport.layers import Layer
+from teleport.norms import norm_of
 from teleport.report import BatchReport, LayerReport
 from teleport.representation import Representation
 from teleport.subspace import Subspace
@@ -52,6 +54,8 @@ class Ledger:
             report.ranks.append(subspace.rank)
             if subspace.null_dimension:
                 moving.append((layer, subspace))
+        for layer in captured.layers.values():
+            layer.representation = None  # large, and of no more use
         return moving
 
     def next_batch(self) -> None:
@@ -63,8 +67,8 @@ class Ledger:
 
         The share at a batch's first step is noted where ``matrix`` is the whole gradient (``note``).
         """
-        whole = float(matrix.double().square().sum())
-        share = float(kept.double().square().sum()) / whole if whole else 0.0
+        whole = norm_of(matrix)
+        share = (norm_of(kept) / whole) ** 2 if whole else 0.0
         if note and layer.name not in self._noted:
             self._noted.add(layer.name)
             self._reports[layer.name].surviving.append(share)
@@ -78,7 +82,7 @@ class Ledger:
         ends = ", ".join(sorted({batch.stopped for batch in batches}))
         for name, before in self._before.items():
             report = self._reports[name]
-            report.relative_change = _relative_change(before, _matrices(self._layers[name]))
+            report.relative_change = _relative_change(before.double(), _matrices(self._layers[name]).double())
             if report.relative_change:
                 report.reason = ""  # of another batch
             elif not report.reason:
@@ -121,9 +125,11 @@ class ParameterLedger:
 
 
 def _relative_change(before: Tensor, after: Tensor) -> float:
-    """``|after - before| / |before|``; what is not a number in both is unchanged."""
-    unchanged = (after == before) | (after.isnan() & before.isnan())
-    distance = float((after - before).masked_fill(unchanged, 0).norm())
+    """``|after - before| / |before|``; what is not a number in both, or infinite in both, is unchanged."""
+    distance = float((after - before).norm())
+    if not math.isfinite(distance):
+        unchanged = (after == before) | (after.isnan() & before.isnan())
+        distance = float((after - before).masked_fill(unchanged, 0).norm())
     return distance / (float(before.norm()) or 1.0) if distance else 0.0
 
 
@@ -136,5 +142,5 @@ def _shared_subspace(known: dict[int, Subspace], representation: Representation,
 
 @torch.no_grad()
 def _matrices(layer: Layer) -> Tensor:
-    """A float64 copy of the layer's matrices as they stand."""
-    return layer.gather({block.parameter: block.parameter.detach() for block in layer.blocks}).double().clone()
+    """A copy of the layer's matrices as they stand."""
+    return layer.gather({block.parameter: block.parameter.detach() for block in layer.blocks}).clone()

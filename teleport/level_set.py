@@ -83,7 +83,7 @@ class LevelSet:
 
         Raises:
             ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, or no such
-                parameter.
+                parameter; :class:`teleport.UnsupportedModel`, one, where torch cannot differentiate the loss twice.
         """
         return run_event("levelset", model, batches, loss_fn, self._work)
 

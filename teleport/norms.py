@@ -26,6 +26,15 @@ def inner(one: Iterable[Tensor], other: Iterable[Tensor]) -> Tensor:
     return total
 
 
+def norm_of(tensor: Tensor) -> float:
+    """``|tensor|`` over all its elements.
+
+    Summed in single precision, or its own where that is better, while squares stay within its range; else in float64.
+    """
+    norm = float(torch.linalg.vector_norm(tensor.to(torch.promote_types(tensor.dtype, torch.float32))))
+    return norm if 1e-15 < norm < 1e15 else float(torch.linalg.vector_norm(tensor.double()))
+
+
 def _at_least_single(gradient: Tensor) -> Tensor:
     gradient = gradient.to_dense() if gradient.is_sparse else gradient
     return gradient.to(torch.promote_types(gradient.dtype, torch.float32))

@@ -6,13 +6,14 @@ import dataclasses
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import nn
 
-from teleport.ascent import Ascent, Point, out_of_room
+from teleport.ascent import Ascent, Objective, Point, out_of_room
 from teleport.caps import Caps
-from teleport.capture import Capture, capture
+from teleport.capture import Capture, Recorder, capture
 from teleport.event import Event, LossFn, run_event
 from teleport.ground import Ground, Walk, agree, hold_forward, projection
 from teleport.ledger import Ledger, Moving
@@ -72,6 +73,7 @@ class _Work:
         self.constraint = constraint
         self.ledger = Ledger()
         self.hold = moves.held_forward and moves.threshold == 1 and constraint is None
+        self.kept_loss: float | None = None  # the constraint's, where the parameters stand
         self.checked = False  # whether a direction with the forward pass held was found to be right
 
     def run(self) -> tuple[list[BatchReport], list[LayerReport]]:
@@ -83,29 +85,44 @@ class _Work:
         reports = []
         for number, batch in enumerate(event.batches):
             versions = self._versions()
-            here, tape = self._point(batch)
+            recorder = self._recorder()
+            here, tape = self._point(batch, recorder)
             full = here is not None and out_of_room(here.norm, caps.over(event.trainable), moves.rule)
             if here is not None and full and moving is not None:
                 reports.append(_stayed(here))  # before its inputs are decomposed for nothing
                 continue
             if moving is None or not lasting:
-                moving = self.ledger.open(self._capture(self.constraint or [batch]), moves.threshold)
+                moving = self.ledger.open(self._capture(batch, recorder), moves.threshold)
             self.ledger.next_batch()
             if self._versions() != versions:  # a model that writes into its parameters as it runs
                 here = tape = None
             reports.append(self._teleport(number, batch, moving, caps, here, tape))
         return reports, self.ledger.close(reports)
 
-    def _capture(self, batches: list[Any]) -> Capture:
-        shared = self.constraint is None and self.moves.threshold == 1
-        return capture(self.event.evaluate, batches, self.event.named, shared_objective=shared)
+    def _recorder(self) -> Recorder | None:
+        """Watches the evaluation of a batch that its own walk starts from, where it is its own constraint."""
+        if self.constraint is not None or self.moves.objective_params != "all":
+            return None
+        return Recorder(self.event.named, self.moves.threshold == 1, later=True)
 
-    def _point(self, batch: Any) -> tuple[Point | None, Tape | None]:
+    def _capture(self, batch: Any, recorder: Recorder | None) -> Capture:
+        """What the constraint showed, of an evaluation of its own where ``recorder`` did not see it all."""
+        if recorder is not None and not recorder.overwritten:
+            recorder.take_in()
+            return recorder.result()
+        shared = self.constraint is None and self.moves.threshold == 1
+        return capture(self.event.evaluate, self.constraint or [batch], self.event.named, shared_objective=shared)
+
+    def _point(self, batch: Any, recorder: Recorder | None) -> tuple[Point | None, Tape | None]:
         """The point that a walk on ``batch`` starts from, where the gradient norm is over all parameters."""
         if self.moves.objective_params != "all":
             return None, None
         objective = self.event.objective(batch, self.event.trainable)
-        return objective.recorded() if self.hold else (objective.point(self.moves.differentiable), None)
+        if recorder is not None:
+            objective = Objective(partial(recorder.watch, objective.evaluate), objective.parameters)
+        if not self.hold:
+            return objective.point(self.moves.differentiable), None
+        return objective.recorded(aside=lambda: recorder is not None and recorder.reads.paused)
 
     def _versions(self) -> list[int]:
         return [parameter._version for parameter in self.event.trainable]
@@ -119,8 +136,9 @@ class _Work:
         self.event.moved |= set(parameters)
         over = parameters if moves.objective_params == "moved" and parameters else self.event.trainable
         loss = self.event.objective(batch, over)
-        snapshot = Snapshot(parameters)
-        kept_loss = self.event.mean_loss(self.constraint) if self.constraint and self._guarded else None
+        snapshot = Snapshot(parameters if self._guarded else [])
+        if self.constraint and self._guarded and self.kept_loss is None:
+            self.kept_loss = self.event.mean_loss(self.constraint)
         if start is None and self.hold and parameters:
             start, tape = loss.recorded()
         project = projection(moving, parameters, self.ledger)
@@ -131,9 +149,11 @@ class _Work:
             report.stopped = "nothing moves"
         if self._guarded:
             losses = None
-            if self.constraint and kept_loss is not None:  # it is the constraint's loss that was promised to stay
-                losses = kept_loss, self.event.mean_loss(self.constraint)
+            if self.constraint and self.kept_loss is not None:  # it is the constraint's loss that was promised to stay
+                losses = self.kept_loss, self.event.mean_loss(self.constraint)
             hold_to_promise(report, moves.tolerance, snapshot, losses)
+            if losses and report.accepted:
+                self.kept_loss = losses[1]
         return report
 
     def _walk(self, ground: Ground, tape: Tape | None, moving: Moving, batch: Any) -> Ascent:

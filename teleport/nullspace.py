@@ -99,7 +99,7 @@ class NullSpace:
 
         Raises:
             ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, or no such
-                parameter.
+                parameter; :class:`teleport.UnsupportedModel`, one, where torch cannot differentiate the loss twice.
         """
         moves = NullMoves(
             self.threshold,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from teleport.ascent import Objective, Point, ascend
 from teleport.caps import Caps
-from teleport.checks import check_choice, check_positive
+from teleport.checks import check_limits, check_steps
 from teleport.event import Event, LossFn, run_event
 from teleport.ledger import ParameterLedger
 from teleport.norms import inner
@@ -67,11 +67,8 @@ class Orbit:
         guard: Literal["transaction", "none"] = "transaction",
         tolerance: float = 1e-3,
     ) -> None:
-        check_positive(lr=lr, cap=cap, relative_cap=relative_cap, tolerance=tolerance)
-        if steps < 0:
-            raise ValueError(f"steps must not be negative, got {steps}")
-        check_choice("step", step, ("cap", "fixed"))
-        check_choice("guard", guard, ("transaction", "none"))
+        check_steps(lr, steps, step)
+        check_limits(cap, relative_cap, guard, tolerance)
         self.action = action
         self.shape = shape
         self.lr = lr

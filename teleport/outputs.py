@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from teleport.ownership import tensors_in
 
 Forward = Callable[[nn.Module, Any], Any]
 
@@ -18,16 +18,41 @@ def call_model(model: nn.Module, batch: Any) -> Any:
     return model(batch[0] if isinstance(batch, (tuple, list)) else batch)
 
 
+def tensors_returned(result: Any) -> Iterator[Tensor]:
+    """The tensors that a model returned: containers opened, and other objects (a distribution) by their attributes."""
+    waiting, seen = [result], set()
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, Tensor):
+            yield each
+        elif id(each) not in seen:
+            seen.add(id(each))
+            waiting += _parts(each)
+
+
+def _parts(value: Any) -> list[Any]:
+    """What a container or an object holds; of functions, classes and modules nothing."""
+    if isinstance(value, Mapping):
+        return list(value.values())
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    if isinstance(value, ModuleType) or callable(value):
+        return []
+    if is_dataclass(value):
+        return [getattr(value, each.name) for each in fields(value)]
+    return list(getattr(value, "__dict__", {}).values())
+
+
 @torch.no_grad()
 def outputs_of(model: nn.Module, batch: Any, forward: Forward) -> list[Tensor]:
-    """Copies of all floating-point tensors that ``forward`` returns, containers opened.
+    """Copies of all floating-point tensors that ``forward`` returns, containers and objects opened.
 
     Raises:
         ValueError: there is none.
     """
-    kept = [tensor.clone() for tensor in tensors_in(forward(model, batch)) if tensor.is_floating_point()]
+    kept = [tensor.clone() for tensor in tensors_returned(forward(model, batch)) if tensor.is_floating_point()]
     if not kept:
-        raise ValueError("forward returned no tensor of numbers, in a tuple, list or mapping, to compare")
+        raise ValueError("forward returned no tensor of numbers to compare")
     return kept
 
 

@@ -82,8 +82,7 @@ class Quiver:
         sites: calls that need the teleported form at some factors of their classes. Empty where the quiver was found
             for changes in place.
         reasons: name -> why its channels, or some of them, carry 1 or only positive factors, or why it stays.
-        calls: how often an evaluation calls each function that has sites, by its name in torch, for the teleported
-            form to check.
+        calls: how often an evaluation calls each activation, by its name in torch, for the teleported form to check.
     """
 
     freedom: Tensor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -143,6 +144,15 @@ class TeleportReport:
             sum(each.shared for each in layers),
             sum(each.pinned for each in layers),
         )
+
+    @property
+    def pins(self) -> dict[str, int]:
+        """Why a change of basis has channels pinned -> how many; those of a layer go by what pins its first one."""
+        pins: Counter[str] = Counter()
+        for each in self.layers:
+            if each.pinned:
+                pins[each.reason] += each.pinned
+        return dict(pins)
 
     def reasons(self) -> str:
         """Why layers stayed where they were, one line a layer; empty where all moved."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from teleport.subspace import Subspace, subspace_of
+
+BLOCK = 1 << 20
+"""Elements of input vectors that are brought to double precision at a time."""
 
 
 class Representation:
@@ -41,7 +45,7 @@ class Representation:
         self.positions = 0
         # [groups, rows, dimension]: the vectors, or a triangular factor of them; None where the Gram matrix took over
         self._rows: Tensor | None = torch.zeros(groups, 0, dimension, dtype=torch.float64, device=device)
-        self._gram: Tensor | None = None  # [groups, dimension, dimension] float64
+        self._gram: Tensor | None = None  # [groups, dimension, dimension] float64, its lower triangle
 
     def update(self, rows: Tensor) -> None:
         """Take in vectors ``[groups, positions, dimension]`` (without the appended 1).
@@ -55,10 +59,14 @@ class Representation:
                 f"input vectors must come as [{expected[0]}, positions, {expected[1]}] (groups, positions, dimension), "
                 f"got {list(rows.shape)}"
             )
-        vectors = rows.new_ones(*rows.shape[:2], self.dimension, dtype=torch.float64)
-        vectors[..., : rows.shape[2]] = rows.detach()
         self.positions += rows.shape[1]
-        self._absorb(vectors)
+        step = max(self.dimension, BLOCK // max(1, self.groups * self.dimension), 1)
+        whole = self.dtype == torch.float64  # each part would be decomposed
+        for part in [rows.detach()] if whole else torch.split(rows.detach(), step, dim=1):
+            vectors = part.new_empty(*part.shape[:2], self.dimension, dtype=torch.float64)
+            vectors[..., : part.shape[2]] = part
+            vectors[..., part.shape[2] :] = 1
+            self._absorb(vectors)
 
     @property
     def finite(self) -> bool:
@@ -70,11 +78,11 @@ class Representation:
         coarser = max(self.dtype, other.dtype, key=lambda dtype: torch.finfo(dtype).eps)
         both = Representation(self.dimension, self.groups, coarser, self.ones)
         both.positions = self.positions + other.positions
-        both._rows, both._gram = self._rows, self._gram
+        both._rows, both._gram = self._rows, None if self._gram is None else self._gram.clone()
         if other._rows is not None and other._rows.shape[1]:
             both._absorb(other._rows)
         if other._gram is not None:
-            both._add_gram(other._gram)
+            both._take_gram().add_(other._gram)
         return both
 
     def spectrum(self) -> Tensor:
@@ -104,45 +112,41 @@ class Representation:
         ``None`` where a Cholesky factor leaves any doubt of their rank.
         """
         if self._gram is not None:
-            if _inverse_factor(self._gram, self.dtype) is None:
+            if _factor(self._gram, self.dtype) is None:
                 return None
             nothing = self._gram.new_zeros(self.groups, self.dimension, 0)
             return Subspace([self.dimension] * self.groups, self.dimension, nothing, complement=True)
         assert self._rows is not None
         count = self._rows.shape[1]
-        factored = _inverse_factor(self._rows @ self._rows.transpose(1, 2), self.dtype) if count else None
+        factored = _factor(_products(self._rows), self.dtype) if count else None
         if factored is None:
             return None
-        basis = factored.inverse @ self._rows
+        basis = factored.orthonormal(self._rows)
         if factored.error > 1e-3 * torch.finfo(self.dtype).eps:
-            again = _inverse_factor(basis @ basis.transpose(1, 2), self.dtype)
+            again = _factor(_products(basis), self.dtype)
             if again is None:
                 return None
-            basis = again.inverse @ basis
+            basis = again.orthonormal(basis)
         ranks = [count] * self.groups
         if count == self.dimension:
             return Subspace(ranks, self.dimension, basis.new_zeros(self.groups, count, 0), complement=True)
         return Subspace(ranks, self.dimension, basis.transpose(1, 2), complement=False)
 
     def _absorb(self, rows: Tensor) -> None:
-        if self._gram is not None:
-            self._add_gram(rows.transpose(1, 2) @ rows)
+        few = self._rows is not None and self._rows.shape[1] + rows.shape[1] <= self.dimension
+        if self._rows is None or not (few or self.dtype == torch.float64):
+            _add_products(self._take_gram(), rows.transpose(1, 2))
             return
-        assert self._rows is not None
         self._rows = torch.cat([self._rows, rows], dim=1) if self._rows.shape[1] else rows
-        if self._rows.shape[1] <= self.dimension:
-            return
-        if self.dtype == torch.float64:
+        if not few:
             self._rows = torch.linalg.qr(self._rows, mode="r")[1]
-        else:
-            self._gram = self._rows.transpose(1, 2) @ self._rows
-            self._rows = None
 
-    def _add_gram(self, gram: Tensor) -> None:
-        if self._rows is not None:
-            gram = gram + self._rows.transpose(1, 2) @ self._rows
-            self._rows = None
-        self._gram = gram if self._gram is None else self._gram + gram
+    def _take_gram(self) -> Tensor:
+        """The Gram matrix, which takes over from the vectors."""
+        if self._gram is None:
+            assert self._rows is not None
+            self._gram, self._rows = _products(self._rows.transpose(1, 2)), None
+        return self._gram
 
     def _decompose(self) -> tuple[Tensor, Tensor]:
         """Left singular vectors ``[groups, dimension, k]`` and squared singular values ``[groups, k]``, descending."""
@@ -156,14 +160,35 @@ class Representation:
 
 
 class _Factored(NamedTuple):
-    """``L^-1`` of Gram matrices ``L L^T``, and how far ``L^-1`` times the vectors may be from orthonormal."""
+    """L of Gram matrices ``L L^T``, and how far ``L^-1`` times the vectors may be from orthonormal."""
 
-    inverse: Tensor
+    factor: Tensor
     error: float
 
+    def orthonormal(self, rows: Tensor) -> Tensor:
+        """``L^-1 rows``."""
+        basis: Tensor = torch.linalg.solve_triangular(self.factor, rows, upper=False)
+        return basis
 
-def _inverse_factor(gram: Tensor, dtype: torch.dtype) -> _Factored | None:
-    """The Cholesky factors of Gram matrices ``[groups, k, k]``, inverted, where all are clearly of full rank.
+
+def _products(rows: Tensor) -> Tensor:
+    """The lower triangle of ``rows rows^T``, ``[groups, n, n]`` of ``[groups, n, m]``."""
+    gram = rows.new_zeros(len(rows), rows.shape[1], rows.shape[1])
+    _add_products(gram, rows)
+    return gram
+
+
+def _add_products(gram: Tensor, rows: Tensor) -> None:
+    """Add ``rows rows^T`` to the lower triangle, in place, by blocks of it: with four, 5/8 of the multiplications."""
+    count = rows.shape[1]
+    step = 64 * math.ceil(count / 256)
+    for start in range(0, count, step):
+        end = min(start + step, count)
+        gram[:, start:end, :end] += rows[:, start:end] @ rows[:, :end].transpose(1, 2)
+
+
+def _factor(gram: Tensor, dtype: torch.dtype) -> _Factored | None:
+    """The Cholesky factors of Gram matrices ``[groups, k, k]`` (lower triangles), where all are clearly of full rank.
 
     ``1 / |L^-1|_F`` bounds the least singular value from below. It must be above all that rounding could explain, of
     the vectors in ``dtype`` (see :func:`teleport.subspace.rank`) and of squaring them in double precision.
@@ -171,13 +196,11 @@ def _inverse_factor(gram: Tensor, dtype: torch.dtype) -> _Factored | None:
     factor, failed = torch.linalg.cholesky_ex(gram)
     if bool(failed.any()):
         return None
-    identity = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device).expand_as(gram)
-    inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
-    whole = gram.diagonal(dim1=1, dim2=2).sum(1)
-    least = float((inverse.square().sum((1, 2)) * whole).max()) ** -0.5  # of singular values, to the root of all energy
+    traces = [held.diagonal(dim1=1, dim2=2).sum(1) for held in (gram, torch.cholesky_inverse(factor))]
+    least = float((traces[0] * traces[1]).max()) ** -0.5  # of singular values, to the root of all energy
     if not least > max(1e-6, 2 * torch.finfo(dtype).eps):
         return None
-    return _Factored(inverse, torch.finfo(gram.dtype).eps / least**2)
+    return _Factored(factor, torch.finfo(gram.dtype).eps / least**2)
 
 
 def _singular(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -191,7 +214,7 @@ def _from_samples(rows: Tensor) -> tuple[Tensor, Tensor]:
     Dividing by a singular value below the square root of float64's resolution would blow up rounding errors: rows of
     deficient rank are decomposed themselves. A last QR makes the directions orthonormal to float64's resolution.
     """
-    energies, vectors = torch.linalg.eigh(rows @ rows.transpose(1, 2))
+    energies, vectors = torch.linalg.eigh(_products(rows))
     energies, vectors = energies.flip(1).clamp_min(0), vectors.flip(2)
     if bool((energies[:, -1] < energies[:, 0] * 1e-12).any()):
         return _singular(rows)

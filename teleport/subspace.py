@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from teleport.norms import norm_of
 
 
 def rank(energies: Tensor, threshold: float, shape: tuple[int, int], dtype: torch.dtype) -> int:
@@ -60,16 +63,39 @@ class Subspace:
         """Dimensions left to move in, over all groups together."""
         return self.dimension * len(self.ranks) - self.rank
 
-    def project(self, matrix: Tensor) -> Tensor:
-        """``pi(G) = G - (G U) U^T`` for a ``matrix`` G ``[groups, out, dimension]``: its part that no input sees.
+    def coordinates(self, matrix: Tensor) -> Tensor:
+        """``G U``: how much of a ``matrix`` G ``[groups, out, dimension]`` lies along the basis, ``[groups, out, k]``.
 
-        Computed in float64 whatever G is in: where little of G survives, single precision would leave more of the
-        inputs' own directions in the result than of the null space.
+        In float64 whatever G is in: the rounding error of such a sum over a row would be one for all inputs along a
+        direction, which is what a layer's output sees first.
         """
-        wide = matrix.to(self.basis.dtype)
-        basis = self.basis.to(matrix.device)
-        seen = (wide @ basis) @ basis.transpose(1, 2)
-        return (seen if self.complement else wide - seen).to(matrix.dtype)
+        return matrix.to(self.basis.dtype) @ self.basis.to(matrix.device)
+
+    def project(self, matrix: Tensor) -> Tensor:
+        """``pi(G) = G - (G U) U^T`` for a ``matrix`` G ``[groups, out, dimension]``: its part that no input sees."""
+        return self.rest(matrix, self.coordinates(matrix))
+
+    def rest(self, matrix: Tensor, coordinates: Tensor) -> Tensor:
+        """``pi(G)`` of a ``matrix`` G and its :meth:`coordinates`, spread again in single precision where G is in that.
+
+        Each element then has an error of its own, of a few units in the last place of what is taken away. That is
+        below what rounding leaves in a layer's outputs anyway, but where little of G survives: there it is taken away
+        in float64.
+        """
+        exact = coordinates.dtype
+        working = torch.promote_types(matrix.dtype, torch.float32)
+        basis = self._single if working == torch.float32 else self.basis
+        across = basis.to(matrix.device).transpose(1, 2)
+        if self.complement:
+            return (coordinates.to(working) @ across).to(matrix.dtype)
+        kept = torch.baddbmm(matrix.to(working), coordinates.to(working), across, alpha=-1)
+        if working != exact and 4 * norm_of(kept) < norm_of(coordinates):
+            kept = matrix.to(exact) - coordinates @ self.basis.to(matrix.device).transpose(1, 2)
+        return kept.to(matrix.dtype)
+
+    @cached_property
+    def _single(self) -> Tensor:
+        return self.basis.float()
 
 
 def subspace_of(directions: Tensor, energies: Tensor, threshold: float, positions: int, dtype: torch.dtype) -> Subspace:

@@ -45,14 +45,18 @@ class Operation:
 class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records every operation while it is entered; it changes nothing of what is computed.
 
+    Args:
+        aside: whether what runs now is no part of the evaluation, and left out.
+
     Attributes:
         operations: in the order of their calls.
         forward: how many of them had been recorded at :meth:`turn`, where the backward pass begins.
         broken: why the record cannot be used, empty where it can.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, aside: Callable[[], bool] = lambda: False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.aside = aside
         self.operations: list[Operation] = []
         self.forward = 0
         self.broken = ""
@@ -70,7 +74,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: OpOverload[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if self.broken:
+        if self.broken or self.aside():
             return func(*args, **kwargs)
         result = func(*args, **kwargs)
         try:
@@ -92,8 +96,10 @@ def value_of(tensor: Tensor) -> Value:
     A call that writes into a tensor counts after it is over, so that what it is given and what it makes are one.
 
     Raises:
-        Untraceable: a tensor whose memory does not say what it holds (sparse, vmapped, complex).
+        Untraceable: a tensor whose memory does not say what it holds (sparse, vmapped, complex, of inference mode).
     """
+    if tensor.is_inference():
+        raise Untraceable("an inference tensor does not tell whether it was overwritten")
     if tensor.is_complex():
         raise Untraceable("complex numbers are read through views that memory does not show")
     try:

@@ -130,13 +130,6 @@ def activations_of(quiver: Quiver, tau: Tensor) -> list[Activation]:
     return asked
 
 
-def count_calls(run: Callable[[], Any], functions: Iterable[Callable[..., Any]]) -> dict[str, int]:
-    """How often ``run`` calls each of some torch functions."""
-    with _Teleporting(functions) as mode:
-        run()
-    return {function_name(function): count for function, count in mode.calls.items()}
-
-
 def function_name(function: Callable[..., Any]) -> str:
     """The name under which :func:`torch_function` finds it.
 
@@ -167,7 +160,7 @@ def torch_function(name: str) -> Callable[..., Any]:
 class _Teleporting(TorchFunctionMode):
     """Counts the calls of some functions, and teleports those that it was told."""
 
-    def __init__(self, functions: Iterable[Callable[..., Any]], activations: Iterable[Activation] = ()) -> None:
+    def __init__(self, functions: Iterable[Callable[..., Any]], activations: Iterable[Activation]) -> None:
         super().__init__()
         self._asked = {(torch_function(each.function), each.call): each for each in activations}
         self.calls = dict.fromkeys([*functions, *(function for function, _ in self._asked)], 0)

@@ -1,13 +1,13 @@
 """Products of a residual computation made as thin as they can be.
 
 - A weight's gradient ``D^T X`` on inputs X that stay enters the norm by ``|D^T X|^2 = <D, (X X^T) D>``. Where there are
-  fewer positions than inputs that is the thinner product, and the gradient itself is never made.
-- The direction of a layer, ``D^T A``, is projected by its thin factor: ``pi(D^T A) = D^T pi(A)``.
+  fewer positions than twice the inputs, that is less work than that of the gradient and its adjoint, and the gradient
+  itself is never made.
+- The direction of a layer, ``D^T A``, is projected where that is the least work (:mod:`teleport.projected`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,14 +16,12 @@ from torch.autograd.function import once_differentiable
 
 from teleport.layers import Layer
 from teleport.norms import half_squared_norm
+from teleport.projected import Projection, projected_product
 from teleport.residual import COPIES, Call, Residual, Slot
 from teleport.tape import value_of
 from teleport.views import as_matrix
 
 mm = torch.ops.aten.mm.default
-
-Project = Callable[[Tensor], Tensor]
-"""The part of row vectors ``[rows, dimension]`` that a layer's inputs do not see."""
 
 
 def half_squares(residual: Residual) -> tuple[list[Slot], Tensor | None]:
@@ -46,7 +44,7 @@ def half_squares(residual: Residual) -> tuple[list[Slot], Tensor | None]:
     return slots, half_squared_norm(fixed) if fixed else None
 
 
-def project_thin(residual: Residual, layer: Layer, project: Project) -> bool:
+def project_thin(residual: Residual, layer: Layer, projection: Projection) -> bool:
     """Project the derivative for a layer's weight and bias within the products that it enters.
 
     Returns:
@@ -69,12 +67,12 @@ def project_thin(residual: Residual, layer: Layer, project: Project) -> bool:
             return False
     bias = None if layer.bias is None else Slot(residual.inputs[layer.bias.parameter])
     for call in products:
-        call.func, call.args = _ProjectedProduct.apply, (*call.args, bias, project)
+        call.func, call.args = projected_product, (*call.args, bias, projection)
     return True
 
 
 def _thin_factors(call: Call) -> tuple[Any, Tensor, bool] | None:
-    """D, K and whether D is transposed, of a ``call`` that makes ``D^T X``, where ``<D, K D>`` is thinner."""
+    """D, K and whether D is transposed, of a ``call`` that makes ``D^T X``, where ``<D, K D>`` is less work."""
     if call.func is not mm or call.kwargs:
         return None
     left, right = call.args
@@ -85,7 +83,7 @@ def _thin_factors(call: Call) -> tuple[Any, Tensor, bool] | None:
     else:
         return None
     positions, inputs = fixed.shape
-    if positions > inputs or fixed.dtype not in (torch.float32, torch.float64):
+    if positions >= 2 * inputs or fixed.dtype not in (torch.float32, torch.float64):
         return None
     return other, fixed @ fixed.T, transposed
 
@@ -123,29 +121,3 @@ class _HalfGramSquare(torch.autograd.Function):
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None]:
         product: Tensor = ctx.saved_tensors[0]
         return outer * product, None, None
-
-
-class _ProjectedProduct(torch.autograd.Function):
-    """``D W`` of ``D [rows, out]`` and ``W [out, in]``; the derivatives for W and its layer's bias come projected."""
-
-    @staticmethod
-    def forward(ctx: Any, left: Tensor, matrix: Tensor, bias: Tensor | None, project: Project) -> Tensor:
-        ctx.save_for_backward(left, matrix)
-        ctx.project = project
-        ctx.bias = None if bias is None else bias.shape
-        return left @ matrix
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None]:
-        left, matrix = ctx.saved_tensors
-        below = outer @ matrix.T if ctx.needs_input_grad[0] else None
-        thin = left.shape[0] < left.shape[1]
-        rows = outer if thin else left.T @ outer
-        if ctx.bias is not None:
-            rows = torch.cat([rows, rows.new_zeros(len(rows), 1)], dim=1)
-        kept = ctx.project(rows)
-        for_matrix, for_bias = kept[:, : matrix.shape[1]], kept[:, matrix.shape[1] :]
-        if thin:
-            for_matrix, for_bias = left.T @ for_matrix, left.T @ for_bias
-        return below, for_matrix, None if ctx.bias is None else for_bias.reshape(ctx.bias), None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from torch.overrides import TorchFunctionMode, resolve_name
@@ -13,6 +14,26 @@ from teleport.reads import Reads
 
 EXPORTS = {"numpy", "tolist", "data_ptr", "untyped_storage", "storage", "__array__", "__dlpack__", "share_memory_"}
 """Methods that give a tensor's memory away, after which nobody sees what is done with it."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A call of a torch function that was given watched memory.
+
+    Attributes:
+        func, args, kwargs, result: the call.
+        known: what ``before`` told of its arguments.
+        given: how many of its arguments reach into each watched memory.
+        read: those whose values the call read.
+    """
+
+    func: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    result: Any
+    known: Any
+    given: Counter[str]
+    read: set[str]
 
 
 class Watcher(TorchFunctionMode):
@@ -30,24 +51,8 @@ class Watcher(TorchFunctionMode):
         """What ``after`` must know of the arguments as they are before the call, which may change them."""
         return None
 
-    def after(
-        self,
-        func: Callable[..., Any],
-        args: Any,
-        kwargs: Any,
-        result: Any,
-        known: Any,
-        given: Counter[str],
-        read: set[str],
-    ) -> None:
-        """Judge a call.
-
-        Args:
-            func, args, kwargs, result: the call.
-            known: what ``before`` returned.
-            given: how many of its arguments reach into each watched memory.
-            read: those whose values the call read.
-        """
+    def after(self, seen: Seen) -> None:
+        """Judge a call."""
         raise NotImplementedError
 
     def __torch_function__(  # the mode itself is off in here
@@ -66,7 +71,7 @@ class Watcher(TorchFunctionMode):
         if getattr(func, "__name__", "") in EXPORTS:
             read |= set(given)
         with self.reads.pause():
-            self.after(func, args, kwargs, result, known, given, read)
+            self.after(Seen(func, args, kwargs, result, known, given, read))
         return result
 
 

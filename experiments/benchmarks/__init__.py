@@ -13,13 +13,20 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 if TYPE_CHECKING:
     import pandas as pd
 
+    from experiments.benchmarks.aims import Aim
     from experiments.benchmarks.common import Settings
 
 SUBJECTS = {
+    "basis": "finding a null space: against a singular value decomposition",
     "change_of_basis": "a random change of basis: against touching every weight once",
-    "runtime": "seconds of a whole teleport: null space and symmetry",
+    "epoch": "a teleport of the suite's own settings: against an epoch of training",
+    "runtime": "seconds of a whole teleport: null space and symmetry, and how they grow",
+    "teleport": "seconds of a whole teleport at width 1024: the null space in all its ways, and symmetry",
+    "positions": "seconds of a whole teleport as positions grow: pixels and tokens",
+    "start": "seconds to the help, to a mistake, and to the first step of a run, and what they import",
     "training": "the training loop: against one by hand, and against a data set with a loader",
     "nullspace_step": "one step of a null-space teleport, in gradient evaluations",
+    "memory": "peak memory of a teleport of a transformer: against a training step and the weights, by length",
 }
 """Module -> what it measures, as the script's help says it."""
 
@@ -29,6 +36,9 @@ class Subject(Protocol):
 
     COLUMNS: list[str]
     """Of its table, which has a row a case and method."""
+
+    AIMS: list[Aim]
+    """What its table is to show; see ``aims.py``."""
 
     def measure(self, settings: Settings) -> Iterator[dict[str, Any]]:
         """The table's rows, each as soon as it is measured."""

@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass, fields
 import pandas as pd
 import torch
 
+from experiments.benchmarks.aims import Aim, ratio, rows
 from experiments.benchmarks.common import MACHINE, TIMES, Row, Settings, machine, ratios, take_turns
-from experiments.config import MLPConfig, ModelConfig, NetworkConfig
+from experiments.model_config import MLPConfig, ModelConfig, NetworkConfig
 from experiments.models.registry import build_model
 from experiments.seeding import seed_everything
 from experiments.tasks import Spec
@@ -48,6 +49,22 @@ COLUMNS = ["method", *AXES, *TIMES, "parameters", *CHANNELS, "difference", *MACH
 
 FULL = [Case("mlp500"), Case("vgg16"), Case("resnet18"), Case("densenet121")]
 SMOKE = [Case("mlp500", 0.05), Case("resnet18", 0.125)]
+
+AIMS = [
+    Aim(
+        "a change of basis against touching every weight once, at most over the four networks",
+        "<=",
+        3,
+        lambda table: float(ratio(table, AXES, TELEPORT, TOUCH).max()),
+    ),
+    Aim(
+        "finding the quiver of DenseNet121",
+        "<=",
+        2,
+        lambda table: float(rows(table, method=CAPTURE, model="densenet121").seconds.max()),
+        "s",
+    ),
+]
 
 
 def measure(settings: Settings) -> Iterator[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -48,7 +49,7 @@ class Timed(Generic[T]):
 
 
 def take_turns(
-    methods: Mapping[str, Callable[[], Callable[[], T]]], repeats: int, device: torch.device
+    methods: Mapping[str, Callable[[], Callable[[], T]]], repeats: int, device: torch.device, enough: float = math.inf
 ) -> dict[str, Timed[T]]:
     """Time each method ``repeats`` times, one after the other within a round, so that a disturbance falls on all.
 
@@ -56,10 +57,13 @@ def take_turns(
         methods: name -> a function that prepares, outside of the clock, and returns what is timed.
         repeats: rounds.
         device: whose queue is waited for.
+        enough: seconds, of all methods together, after which no further round begins.
     """
     timed: dict[str, Timed[T]] = {}
     clock = Clock(device)
     for _ in range(repeats):
+        if sum(sum(each.seconds) for each in timed.values()) >= enough:
+            break
         for name, prepare in methods.items():
             work = prepare()
             clock.start()
@@ -82,8 +86,8 @@ def ratios(table: pd.DataFrame, axes: Sequence[str], against: str, value: str = 
     return values.div(values[against], axis=0).reset_index()
 
 
-def slopes(table: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
-    """The exponent of each axis by method: the slope of log seconds over the log of the axis, all else as in the base.
+def slopes(table: pd.DataFrame, axes: Sequence[str], value: str = "seconds") -> pd.DataFrame:
+    """The exponent of each axis by method: the slope of log ``value`` over log axis, all else as in the base.
 
     1 is linear, 0 no dependence. The base is where the axes cross (:func:`base_of`); axes with fewer than two values
     there are left out.
@@ -94,7 +98,7 @@ def slopes(table: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
         along = table[(table[others.index.tolist()] == others).all(axis=1)]
         for method, own in along.groupby("method", sort=False):
             if own[axis].nunique() > 1:
-                slope = np.polyfit(np.log(own[axis]), np.log(own["seconds"]), 1)[0]
+                slope = np.polyfit(np.log(own[axis]), np.log(own[value]), 1)[0]
                 rows.append({"axis": axis, "method": method, "values": own[axis].nunique(), "slope": slope})
     return pd.DataFrame(rows, columns=["axis", "method", "values", "slope"])
 

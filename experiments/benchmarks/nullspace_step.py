@@ -2,8 +2,8 @@
 
 A gradient evaluation is the forward and the backward pass of the same model on the same batch, over all parameters. A
 step's seconds are those of a teleport of many steps less those of one of few, so that all that is done once a batch is
-left out; it, too, counts in the subject ``runtime``. The aims (at most 1.5 for the MLP, 2 for the others) are for the
-method ``once``. Where nothing has null dimensions there is no step: the table has the layers that moved, too.
+left out; it, too, counts in the subject ``runtime``. ``AIMS`` are for the method
+``once``. Where nothing has null dimensions there is no step: the table has the layers that moved, too.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from experiments.benchmarks.aims import Aim, rows
 from experiments.benchmarks.common import MACHINE, TIMES, Row, Settings, Timed, machine, ratios, take_turns
-from experiments.config import CNNConfig, MLPConfig, ResNetConfig, TransformerConfig
+from experiments.model_config import CNNConfig, MLPConfig, ResNetConfig, TransformerConfig
 from experiments.models import cnn, mlp, resnet, transformer
 from experiments.tasks import Spec
 from teleport import NullSpace, TeleportReport
@@ -57,7 +58,8 @@ IMAGES, GREY = Spec("image", (3, 32, 32), 10), Spec("image", (1, 28, 28), 10)
 ROWS, SERIES = Spec("sequence", (28, 28), 10), Spec("series", (64, 32), 32)
 
 
-def _transformer(heads: int, head_dim: int, layers: int, spec: Spec) -> nn.Module:
+def transformer_of(heads: int, head_dim: int, layers: int, spec: Spec) -> nn.Module:
+    """The suite's transformer of that size."""
     config = TransformerConfig(name="transformer", heads=heads, head_dim=head_dim, layers=layers)
     return transformer.build(config, spec)
 
@@ -71,10 +73,27 @@ FULL = [
         lambda: resnet.build(ResNetConfig(name="resnet", channels=[32, 64, 128]), IMAGES),
         IMAGES,
     ),
-    Case("transformer 2 x 64", 32, lambda: _transformer(4, 16, 2, ROWS), ROWS),
-    Case("transformer 4 x 256", 8, lambda: _transformer(4, 64, 4, SERIES), SERIES),
+    Case("transformer 2 x 64", 32, lambda: transformer_of(4, 16, 2, ROWS), ROWS),
+    Case("transformer 4 x 256", 8, lambda: transformer_of(4, 64, 4, SERIES), SERIES),
 ]
 SMOKE = [Case("mlp 32-32", 8, lambda: mlp.build(MLPConfig(name="mlp", widths=[32, 32]), GREY), GREY)]
+
+
+def _aim(model: str, limit: float) -> Aim:
+    """The cost of a step of ``once``, where all steps were taken."""
+
+    def figure(table: pd.DataFrame) -> float:
+        return float(rows(table, model=model, method="once", steps_taken=MANY).evaluations.max())
+
+    return Aim(f"a null-space step of the {model}, forward once (fastest rounds)", "<=", limit, figure, "evaluations")
+
+
+AIMS = [
+    _aim("mlp 1024-1024", 1.5),
+    _aim("cnn 32-64-128", 2),
+    _aim("transformer 2 x 64", 2),
+    _aim("transformer 4 x 256", 2),
+]
 
 
 def measure(settings: Settings) -> Iterator[Row]:
@@ -121,16 +140,16 @@ def _rounds(case: Case, settings: Settings) -> dict[str, Timed[Any]]:
     """The seconds of a gradient evaluation, and of each method's teleports of few and many steps."""
     torch.manual_seed(0)
     model = case.build().to(settings.device).eval()
-    batch, other = (_batch(case, settings.device) for _ in range(2))
+    batch, other = (batch_of(case, settings.device) for _ in range(2))
     parameters = list(model.parameters())
 
     def gradient() -> Any:
-        return torch.autograd.grad(_loss(model, batch), parameters)
+        return torch.autograd.grad(loss_of(model, batch), parameters)
 
     def ready(method: str, steps: int) -> Callable[[], TeleportReport]:
         kept = {"lr": 1e-9, "step": "fixed", "guard": "none", **METHODS[method]}
         teleporter, own = NullSpace(steps=steps, **kept), copy.deepcopy(model)
-        return lambda: teleporter(own, [batch], _loss, constraint=[other] if method == "split" else None)
+        return lambda: teleporter(own, [batch], loss_of, constraint=[other] if method == "split" else None)
 
     work: dict[str, Callable[[], Callable[[], Any]]] = {GRADIENT: lambda: gradient}
     for method in METHODS:
@@ -139,14 +158,16 @@ def _rounds(case: Case, settings: Settings) -> dict[str, Timed[Any]]:
     return take_turns(work, settings.repeats, settings.device)
 
 
-def _batch(case: Case, device: torch.device) -> tuple[Tensor, Tensor]:
+def batch_of(case: Case, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Random inputs and targets that fit the case's model."""
     inputs = torch.randn(case.samples, *case.spec.input_shape, device=device)
     if case.spec.kind == "series":
         return inputs, torch.randn(case.samples, case.spec.outputs, device=device)
     return inputs, torch.randint(case.spec.outputs, (case.samples,), device=device)
 
 
-def _loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+def loss_of(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """Mean squared error where the targets are numbers, cross entropy where they are classes."""
     outputs, targets = model(batch[0]), batch[1]
     if targets.is_floating_point():
         return nn.functional.mse_loss(outputs, targets)

@@ -21,23 +21,22 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
 from experiments import methods
 from experiments.batches import TrainingBatches
+from experiments.benchmarks.aims import Aim, ratio, rows
 from experiments.benchmarks.common import MACHINE, TIMES, Row, Settings, Timed, machine, ratios, take_turns
-from experiments.config import Config, register
+from experiments.benchmarks.suite import configuration
+from experiments.config import Config
 from experiments.data.compat import torchvision
 from experiments.data.images import ImageSplit
 from experiments.data.registry import build_task
 from experiments.models.registry import build_model
-from experiments.options import CONF
 from experiments.seeding import Stream, generator, seed_everything
 from experiments.tasks import Task
 from experiments.teleporting import Teleports
 from experiments.training import Training
-from experiments.validate import resolve
 from teleport import Schedule
 
 SUITE, WHOLE, BARE, LOADER = "suite", "suite, whole run", "bare loop", "torchvision and loader"
@@ -61,6 +60,24 @@ COLUMNS = ["method", "data", *AXES, *TIMES, "samples_a_second", "parameter_sum",
 
 FULL = [Case(NO_MODEL, 200), Case("mlp_small", 200), Case("mlp", 60), Case("cnn", 40)]
 SMOKE = [Case(NO_MODEL, 10), Case("mlp_small", 10)]
+
+
+def _against(method: str, model: str, value: str) -> Callable[[pd.DataFrame], float]:
+    """The suite's ``value`` on ``model`` in units of the ``method``'s."""
+
+    def figure(table: pd.DataFrame) -> float:
+        return float(ratio(rows(table, model=model), AXES, SUITE, method, value).max())
+
+    return figure
+
+
+AIMS = [
+    Aim("the suite's loop against one by hand, mlp", "<=", 1.02, _against(BARE, "mlp", "seconds")),
+    *(
+        Aim(f"samples a second against {LOADER}, {model}", ">=", 5, _against(LOADER, model, "samples_a_second"))
+        for model in ("mlp_small", "mlp")
+    ),
+]
 
 
 def measure(settings: Settings) -> Iterator[Row]:
@@ -192,14 +209,10 @@ class Problem:
 
 def _configuration(case: Case, data: str, device: torch.device) -> Config:
     """A run of so many steps, with one evaluation at its end."""
-    register()
     model = [] if case.model == NO_MODEL else [f"model={case.model}"]
     loop = [f"training.max_steps={case.steps}", f"training.eval_every={case.steps}", "training.eval_samples=1"]
     extent = ["data.train_samples=null", "data.test_samples=1", f"training.batch_size={case.batch_size}"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = compose("config", [f"data={data}", *model, *loop, *extent, "machine.progress=false"])
-    composed.machine.device = str(device)
-    return resolve(composed)
+    return configuration([f"data={data}", *model, *loop, *extent], device)
 
 
 def _sum_of(model: nn.Module) -> float:

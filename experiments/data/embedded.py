@@ -2,34 +2,58 @@
 
 from __future__ import annotations
 
-from math import prod
+from importlib.metadata import distribution
+from math import ceil, prod
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from experiments.config import ImageData, RandomData
 from experiments.data.images import task_of_arrays
 from experiments.data.subset import subset
+from experiments.data_config import ImageData, RandomData
 from experiments.errors import UserError
 from experiments.tasks import Spec, Task
+
+DIGITS = "sklearn/datasets/data/digits.csv.gz"
+"""In scikit-learn's distribution: a row an image, its 64 pixels and its label."""
 
 
 def digits_task(config: ImageData, device: torch.device) -> Task:
     """The 1797 digits of 8 x 8 pixels (values 0 to 16) that scikit-learn carries, split 80 to 20, each class alike.
 
+    Its file is read without importing scikit-learn, which would take longer than the first training steps.
+
     Raises:
         UserError: a key of the configuration does not fit.
     """
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
+    digits = np.loadtxt(distribution("scikit-learn").locate_file(DIGITS), np.uint8, delimiter=",")
+    x, y = digits[:, :-1].reshape(-1, 8, 8, 1), digits[:, -1].astype(np.int64)
+    train, test = stratified(y, test_samples=ceil(0.2 * len(y)))
+    arrays = {"x_train": x[train], "y_train": y[train], "x_test": x[test], "y_test": y[test]}
+    return task_of_arrays(config, arrays, device)
 
-    digits = load_digits()
-    x = digits.images.astype(np.uint8)[..., None]
-    y = digits.target.astype(np.int64)
-    x_train, x_test, y_train, y_test = train_test_split(x, y, test_size=0.2, stratify=y, random_state=0)
-    return task_of_arrays(config, {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}, device)
+
+def stratified(labels: np.ndarray, test_samples: int) -> tuple[np.ndarray, np.ndarray]:
+    """Samples of a training and a test split, shuffled, each class in proportion, by largest remainders.
+
+    The draws are those of scikit-learn's ``train_test_split(stratify=labels, random_state=0)``, so that the splits are.
+    """
+    draws = np.random.RandomState(0)
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    share = np.array([len(own) for own in members]) / len(labels) * (len(labels) - test_samples)
+    taken = np.floor(share).astype(int)
+    for remainder in np.unique(share - taken)[::-1]:
+        missing = len(labels) - test_samples - taken.sum()
+        if missing == 0:
+            break
+        tied = np.flatnonzero(share - np.floor(share) == remainder)
+        taken[draws.choice(tied, min(len(tied), missing), replace=False)] += 1
+    shuffled = [draws.permutation(own) for own in members]
+    train = np.concatenate([own[:count] for own, count in zip(shuffled, taken, strict=True)])
+    test = np.concatenate([own[count:] for own, count in zip(shuffled, taken, strict=True)])
+    return draws.permutation(train), draws.permutation(test)
 
 
 class NoiseSplit:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -99,6 +100,14 @@ MODELS = {
     "densenet121": "DenseNet121",
 }
 
+KEYS = {"optimizer.lr": "rate"}
+
+VALUES = {
+    "leaky_relu": "LeakyReLU",
+    "elu": "ELU",
+    "relu": "ReLU",
+}
+
 
 def looks(methods: list[str]) -> dict[str, Look]:
     """The look of each of ``methods``; those without one of their own take the colours that are left, in order."""
@@ -110,6 +119,14 @@ def looks(methods: list[str]) -> dict[str, Look]:
 def label(names: dict[str, str], name: str) -> str:
     """``name`` as it is written in a picture."""
     return names.get(name, name.replace("_", " ").capitalize())
+
+
+def setting(key: str, value: object) -> str:
+    """A key of the configuration and its value as they are written in a picture; a value in words says it alone."""
+    if isinstance(value, str):
+        return label(VALUES, value)
+    number = f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{KEYS.get(key, key.rpartition('.')[2].replace('_', ' '))} {number}"
 
 
 def page(title: str, height: float) -> Figure:
@@ -136,6 +153,12 @@ def legend_lines(names: Sequence[str]) -> int:
         if sum(max(map(len, column)) + LEGEND_HANDLE for column in columns) <= LEGEND_WIDTH:
             return lines
     return len(names)
+
+
+def no_result(axes: Axes, rows: pd.DataFrame) -> None:
+    """Say in a panel why ``rows`` have no result, those that have none."""
+    why = "\n".join(textwrap.fill(reason, 30) for reason in rows["reason"].unique() if reason)
+    axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", va="center", fontsize=5.5)
 
 
 def footnote(figure: Figure, table: pd.DataFrame, what: str) -> None:

@@ -27,7 +27,9 @@ def gather(cells: Iterable[tuple[Mapping[str, Any], pd.DataFrame]], scale: str, 
         results_version: of all of them.
     """
     frames = []
+    first: dict[str, None] = {}  # what tells runs apart, also where only some of them have it
     for labels, rows in cells:
+        first |= dict.fromkeys(labels)
         repeated = pd.DataFrame({key: [value] * len(rows) for key, value in labels.items()}, index=rows.index)
         frames.append(pd.concat([repeated, rows], axis="columns"))
     table = pd.concat(frames, ignore_index=True)
@@ -35,7 +37,7 @@ def gather(cells: Iterable[tuple[Mapping[str, Any], pd.DataFrame]], scale: str, 
     for column in WHERE:
         table[column] = table[column].fillna("") if column in table else ""
     last = [*CONSTANT, *WHERE]
-    return table[[column for column in table if column not in last] + last]
+    return table[[*first, *(column for column in table if column not in first and column not in last), *last]]
 
 
 def to_csv(table: pd.DataFrame) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from experiments.config import PointConfig
 from experiments.errors import UserError, one_of
 from experiments.functions import FUNCTIONS
+from experiments.model_config import PointConfig
 from experiments.tasks import Spec
 from teleport import UnsupportedModel
 from teleport.orbit import Action

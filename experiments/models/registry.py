@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import nn
 
-from experiments.config import (
+from experiments.errors import UserError, one_of
+from experiments.model_config import (
     CNNConfig,
     CustomModel,
     MLPConfig,
@@ -18,9 +20,9 @@ from experiments.config import (
     TorchvisionConfig,
     TransformerConfig,
 )
-from experiments.errors import UserError, one_of
 from experiments.models import cnn, custom, densenet121, mlp, point, resnet, resnet18, transformer, vgg16, zoo
 from experiments.models.init import initialise
+from experiments.models.weights import with_weights
 from experiments.tasks import Kind, Spec
 
 
@@ -55,7 +57,7 @@ _IN_WORDS: dict[Kind, str] = {
 
 
 def build_model(config: ModelConfig, spec: Spec, data: str = "") -> nn.Module:
-    """The model ``config.name`` for a task, initialised as ``config.init`` says, on the CPU.
+    """The model ``config.name`` for a task, initialised as ``config.init`` says or with ``config.weights``, on the CPU.
 
     In float32, but for ``point``, which is in float64.
 
@@ -65,7 +67,7 @@ def build_model(config: ModelConfig, spec: Spec, data: str = "") -> nn.Module:
         data: the data set's name, for the message where the model does not fit it.
 
     Raises:
-        UserError: an unknown model, one that does not fit the kind of data, or a bad value.
+        UserError: an unknown model, one that does not fit the kind of data, a bad value, or weights of another model.
     """
     if config.name not in MODELS:
         raise one_of("model", config.name, list(MODELS))
@@ -78,7 +80,7 @@ def build_model(config: ModelConfig, spec: Spec, data: str = "") -> nn.Module:
         raise _misfit(config.name, spec.kind, data)
     model = entry.build(config, spec)
     initialise(model, config.init, config.init_gain)
-    return model
+    return model if config.weights is None else with_weights(model, Path(config.weights))
 
 
 def _misfit(name: str, kind: Kind, data: str) -> UserError:

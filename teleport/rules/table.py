@@ -141,7 +141,7 @@ def _signature(found: Rule) -> inspect.Signature:
 def labels_of_result(call: Call, args: Any, kwargs: Any) -> list[Tensor] | None:
     """The labels of a call's results; ``None`` where there is no rule, or it does not understand the call."""
     found = RULES.get(call.func)
-    if found is None or not all(tensor.numel() for tensor in tensors_in((args, kwargs, call.result))):
+    if found is None or not all(_in_sight(tensor) for tensor in tensors_in((args, kwargs, call.result))):
         return None
     try:
         _signature(found).bind(call, *args, **kwargs)
@@ -159,3 +159,8 @@ def labels_of_result(call: Call, args: Any, kwargs: Any) -> list[Tensor] | None:
         return None
     rounded = [label for label, tensor in zip(labels, made, strict=True) if not tensor.is_floating_point()]
     return None if any(bool(core(label).any()) for label in rounded) else labels
+
+
+def _in_sight(tensor: Tensor) -> bool:
+    """Whether a tensor has elements, and is none of those that ``torch.func`` wraps and unwraps unseen."""
+    return tensor.numel() > 0 and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)

@@ -6,6 +6,7 @@ from dataclasses import asdict
 import pytest
 from omegaconf import OmegaConf
 
+from experiments.errors import UserError
 from experiments.identity import computed, identity, run_folder
 from experiments.validate import resolve
 from tests.experiments.small import composed
@@ -46,7 +47,8 @@ BASE = ("teleport=nullspace", "data=mnist", "model=cnn", "optimizer=momentum", "
 COMPUTED = [
     (key, value)
     for key, value in leaves(asdict(resolve(composed(*BASE))))
-    if not key.startswith(("machine.", "rates.", "data.extents.", "scale", "figure")) and key != "data.root"
+    if not key.startswith(("machine.", "rates.", "data.extents.", "scale", "figure"))
+    and key not in ("data.root", "model.weights")
 ]
 
 
@@ -72,6 +74,19 @@ def test_a_key_added_since_leaves_older_runs_their_names():
     assert "objective" in computed(resolve(composed("teleport=nullspace", "teleport.objective=curvature")))["teleport"]
     assert "bias" not in computed(config)["model"]
     assert computed(resolve(composed("model.bias=false")))["model"]["bias"] is False
+
+
+def test_weights_count_by_their_content_and_not_by_their_path(tmp_path):
+    for name, content in (("one", b"weights"), ("other", b"weights"), ("third", b"others")):
+        (tmp_path / name).write_bytes(content)
+    plain, one, other, third = (
+        identity(resolve(composed(*weights)))
+        for weights in ([], *([f"model.weights={tmp_path / name}"] for name in ("one", "other", "third")))
+    )
+    assert one == other
+    assert len({plain, one, third}) == 3
+    with pytest.raises(UserError, match=r"model\.weights=none_such\.pt cannot be read: No such file"):
+        identity(resolve(composed("model.weights=none_such.pt")))
 
 
 def test_a_scale_is_its_resolved_extent():

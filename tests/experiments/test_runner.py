@@ -93,10 +93,26 @@ def test_two_processes_do_not_make_one_run(tmp_path):
     assert complete(run(small(tmp_path)))
 
 
-@pytest.mark.parametrize("override", ["optimizer.lr=-1", "model.activation=none_such", "data.crop=-1"])
-def test_a_mistake_leaves_no_folder_behind(tmp_path, override):
-    with pytest.raises(UserError):
-        run(small(tmp_path / "runs", override))
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["optimizer.lr=-1"], "optimizer.lr takes"),
+        (["data.crop=-1"], "data.crop must be"),
+        (["model.activation=none_such"], "unknown model.activation 'none_such'"),
+        (["model=torchvision", "model.arch=none_such"], "unknown model.arch 'none_such'"),
+        (["model=torchvision", "model.arch=alexnet"], "model.arch=alexnet does not take images of 8x8"),
+        (["data=rosenbrock"], "model 'mlp' takes images, sequences and series"),
+        (["teleport=symmetry_corrected", "teleport.lr=1"], "teleport=symmetry does not go with model=mlp"),
+        (["model=point", "model.start=[1.0]"], "model 'point' takes a test function"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_else_and_leaves_no_folder_behind(tmp_path, caplog, overrides, sentence):
+    caplog.set_level(logging.INFO, "experiments")
+    with pytest.raises(UserError) as caught:
+        run(composed(f"machine.runs={tmp_path / 'runs'}", "scale=smoke", *overrides))
+    assert str(caught.value).startswith(sentence)
+    assert "\n" not in str(caught.value)
+    assert caplog.messages == []
     assert not (tmp_path / "runs").exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import pytest
 import torch
@@ -190,6 +191,19 @@ def test_a_teleport_between_two_looks_at_the_losses(tmp_path):
 
 CHANGES = ["model.activation=tanh", "teleport=change_of_basis", "teleport.epochs=[0,1]", "teleport.batches=1"]
 REWRITTEN = [*CHANGES, "teleport.samples=10", "teleport.activations=teleport", "teleport.sampling=inter"]
+
+
+def test_the_channels_of_a_change_of_basis_are_recorded_and_said(tmp_path, caplog):
+    """Before a ReLU all 24 carry a factor of their own; the 10 that enter the loss carry 1."""
+    caplog.set_level(logging.INFO, "experiments")
+    folder = run(small(tmp_path, *CHANGES, "model.activation=relu", "teleport.epochs=[0]"))
+    layers = load_table(folder, "teleport_layers").query("dimension > 0").set_index("layer")
+    assert layers.loc["linear1.weight", ["free", "shared", "pinned"]].tolist() == [24, 0, 0]
+    assert layers.loc["head.weight", ["free", "shared", "pinned"]].tolist() == [0, 0, 10]
+    assert "cross_entropy" in layers.reason["head.weight"]
+    assert "  channels: 24 free, 0 shared, 10 pinned: 10 because its output enters torch." in caplog.text
+    plain = load_table(run(small(tmp_path, *SMALL_TELEPORT)), "teleport_layers")
+    assert plain[["free", "shared", "pinned"]].isna().all(axis=None)  # no change of basis, no channels
 
 
 def test_a_change_of_basis_keeps_what_the_training_has_reached(tmp_path):

@@ -23,6 +23,7 @@ WRONG = {
     "machine.checkpoint_seconds=-1": "machine.checkpoint_seconds",
     "machine.checkpoint_seconds=nan": "machine.checkpoint_seconds",
     "machine.runs=''": "machine.runs",
+    "model.weights=''": "model.weights must be the path of a file",
     "teleport.epochs=[0,-1]": "teleport.epochs",
     "teleport.samples=0": "teleport.samples",
     "teleport.optimizer_state=forget": "keep, reset or transported",

@@ -25,6 +25,7 @@ def test_a_smoke_table(tmp_path, capsys):
     entry = json.loads(entries.read_text())["runtime"]
     assert entry["table"] == table.name
     assert entry["environment"]["threads"] >= 1
+    assert entry["command"].startswith("python scripts/benchmark.py runtime --repeats 1")
     assert len(next(iter(entry["summary"].values()))) == 3  # a ratio a case
 
 
@@ -51,7 +52,25 @@ def test_an_unknown_subject_is_one_sentence(tmp_path, capsys):
     assert capsys.readouterr().err.startswith("error: unknown subject 'runtimes' (did you mean 'runtime'?)")
 
 
+def test_aims_are_read_from_the_tables_that_are_there(tmp_path, capsys):
+    table = Path(__file__).parents[2] / "results" / "benchmark" / "change_of_basis-intel-r-xeon-r-processor.csv"
+    (tmp_path / table.name).write_text(table.read_text())
+    assert MAIN(["aims", "--results", str(tmp_path)]) == 0
+    assert "finding the quiver of DenseNet121" in capsys.readouterr().out
+    assert "| <= 2 s | 0.344 | met |" in (tmp_path / "README.md").read_text()
+    assert (tmp_path / "aims-intel-r-xeon-r-processor.csv").is_file()
+
+
 def test_no_rounds_are_refused(capsys):
     with pytest.raises(SystemExit):
         MAIN(["runtime", "--repeats", "0"])
     assert "--repeats takes a whole number of at least 1" in capsys.readouterr().err
+
+
+def test_subjects_of_one_call_have_a_table_each_and_share_the_machines_file(tmp_path):
+    names = ["epoch", "positions", "teleport"]
+    assert MAIN([*names, "--smoke", "--repeats", "1", "--results", str(tmp_path)]) == 0
+    (entries,) = tmp_path.glob("*.json")
+    assert sorted(json.loads(entries.read_text())) == names
+    for name in names:
+        assert len(pd.read_csv(tmp_path / f"{name}-{entries.stem}.csv")) > 0

@@ -98,6 +98,37 @@ def test_changed_inputs_are_not_taken_for_the_same():
     assert layer.representation.subspace(1.0).rank == 2
 
 
+class _Own(torch.autograd.Function):
+    """A product with a weight that keeps a copy of its inputs for the backward pass."""
+
+    @staticmethod
+    def forward(ctx, inputs, weight):
+        ctx.save_for_backward(inputs.clone(), weight)
+        return nn.functional.linear(inputs, weight)
+
+    @staticmethod
+    def backward(ctx, outer):
+        inputs, weight = ctx.saved_tensors
+        return outer @ weight, outer.T @ inputs
+
+
+def test_inputs_that_are_overwritten_before_they_are_looked_at():
+    """Else they are looked at after the evaluation that the walk starts from."""
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"first": nn.Linear(6, 24), "own": nn.Linear(24, 3, bias=False)}).double()
+    batch = (torch.randn(4, 6).double(), torch.arange(4) % 3)
+
+    def loss(net, data):
+        hidden = torch.tanh(net["first"](data[0])).clone()
+        logits = _Own.apply(hidden, net["own"].weight)
+        hidden.detach().zero_()
+        return nn.functional.cross_entropy(logits, data[1])
+
+    report = NullSpace(lr=1.0, steps=2, step="fixed", guard="none")(model, [batch], loss)
+    assert next(layer for layer in report.layers if layer.name == "own.weight").ranks == [4]
+    assert report.loss_after == pytest.approx(report.loss_before, rel=1e-10)
+
+
 def test_inputs_that_were_waited_with_and_are_gone_pin_their_layer():
     """A first use that could have been skipped is looked at only when a second comes."""
     linear = nn.Linear(3, 2).double()

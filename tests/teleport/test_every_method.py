@@ -15,7 +15,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import teleport
-from teleport import ChangeOfBasis, LevelSet, NullSpace, Orbit, PseudoTeleport, RandomNullSpace, Rescaling, Symmetry
+from teleport import (
+    ChangeOfBasis,
+    LevelSet,
+    NullSpace,
+    Orbit,
+    PseudoTeleport,
+    RandomNullSpace,
+    Rescaling,
+    Symmetry,
+    UnsupportedModel,
+)
 
 Teleporter = Callable[..., teleport.TeleportReport]
 LossFn = Callable[[nn.Module, Any], Tensor]
@@ -290,6 +300,18 @@ def test_calls_that_make_no_sense_are_refused(row):
     assert unchanged(model, start)
     with pytest.raises(ValueError, match="no trainable parameter"):
         row.make()(model.requires_grad_(False), [batch], CLASSES.loss_fn)
+
+
+@pytest.mark.parametrize(
+    "method", [NullSpace(), LevelSet(), Symmetry("2024")], ids=lambda method: type(method).__name__
+)
+def test_a_model_that_torch_differentiates_but_once_is_refused_by_the_operation(method):
+    model, [batch] = CLASSES.make()
+    model[1] = nn.Hardsigmoid()
+    start = values(model)
+    with pytest.raises(UnsupportedModel, match="cannot: derivative for aten::hardsigmoid_backward is not implemented"):
+        method(model, [batch], CLASSES.loss_fn)
+    assert unchanged(model, start)
 
 
 @every_method

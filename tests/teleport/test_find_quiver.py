@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
+from teleport.find_quiver import find_quiver
 from tests.teleport.joined_networks import NETWORKS
+from tests.teleport.networks import Calls
 from tests.teleport.random_graphs import graphs
 from tests.teleport.teleported import error, free
 
@@ -43,3 +47,13 @@ def test_random_graphs_are_kept(made, in_place):
     model, x = made
     difference, _ = error(model, x, in_place=in_place)
     assert difference < 1e-9
+
+
+def test_the_calls_of_activations_are_counted():
+    """Those through which no channel goes, too: the teleported form tells calls apart by their number."""
+    model = Calls(
+        lambda net, x: net.last(F.relu(net.first(F.relu(x))).tanh()), first=nn.Linear(5, 4), last=nn.Linear(4, 3)
+    )
+    quiver = find_quiver(lambda: model(torch.randn(2, 5)), dict(model.named_parameters()), in_place=False)
+    assert quiver.calls == {"torch.nn.functional.relu": 2, "torch.Tensor.tanh": 1}
+    assert [(site.function, site.call) for site in quiver.sites] == [(F.relu, 1), (torch.Tensor.tanh, 0)]

@@ -76,6 +76,7 @@ STOPS = {
         F.scaled_dot_product_attention(h := n.first(x)[None], h, x[None, :, :4])
     ),
     "weights in a condition": lambda n, x: n.last(torch.where(n.first.weight[:, 0] > 0, n.first(x), -n.first(x))),
+    "into vmap": lambda n, x: torch.vmap(lambda row: n.last(F.relu(row)))(n.first(x)),
     "a penalty": lambda n, x: n.last(n.first(x)) + n.first.weight.square().sum(),
 }  # fmt: skip
 
@@ -95,6 +96,38 @@ def test_a_part_scaled_in_place_by_a_parameter_stays():
     difference, quiver = error(model, x)
     assert difference < 1e-9
     assert free(quiver)["first.weight"] < 1
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda n, x: n.last(torch.vmap(lambda row: F.relu(n.first(row)))(x)),
+        lambda n, x: n.last(torch.func.jvp(n.first, (x,), (x,))[1]),
+    ],
+    ids=["vmap", "jvp"],
+)
+def test_what_torch_func_wraps_stays(forward, in_place):
+    difference, quiver = error(two(forward), torch.randn(6, 5).double(), in_place=in_place)
+    assert difference < 1e-9
+    assert not quiver.scaled
+    assert "linear" in quiver.reasons["first.weight"]
+
+
+def test_a_parameter_stays_whose_product_is_not_understood():
+    """Its rule is one for real numbers, and gave it units before the result was seen to be complex."""
+    model = two(lambda n, x: n.last((n.first(x).to(torch.complex128) * n.scale).real.relu()), scale=weight(4))
+    difference, quiver = error(model, torch.randn(6, 5).double())
+    assert difference < 1e-9
+    assert "scale" not in quiver.scaled
+
+
+def test_a_parameter_whose_elements_are_one_in_memory_stays():
+    model = two(lambda n, x: n.last((n.first(x) + n.shift).relu()))
+    model.shift = nn.Parameter(torch.ones(1).double().expand(4))
+    difference, quiver = error(model, torch.randn(6, 5).double())
+    assert difference < 1e-9
+    assert "shift" not in quiver.scaled
 
 
 def test_what_is_frozen_stays_unless_it_may_move():

@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from experiments.config import CNNConfig, ResNetConfig, TransformerConfig
+from experiments.model_config import CNNConfig, ResNetConfig, TransformerConfig
 from experiments.models import cnn, resnet, transformer
 from experiments.tasks import Spec
 from teleport import NullSpace
 from teleport.ascent import Objective
+from teleport.capture import Recorder
 from teleport.held_forward import HeldForward
 from teleport.residual import residual_of
 from teleport.tape import Tape, Untraceable
@@ -120,6 +121,26 @@ def test_the_forward_pass_is_run_as_often_for_many_steps_as_for_few():
         NullSpace(lr=0.1, steps=steps, step="fixed")(model, batches_of(2), cross_entropy)
         calls += counted
     assert calls[0] == calls[1]
+
+
+def test_no_forward_pass_is_run_for_what_is_known():
+    """A batch: its loss before and after the event, its start, recorded and watched at once, and its end."""
+    model, counted = mlp().double(), []
+    model.register_forward_hook(lambda *_: counted.append(None))
+    report = NullSpace(lr=0.1, steps=4, step="fixed")(model, batches_of(3), cross_entropy)
+    assert report.steps == 12
+    assert len(counted) == 4 * 3 - 2  # the first batch's loss before and the last one's after are its start and end
+
+
+def test_what_a_watcher_does_is_not_on_the_record():
+    model, batch = next(network for network in NETWORKS if network.name == "attention").make()
+    objective = Objective(lambda: cross_entropy(model, batch), list(model.parameters()))
+    recorder = Recorder(dict(model.named_parameters()), shared_objective=True, later=True)
+    watched = Objective(lambda: recorder.watch(objective.evaluate), objective.parameters)
+    _, alone = objective.recorded()
+    _, both = watched.recorded(aside=lambda: recorder.reads.paused)
+    assert [operation.func for operation in both.operations] == [operation.func for operation in alone.operations]
+    assert recorder.held
 
 
 @pytest.mark.parametrize("settings", [{"threshold": 0.9}, {"objective": "curvature"}, {"forward": "each"}], ids=str)

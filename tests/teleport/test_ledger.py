@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from teleport import BatchReport, LayerReport, NullSpace, TeleportReport
+from teleport.capture import capture
+from teleport.ledger import Ledger
 from tests.teleport.networks import LINEAR, cross_entropy
 from tests.teleport.reference import null_projection
 
@@ -74,6 +76,17 @@ def test_a_cap_that_is_met_already_is_the_reason():
     assert report.no_op
     assert report.batches[0].stopped == "above cap"
     assert "2.weight (linear): no step was taken or kept (above cap)" in report.reasons()
+
+
+@pytest.mark.parametrize("scale", [1e-35, 1.0, 1e25])
+@pytest.mark.parametrize(("ratio", "real"), [(1.0, True), (1e-5, True), (1.5e-6, False), (1e-8, False)])
+def test_what_survives_is_told_from_rounding_at_any_scale(scale, ratio, real):
+    """Rounding explains 16 units in the last place of single precision, 1.9e-6; squares may leave its range."""
+    model, batch = LINEAR[0].make()
+    named = dict(model.named_parameters())
+    layer = capture(lambda b: cross_entropy(model, b), [batch], named, shared_objective=False).layers["2.weight"]
+    matrix = torch.full((1, 5, 9), scale)
+    assert Ledger().survived(layer, matrix, ratio * matrix, note=False) == real
 
 
 def test_sums_of_an_event():

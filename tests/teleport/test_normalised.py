@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from teleport.ascent import Objective
 from teleport.normalised import simplify_normalisations
-from teleport.residual import residual_of
+from tests.teleport.backward_passes import assert_autograds
 
 NORMS = {
     "layer": (lambda: nn.LayerNorm(5), (3, 4, 5)),
@@ -35,30 +34,5 @@ def test_second_derivatives_are_autograds(name, below):
         if held.is_floating_point():
             nn.init.uniform_(held.data, 0.5, 1.5)
     inputs = torch.randn(shape, dtype=torch.float64, requires_grad=below)
-    factor = nn.Parameter(torch.randn(shape, dtype=torch.float64))
     over = [*norm.parameters(), *([inputs] if below else [])]
-    objective = Objective(lambda: _Weighted.apply(norm(inputs), factor), over)
-    start, tape = objective.recorded()
-    residual = residual_of(tape, start.gradients, [factor])
-    before = [call.func for call in residual.calls]
-    simplify_normalisations(residual)
-    assert [call.func for call in residual.calls] != before
-    held = residual.run({factor: factor})
-    half = sum((held[end].square().sum() for end in residual.gradients if isinstance(end, int)), torch.zeros(())) / 2
-    (found,) = torch.autograd.grad(half, [factor])
-    (expected,) = objective.ascent_direction(start, [factor])
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
-
-
-class _Weighted(torch.autograd.Function):
-    """The sum of its input, whose gradient is said to be ``sin factor``, so that the backward pass has a parameter."""
-
-    @staticmethod
-    def forward(ctx, inputs, factor):
-        ctx.save_for_backward(factor)
-        return inputs.sum()
-
-    @staticmethod
-    def backward(ctx, outer):
-        (factor,) = ctx.saved_tensors
-        return outer * factor.sin(), None
+    assert_autograds(simplify_normalisations, lambda: norm(inputs), over)

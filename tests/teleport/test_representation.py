@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from teleport import representation
 from teleport.representation import Representation
 from tests.teleport.reference import null_projection
 
@@ -124,6 +125,30 @@ def test_directions_are_orthonormal_where_singular_values_spread():
     subspace = streamed(rows, 1).subspace(1 - 1e-14)
     gram = subspace.basis.transpose(1, 2) @ subspace.basis
     torch.testing.assert_close(gram[0], torch.eye(gram.shape[1], dtype=torch.float64), atol=1e-12, rtol=0)
+
+
+def test_vectors_taken_in_by_parts_and_their_products_by_blocks(monkeypatch):
+    monkeypatch.setattr(representation, "BLOCK", 1)  # as many at a time as an input vector is long
+    left, right = torch.randn(2, 700, 100), torch.randn(2, 100, 150)
+    rows = left @ right
+    held = streamed(rows, 1, ones=True)
+    assert held.positions == 700
+    expected = np.linalg.svd(dense(rows, ones=True), compute_uv=False) ** 2
+    np.testing.assert_allclose(held.spectrum().numpy(), expected, atol=1e-9 * expected.max())
+    subspace = held.subspace(1.0)
+    assert subspace.ranks == [101, 101]
+    kept = subspace.project(torch.eye(151, dtype=torch.float64).expand(2, -1, -1))
+    for group, matrix in enumerate(dense(rows, ones=True)):
+        np.testing.assert_allclose(kept[group].numpy(), null_projection(matrix, 1e-6), atol=1e-5)
+
+
+def test_a_merged_representation_leaves_its_parts_as_they_were():
+    parts = [streamed(torch.randn(1, 9, 4), 2) for _ in range(2)]
+    before = parts[0].spectrum()
+    merged = parts[0].merged(parts[1])
+    merged.update(torch.randn(1, 3, 4))
+    assert torch.equal(parts[0].spectrum(), before)
+    assert merged.positions == 21
 
 
 def test_vectors_of_another_shape_are_refused():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from teleport import Rescaling
-from tests.teleport.networks import CLASSES, cross_entropy
+from tests.teleport.networks import CLASSES, Calls, cross_entropy
 from tests.teleport.rescalable import cnns, factors_of, flat_batch, gradient_norm, mlp, mlps, relative_error
 
 MODELS = st.one_of(mlps(), cnns())
@@ -138,6 +138,22 @@ def test_a_channel_without_gradient_stays():
     for mode in ("ascent", "balance"):
         report = Rescaling(mode, bound=1.0)(model, [batch], cross_entropy)
         assert float(factors_of(report, model[0].bias)[3]) == 1
+
+
+def test_parameters_of_one_number_are_scaled_too():
+    """A residual branch may begin with a factor without axes."""
+
+    def forward(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return net.last(torch.relu(net.factor * net.first(x)))
+
+    torch.manual_seed(0)
+    model = Calls(forward, first=nn.Linear(5, 8), factor=nn.Parameter(torch.tensor(0.3)), last=nn.Linear(8, CLASSES))
+    model, batch = model.double(), flat_batch()
+    before = model(batch[0])
+    report = Rescaling("balance")(model, [batch], cross_entropy)
+    assert relative_error(model(batch[0]), before) < 1e-12
+    assert float(model.factor.detach()) != 0.3
+    assert report.batches[0].trace[-1].gradient_norm == pytest.approx(gradient_norm(model, batch), rel=1e-10)
 
 
 def test_nothing_else_is_touched():

@@ -71,3 +71,28 @@ def test_little_that_survives_is_still_in_the_null_space():
     kept = subspace.project(matrix.float())
     assert kept.dtype == torch.float32
     assert float((kept.double() @ basis[:, :20]).norm()) < 1e-6 * float(kept.norm())
+
+
+def test_single_precision_lets_through_rounding_of_single_elements_only():
+    """Sums over rows in single precision would err alike for all inputs along a direction of the basis, too."""
+    directions = torch.linalg.qr(torch.randn(400, 400, dtype=torch.float64))[0][None]
+    energies = torch.cat([torch.ones(150), torch.zeros(250)]).double()[None]
+    subspace = subspace_of(directions, energies, 1.0, 1000, torch.float32)
+    matrix, spanned = torch.randn(1, 100, 400), directions[..., :150]
+    kept = subspace.project(matrix)
+    exact = matrix.double() - matrix.double() @ spanned @ spanned.transpose(1, 2)
+    torch.testing.assert_close(kept.double(), exact, rtol=0, atol=2e-6)
+    leak = float((kept.double() @ spanned).norm())
+    assert leak < 2 * torch.finfo(torch.float32).eps * float(exact.norm())
+    single = matrix - (matrix @ spanned.float()) @ spanned.float().transpose(1, 2)
+    assert float((single.double() @ spanned).norm()) > 1.5 * leak
+
+
+def test_half_precision_is_projected_in_single():
+    directions = torch.linalg.qr(torch.randn(30, 30, dtype=torch.float64))[0][None]
+    energies = torch.cat([torch.ones(10), torch.zeros(20)]).double()[None]
+    subspace = subspace_of(directions, energies, 1.0, 1000, torch.float32)
+    matrix = torch.randn(1, 7, 30).bfloat16()
+    kept = subspace.project(matrix)
+    assert kept.dtype == torch.bfloat16
+    torch.testing.assert_close(kept, subspace.project(matrix.double()).bfloat16(), rtol=1e-2, atol=1e-3)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from teleport import Symmetry, UnsupportedModel
 from tests.teleport.networks import cross_entropy
@@ -110,6 +112,19 @@ def test_a_network_without_a_pair_is_refused_by_its_layer():
     model = nn.Sequential(nn.Linear(12, 9), nn.LayerNorm(9), nn.Linear(9, 3)).double()
     with pytest.raises(UnsupportedModel, match=r"'0\.weight' stands alone.*layer_norm"):
         Symmetry("2024")(model, [batch_of(5)], cross_entropy)
+
+
+def test_layers_under_vmap_stay_with_their_reason():
+    model = nn.ModuleList([mlp(12, 9, 3), mlp(12, 9, 3)])
+
+    def loss_fn(model: nn.Module, batch: Any) -> Tensor:
+        seen, wrapped = model
+        return F.cross_entropy(seen(batch[0]) + torch.vmap(wrapped)(batch[0]), batch[1])
+
+    report = Symmetry("2024")(model, [batch_of(5)], loss_fn)
+    reasons = {layer.name: layer.reason for layer in report.layers}
+    assert "linear" not in reasons["0.0.weight"]
+    assert "linear" in reasons["1.0.weight"]
 
 
 @pytest.mark.parametrize(

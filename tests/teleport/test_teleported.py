@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from teleport.basis_change import BasisChange
+from teleport.find_quiver import find_quiver
 from teleport.quiver import Freedom, Quiver
-from teleport.teleported import Activation, Teleported, count_calls, function_name, torch_function
+from teleport.teleported import Activation, Teleported, function_name, torch_function
 from tests.teleport.networks import Calls
 from tests.teleport.quivers import random_tau, stack, stack_quiver
 
@@ -153,7 +154,8 @@ def test_another_number_of_calls_is_an_error_and_not_another_function():
     model = Calls(counted(2), first=nn.Linear(5, 4), last=nn.Linear(4, 3))
     moved = Teleported(model)
     name = "torch.nn.functional.relu"
-    moved.multiply([Activation(name, 1, -torch.ones(4))], count_calls(lambda: model(torch.randn(2, 5)), {F.relu}))
+    shown = find_quiver(lambda: model(torch.randn(2, 5)), dict(model.named_parameters()), in_place=False)
+    moved.multiply([Activation(name, 1, -torch.ones(4))], shown.calls)
     assert moved.calls == {name: 2}
     moved(torch.randn(2, 5))
     for calls in (1, 3):

@@ -57,6 +57,11 @@ def test_the_loss_may_move_within_the_tolerance_only(before, after, norm, kept):
     assert (broken_promise(before, after, norm, 1e-3, Snapshot([parameter()])) == "") == kept
 
 
+def test_finite_values_whose_sum_is_not_are_finite():
+    assert Snapshot([nn.Parameter(torch.full((3,), 3e38))]).finite()
+    assert not Snapshot([nn.Parameter(torch.tensor([math.inf, -math.inf]))]).finite()
+
+
 def test_infinite_parameters_break_the_promise():
     p = parameter()
     snapshot = Snapshot([p])

@@ -93,7 +93,7 @@ def test_everything_but_the_moved_parameters_is_as_it_was():
     assert_same(state_of(model), before)
 
 
-@pytest.mark.parametrize("call", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("call", [1, 2, 3, 5, 6])
 def test_an_exception_puts_the_parameters_back_too(call):
     model = model_of_all_kinds()
     values = copy.deepcopy(model.state_dict())

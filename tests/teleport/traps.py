@@ -54,6 +54,12 @@ def scripted_product(x: Tensor, w: Tensor) -> Tensor:
     return torch.mm(x, w)
 
 
+def _inferred(net: Any, x: Tensor) -> Tensor:
+    with torch.inference_mode():
+        shift = net.used(x.clone())
+    return x + shift.clone()
+
+
 def linear() -> nn.Module:
     return nn.Linear(WIDTH, WIDTH)
 
@@ -295,6 +301,7 @@ TRAPS = [
         between(with_both(lambda x, w: OwnProduct.apply(x, w, True)), used=linear),
         {USED: "numpy"},
     ),
+    Trap("inference mode", between(_inferred, used=linear), {USED: "linear"}),
     Trap("vmapped model", mlp, ALL, loss=lambda m, b: F.cross_entropy(torch.vmap(m)(b[0]), b[1])),
     Trap("gradient penalty", mlp, ALL, loss=_gradient_penalty),
     Trap("tangent penalty", mlp, ALL, loss=_tangent_penalty),

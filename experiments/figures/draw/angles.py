@@ -37,9 +37,8 @@ def draw_angles(table: pd.DataFrame, title: str) -> Figure:
     colors = dict(zip(sizes, style.PALETTE, strict=False))
     for ((model, data), rows), column in zip(cells, axes.T, strict=True):
         _head(column[0], model, data, rows, several=table["data"].nunique() > 1)
-        failed = rows[rows["reason"] != ""]
-        if len(failed):
-            column[0].text(0.5, 0.5, textwrap.fill(failed["reason"].iloc[0], 30), ha="center", fontsize=5.5)
+        if (rows["reason"] != "").any():
+            style.no_result(column[0], rows)
             continue
         for pair, window, own in zip(PAIRS, column[::2], column[1::2], strict=True):
             _window(window, rows, pair, colors)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
-
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.figure import Figure
@@ -50,8 +48,7 @@ def draw_error_control(table: pd.DataFrame, title: str) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     change.set_yscale("log")
     change.axhline(RESOLUTION, color=style.GRAY, linestyle=":", linewidth=0.8)
-    for row in failed.itertuples():
-        loss.text(0.5, 0.5, textwrap.fill(row.reason, 40), transform=loss.transAxes, ha="center", fontsize=5.5)
+    style.no_result(loss, failed)
     if handles:
         style.legend(figure, [Line2D([], [], linestyle="", label="threshold"), *handles])
     style.footnote(

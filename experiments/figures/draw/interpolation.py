@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
-
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -43,8 +41,7 @@ def draw_interpolation(table: pd.DataFrame, title: str) -> Figure:
                 other.plot(rows["alpha"], rows["accuracy"], linestyle=line, **ACCURACY)
     panels[0].set_ylabel("loss")
     right.set_ylabel("accuracy")
-    for reason in failed["reason"].unique():
-        panels[0].text(0.5, 0.5, textwrap.fill(reason, 30), transform=panels[0].transAxes, ha="center", fontsize=5.5)
+    style.no_result(panels[0], failed)
     handles = [Line2D([], [], label="loss", **LOSS), Line2D([], [], label="accuracy", **ACCURACY)]
     handles += [Line2D([], [], color=style.GRAY, linestyle=line, label=split) for split, line in SPLITS.items()]
     style.legend(figure, handles)

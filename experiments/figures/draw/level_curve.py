@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
-
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -30,7 +28,7 @@ def draw_level_curve(table: pd.DataFrame, title: str) -> Figure:
     points, means = figure.subplots(1, 2, width_ratios=(1.2, 1))
     means.set_axis_off()
     if (table["reason"] != "").any():
-        points.text(0.5, 0.5, textwrap.fill(table["reason"].iloc[0], 40), transform=points.transAxes, ha="center")
+        style.no_result(points, table)
         style.footnote(figure, table, "no result")
         return figure
     rows = table.assign(loss_difference=(table["loss_after"] - table["loss_before"]).abs())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -48,8 +46,7 @@ def draw_magnitude(table: pd.DataFrame, title: str) -> Figure:
         rows = table[table["model"] == model]
         top.set_title(style.label(style.MODELS, model))
         if (rows["reason"] != "").any():
-            reason = textwrap.fill(rows.loc[rows["reason"] != "", "reason"].iloc[0], 30)
-            top.text(0.5, 0.5, reason, transform=top.transAxes, ha="center", va="center", fontsize=5.5)
+            style.no_result(top, rows)
             continue
         for panel, measured in zip(column, PANELS, strict=True):
             _panel(panel, rows, measured)

@@ -1,10 +1,11 @@
-"""One panel of loss curves: the methods in it as mean and spread over seeds, what their teleports did, what failed."""
+"""One panel of curves: the methods in it as mean and spread over seeds, what their teleports did, what failed."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,13 +19,28 @@ from experiments.figures import style
 from experiments.figures.table import refuse_mixed_hardware
 
 AXES = {"epoch": "epoch", "seconds": "seconds of training and teleports", "step": "step"}
-LOSSES = {"train": "training loss", "test": "test loss"}
 KEY = ["data", "model", "optimizer", "teleport", "seed"]
 
 
 @dataclass(frozen=True)
+class Quantity:
+    """What a panel shows of each evaluation."""
+
+    column: str
+    name: str
+    log: bool = True  # its axis
+
+
+QUANTITIES = {
+    "train": Quantity("train_loss", "training loss"),
+    "test": Quantity("test_loss", "test loss"),
+    "accuracy": Quantity("test_metric", "test accuracy", log=False),
+}
+
+
+@dataclass(frozen=True)
 class Curve:
-    """One method's losses over its seeds; arrays have a value an evaluation."""
+    """One line over its seeds; arrays have a value an evaluation."""
 
     x: np.ndarray  # mean over seeds; seeds differ only in seconds
     mean: np.ndarray  # nan from where a seed has diverged
@@ -33,14 +49,14 @@ class Curve:
     diverged: int  # seeds with a loss that is not finite
 
 
-def average(evaluations: pd.DataFrame, x: str, loss: str) -> Curve:
-    """The ``loss`` (``train`` or ``test``) of one method over its seeds, evaluation by evaluation.
+def average(evaluations: pd.DataFrame, x: str, quantity: Quantity) -> Curve:
+    """The ``quantity`` of one line over its seeds, evaluation by evaluation.
 
-    A run ends where it diverges; its last row, which no other seed has, is left out of the curve.
+    A run ends where its training diverges; its last row, which no other seed has, is left out of the curve.
     """
-    finite = np.isfinite(evaluations[f"{loss}_loss"].astype(float))
+    finite = np.isfinite(evaluations[["train_loss", quantity.column]].astype(float)).all(axis="columns")
     kept = evaluations[finite]
-    values = kept.pivot(index="step", columns="seed", values=f"{loss}_loss").astype(float)
+    values = kept.pivot(index="step", columns="seed", values=quantity.column).astype(float)
     std = values.std(axis="columns", ddof=1) if values.shape[1] > 1 else values.iloc[:, 0] * 0.0
     return Curve(
         x=kept.groupby("step")[x].mean().to_numpy(float),
@@ -51,26 +67,50 @@ def average(evaluations: pd.DataFrame, x: str, loss: str) -> Curve:
     )
 
 
-def check(drawing: str, table: pd.DataFrame, axes: Sequence[str], losses: Sequence[str]) -> None:
-    """Refuse what the panels of ``drawing`` cannot show.
+def check(
+    drawing: str, table: pd.DataFrame, axes: Sequence[str], quantities: Sequence[str], keys: Sequence[str] = ()
+) -> None:
+    """Refuse what the panels of ``drawing`` cannot show, which tell runs apart by ``keys`` beside :data:`KEY`.
 
     Raises:
-        UserError: an unknown axis or loss, runs that differ in more than the panels show, seconds of several machines.
+        UserError: an unknown axis, quantity or key, runs that differ in more than the panels show, seconds of several
+            machines.
     """
     for x in axes:
         if x not in AXES:
             raise one_of(f"x of the drawing '{drawing}'", x, list(AXES))
-    for loss in losses:
-        if loss not in LOSSES:
-            raise one_of(f"loss of the drawing '{drawing}'", loss, list(LOSSES))
+    for quantity in quantities:
+        if quantity not in QUANTITIES:
+            raise one_of(f"quantity of the drawing '{drawing}'", quantity, list(QUANTITIES))
+    swept = list(table.columns[: table.columns.get_loc("step")])  # a table's first columns, see ARCHITECTURE.md
+    for key in keys:
+        if key not in swept:
+            raise one_of(f"key of this figure's runs for the drawing '{drawing}'", key, swept)
     if "seconds" in axes:
         refuse_mixed_hardware(table)
     runs = table[table["event"] == "evaluation"]
-    if runs.duplicated([*KEY, "step"]).any():
+    if runs.duplicated([*KEY, *keys, "step"]).any():
+        apart = ", ".join([*KEY[:-1], *keys])
         raise UserError(
-            f"the drawing '{drawing}' tells runs apart by data, model, optimizer, teleport and seed, and this figure "
-            "has several runs that share all of them; give each setting a file of its own in conf/teleport"
+            f"the drawing '{drawing}' tells runs apart by {apart} and seed, and this figure has several runs that "
+            "share all of them; give each setting a file of its own in conf/teleport, or take the drawing 'curves' and "
+            "name the key that they differ in among its 'rows' or 'lines'"
         )
+
+
+def name_lines(table: pd.DataFrame, keys: Sequence[str] = ()) -> tuple[pd.DataFrame, dict[str, style.Look]]:
+    """The table with a column ``line``, and the look of each: a line for each method and value of its ``keys``.
+
+    A method that has not got such a key (no teleport has no range) is one line.
+    """
+
+    def name(run: dict[str, Any]) -> str:
+        method = run["teleport"]
+        told = [style.setting(key, run[key]) for key in keys if pd.notna(run[key])]
+        return ", ".join([style.looks([method])[method].label, *told]) if told else method
+
+    named = table.assign(line=[name(run) for run in table[["teleport", *keys]].to_dict("records")])
+    return named, style.looks(list(named["line"].unique()))
 
 
 def unique(table: pd.DataFrame, columns: list[str]) -> list[tuple[str, ...]]:
@@ -78,19 +118,19 @@ def unique(table: pd.DataFrame, columns: list[str]) -> list[tuple[str, ...]]:
     return list(table[columns].drop_duplicates().itertuples(index=False, name=None))
 
 
-def panel(axes: Axes, table: pd.DataFrame, looks: dict[str, style.Look], x: str, loss: str) -> None:
-    """Draw the table of one data set, model and optimizer, a line a method.
+def panel(axes: Axes, table: pd.DataFrame, looks: dict[str, style.Look], x: str, quantity: Quantity) -> None:
+    """Draw the table of one data set, model and optimizer, which :func:`name_lines` named the lines of.
 
     The runs without teleports come last, so that they show where another curve is the same.
     """
     remarks = []
-    for method in sorted(table["teleport"].unique(), key=lambda name: (name == "none", list(looks).index(name))):
-        rows, look = table[table["teleport"] == method], looks[method]
+    for name in sorted(table["line"].unique(), key=lambda name: (name == "none", list(looks).index(name))):
+        rows, look = table[table["line"] == name], looks[name]
         evaluations, teleports = rows[rows["event"] == "evaluation"], rows[rows["event"] == "teleport"]
         if len(evaluations):
-            curve = average(evaluations, x, loss)
+            curve = average(evaluations, x, quantity)
             _line(axes, curve, look)
-            _marks(axes, curve, teleports, look, x)
+            _marks(axes, curve, teleports, look, x, quantity)
             if curve.diverged:
                 remarks.append((look, f"{look.label}: diverged in {curve.diverged} of {curve.seeds} runs"))
         still = teleports.groupby("seed")["moved_layers"].sum() == 0
@@ -110,12 +150,15 @@ def _line(axes: Axes, curve: Curve, look: style.Look) -> None:
         axes.fill_between(curve.x, low, high, color=look.color, alpha=0.18, linewidth=0, zorder=2)
 
 
-def _marks(axes: Axes, curve: Curve, teleports: pd.DataFrame, look: style.Look, x: str) -> None:
+def _marks(axes: Axes, curve: Curve, teleports: pd.DataFrame, look: style.Look, x: str, quantity: Quantity) -> None:
     """A triangle on the curve where a teleport happened, hollow where it moved nothing."""
     for _, event in teleports.groupby("step"):
         moved = event["moved_layers"].sum() > 0
         at = event[x].mean()
-        height = np.exp(np.interp(at, curve.x, np.log(curve.mean)))  # on the straight line that a log axis shows
+        if quantity.log:  # on the straight line that its axis shows
+            height = np.exp(np.interp(at, curve.x, np.log(curve.mean)))
+        else:
+            height = np.interp(at, curve.x, curve.mean)
         face = look.color if moved else "white"
         axes.plot(at, height, "v", markersize=3.2, markeredgewidth=0.7, color=look.color, mfc=face, zorder=4)
 
@@ -132,17 +175,20 @@ def _write(axes: Axes, remarks: list[tuple[style.Look, str]]) -> None:
         height -= 0.085 * len(lines)
 
 
-def log_scale(line: Sequence[Axes]) -> None:
-    """A log axis for panels that share it. It shows at most three times the highest loss at the start: a curve that
-    leaves it has blown up.
+def scale(line: Sequence[Axes], quantity: Quantity) -> None:
+    """The axis of ``quantity`` for panels that share it. A log axis shows at most three times the highest value at the
+    start: a curve that leaves it has blown up.
     """
+    for axes in line:
+        axes.margins(x=0.03)
+    if not quantity.log:
+        return
     drawn = [curve.get_ydata() for axes in line for curve in axes.lines if len(curve.get_ydata()) > 1]
     for axes in line:
         axes.set_yscale("log", nonpositive="clip")
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=20))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.margins(x=0.03)
     finite = [values[np.isfinite(values)] for values in drawn]
     finite = [values for values in finite if len(values)]
     if finite:

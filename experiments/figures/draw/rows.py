@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from experiments.errors import UserError, one_of
 from experiments.figures import style
 from experiments.figures.draw import panels
-from experiments.figures.draw.panels import AXES, LOSSES, unique
+from experiments.figures.draw.panels import AXES, QUANTITIES, unique
 
 KEYS = ("data", "x", "loss")
 
@@ -26,7 +26,7 @@ def draw_rows(table: pd.DataFrame, title: str, *, rows: Sequence[Mapping[str, st
         table: rows of ``measure/curves.py``.
         title: of the whole picture.
         rows: from the top, each with ``data`` (a data set of the table), ``x`` (``epoch``, ``step`` or ``seconds``)
-            and ``loss`` (``train`` or ``test``).
+            and ``loss`` (``train`` or ``test``; ``accuracy`` goes as well).
 
     Raises:
         UserError: a row that lacks a key or has another, an unknown value, runs that differ in more than these panels
@@ -39,7 +39,7 @@ def draw_rows(table: pd.DataFrame, title: str, *, rows: Sequence[Mapping[str, st
             raise one_of("data of the drawing 'rows'", row["data"], sorted(table["data"].unique()))
     panels.check("rows", table, [row["x"] for row in rows], [row["loss"] for row in rows])
     optimizers = [optimizer for (optimizer,) in unique(table, ["optimizer"])]
-    looks = style.looks([method for (method,) in unique(table, ["teleport"])])
+    table, looks = panels.name_lines(table)
 
     figure = style.page(title, 1.6 * len(rows) + 1.1)
     axes = figure.subplots(len(rows), len(optimizers), squeeze=False)
@@ -47,7 +47,7 @@ def draw_rows(table: pd.DataFrame, title: str, *, rows: Sequence[Mapping[str, st
         for optimizer, panel in zip(optimizers, line, strict=True):
             chosen = table[(table["data"] == row["data"]) & (table["optimizer"] == optimizer)]
             _panel(panel, chosen, looks, row, optimizer)
-        line[0].set_ylabel(f"{style.label(style.DATA, row['data'])}\n{LOSSES[row['loss']]}")
+        line[0].set_ylabel(f"{style.label(style.DATA, row['data'])}\n{QUANTITIES[row['loss']].name}")
         line[len(line) // 2].set_xlabel(AXES[row["x"]])
     panels.legend(figure, table, looks)
     return figure
@@ -66,7 +66,8 @@ def _panel(
             f"the drawing 'rows' has one model a data set and optimizer, and {row['data']} with {optimizer} has "
             f"{' and '.join(models)}; the drawing 'curves' has a row for each"
         )
-    panels.panel(axes, table, looks, row["x"], row["loss"])
-    panels.log_scale([axes])
+    quantity = QUANTITIES[row["loss"]]
+    panels.panel(axes, table, looks, row["x"], quantity)
+    panels.scale([axes], quantity)
     axes.set_title(f"{style.label(style.OPTIMIZERS, optimizer)}, {style.label(style.MODELS, models[0])}")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=row["x"] != "seconds"))

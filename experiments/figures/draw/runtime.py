@@ -31,8 +31,8 @@ METHODS = {
 def draw_runtime(table: pd.DataFrame, title: str) -> Figure:
     """A panel for each axis, both scales logarithmic, with the exponent of each method; a row for each machine.
 
-    Medians, with a bar from the fastest to the slowest round. A point where no step was taken is hollow, and a method
-    that has one gets no exponent there: what had nothing to do was not fast.
+    Medians, with a bar from the fastest to the slowest round. A point where no step was taken is hollow, and the
+    exponent leaves it out: what had nothing to do was not fast.
 
     Args:
         table: rows of ``measure/runtime.py``.
@@ -58,7 +58,7 @@ def draw_runtime(table: pd.DataFrame, title: str) -> Figure:
         figure,
         table,
         f"median of the rounds, bars from fastest to slowest; all else at {base}; "
-        "hollow: no step taken, nothing was free; powers: fitted, in the order of the names",
+        "hollow: no step taken, nothing was free; powers: fitted to the others, in the order of the names",
     )
     return figure
 
@@ -76,7 +76,7 @@ def _panel(axes: Axes, table: pd.DataFrame, looks: dict[str, style.Look], letter
             face = look.color if point["steps_taken"] else "white"
             mark = {"markersize": 3.2, "markeredgewidth": 0.7, "color": look.color, "markerfacecolor": face}
             axes.plot(point["value"], point["seconds"], "o", zorder=4, **mark)
-        exponent = "?" if (rows["steps_taken"] == 0).any() else f"{rows['exponent'].iloc[0]:.2f}"
+        exponent = "?" if rows["exponent"].isna().any() else f"{rows['exponent'].iloc[0]:.2f}"
         place = {"transform": axes.transAxes, "ha": "left", "va": "top", "fontsize": 6.5, "in_layout": False}
         axes.text(0.04, 0.98 - 0.07 * number, f"{letter}$^{{{exponent}}}$", color=look.color, **place)
     axes.tick_params(axis="x", labelsize=5.5)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -26,7 +24,7 @@ def draw_weight_histogram(table: pd.DataFrame, title: str) -> Figure:
         axes.set_title(name)
         axes.set_xlabel("weight")
         if (table["reason"] != "").any():
-            axes.text(0.5, 0.5, textwrap.fill(table["reason"].iloc[0], 40), transform=axes.transAxes, ha="center")
+            style.no_result(axes, table)
             continue
         rows = table[table["state"] == state]
         inside = rows[np.isfinite(rows["low"]) & np.isfinite(rows["high"])]

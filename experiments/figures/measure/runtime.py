@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments.benchmarks.common import base_of, slopes
-from experiments.benchmarks.runtime import AXES, COLUMNS
+from experiments.benchmarks.common import base_of
+from experiments.benchmarks.runtime import AXES, COLUMNS, exponents
 from experiments.errors import UserError
 from experiments.figures.runs import FigureRun
 
@@ -16,7 +16,8 @@ def measure_runtime(run: FigureRun | None, *, folder: str) -> pd.DataFrame:
     """Rows ``axis``, its ``value``, ``method``, ``seconds`` (median), ``fastest``, ``slowest``; all else at its base.
 
     Besides: ``steps_taken`` and ``null_dimensions`` as measured; ``exponent``, the slope of log seconds over the log of
-    the value for that method; and the case at the base, a column an axis.
+    the value for that method where it took steps, empty where it did so at fewer than two values; and the case at the
+    base, a column an axis.
 
     Args:
         run: none; the figure has no runs.
@@ -42,7 +43,7 @@ def _read(path: Path) -> pd.DataFrame:
 
 def _along_axes(table: pd.DataFrame) -> pd.DataFrame:
     """One machine's rows at the base, once for each axis that is varied there."""
-    base, fits = base_of(table, AXES), slopes(table, AXES)
+    base, fits = base_of(table, AXES), exponents(table)
     columns = ["method", "seconds", "fastest", "slowest", "steps_taken", "null_dimensions"]
     frames = []
     for axis, of_axis in fits.groupby("axis", sort=False):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from experiments.benchmarks import SUBJECTS, subject
+from experiments.benchmarks.aims import Aim
 from experiments.benchmarks.common import MACHINE, TIMES, base_of, machine, ratios, slopes, slug, take_turns
 
 CPU = torch.device("cpu")
@@ -21,6 +22,7 @@ def test_every_subject_has_what_is_asked_of_it(name):
     assert module.__doc__
     assert {"method", *TIMES, *MACHINE} <= set(module.COLUMNS)
     assert all(callable(getattr(module, function)) for function in ("measure", "line", "summary"))
+    assert all(isinstance(aim, Aim) for aim in module.AIMS)
 
 
 def test_methods_take_turns_and_preparation_is_not_timed(monkeypatch):
@@ -45,6 +47,18 @@ def test_methods_take_turns_and_preparation_is_not_timed(monkeypatch):
     assert timed["a"].seconds == [1.0, 1.0]
     assert timed["b"].seconds == [2.0, 2.0]
     assert (timed["a"].last, timed["b"].last) == (6, 8)
+
+
+def test_no_further_round_begins_when_enough_seconds_have_passed(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("experiments.clock.time.perf_counter", lambda: now[0])
+
+    def work():
+        now[0] += 2.0
+
+    methods = {"a": lambda: work, "b": lambda: work}
+    assert [len(take_turns(methods, 3, CPU, enough)["b"].seconds) for enough in (1.0, 4.0, 4.1)] == [1, 1, 2]
+    assert len(take_turns(methods, 3, CPU)["b"].seconds) == 3
 
 
 def test_the_columns_of_a_time_are_its_median_and_its_range():

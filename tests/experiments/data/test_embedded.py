@@ -3,10 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 
-from experiments.config import ImageData, RandomData
-from experiments.data.embedded import digits_task, random_task
+from experiments.data.embedded import digits_task, random_task, stratified
+from experiments.data_config import ImageData, RandomData
 from experiments.errors import UserError
 
 CPU = torch.device("cpu")
@@ -32,6 +35,28 @@ def test_digits_are_sklearns_each_once():
     shares = np.bincount(task.test.labels.numpy()) / np.bincount(digits.target)
     assert shares.min() > 0.19
     assert shares.max() < 0.21
+
+
+def test_digits_are_split_as_scikit_learn_splits_them():
+    task = digits_task(ImageData(name="digits", train_samples=None, test_samples=None), CPU)
+    digits = load_digits()
+    images, labels = digits.images.astype(np.uint8), digits.target
+    parts = train_test_split(images, labels, test_size=0.2, stratify=labels, random_state=0)
+    ours = [task.train.images[:, 0], task.test.images[:, 0], task.train.labels, task.test.labels]
+    for own, theirs in zip(ours, parts, strict=True):
+        np.testing.assert_array_equal(own.numpy(), theirs)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(5, 40), min_size=2, max_size=8), st.integers(10, 15), st.integers(0, 2**16))
+def test_a_stratified_split_takes_each_sample_once_and_each_class_in_proportion(counts, test_samples, seed):
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    test_samples = min(test_samples, len(labels) - 1)
+    train, test = stratified(labels, test_samples)
+    assert len(test) == test_samples
+    assert sorted([*train, *test]) == list(range(len(labels)))
+    exact = np.array(counts) * test_samples / len(labels)
+    assert (abs(np.bincount(labels[test], minlength=len(counts)) - exact) < 1 + 1e-9).all()
 
 
 def test_noise_is_seeded_and_nested():

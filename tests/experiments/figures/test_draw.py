@@ -15,7 +15,7 @@ from experiments.figures import style
 from experiments.figures.draw.convolution import draw_convolution
 from experiments.figures.draw.curves import draw_curves
 from experiments.figures.draw.error_control import draw_error_control, threshold_name
-from experiments.figures.draw.panels import average
+from experiments.figures.draw.panels import QUANTITIES, average
 from experiments.figures.draw.rows import draw_rows
 from experiments.figures.draw.runtime import draw_runtime
 from experiments.figures.draw.spectrum import draw_spectrum
@@ -68,7 +68,7 @@ def test_a_mean_ends_where_a_seed_diverged_and_says_so(blown_up):
     cells = [cell("nullspace", 0, [2.0, 1.0, 0.5], moved=1), cell("nullspace", 1, [2.0, blown_up], moved=1)]
     cells[1][1].loc[1, "step"] = 7
     rows = tabled(*cells)
-    curve = average(rows[rows["event"] == "evaluation"], "epoch", "train")
+    curve = average(rows[rows["event"] == "evaluation"], "epoch", QUANTITIES["train"])
     np.testing.assert_array_equal(curve.x, [0, 1, 2])
     np.testing.assert_array_equal(curve.mean, [2.0, math.nan, math.nan])
     assert "diverged in 1 of 2 runs" in said(draw_curves(rows, "title"))
@@ -110,7 +110,7 @@ def test_unknown_options_are_refused():
     with pytest.raises(UserError, match=r"'epochs'.*did you mean 'epoch'"):
         draw_curves(tabled(cell("none", 0, [1.0])), "title", x="epochs")
     with pytest.raises(UserError, match=r"'tset'.*did you mean 'test'"):
-        draw_curves(tabled(cell("none", 0, [1.0])), "title", losses=["tset"])
+        draw_curves(tabled(cell("none", 0, [1.0])), "title", quantities=["tset"])
 
 
 MNIST = {"data": "mnist", "x": "epoch", "loss": "train"}
@@ -154,15 +154,16 @@ def test_a_legend_of_many_names_stays_on_the_page_and_takes_no_room_from_the_pan
         assert panel.get_tightbbox().y1 < names.y0 + 2  # pixels: of a legend's empty border
         heights.append(panel.get_window_extent().height)
     assert heights[1] == pytest.approx(heights[0], rel=0.1)
-    together = [look for name, look in style.METHODS.items() if name != "orbit"]  # which moves points, not networks
+    apart = ("orbit", "change_of_basis_inter", "pseudo_teleport")  # in other figures: points, and another paper's
+    together = [look for name, look in style.METHODS.items() if name not in apart]
     assert len({(look.color, look.line) for look in together}) == len(together)
 
 
-def test_a_runtime_without_steps_is_hollow_and_has_no_exponent():
+def test_a_runtime_without_steps_is_hollow_and_what_has_no_exponent_says_so():
     values = pd.DataFrame({"axis": "samples", "value": [100, 1000], "steps_taken": [64, 0], "exponent": 0.25})
     values = values.assign(seconds=[1.0, 2.0], fastest=[0.9, 1.5], slowest=[1.5, 2.5], null_dimensions=3)
     base = {"width": 8, "samples": 100, "layers": 2, "batches": 4, "steps": 5}
-    cells = [({}, values.assign(method="nullspace", hardware="a chip", **base))]
+    cells = [({}, values.assign(method="nullspace", hardware="a chip", **base).assign(exponent=math.nan))]
     cells.append(({}, values.assign(method="symmetry 2024", hardware="a chip", **base, steps_taken=64)))
     (panel,) = (figure := draw_runtime(tabled(*cells), "title")).axes
     assert [text.get_text() for text in panel.texts] == ["n$^{?}$", "n$^{0.25}$"]

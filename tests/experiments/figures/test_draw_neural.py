@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
+from experiments.figures import style
 from experiments.figures.draw.angles import PAIRS, draw_angles
 from experiments.figures.draw.feature_maps import draw_feature_maps
 from experiments.figures.draw.landscape import draw_landscape
@@ -53,6 +55,16 @@ def test_a_network_without_a_result_says_why_and_the_others_are_drawn():
     assert "it is not here" in said(figure)
     for drawing in (draw_weight_histogram, draw_level_curve):
         assert "it is not here" in said(drawing(tabled((VGG, FAILED)), "title"))
+
+
+def test_why_there_is_no_result_is_said_once_in_the_middle_of_the_panel():
+    axes = Figure().subplots()
+    axes.set_xlim(5, 6)
+    style.no_result(axes, pd.DataFrame({"reason": ["", "it is not here", "it is not here", "too large"]}))
+    (text,) = axes.texts
+    assert text.get_text() == "it is not here\ntoo large"
+    middle = axes.transAxes.transform((0.5, 0.5))
+    assert text.get_transform().transform(text.get_position()) == pytest.approx(middle)
 
 
 def magnitude_rows():

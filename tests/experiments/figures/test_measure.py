@@ -54,6 +54,18 @@ def test_runtimes_are_those_of_the_benchmark_along_each_axis_that_it_varies(tmp_
     assert (chip[["width", "samples"]] == [2, 10]).all(axis=None)
 
 
+def test_the_exponent_of_a_runtime_leaves_out_what_took_no_step(tmp_path):
+    benchmark_table(tmp_path, "chip")
+    path = tmp_path / "runtime-chip.csv"
+    rows = pd.read_csv(path)
+    rows.loc[rows["width"] == 4, ["seconds", "steps_taken"]] = 0.1, 0
+    rows.to_csv(path, index=False)
+    table = measure_runtime(None, folder=str(tmp_path))
+    of_width = table[table["axis"] == "width"]
+    assert of_width["exponent"].tolist() == pytest.approx([2, 2, 2])
+    assert of_width["steps_taken"].tolist() == [1, 1, 0]
+
+
 def test_runtimes_need_a_table_of_the_benchmark(tmp_path):
     with pytest.raises(UserError, match=r"no 'runtime-\*.csv' in .*scripts/benchmark.py runtime"):
         measure_runtime(None, folder=str(tmp_path))

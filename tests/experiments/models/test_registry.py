@@ -6,7 +6,8 @@ import pytest
 import torch
 from specs import SPECS, batch, output_shape, spec_for
 
-from experiments.config import (
+from experiments.errors import UserError
+from experiments.model_config import (
     CNNConfig,
     CustomModel,
     MLPConfig,
@@ -17,7 +18,6 @@ from experiments.config import (
     TorchvisionConfig,
     TransformerConfig,
 )
-from experiments.errors import UserError
 from experiments.models.registry import MODELS, build_model
 
 CONFIGS: dict[str, ModelConfig] = {

@@ -1,0 +1,180 @@
+"""What finding a layer's null space costs: the library's streamed representation against a decomposition of all inputs.
+
+The layer's input vectors are single-precision noise through a matrix of a given rank. ``streamed`` is the way of the
+library: vectors come ``width`` at a time, and the space that they span is found from what is kept of them. The
+``svd`` is of the representation matrix R ``[width, positions]`` whole, of all vectors, in double or in single
+precision. Where fewer than ``width`` of the vectors are independent there is a null space; where as many are, there is
+none, and the library sees that without any eigenvectors. The longest cases have two rounds at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from experiments.benchmarks.aims import Aim, ratio, rows
+from experiments.benchmarks.common import MACHINE, TIMES, Row, Settings, base_of, machine, ratios, slopes, take_turns
+from teleport.representation import Representation
+from teleport.subspace import Subspace, rank
+
+STREAMED, DOUBLE, SINGLE = "streamed", "svd float64", "svd float32"
+
+
+@dataclass(frozen=True)
+class Case:
+    """``positions`` input vectors of length ``width``, in a space of ``independent`` dimensions."""
+
+    width: int = 1024
+    positions: int = 4096
+    independent: int = 512
+
+
+AXES = [axis.name for axis in fields(Case)]
+
+COLUMNS = ["method", *AXES, *TIMES, "rank", "sine", "kept_bytes", *MACHINE]
+"""``sine`` is of the largest principal angle to the space that the double-precision decomposition finds, 1 where their
+ranks differ; ``kept_bytes`` is what is held of the vectors when the last one has come."""
+
+FEW = Case(positions=200, independent=200)
+MANY = Case()
+SPANNING = Case(independent=1024)
+FULL = [FEW, SPANNING, *(Case(positions=positions) for positions in (512, 1024, 2048, 4096, 8192, 16384))]
+SMOKE = [Case(32, 8, 8), Case(32, 128, 32), Case(32, 64, 16), Case(32, 128, 16)]
+
+
+def _speed(case: Case) -> Aim:
+    """How many times the library is as fast as the decomposition in double precision."""
+
+    def figure(table: pd.DataFrame) -> float:
+        return float(ratio(rows(table, **asdict(case)), AXES, DOUBLE, STREAMED).max())
+
+    what = (
+        f"a null space of {case.positions} inputs, {case.independent} of them independent, in {case.width} dimensions"
+    )
+    return Aim(f"{what}: faster than an SVD in float64", ">=", 5, figure)
+
+
+def _memory_growth(table: pd.DataFrame) -> float:
+    """What is kept of the most vectors over what is kept of a quarter of them, where all are more than the width."""
+    streamed = rows(table, method=STREAMED, width=MANY.width, independent=MANY.independent).set_index("positions")
+    kept = streamed.kept_bytes.reindex([4096, 16384])
+    return float(kept.iloc[1] / kept.iloc[0])
+
+
+AIMS = [
+    _speed(FEW),
+    _speed(MANY),
+    _speed(SPANNING),
+    Aim(
+        "its largest principal angle to the SVD's in float64, in any case: sine",
+        "<=",
+        1e-6,
+        lambda table: float(rows(table, method=STREAMED).sine.max()),
+        "",
+    ),
+    Aim("what is kept of 16384 inputs against 4096", "<=", 1, _memory_growth),
+]
+
+
+def measure(settings: Settings) -> Iterator[Row]:
+    """A row a case and method; within a case the methods take turns."""
+    with_machine = machine(settings.device)
+    list(_rows(SMOKE[0], settings))  # what is loaded at first use
+    for case in SMOKE if settings.smoke else FULL:
+        yield from ({**row, **with_machine} for row in _rows(case, settings))
+
+
+def line(row: Row) -> str:
+    """The case, the method, its seconds, and how far the spaces are apart."""
+    case = "  ".join(f"{axis} {row[axis]:>5}" for axis in AXES)
+    return (
+        f"{case}  {row['method']:<11} {row['seconds'] * 1000:10.2f} ms  rank {row['rank']:>4}  sine {row['sine']:.1e}"
+    )
+
+
+def summary(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Ratios to the library, the angles, and how seconds grow with positions."""
+    return {
+        f"seconds, in units of {STREAMED}": ratios(table, AXES, STREAMED),
+        "found, and kept": table.loc[table.method == STREAMED, [*AXES, "rank", "sine", "kept_bytes"]],
+        "exponents (1 is linear)": _growth(table),
+    }
+
+
+def _growth(table: pd.DataFrame) -> pd.DataFrame:
+    """Slopes over positions, with as many dimensions spanned; other ranks are found in another way."""
+    base = base_of(table, AXES)
+    return slopes(rows(table, width=base.width, independent=base.independent), ["positions"])
+
+
+def sine(spanned: Tensor, found: Subspace) -> float:
+    """Of the largest principal angle between the span of orthonormal columns ``[dimension, k]`` and a space found.
+
+    It is the spectral norm of the columns' part in the complement; 1 where the dimensions differ.
+    """
+    if spanned.shape[1] != found.rank:
+        return 1.0
+    return float(torch.linalg.matrix_norm(found.project(spanned.T[None]), 2)[0])
+
+
+def _rows(case: Case, settings: Settings) -> Iterator[Row]:
+    """The rows of one case."""
+    torch.manual_seed(0)
+    inputs = torch.randn(case.positions, case.independent) @ torch.randn(case.independent, case.width)
+    inputs = inputs.to(settings.device)
+    chunks = inputs.split(case.width)
+
+    def streamed() -> tuple[Subspace, int]:
+        representation = Representation(case.width, 1, inputs.dtype, ones=False, device=settings.device)
+        for chunk in chunks:
+            representation.update(chunk[None])
+        return representation.subspace(1.0), _bytes_of(representation)
+
+    def svd(dtype: torch.dtype) -> Callable[[], tuple[Tensor, Tensor]]:
+        return lambda: torch.linalg.svd(inputs.T.to(dtype), full_matrices=False)[:2]
+
+    works: dict[str, Callable[[], Any]] = {
+        STREAMED: streamed,
+        DOUBLE: svd(torch.float64),
+        SINGLE: svd(torch.float32),
+    }
+    rounds = min(settings.repeats, 2 if case.positions > MANY.positions else settings.repeats)
+    timed = take_turns({name: lambda work=work: work for name, work in works.items()}, rounds, settings.device)
+    found, kept = timed[STREAMED].last
+    reference = _spanned(*timed[DOUBLE].last)
+    spaces = {STREAMED: found, DOUBLE: _as_subspace(reference), SINGLE: _as_subspace(_spanned(*timed[SINGLE].last))}
+    for name, each in timed.items():
+        yield {
+            "method": name,
+            **asdict(case),
+            **each.columns(),
+            "rank": spaces[name].rank,
+            "sine": sine(reference, spaces[name]),
+            "kept_bytes": kept if name == STREAMED else inputs.numel() * (4 if name == SINGLE else 8),
+        }
+
+
+def _bytes_of(representation: Representation) -> int:
+    """Of all tensors that it keeps."""
+    return sum(kept.numel() * kept.element_size() for kept in vars(representation).values() if isinstance(kept, Tensor))
+
+
+def _spanned(left: Tensor, values: Tensor) -> Tensor:
+    """The left singular vectors ``[width, rank]`` above what rounding makes of nothing, in double precision.
+
+    The inputs' rounding counts in double precision, the decomposition's own, which is more, in single precision.
+    """
+    if values.dtype == torch.float64:
+        kept = rank(values.square(), 1.0, (left.shape[0], left.shape[0]), torch.float32)
+    else:
+        kept = int((values > left.shape[0] * torch.finfo(values.dtype).eps * values[0]).sum())
+    return left[:, :kept].double()
+
+
+def _as_subspace(columns: Tensor) -> Subspace:
+    return Subspace([columns.shape[1]], columns.shape[0], columns[None], complement=False)

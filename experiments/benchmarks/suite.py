@@ -1,0 +1,79 @@
+"""A run as the suite's runner sets it up, from a command line's choices, with parts of it ready to be timed."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+from torch import nn
+
+from experiments import methods
+from experiments.config import Config, register
+from experiments.data.registry import build_task
+from experiments.models.registry import build_model
+from experiments.options import CONF
+from experiments.seeding import seed_everything
+from experiments.teleport_config import TeleportConfig
+from experiments.teleporting import Teleports
+from experiments.training import Training
+from experiments.validate import resolve
+from teleport import Schedule, TeleportReport
+
+
+def configuration(overrides: Sequence[str], device: torch.device) -> Config:
+    """What ``python run.py OVERRIDES`` would run, on ``device`` and without a progress bar.
+
+    Raises:
+        UserError: a value that is missing or out of range.
+    """
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose("config", [*overrides, "machine.progress=false"])
+    composed.machine.device = str(device)
+    return resolve(composed)
+
+
+class Prepared:
+    """The task and the model of a run before its first teleport, behind the warm-up that its configuration asks for.
+
+    Args:
+        config: the run's.
+        device: where it is.
+
+    Raises:
+        UserError: data that cannot be had, or a model that does not fit them.
+    """
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self.task = build_task(config.data, device)
+        seed_everything(config.seed)
+        self.model: nn.Module = build_model(config.model, self.task.spec, self.task.name).to(device)
+        if config.teleport.warmup_steps:
+            self._train(self.model, config.teleport.warmup_steps)
+
+    def event(self, settings: TeleportConfig) -> Callable[[], TeleportReport]:
+        """The first event of a run with these settings, on a copy of the model, ready to be called once."""
+        model, config = copy.deepcopy(self.model), dataclasses.replace(self.config, teleport=settings)
+        teleports = Teleports(methods.build_teleporter(settings), Schedule(), self.task, config, self.device)
+        return lambda: teleports.make(0, model)[1]
+
+    def steps(self, count: int) -> Callable[[], float]:
+        """That many optimizer steps on a copy of the model, ready to be called once: their seconds."""
+        model = copy.deepcopy(self.model)
+        return lambda: self._train(model, count)
+
+    def _train(self, model: nn.Module, steps: int) -> float:
+        """Train ``model`` in the suite's loop; the seconds of its steps, by the clock of a run's curve."""
+        loop = dataclasses.replace(self.config.training, max_steps=steps, eval_every=steps, eval_samples=1)
+        config = dataclasses.replace(self.config, training=loop)
+        optimizer = methods.build_optimizer(config.optimizer, model)
+        teleports = Teleports(None, Schedule(), self.task, config, self.device)
+        with tempfile.TemporaryDirectory() as folder:
+            training = Training(self.task, model, optimizer, teleports, config, Path(folder), self.device)
+            return training.run().training_seconds

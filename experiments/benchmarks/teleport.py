@@ -1,0 +1,88 @@
+"""A whole teleport at width 1024: symmetry in its variants, and the null space in all its ways, in units of one.
+
+The unit is the null space at threshold 1 with steps of fixed length, each batch protecting itself. No method ends
+early: there is no cap. On 200 samples each layer but the first has 824 null dimensions; 2000 samples leave none, the
+null space at threshold 1 is over once it has found that out, and the table says so (``steps_taken``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+from torch import Tensor, nn
+
+from experiments.benchmarks.aims import Aim, ratio, rows
+from experiments.benchmarks.common import Row, Settings, ratios
+from experiments.benchmarks.events import AXES, COLUMNS, RATE, Case, Method, line, rows_of, warm_up
+from experiments.methods import Teleporter
+from teleport import NullSpace, Symmetry, TeleportReport
+
+__all__ = ["AIMS", "COLUMNS", "line", "measure", "summary"]
+
+REFERENCE = "nullspace"
+
+ENOUGH = 140.0
+"""Seconds of a case after which no further round begins."""
+
+# Seconds grow as the batches do: eight batches of 2000 would take minutes a round.
+FULL = [Case(1024, 200), Case(1024, 2000, batches=2)]
+SMOKE = [Case(32, 8, batches=2, steps=2), Case(32, 64, batches=2, steps=2)]
+
+
+def _null_space(**settings: Any) -> Method:
+    return lambda steps: NullSpace(**{"lr": RATE, "steps": steps, "step": "fixed", "guard": "none", **settings})
+
+
+def _symmetry(variant: Any) -> Method:
+    return lambda steps: Symmetry(variant, lr=RATE, steps=steps, step="fixed", guard="none")
+
+
+def _split(steps: int) -> Teleporter:
+    """Every batch protects as many other samples: those of the first batch, with their pixels in reverse order."""
+    method = _null_space()(steps)
+
+    def teleport(model: nn.Module, batches: list[tuple[Tensor, Tensor]], loss_fn: Any) -> TeleportReport:
+        inputs, targets = batches[0]
+        return method(model, batches, loss_fn, constraint=[(inputs.flip(1), targets)])
+
+    return teleport
+
+
+METHODS: dict[str, Method] = {
+    REFERENCE: _null_space(),
+    "nullspace each": _null_space(forward="each"),
+    "nullspace cap": _null_space(step="cap", lr=1e-3),  # a step that must gain something has to be felt
+    "nullspace 0.999": _null_space(threshold=0.999),
+    "nullspace split": _split,
+    "symmetry 2022": _symmetry("2022"),
+    "symmetry 2024": _symmetry("2024"),
+    "symmetry corrected": _symmetry("corrected"),
+}
+
+
+def _times(method: str) -> Aim:
+    """How many times the null space's seconds ``method`` takes on 200 samples, where both take all steps."""
+
+    def figure(table: pd.DataFrame) -> float:
+        busy = table[table["steps_taken"] == table["batches"] * table["steps"]]
+        return float(ratio(rows(busy, width=1024, samples=200), AXES, method, REFERENCE).max())
+
+    return Aim(f"a whole teleport by {method} against the null space, width 1024, n 200", ">=", 20, figure)
+
+
+AIMS = [_times("symmetry 2022"), _times("symmetry 2024")]
+
+
+def measure(settings: Settings) -> Iterator[Row]:
+    """A row a case and method; within a case the methods take turns."""
+    warm_up(METHODS, settings.device)
+    for case in SMOKE if settings.smoke else FULL:
+        yield from rows_of(case, METHODS, settings, ENOUGH)
+
+
+def summary(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Ratios to the null space at threshold 1, and the steps behind them."""
+    steps = table.pivot_table(index=AXES, columns="method", values="steps_taken", sort=False).reset_index()
+    return {f"seconds, in units of {REFERENCE}": ratios(table, AXES, REFERENCE), "steps taken": steps}

@@ -1,0 +1,62 @@
+"""Print the costliest operations of one teleport, as torch's profiler sees them.
+
+usage: python scripts/profile_teleport.py [--rows N] [--threads N] [--device DEVICE] [--write FILE] GROUP=OPTION...
+
+What is chosen is chosen as for run.py, and the first event of that run is what is profiled. To see all of its steps,
+and not only those under the cap, add: teleport.step=fixed teleport.cap=null teleport.lr=1e-9
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from experiments import files  # noqa: E402
+from experiments.errors import UserError  # noqa: E402
+
+
+def main(arguments: list[str]) -> int:
+    """Profile, print and write; the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("overrides", nargs="*", metavar="GROUP=OPTION", help="what run.py takes")
+    parser.add_argument("--rows", type=int, default=20, help="operations that are told (20)")
+    parser.add_argument("--threads", type=int, help="of torch; its own choice where left out")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="where the table goes, too")
+    given = parser.parse_args(arguments)
+    try:
+        print(_profile(given))
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _profile(given: argparse.Namespace) -> str:
+    import torch
+
+    from experiments.benchmarks.profile import profile_event
+    from experiments.mistakes import of_command_line
+
+    if given.device != "cpu" and not torch.cuda.is_available():
+        raise UserError(f"--device {given.device} needs a CUDA device, and torch sees none; use --device cpu")
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    try:
+        table = profile_event(given.overrides, torch.device(given.device), given.rows)
+    except Exception as error:
+        mistake = of_command_line(error)
+        if mistake is None:
+            raise
+        raise mistake from error
+    if given.write:
+        files.write_text(given.write, table + "\n")
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,116 @@
+"""Runs that start from a file of weights, and the sentences for files that are none of the model's."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+from experiments.data.compat import torchvision
+from experiments.errors import UserError
+from experiments.model_config import MLPConfig, TorchvisionConfig
+from experiments.models.registry import build_model
+from experiments.runner import run
+from experiments.runs import load_curve
+from experiments.tasks import Spec
+from teleport import ChangeOfBasis, Teleported
+from tests.experiments.small import small
+
+SPEC = Spec("image", (1, 4, 4), 3)
+MLP = {"name": "mlp", "widths": [6], "activation": "tanh"}
+
+
+def mlp(**keys):
+    return build_model(MLPConfig(**MLP, **keys), SPEC)
+
+
+def same(model, other):
+    pairs = zip(model.state_dict().items(), other.state_dict().items(), strict=True)
+    return all(key == name and torch.equal(value, others) for (key, value), (name, others) in pairs)
+
+
+def test_a_model_starts_from_its_weights(tmp_path):
+    saved = mlp()
+    torch.save(saved.state_dict(), tmp_path / "own.pt")
+    torch.manual_seed(7)
+    plain = mlp()
+    state = torch.get_rng_state()
+    torch.manual_seed(7)
+    loaded = mlp(weights=str(tmp_path / "own.pt"))
+    assert same(loaded, saved)
+    assert not same(plain, saved)
+    assert torch.equal(torch.get_rng_state(), state)  # what the run draws next is what it draws without
+
+
+def test_torchvisions_weights_as_they_are_published(tmp_path):
+    """Its files of before PyTorch 0.4.1 lack the counters of batch norms and the versions of modules."""
+    theirs = torchvision().models.resnet18(num_classes=5)
+    state = {key: value for key, value in theirs.state_dict().items() if not key.endswith("num_batches_tracked")}
+    torch.save(state, tmp_path / "resnet18.pth")
+    keys = {"name": "torchvision", "arch": "resnet18", "weights": str(tmp_path / "resnet18.pth")}
+    assert same(build_model(TorchvisionConfig(**keys), Spec("image", (3, 32, 32), 5)), theirs)
+
+
+def test_a_model_with_teleported_activations_comes_back_as_one(tmp_path):
+    model, x = mlp().double(), torch.randn(5, 1, 4, 4)
+    moved = ChangeOfBasis(0.5, "inter", activations="teleport")(model, [x.double()]).model
+    torch.save(moved.float().state_dict(), tmp_path / "moved.pt")
+    loaded = mlp(weights=str(tmp_path / "moved.pt"))
+    assert isinstance(loaded, Teleported)
+    assert torch.equal(loaded(x), moved(x))
+
+
+def test_a_run_goes_on_from_what_another_ended_with(tmp_path):
+    first = run(small(tmp_path))
+    second = run(small(tmp_path, f"model.weights={first / 'model.pt'}"))
+    losses = ["train_loss", "test_loss", "test_metric"]
+    assert load_curve(second)[losses].iloc[0].tolist() == load_curve(first)[losses].iloc[-1].tolist()
+    assert load_curve(second).train_loss.iloc[-1] < load_curve(second).train_loss.iloc[0]
+    assert first != second
+
+
+def other_keys(state):
+    return {f"model.{key}": value for key, value in state.items()}
+
+
+WRONG = {
+    "nothing": (lambda state: None, r"is not there; it takes a file of torch\.save"),
+    "bytes": (lambda state: b"PK\x03\x04 no archive", "is damaged or holds more than tensors; it takes a file"),
+    "a module": (lambda state: mlp(), "is damaged or holds more than tensors; it takes a file"),
+    "a list": (lambda state: [1, 2], "holds no state dict; it takes a file"),
+    "a checkpoint": (lambda state: {"model": state, "epoch": 3}, "holds no state dict; it takes a file"),
+    "less": (lambda state: dict(list(state.items())[1:]), "lacks 'linear1.weight', which the model has"),
+    "more": (lambda state: state | {"extra": torch.ones(1)}, "has 'extra', which the model lacks"),
+    "others": (other_keys, "lacks 'linear1.weight' and 3 more, which the model has"),
+    "other shapes": (
+        lambda state: state | {"head.bias": torch.ones(9)},
+        r"has 'head\.bias' of shape \[9\], where the model for these data has \[3\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_file_that_is_not_the_models_is_one_sentence(tmp_path, case):
+    make, sentence = WRONG[case]
+    path, content = tmp_path / "weights.pt", make(dict(mlp().state_dict()))
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(UserError, match=sentence) as caught:
+        mlp(weights=str(path))
+    assert str(caught.value).startswith(f"model.weights={path} ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"), [("none_such.pt", "cannot be read: No such file"), ("x.pt", "lacks 'lin")]
+)
+def test_a_run_tells_before_anything_else(tmp_path, caplog, name, sentence):
+    caplog.set_level(logging.INFO, "experiments")
+    torch.save({"weight": torch.ones(2)}, tmp_path / "x.pt")
+    with pytest.raises(UserError, match=sentence):
+        run(small(tmp_path / "runs", f"model.weights={tmp_path / name}"))
+    assert caplog.messages == []
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,30 @@
+"""Activations' backward passes as products, against autograd's second derivative."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from teleport.elementwise import simplify_activations
+from tests.teleport.backward_passes import assert_autograds
+
+ACTIVATIONS = {
+    "gelu": F.gelu,
+    "gelu by tanh": partial(F.gelu, approximate="tanh"),
+    "elu": partial(F.elu, alpha=0.7),
+    "selu": F.selu,
+    "softplus": partial(F.softplus, beta=2),
+    "logsigmoid": F.logsigmoid,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "hardswish": F.hardswish,
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_second_derivatives_are_autograds(name):
+    inputs = (2 * torch.randn(3, 4, 5, dtype=torch.float64)).requires_grad_()
+    assert_autograds(simplify_activations, lambda: ACTIVATIONS[name](inputs), [inputs])

@@ -1,0 +1,74 @@
+"""What a model returns: every tensor of it is found, and so carries 1 and is compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from teleport import ChangeOfBasis
+from teleport.outputs import difference, outputs_of, tensors_returned
+
+
+@dataclass
+class Output:
+    logits: Tensor
+    hidden: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Slotted:
+    logits: Tensor
+
+
+class Plain:
+    def __init__(self, **held: Any) -> None:
+        self.__dict__.update(held)
+
+
+def test_every_container_and_object_is_opened_once():
+    one, two, three, four, five = (torch.full((1,), float(value)) for value in range(5))
+    loop = Plain(of=three)
+    loop.itself = loop
+    result = [(one, {"two": two}), loop, Output(four, Slotted(five)), None, "name", torch.relu, nn.Linear(1, 1), torch]
+    assert sorted(float(tensor) for tensor in tensors_returned(result)) == [0, 1, 2, 3, 4]
+
+
+class Returning(nn.Module):
+    """A hidden layer and a head, whose values ``give`` puts into what is returned."""
+
+    def __init__(self, give: Any) -> None:
+        super().__init__()
+        self.hidden, self.head, self.give = nn.Linear(4, 6), nn.Linear(6, 2), give
+
+    def forward(self, x: Tensor) -> Any:
+        hidden = self.hidden(x)
+        return self.give(self.head(hidden.relu()), hidden)
+
+
+RETURNED = {
+    "a dataclass": Output,
+    "a dataclass in a tuple": lambda out, hidden: (out, Output(out, [Slotted(hidden)])),
+    "an object": lambda out, hidden: Plain(out=out, more={"hidden": hidden}),
+    "a distribution": lambda out, hidden: (out, torch.distributions.Normal(hidden, hidden.detach() ** 2 + 1)),
+}
+
+
+@pytest.mark.parametrize("activations", ["keep", "teleport"])
+@pytest.mark.parametrize("name", RETURNED)
+def test_no_output_is_overlooked(name, activations):
+    torch.manual_seed(0)
+    model, x = Returning(RETURNED[name]).double(), torch.randn(5, 4).double()
+    before = list(tensors_returned(model(x)))
+    report = ChangeOfBasis(0.9, activations=activations, guard="none")(model, [x])
+    after = list(tensors_returned(report.model(x)))
+    assert difference(before, after) < 1e-12
+    assert report.channels == (0, 0, 8)
+
+
+def test_no_number_to_compare_is_an_error():
+    with pytest.raises(ValueError, match="returned no tensor of numbers to compare"):
+        outputs_of(nn.Identity(), torch.arange(3), lambda model, batch: {"index": model(batch)})
