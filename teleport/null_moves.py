@@ -84,6 +84,10 @@ class _Work:
         moving: Moving | None = None
         reports = []
         for number, batch in enumerate(event.batches):
+            crowded_out = self._crowded_out(batch, caps, reports)
+            if crowded_out is not None:
+                reports.append(crowded_out)
+                continue
             versions = self._versions()
             recorder = self._recorder()
             here, tape = self._point(batch, recorder)
@@ -98,6 +102,19 @@ class _Work:
                 here = tape = None
             reports.append(self._teleport(number, batch, moving, caps, here, tape))
         return reports, self.ledger.close(reports)
+
+    def _crowded_out(self, batch: Any, caps: Caps, reports: list[BatchReport]) -> BatchReport | None:
+        """The report of a batch that has no room under the cap, found without a graph; ``None`` where it has some.
+
+        Looked for only after a batch that ended at the cap, where the next one stands there, too, most likely.
+        """
+        if not reports or self.moves.objective_params != "all":
+            return None
+        cap, rule = caps.over(self.event.trainable), self.moves.rule
+        if not out_of_room(reports[-1].gradient_norm_after, cap, rule):
+            return None
+        here = self.event.objective(batch, self.event.trainable).point(False)
+        return _stayed(here) if out_of_room(here.norm, cap, rule) else None
 
     def _recorder(self) -> Recorder | None:
         """Watches the evaluation of a batch that its own walk starts from, where it is its own constraint."""

@@ -1,0 +1,46 @@
+"""The way through an event's batches: what is looked at, and how closely."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from teleport import NullSpace
+from tests.teleport.networks import LINEAR, cross_entropy
+
+
+def norm_of_gradient(model: torch.nn.Module, batch: Any) -> float:
+    gradients = torch.autograd.grad(cross_entropy(model, batch), list(model.parameters()))
+    return float(torch.cat([gradient.flatten() for gradient in gradients]).norm())
+
+
+def test_a_batch_without_room_after_one_that_ended_at_the_cap_is_looked_at_without_a_graph(monkeypatch):
+    model, batch = LINEAR[0].make()
+    graphs, grad = [], torch.autograd.grad
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        graphs.append(bool(kwargs.get("create_graph")))
+        return grad(*args, **kwargs)
+
+    monkeypatch.setattr(torch.autograd, "grad", counted)
+    report = NullSpace(lr=1.0, steps=9, cap=2.0)(model, [batch, batch], cross_entropy)
+    assert [each.stopped for each in report.batches] == ["cap reached", "above cap"]
+    assert graphs[0]
+    assert not graphs[-1]
+    assert report.batches[1].gradient_norm_before == pytest.approx(norm_of_gradient(model, batch), rel=1e-12)
+
+
+def test_a_batch_with_room_after_one_that_has_none_is_walked_as_if_it_were_alone():
+    def loss(model: torch.nn.Module, batch: Any) -> torch.Tensor:
+        return batch[2] * cross_entropy(model, batch[:2])
+
+    (together, batch), (alone, _) = LINEAR[0].make(), LINEAR[0].make()
+    steep, flat = (*batch, 100.0), (*batch, 1.0)
+    cap = 10 * norm_of_gradient(together, batch)
+    report = NullSpace(lr=0.1, steps=2, cap=cap)(together, [steep, flat], loss)
+    NullSpace(lr=0.1, steps=2, cap=cap)(alone, [flat], loss)
+    assert [each.steps for each in report.batches] == [0, 2]
+    for one, other in zip(together.parameters(), alone.parameters(), strict=True):
+        assert torch.equal(one, other)
