@@ -26,7 +26,8 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(
-            f"cannot write '{path}': {reason}; free some space, or set machine.runs to a folder that can be written"
+            f"cannot write '{path}': {reason}; free some space, or choose a folder that can be written "
+            "(machine.runs is that of runs)"
         ) from error
 
 

@@ -42,8 +42,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--results", type=Path, default=ROOT / "results" / "benchmark", help="where the tables go")
     given = parser.parse_args(arguments)
-    if given.repeats < 1:
-        parser.error("--repeats takes a whole number of at least 1")
+    for option, count in (("--repeats", given.repeats), ("--threads", given.threads)):
+        if count is not None and count < 1:
+            parser.error(f"{option} takes a whole number of at least 1")
     try:
         _measure(given)
     except UserError as error:

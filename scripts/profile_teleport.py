@@ -28,8 +28,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--write", type=Path, metavar="FILE", help="where the table goes, too")
     given = parser.parse_args(arguments)
+    for option, count in (("--rows", given.rows), ("--threads", given.threads)):
+        if count is not None and count < 1:
+            parser.error(f"{option} takes a whole number of at least 1")
     try:
-        print(_profile(given))
+        table = _profile(given)
+        print(table)
+        if given.write:
+            files.write_text(given.write, table + "\n")
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -47,15 +53,12 @@ def _profile(given: argparse.Namespace) -> str:
     if given.threads:
         torch.set_num_threads(given.threads)
     try:
-        table = profile_event(given.overrides, torch.device(given.device), given.rows)
+        return profile_event(given.overrides, torch.device(given.device), given.rows)
     except Exception as error:
         mistake = of_command_line(error)
         if mistake is None:
             raise
         raise mistake from error
-    if given.write:
-        files.write_text(given.write, table + "\n")
-    return table
 
 
 if __name__ == "__main__":

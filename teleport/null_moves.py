@@ -82,7 +82,7 @@ class _Work:
         caps = Caps(moves.cap, moves.relative_cap, [event.objective(batch, event.trainable) for batch in event.batches])
         lasting = self.constraint is not None and moves.threshold == 1  # at the exact null space no input changes
         moving: Moving | None = None
-        reports = []
+        reports: list[BatchReport] = []
         for number, batch in enumerate(event.batches):
             crowded_out = self._crowded_out(batch, caps, reports)
             if crowded_out is not None:

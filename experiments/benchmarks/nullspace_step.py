@@ -40,8 +40,9 @@ GRADIENT = "gradient"
 """The method that others are compared with."""
 
 COLUMNS = ["method", "model", "samples", "evaluations", *TIMES, "steps_taken", "moved", "null_dimensions", *MACHINE]
-"""``evaluations``: the fastest step over the fastest gradient evaluation. ``moved``: the layers that have null
-dimensions, ``null_dimensions`` theirs, in one batch."""
+"""``evaluations``: the fastest step over the fastest gradient evaluation. A step's ``fastest`` is no round's: it is the
+fastest teleport of many steps less the fastest of few, because a round in which that of few steps was disturbed would
+make a step look short. ``moved``: the layers that have null dimensions, ``null_dimensions`` theirs, in one batch."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from experiments import files
+from experiments.benchmarks import change_of_basis
+
 MAIN = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "benchmark.py"))["main"]
 
 
@@ -53,18 +56,19 @@ def test_an_unknown_subject_is_one_sentence(tmp_path, capsys):
 
 
 def test_aims_are_read_from_the_tables_that_are_there(tmp_path, capsys):
-    table = Path(__file__).parents[2] / "results" / "benchmark" / "change_of_basis-intel-r-xeon-r-processor.csv"
-    (tmp_path / table.name).write_text(table.read_text())
+    quiver = {"method": "capture", "model": "densenet121", "width": 1.0, "seconds": 0.34444}
+    files.write_csv(tmp_path / "change_of_basis-fast.csv", change_of_basis.COLUMNS, [quiver])
     assert MAIN(["aims", "--results", str(tmp_path)]) == 0
     assert "finding the quiver of DenseNet121" in capsys.readouterr().out
     assert "| <= 2 s | 0.344 | met |" in (tmp_path / "README.md").read_text()
-    assert (tmp_path / "aims-intel-r-xeon-r-processor.csv").is_file()
+    assert (tmp_path / "aims-fast.csv").is_file()
 
 
-def test_no_rounds_are_refused(capsys):
+@pytest.mark.parametrize("option", ["--repeats", "--threads"])
+def test_no_rounds_and_no_threads_are_refused(option, capsys):
     with pytest.raises(SystemExit):
-        MAIN(["runtime", "--repeats", "0"])
-    assert "--repeats takes a whole number of at least 1" in capsys.readouterr().err
+        MAIN(["runtime", option, "0"])
+    assert f"{option} takes a whole number of at least 1" in capsys.readouterr().err
 
 
 def test_subjects_of_one_call_have_a_table_each_and_share_the_machines_file(tmp_path):

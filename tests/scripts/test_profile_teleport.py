@@ -5,6 +5,8 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
+import pytest
+
 MAIN = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "profile_teleport.py"))["main"]
 
 SMALL = ["scale=smoke", "data=digits", "model=mlp", "model.widths=[24,24]"]
@@ -32,3 +34,18 @@ def test_mistakes_are_one_sentence(capsys):
         assert printed.err.startswith("error: ")
         assert printed.err.count("\n") == 1
         assert said in printed.err
+
+
+@pytest.mark.parametrize("option", ["--rows", "--threads"])
+def test_no_rows_and_no_threads_are_refused(option, capsys):
+    with pytest.raises(SystemExit):
+        MAIN([*SMALL, "teleport=nullspace", option, "0"])
+    assert f"{option} takes a whole number of at least 1" in capsys.readouterr().err
+
+
+def test_a_table_that_cannot_be_written_is_printed_all_the_same(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert MAIN([*SMALL, "teleport=nullspace", "--write", str(tmp_path / "file" / "profile.txt")]) == 2
+    printed = capsys.readouterr()
+    assert printed.out.startswith("mlp on digits, teleport nullspace")
+    assert printed.err.startswith("error: cannot write ")

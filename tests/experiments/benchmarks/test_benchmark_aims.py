@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -109,6 +110,15 @@ def test_a_smoke_measurement_is_not_on_the_page(results):
     assert list(write_aims(results, smoke=True)) == ["fast-smoke"]
     assert (results / "aims-fast-smoke.csv").is_file()
     assert not (results / "README.md").exists()
+
+
+def test_the_committed_aims_are_those_of_the_committed_tables(tmp_path):
+    committed = Path(__file__).parents[3] / "results" / "benchmark"
+    for path in [*committed.glob("*.csv"), *committed.glob("*.json")]:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert write_aims(tmp_path, smoke=False)
+    for path in [committed / "README.md", *committed.glob("aims-*.csv")]:
+        assert (tmp_path / path.name).read_text() == path.read_text(), "run: python scripts/benchmark.py aims"
 
 
 def test_a_page_without_machines_says_how_it_is_made():
