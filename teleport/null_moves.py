@@ -73,35 +73,35 @@ class _Work:
         self.constraint = constraint
         self.ledger = Ledger()
         self.hold = moves.held_forward and moves.threshold == 1 and constraint is None
+        self.moving: Moving | None = None  # the layers that may move, once it is known
         self.kept_loss: float | None = None  # the constraint's, where the parameters stand
         self.checked = False  # whether a direction with the forward pass held was found to be right
 
     def run(self) -> tuple[list[BatchReport], list[LayerReport]]:
         """Teleport on each batch in turn."""
-        moves, event = self.moves, self.event
-        caps = Caps(moves.cap, moves.relative_cap, [event.objective(batch, event.trainable) for batch in event.batches])
-        lasting = self.constraint is not None and moves.threshold == 1  # at the exact null space no input changes
-        moving: Moving | None = None
-        reports: list[BatchReport] = []
+        event, reports = self.event, list[BatchReport]()
+        objectives = [event.objective(batch, event.trainable) for batch in event.batches]
+        caps = Caps(self.moves.cap, self.moves.relative_cap, objectives)
         for number, batch in enumerate(event.batches):
-            crowded_out = self._crowded_out(batch, caps, reports)
-            if crowded_out is not None:
-                reports.append(crowded_out)
-                continue
-            versions = self._versions()
-            recorder = self._recorder()
-            here, tape = self._point(batch, recorder)
-            full = here is not None and out_of_room(here.norm, caps.over(event.trainable), moves.rule)
-            if here is not None and full and moving is not None:
-                reports.append(_stayed(here))  # before its inputs are decomposed for nothing
-                continue
-            if moving is None or not lasting:
-                moving = self.ledger.open(self._capture(batch, recorder), moves.threshold)
-            self.ledger.next_batch()
-            if self._versions() != versions:  # a model that writes into its parameters as it runs
-                here = tape = None
-            reports.append(self._teleport(number, batch, moving, caps, here, tape))
+            reports.append(self._crowded_out(batch, caps, reports) or self._on_batch(number, batch, caps))
         return reports, self.ledger.close(reports)
+
+    def _on_batch(self, number: int, batch: Any, caps: Caps) -> BatchReport:
+        """Teleport on one batch; of its graph nothing is held afterwards."""
+        moves, event = self.moves, self.event
+        lasting = self.constraint is not None and moves.threshold == 1  # at the exact null space no input changes
+        versions = self._versions()
+        recorder = self._recorder()
+        here, tape = self._point(batch, recorder)
+        full = here is not None and out_of_room(here.norm, caps.over(event.trainable), moves.rule)
+        if here is not None and full and self.moving is not None:
+            return _stayed(here)  # before its inputs are decomposed for nothing
+        if self.moving is None or not lasting:
+            self.moving = self.ledger.open(self._capture(batch, recorder), moves.threshold)
+        self.ledger.next_batch()
+        if self._versions() != versions:  # a model that writes into its parameters as it runs
+            here = tape = None
+        return self._teleport(number, batch, self.moving, caps, here, tape)
 
     def _crowded_out(self, batch: Any, caps: Caps, reports: list[BatchReport]) -> BatchReport | None:
         """The report of a batch that has no room under the cap, found without a graph; ``None`` where it has some.

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from teleport.layers import Layer
+from teleport.precision import single_is_cut_short
 from teleport.subspace import Subspace
 
 Survived = Callable[[Tensor, Tensor], bool]
@@ -39,7 +40,9 @@ class Projection:
 
     def of_product(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
         """``pi(D^T A)`` for D ``left`` and A ``right``, as ``[out, inputs]`` and, of the bias, ``[out, 0 or 1]``."""
-        order = self._least_work(len(left), left.shape[1], right.shape[1])
+        order = "whole"  # projected last, where the product that would follow could leave the null space again
+        if not single_is_cut_short(left.device):
+            order = self._least_work(len(left), left.shape[1], right.shape[1])
         rows = left.T @ right if order == "whole" else right
         seen = self._inputs.coordinates(rows[None])
         if order == "coordinates":

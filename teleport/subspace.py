@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from teleport.norms import norm_of
+from teleport.precision import single_is_cut_short
 
 
 def rank(energies: Tensor, threshold: float, shape: tuple[int, int], dtype: torch.dtype) -> int:
@@ -80,10 +81,10 @@ class Subspace:
 
         Each element then has an error of its own, of a few units in the last place of what is taken away. That is
         below what rounding leaves in a layer's outputs anyway, but where little of G survives: there it is taken away
-        in float64.
+        in float64. So it is all through where products of single precision are cut short.
         """
         exact = coordinates.dtype
-        working = torch.promote_types(matrix.dtype, torch.float32)
+        working = torch.promote_types(matrix.dtype, exact if single_is_cut_short(matrix.device) else torch.float32)
         basis = self._single if working == torch.float32 else self.basis
         across = basis.to(matrix.device).transpose(1, 2)
         if self.complement:

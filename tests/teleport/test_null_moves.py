@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import pytest
@@ -44,3 +45,22 @@ def test_a_batch_with_room_after_one_that_has_none_is_walked_as_if_it_were_alone
     assert [each.steps for each in report.batches] == [0, 2]
     for one, other in zip(together.parameters(), alone.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("settings", [{}, {"step": "fixed"}, {"threshold": 0.9}])
+def test_no_graph_of_a_batch_is_held_while_the_next_one_is_evaluated(settings):
+    model, batch = LINEAR[0].make()
+    seen: list[tuple[float, weakref.ref[torch.Tensor]]] = []
+    held = []
+
+    def loss(model: torch.nn.Module, batch: Any) -> torch.Tensor:
+        held.extend(number for number, reference in seen if number != batch[2] and reference() is not None)
+        saved = cross_entropy(model, batch[:2]).exp()  # for the logarithm's backward pass
+        seen.append((batch[2], weakref.ref(saved)))
+        return batch[3] * saved.log()
+
+    cap = 10 * norm_of_gradient(model, batch)
+    batches = [(*batch, number, steepness) for number, steepness in enumerate([1.0, 100.0, 100.0, 1.0, 1.0])]
+    report = NullSpace(lr=0.01, steps=2, cap=cap, **settings)(model, batches, loss)
+    assert [each.steps for each in report.batches] == [2, 0, 0, 2, 2]
+    assert held == []

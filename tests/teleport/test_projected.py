@@ -75,3 +75,11 @@ def test_the_product_itself_and_its_derivative_for_the_other_factor():
     weights = torch.randn_like(product)
     (found,) = torch.autograd.grad((product * weights).sum(), [left])
     torch.testing.assert_close(found, weights @ matrix.T)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_projection_comes_last_where_products_are_cut_short(order):
+    projection, subspace, left, right = projection_of(order, bias=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = projection.of_product(left.float(), right.float())
+    assert torch.equal(found, subspace.project((left.float().T.bfloat16() @ right.bfloat16())[None])[0])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -96,3 +99,25 @@ def test_half_precision_is_projected_in_single():
     kept = subspace.project(matrix)
     assert kept.dtype == torch.bfloat16
     torch.testing.assert_close(kept, subspace.project(matrix.double()).bfloat16(), rtol=1e-2, atol=1e-3)
+
+
+@contextmanager
+def reduced_products():
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("reduce", [lambda: torch.autocast("cpu", torch.bfloat16), reduced_products])
+@pytest.mark.parametrize("rank_of_inputs", [10, 30], ids=["spanned", "complement"])
+def test_products_that_are_cut_short_around_it_do_not_spoil_the_projection(reduce, rank_of_inputs):
+    directions = torch.linalg.qr(torch.randn(40, 40, dtype=torch.float64))[0][None]
+    energies = (torch.arange(40) < rank_of_inputs).double()[None]
+    subspace = subspace_of(directions, energies, 1.0, 1000, torch.float32)
+    matrix, spanned = torch.randn(1, 20, 40), directions[..., :rank_of_inputs]
+    with reduce():
+        kept = subspace.project(matrix)
+    assert float((kept.double() @ spanned).norm()) < 1e-6 * float(matrix.norm())
