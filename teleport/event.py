@@ -50,7 +50,7 @@ class Event:
 
     def mean_loss(self, batches: Iterable[Any]) -> float:
         """The mean loss over some batches."""
-        return float(torch.stack([self.evaluate(batch).detach() for batch in batches]).mean())
+        return _mean([self.evaluate(batch).detach() for batch in batches])
 
     def objective(self, batch: Any, parameters: list[nn.Parameter]) -> Objective:
         """The loss on ``batch`` with its gradients for ``parameters``."""
