@@ -8,9 +8,9 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from experiments import commandline
+from experiments.command_line import command_line
 
-jobs = commandline.Jobs()
+jobs = command_line.Jobs()
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -20,4 +20,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(commandline.call(main, jobs))
+    sys.exit(command_line.call(main, jobs))

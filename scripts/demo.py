@@ -19,10 +19,12 @@ from omegaconf import DictConfig
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from experiments import commandline, config, files  # noqa: E402
+from experiments import files  # noqa: E402
+from experiments.configuration import config  # noqa: E402
+from experiments.configuration.mistakes import of_command_line  # noqa: E402
+from experiments.configuration.options import CONF  # noqa: E402
 from experiments.errors import UserError  # noqa: E402
-from experiments.mistakes import of_command_line  # noqa: E402
-from experiments.options import CONF  # noqa: E402
+from experiments.run.sweep import log_to_console  # noqa: E402
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +46,7 @@ class Side:
     @classmethod
     def read(cls, folder: Path) -> Side:
         """The run in ``folder``."""
-        from experiments.runs import load_table
+        from experiments.run.runs import load_table
 
         summary = json.loads((folder / "summary.json").read_text())
         return cls(folder, summary, load_table(folder, "curve"), load_table(folder, "teleports"))
@@ -141,10 +143,10 @@ def _verdict(plain: float, teleported: float) -> str:
 
 def main(overrides: list[str]) -> int:
     """Make both runs where they are missing, draw and tell; the exit code, 2 for a user's mistake."""
-    commandline.log_to_console()
+    log_to_console()
     try:
         composed = compositions(overrides)
-        from experiments.runner import run  # after the composition, which needs no torch
+        from experiments.run.runner import run  # after the composition, which needs no torch
 
         sides = {side: Side.read(run(composition)) for side, composition in composed.items()}
         picture = Path(composed["without"].machine.runs) / "demo.png"

@@ -41,7 +41,12 @@ RUNS: dict[str, list[str]] = {
     "symmetry 2022": [*WIDE, "teleport=symmetry_2022", "model.activation=leaky_relu"],
     "symmetry 2024": [*WIDE, "teleport=symmetry", "model.activation=leaky_relu"],
     "symmetry corrected": [*WIDE, "teleport=symmetry_corrected", "model.activation=leaky_relu"],
-    "change of basis": [*WIDE, "teleport=change_of_basis", "teleport.optimizer_state=transported", "optimizer=momentum"],
+    "change of basis": [
+        *WIDE,
+        "teleport=change_of_basis",
+        "teleport.optimizer_state=transported",
+        "optimizer=momentum",
+    ],
     "change of basis, teleported activations": [*WIDE, "teleport=change_of_basis_inter", "model.activation=tanh"],
     "pseudo-teleport": [*WIDE, "teleport=pseudo_teleport"],
     "orbit": ["experiment=symmetry/rosenbrock", "training.max_steps=30"],

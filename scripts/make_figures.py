@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT))
 
 from hydra import initialize_config_dir  # noqa: E402
 
-from experiments import config  # noqa: E402
+from experiments.configuration import config  # noqa: E402
 from experiments.errors import UserError  # noqa: E402
 
 

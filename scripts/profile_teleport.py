@@ -46,7 +46,7 @@ def _profile(given: argparse.Namespace) -> str:
     import torch
 
     from experiments.benchmarks.profile import profile_event
-    from experiments.mistakes import of_command_line
+    from experiments.configuration.mistakes import of_command_line
 
     if given.device != "cpu" and not torch.cuda.is_available():
         raise UserError(f"--device {given.device} needs a CUDA device, and torch sees none; use --device cpu")

@@ -16,8 +16,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from experiments import commandline, config, options  # noqa: E402
+from experiments.configuration import (  # noqa: E402
+    config,
+    options,
+)
 from experiments.errors import UserError, one_of  # noqa: E402
+from experiments.run.sweep import log_to_console  # noqa: E402
 
 
 def main(arguments: list[str]) -> int:
@@ -69,7 +73,7 @@ def made(figure: str, overrides: list[str]) -> Path | UserError:
     from experiments.figures.build import build
 
     print(f"\n{figure}", flush=True)
-    commandline.log_to_console()
+    log_to_console()
     config.register()
     try:
         with initialize_config_dir(str(options.CONF), version_base="1.3"):

@@ -4,12 +4,12 @@ from teleport import NullSpace
 report = NullSpace(lr=1.0, cap=5.0)(model, batches, loss_fn)
 """
 
-from teleport.basis_change import BasisChange
-from teleport.change_of_basis import ChangeOfBasis
-from teleport.checks import UnsupportedModel
-from teleport.level_set import LevelSet
-from teleport.nullspace import NullSpace
-from teleport.objectives import (
+from teleport._change_of_basis.basis_change import BasisChange
+from teleport._change_of_basis.change_of_basis import ChangeOfBasis
+from teleport._change_of_basis.pseudo_teleport import PseudoTeleport
+from teleport._change_of_basis.saving import load, save
+from teleport._change_of_basis.teleported import Teleported
+from teleport._engine.objectives import (
     OBJECTIVES,
     Curvature,
     LogGradientNorm,
@@ -18,19 +18,19 @@ from teleport.objectives import (
     SquaredGradientNorm,
     TeleportObjective,
 )
-from teleport.orbit import Orbit
-from teleport.pseudo import PseudoTeleport
-from teleport.random_move import RandomNullSpace
-from teleport.report import BatchReport, LayerReport, StepRecord, TeleportReport
-from teleport.representation import Representation
-from teleport.rescaling import Rescaling
-from teleport.saving import load, save
-from teleport.schedule import Schedule
-from teleport.spectra import representations
-from teleport.symmetry import Symmetry
-from teleport.teleported import Teleported
-from teleport.transport import transport_state
-from teleport.views import LinearUse, register_view
+from teleport._engine.report import BatchReport, LayerReport, StepRecord, TeleportReport
+from teleport._engine.schedule import Schedule
+from teleport._engine.transport import transport_state
+from teleport._errors import UnsupportedModel
+from teleport._level_set.level_set import LevelSet
+from teleport._null_space.null_space import NullSpace
+from teleport._null_space.random_null_space import RandomNullSpace
+from teleport._null_space.spectra import representations
+from teleport._rescaling.rescaling import Rescaling
+from teleport._spaces.representation import Representation
+from teleport._symmetry.orbit import Orbit
+from teleport._symmetry.symmetry import Symmetry
+from teleport._tracing.linear_uses import LinearUse, register_view
 
 __all__ = [
     "OBJECTIVES",

@@ -10,11 +10,11 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from experiments.config import Config, register
-from experiments.identity import identity
-from experiments.methods import OPTIMIZERS, TELEPORTERS, build_schedule, build_teleporter
+from experiments.configuration.config import Config, register
+from experiments.configuration.identity import identity
+from experiments.configuration.teleport_config import NullSpaceConfig
 from experiments.models.registry import MODELS
-from experiments.teleport_config import NullSpaceConfig
+from experiments.run.methods import OPTIMIZERS, TELEPORTERS, build_schedule, build_teleporter
 
 CONF = Path(__file__).parent.parent / "conf"
 FILES = sorted(CONF.rglob("*.yaml"))

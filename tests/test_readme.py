@@ -12,9 +12,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from torch import nn
 
-from experiments.config import register
-from experiments.options import options
-from teleport import NullSpace, views
+from experiments.configuration.config import register
+from experiments.configuration.options import options
+from teleport import NullSpace
+from teleport._tracing import linear_uses as views
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.identity import run_folder
-from experiments.validate import resolve
+from experiments.configuration.identity import run_folder
+from experiments.configuration.validate import resolve
 from tests.experiments.small import SMALL, SMALL_TELEPORT, composed
 
 ROOT = Path(__file__).parent.parent

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from experiments.benchmarks.aims import Aim, ratio, rows
 from experiments.benchmarks.common import MACHINE, TIMES, Row, Settings, base_of, machine, ratios, slopes, take_turns
-from teleport.representation import Representation
-from teleport.subspace import Subspace, rank
+from teleport._spaces.representation import Representation
+from teleport._spaces.subspace import Subspace, rank
 
 STREAMED, DOUBLE, SINGLE = "streamed", "svd float64", "svd float32"
 

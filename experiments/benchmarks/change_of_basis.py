@@ -15,9 +15,9 @@ import torch
 
 from experiments.benchmarks.aims import Aim, ratio, rows
 from experiments.benchmarks.common import MACHINE, TIMES, Row, Settings, machine, ratios, take_turns
-from experiments.model_config import MLPConfig, ModelConfig, NetworkConfig
+from experiments.configuration.model_config import MLPConfig, ModelConfig, NetworkConfig
 from experiments.models.registry import build_model
-from experiments.seeding import seed_everything
+from experiments.run.seeding import seed_everything
 from experiments.tasks import Spec
 from teleport import ChangeOfBasis
 

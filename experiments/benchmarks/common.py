@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from experiments.clock import Clock
-from experiments.environment import environment
+from experiments.run.clock import Clock
+from experiments.run.environment import environment
 
 T = TypeVar("T")
 Row = dict[str, Any]

@@ -17,12 +17,12 @@ from typing import Any
 import pandas as pd
 import torch
 
-from experiments.batches import steps_per_epoch
 from experiments.benchmarks.aims import Aim, rows
 from experiments.benchmarks.common import MACHINE, TIMES, Row, Settings, Timed, machine, take_turns
 from experiments.benchmarks.events import RATE, work_of
 from experiments.benchmarks.suite import Prepared, configuration
-from experiments.teleport_config import NullSpaceConfig
+from experiments.configuration.teleport_config import NullSpaceConfig
+from experiments.run.batches import steps_per_epoch
 
 EPOCH, EVENT, ALL_STEPS = "epoch", "event", "event, all steps"
 

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from experiments.benchmarks.common import MACHINE, TIMES, Row, Settings, machine, take_turns
-from experiments.methods import Teleporter
-from experiments.model_config import MLPConfig
+from experiments.configuration.model_config import MLPConfig
 from experiments.models.mlp import build
+from experiments.run.methods import Teleporter
 from experiments.tasks import Spec
 from teleport import TeleportReport
 

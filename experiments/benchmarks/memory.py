@@ -26,8 +26,8 @@ from torch.nn import functional as F
 
 from experiments.benchmarks.aims import Aim
 from experiments.benchmarks.common import MACHINE, TIMES, Row, Settings, machine, ratios, slopes, take_turns
+from experiments.configuration.model_config import TransformerConfig
 from experiments.errors import UserError
-from experiments.model_config import TransformerConfig
 from experiments.models.transformer import build
 from experiments.tasks import Spec
 from teleport import NullSpace, TeleportReport

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from experiments.benchmarks.aims import Aim, rows
 from experiments.benchmarks.common import MACHINE, TIMES, Row, Settings, Timed, machine, ratios, take_turns
-from experiments.model_config import CNNConfig, MLPConfig, ResNetConfig, TransformerConfig
+from experiments.configuration.model_config import CNNConfig, MLPConfig, ResNetConfig, TransformerConfig
 from experiments.models import cnn, mlp, resnet, transformer
 from experiments.tasks import Spec
 from teleport import NullSpace, TeleportReport

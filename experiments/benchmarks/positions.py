@@ -21,7 +21,7 @@ from experiments.benchmarks.aims import Aim
 from experiments.benchmarks.common import MACHINE, TIMES, Row, Settings, machine, ratios, slopes, take_turns
 from experiments.benchmarks.events import RATE, work_of
 from experiments.benchmarks.nullspace_step import Case, batch_of, loss_of, transformer_of
-from experiments.model_config import CNNConfig
+from experiments.configuration.model_config import CNNConfig
 from experiments.models import cnn
 from experiments.tasks import Spec
 from teleport import NullSpace, TeleportReport

@@ -24,7 +24,7 @@ import torch
 
 from experiments.benchmarks.aims import Aim, rows
 from experiments.benchmarks.common import MACHINE, TIMES, Row, Settings, Timed, machine
-from experiments.options import CONF
+from experiments.configuration.options import CONF
 
 HEAVY = ("torch", "torch._dynamo", "torchvision", "numpy", "scipy", "sklearn", "pandas", "matplotlib")
 """What takes long to import, or brings much with it."""

@@ -12,16 +12,16 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import nn
 
-from experiments import methods
-from experiments.config import Config, register
+from experiments.configuration.config import Config, register
+from experiments.configuration.options import CONF
+from experiments.configuration.teleport_config import TeleportConfig
+from experiments.configuration.validate import resolve
 from experiments.data.registry import build_task
 from experiments.models.registry import build_model
-from experiments.options import CONF
-from experiments.seeding import seed_everything
-from experiments.teleport_config import TeleportConfig
-from experiments.teleporting import Teleports
-from experiments.training import Training
-from experiments.validate import resolve
+from experiments.run import methods
+from experiments.run.seeding import seed_everything
+from experiments.run.teleporting import Teleports
+from experiments.run.training import Training
 from teleport import Schedule, TeleportReport
 
 

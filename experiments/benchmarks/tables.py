@@ -11,8 +11,8 @@ import pandas as pd
 from experiments import files
 from experiments.benchmarks import subject
 from experiments.benchmarks.common import Row, Settings, slug
-from experiments.environment import environment
 from experiments.errors import UserError
+from experiments.run.environment import environment
 
 SMOKE = "-smoke"
 """How the names of a smoke measurement's files end, which says nothing about a speed."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from experiments.benchmarks.aims import Aim, ratio, rows
 from experiments.benchmarks.common import Row, Settings, ratios
 from experiments.benchmarks.events import AXES, COLUMNS, RATE, Case, Method, line, rows_of, warm_up
-from experiments.methods import Teleporter
+from experiments.run.methods import Teleporter
 from teleport import NullSpace, Symmetry, TeleportReport
 
 __all__ = ["AIMS", "COLUMNS", "line", "measure", "summary"]

@@ -23,20 +23,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments import methods
-from experiments.batches import TrainingBatches
 from experiments.benchmarks.aims import Aim, ratio, rows
 from experiments.benchmarks.common import MACHINE, TIMES, Row, Settings, Timed, machine, ratios, take_turns
 from experiments.benchmarks.suite import configuration
-from experiments.config import Config
+from experiments.configuration.config import Config
 from experiments.data.compat import torchvision
 from experiments.data.images import ImageSplit
 from experiments.data.registry import build_task
 from experiments.models.registry import build_model
-from experiments.seeding import Stream, generator, seed_everything
+from experiments.run import methods
+from experiments.run.batches import TrainingBatches
+from experiments.run.seeding import Stream, generator, seed_everything
+from experiments.run.teleporting import Teleports
+from experiments.run.training import Training
 from experiments.tasks import Task
-from experiments.teleporting import Teleports
-from experiments.training import Training
 from teleport import Schedule
 
 SUITE, WHOLE, BARE, LOADER = "suite", "suite, whole run", "bare loop", "torchvision and loader"

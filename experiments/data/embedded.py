@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from experiments.configuration.data_config import ImageData, RandomData
 from experiments.data.images import task_of_arrays
 from experiments.data.subset import subset
-from experiments.data_config import ImageData, RandomData
 from experiments.errors import UserError
 from experiments.tasks import Spec, Task
 

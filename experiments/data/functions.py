@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from experiments.data_config import FunctionData
+from experiments.configuration.data_config import FunctionData
 from experiments.functions import FUNCTIONS
 from experiments.tasks import Spec, Task
 

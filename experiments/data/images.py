@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from experiments.configuration.data_config import ImageData
 from experiments.data.arrays import Arrays, read_images
 from experiments.data.fetch import ensure
 from experiments.data.published import IMAGES, SEQUENCES, ImageSet, stored_files
 from experiments.data.subset import subset
-from experiments.data_config import ImageData
 from experiments.errors import UserError
 from experiments.tasks import Spec, Task
 

@@ -6,13 +6,13 @@ from dataclasses import fields
 
 import torch
 
+from experiments.configuration.data_config import DataConfig, FunctionData, ImageData, RandomData, SeriesData, TextData
 from experiments.data.embedded import digits_task, random_task
 from experiments.data.functions import function_task
 from experiments.data.images import image_task
 from experiments.data.published import IMAGES, KNOWN, OFFLINE, SEQUENCES, SERIES, TEXTS
 from experiments.data.series import series_task
 from experiments.data.text import text_task
-from experiments.data_config import DataConfig, FunctionData, ImageData, RandomData, SeriesData, TextData
 from experiments.errors import UserError, one_of
 from experiments.functions import FUNCTIONS
 from experiments.tasks import Task

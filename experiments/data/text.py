@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from experiments.configuration.data_config import TextData
 from experiments.data.fetch import ensure
 from experiments.data.published import TEXTS, stored_files
 from experiments.data.subset import subset
 from experiments.data.tokens import token_ids
-from experiments.data_config import TextData
 from experiments.errors import UserError
 from experiments.tasks import Spec, Task
 

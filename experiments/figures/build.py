@@ -14,14 +14,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from experiments import files
-from experiments.config import RESULTS_VERSION
-from experiments.environment import commit
+from experiments.configuration.config import RESULTS_VERSION
 from experiments.errors import UserError
 from experiments.figures import provenance, style, table
 from experiments.figures.choice import chosen
 from experiments.figures.draw import DRAWINGS, draw
 from experiments.figures.measure import MEASURES
 from experiments.figures.runs import FigureRun, compose_config, execute, expand, override_key, reason_of
+from experiments.run.environment import commit
 
 log = logging.getLogger(__name__)
 

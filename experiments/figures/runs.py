@@ -11,9 +11,10 @@ from typing import Any
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from experiments.configuration.mistakes import of_command_line
 from experiments.errors import UserError
-from experiments.mistakes import of_command_line
-from experiments.sweep import Sweep
+from experiments.run.make_run import make_run
+from experiments.run.sweep import Sweep
 
 GROUPS = ("data", "model", "optimizer", "teleport")
 
@@ -74,7 +75,7 @@ def expand(grids: Iterable[dict[str, Any]], overrides: Iterable[str]) -> list[Fi
 
 def execute(runs: list[FigureRun]) -> None:
     """Make the ``runs`` that are not there, as a sweep does, and set each one's folder, or why it has none."""
-    sweep = Sweep()
+    sweep = Sweep(make_run)
     for run in runs:
         sweep.add(" ".join(f"{key}={value}" for key, value in run.labels.items()), run.config)
     if runs:

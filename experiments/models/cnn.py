@@ -7,8 +7,8 @@ from itertools import pairwise
 
 from torch import nn
 
+from experiments.configuration.model_config import CNNConfig
 from experiments.errors import UserError
-from experiments.model_config import CNNConfig
 from experiments.models.activations import activation
 from experiments.models.checks import require_some
 from experiments.tasks import Spec

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 
+from experiments.configuration.model_config import CustomModel
 from experiments.errors import UserError
-from experiments.model_config import CustomModel
 from experiments.tasks import Spec
 
 FITS = ("image", "sequence", "series", "text", "function")

@@ -6,8 +6,8 @@ from collections import OrderedDict
 
 from torch import nn
 
+from experiments.configuration.model_config import NetworkConfig
 from experiments.data.compat import torchvision
-from experiments.model_config import NetworkConfig
 from experiments.models.activations import activation, replace_relus
 from experiments.models.checks import require_image, require_positive
 from experiments.models.width import narrowed

@@ -8,7 +8,7 @@ from math import prod
 
 from torch import nn
 
-from experiments.model_config import MLPConfig
+from experiments.configuration.model_config import MLPConfig
 from experiments.models.activations import activation
 from experiments.models.checks import require_positive
 from experiments.tasks import Spec

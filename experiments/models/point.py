@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from experiments.configuration.model_config import PointConfig
 from experiments.errors import UserError, one_of
 from experiments.functions import FUNCTIONS
-from experiments.model_config import PointConfig
 from experiments.tasks import Spec
 from teleport import UnsupportedModel
-from teleport.orbit import Action
+from teleport._symmetry.orbit import Action
 
 FITS = ("function",)
 

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from experiments.errors import UserError, one_of
-from experiments.model_config import (
+from experiments.configuration.model_config import (
     CNNConfig,
     CustomModel,
     MLPConfig,
@@ -20,6 +19,7 @@ from experiments.model_config import (
     TorchvisionConfig,
     TransformerConfig,
 )
+from experiments.errors import UserError, one_of
 from experiments.models import cnn, custom, densenet121, mlp, point, resnet, resnet18, transformer, vgg16, zoo
 from experiments.models.init import initialise
 from experiments.models.weights import with_weights

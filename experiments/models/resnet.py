@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from experiments.model_config import ResNetConfig
+from experiments.configuration.model_config import ResNetConfig
 from experiments.models.activations import activation
 from experiments.models.checks import require_positive, require_some
 from experiments.tasks import Spec

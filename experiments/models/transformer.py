@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from experiments.configuration.model_config import TransformerConfig
 from experiments.errors import UserError, one_of
-from experiments.model_config import TransformerConfig
 from experiments.models.activations import activation
 from experiments.models.checks import require_positive
 from experiments.tasks import Spec

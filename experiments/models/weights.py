@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from experiments import files
 from experiments.errors import UserError
-from teleport.teleported import like_state
+from teleport._change_of_basis.teleported import like_state
 
 
 def with_weights(model: nn.Module, path: Path) -> nn.Module:

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from experiments.configuration.model_config import TorchvisionConfig
 from experiments.data.compat import torchvision
 from experiments.errors import UserError
-from experiments.model_config import TorchvisionConfig
 from experiments.tasks import Spec
 
 FITS = ("image",)

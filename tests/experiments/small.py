@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from torch import nn
 
-from experiments.config import register
+from experiments.configuration.config import register
 from experiments.tasks import Spec
 
 CONF = Path(__file__).parents[2] / "conf"

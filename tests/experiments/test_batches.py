@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.batches import TrainingBatches, draw_batches, steps_per_epoch
 from experiments.data.images import ImageSplit
+from experiments.run.batches import TrainingBatches, draw_batches, steps_per_epoch
 
 CPU = torch.device("cpu")
 

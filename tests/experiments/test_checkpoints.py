@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from experiments import checkpoints
 from experiments.errors import UserError
-from experiments.evaluation import Evaluation
-from experiments.records import Records
+from experiments.run import checkpoints
+from experiments.run.evaluation import Evaluation
+from experiments.run.records import Records
 
 OPTIMIZERS = {
     "momentum": lambda parameters: torch.optim.SGD(parameters, 0.1, momentum=0.9),

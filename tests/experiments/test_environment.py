@@ -4,7 +4,7 @@ import re
 
 import torch
 
-from experiments.environment import commit, environment
+from experiments.run.environment import commit, environment
 
 
 def test_an_environment_names_versions_and_device():

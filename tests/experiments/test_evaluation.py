@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from experiments.evaluation import Evaluator, position
+from experiments.run.evaluation import Evaluator, position
 from experiments.tasks import Spec, Task
 
 

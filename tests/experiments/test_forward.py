@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from experiments.config import TrainingConfig
+from experiments.configuration.config import TrainingConfig
+from experiments.configuration.identity import identity
+from experiments.configuration.validate import resolve
 from experiments.errors import UserError
-from experiments.forward import training_loss
-from experiments.identity import identity
-from experiments.runner import run
-from experiments.runs import load_curve
-from experiments.validate import resolve
+from experiments.run.forward import training_loss
+from experiments.run.runner import run
+from experiments.run.runs import load_table
 from tests.experiments.small import small
 
 CPU = torch.device("cpu")
@@ -83,7 +83,7 @@ def test_bfloat16_computes_in_bfloat16():
 def test_a_faster_run_is_another_run(tmp_path):
     plain, fast = small(tmp_path), small(tmp_path, "training.precision=bfloat16")
     assert identity(resolve(plain)) != identity(resolve(fast))
-    one, other = (load_curve(run(config)) for config in (plain, fast))
+    one, other = (load_table(run(config), "curve") for config in (plain, fast))
     assert one.train_loss[0] == other.train_loss[0]  # evaluations are plain
     assert one.train_loss.iloc[-1] != other.train_loss.iloc[-1]
     assert one.train_loss.iloc[-1] == pytest.approx(other.train_loss.iloc[-1], rel=0.05)

@@ -6,9 +6,9 @@ from dataclasses import asdict
 import pytest
 from omegaconf import OmegaConf
 
+from experiments.configuration.identity import computed, identity, run_folder
+from experiments.configuration.validate import resolve
 from experiments.errors import UserError
-from experiments.identity import computed, identity, run_folder
-from experiments.validate import resolve
 from tests.experiments.small import composed
 
 MACHINE_ONLY = {

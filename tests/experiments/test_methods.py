@@ -9,10 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.config import AdagradConfig, AdamConfig, OptimizerConfig, SGDConfig
-from experiments.errors import UserError
-from experiments.methods import OPTIMIZERS, TELEPORTERS, build_optimizer, build_schedule, build_teleporter
-from experiments.teleport_config import (
+from experiments.configuration.config import AdagradConfig, AdamConfig, OptimizerConfig, SGDConfig
+from experiments.configuration.teleport_config import (
     ChangeOfBasisConfig,
     LevelSetConfig,
     NullSpaceConfig,
@@ -23,6 +21,8 @@ from experiments.teleport_config import (
     SymmetryConfig,
     TeleportConfig,
 )
+from experiments.errors import UserError
+from experiments.run.methods import OPTIMIZERS, TELEPORTERS, build_optimizer, build_schedule, build_teleporter
 from teleport import ChangeOfBasis, LevelSet, NullSpace, Orbit, PseudoTeleport, RandomNullSpace, Rescaling, Symmetry
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from experiments.options import CONF, listing, options
+from experiments.configuration.options import CONF, listing, options
 
 
 def test_every_file_of_a_group_is_an_option_and_no_schema_is():

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.runner import run
-from experiments.runs import load_curve, load_table
+from experiments.run.runner import run
+from experiments.run.runs import load_table
 from tests.experiments.small import composed
 
 DATA = Path(os.environ.get("TELEPORT_DATA", "data"))
@@ -21,7 +21,7 @@ def test_a_panel_trains_teleports_and_records(tmp_path, panel, file):
         pytest.skip(f"{DATA / file} is not here; TELEPORT_DATA says where data are")
     overrides = [f"experiment=nullspace/{panel}", "scale=smoke", "training.eval_samples=200"]
     folder = run(composed(f"machine.runs={tmp_path}", f"data.root={DATA.resolve()}", *overrides))
-    assert load_curve(folder).train_loss.notna().all()
+    assert load_table(folder, "curve").train_loss.notna().all()
     events = load_table(folder, "teleport_events")
     assert events.step.tolist() == [1]
     assert not events.no_op.any()

@@ -10,8 +10,8 @@ import pytest
 
 from experiments.errors import UserError
 from experiments.functions import FUNCTIONS
-from experiments.runner import run
-from experiments.runs import load_curve, load_table
+from experiments.run.runner import run
+from experiments.run.runs import load_table
 from tests.experiments.small import composed
 
 every_function = pytest.mark.parametrize("name", FUNCTIONS)
@@ -32,12 +32,12 @@ def made(tmp_path_factory):
 
 
 def last(folder) -> float:
-    return float(load_curve(folder)["train_loss"].iloc[-1])
+    return float(load_table(folder, "curve")["train_loss"].iloc[-1])
 
 
 def test_plain_descent_is_that_of_the_closed_form(made):
     """On the ellipse each coordinate shrinks by a factor a step."""
-    curve = load_curve(made("ellipse", "none"))
+    curve = load_table(made("ellipse", "none"), "curve")
     steps = np.arange(11)
     expected = (8 * (1 - 2 * 0.08) ** steps) ** 2 + 9 * (2 * (1 - 18 * 0.08) ** steps) ** 2
     np.testing.assert_allclose(curve["train_loss"], expected, rtol=1e-12)
@@ -46,7 +46,7 @@ def test_plain_descent_is_that_of_the_closed_form(made):
 @pytest.mark.parametrize(("name", "lower"), [("booth", 1e-3), ("ellipse", 1e-3), ("rosenbrock", 1e-3)])
 def test_with_teleports_descent_ends_lower_in_the_same_steps(made, name, lower):
     plain, teleported = made(name, "none"), made(name, "orbit")
-    assert load_curve(plain)["step"].iloc[-1] == load_curve(teleported)["step"].iloc[-1]
+    assert load_table(plain, "curve")["step"].iloc[-1] == load_table(teleported, "curve")["step"].iloc[-1]
     assert last(teleported) < lower * last(plain)
 
 
@@ -74,7 +74,10 @@ def test_positions_are_where_the_values_were_taken(made, name):
     folder, function = made(name, "orbit"), FUNCTIONS[name]
     positions = load_table(folder, "positions").pivot(index=["step", "moment"], columns="coordinate", values="value")
     values = function(positions[0], positions[1])
-    curve, events = load_curve(folder).set_index("step"), load_table(folder, "teleport_events").set_index("step")
+    curve, events = (
+        load_table(folder, "curve").set_index("step"),
+        load_table(folder, "teleport_events").set_index("step"),
+    )
     for moment, known in (
         ("evaluation", curve["train_loss"]),
         ("before teleport", events["train_loss_before"]),
@@ -87,7 +90,7 @@ def test_positions_are_where_the_values_were_taken(made, name):
 
 def test_a_run_starts_where_it_is_told_to(made):
     folder = made("booth", "none", "model.start=[1.0,3.5]", "training.epochs=1")
-    assert load_curve(folder)["train_loss"].iloc[0] == pytest.approx(1.25)
+    assert load_table(folder, "curve")["train_loss"].iloc[0] == pytest.approx(1.25)
     assert json.loads((folder / "summary.json").read_text())["parameters"] == 2
 
 

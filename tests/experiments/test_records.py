@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from experiments.evaluation import Evaluation
-from experiments.records import COLUMNS, Records, write_json
-from experiments.runs import load_curve, load_table
+from experiments.run.evaluation import Evaluation
+from experiments.run.records import COLUMNS, Records, write_json
+from experiments.run.runs import load_table
 from teleport import BatchReport, LayerReport, TeleportReport
 
 BEFORE, AFTER = Evaluation(2.0, 0.1, 2.1, 0.2), Evaluation(2.5, 0.1, 2.6, 0.2)
@@ -43,7 +43,7 @@ def test_tables_say_what_the_report_says(records, tmp_path):
     assert (event.started, event.seconds, event.steps, event.no_op) == (4.0, 0.5, 3, False)
     assert event.drift_batches == pytest.approx(0.1)
     assert (event.train_loss_before, event.test_loss_after) == (2.0, 2.6)
-    assert load_curve(tmp_path).seconds.tolist() == [4.0]
+    assert load_table(tmp_path, "curve").seconds.tolist() == [4.0]
 
 
 def test_the_latest_evaluation_is_that_of_the_present_step(records):

@@ -9,13 +9,13 @@ import torch
 from filelock import FileLock
 from omegaconf import OmegaConf
 
+from experiments.configuration.identity import run_folder
+from experiments.configuration.validate import resolve
 from experiments.data.published import SERIES
 from experiments.errors import UserError
-from experiments.identity import run_folder
-from experiments.records import COLUMNS
-from experiments.runner import pick_device, run
-from experiments.runs import complete, find, load_curve
-from experiments.validate import resolve
+from experiments.run.records import COLUMNS
+from experiments.run.runner import pick_device, run
+from experiments.run.runs import complete, find, load_table
 from tests.experiments.small import SMALL_TELEPORT, composed, small
 
 TABLES = {name: columns for name, columns in COLUMNS.items() if name != "positions"}  # a model of few parameters has it
@@ -35,7 +35,7 @@ def test_a_run_leaves_its_files_whole(tmp_path):
     for name, columns in TABLES.items():
         assert (folder / f"{name}.csv").read_text().splitlines()[0] == ",".join(columns)
     summary = json.loads((folder / "summary.json").read_text())
-    last = load_curve(folder).iloc[-1]
+    last = load_table(folder, "curve").iloc[-1]
     assert summary["test_loss"] == last.test_loss
     assert summary["seconds"] == last.seconds == summary["training_seconds"] + summary["teleport_seconds"]
     assert summary["teleport_seconds"] > 0
@@ -135,9 +135,9 @@ def test_a_device_that_is_not_here_is_one_sentence():
 
 def test_a_picture_says_what_happened(tmp_path):
     """A no-op, a divergence and a note are in the picture: it differs from the one without."""
-    from experiments.evaluation import Evaluation
-    from experiments.pictures import draw_curve
-    from experiments.records import Records
+    from experiments.run.evaluation import Evaluation
+    from experiments.run.pictures import draw_curve
+    from experiments.run.records import Records
 
     records = Records()
     records.add_evaluation(0, 0.1, Evaluation(2.0, 0.1, 2.1, 0.1))

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import torch
 
-from experiments.seeding import Stream, generator, seed_everything
+from experiments.run.seeding import Stream, generator, seed_everything
 
 
 def draws(seed, stream, number):

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from experiments.sweep import table
+from experiments.run.sweep import table
 
 
 def test_a_table_has_a_line_for_each_run_and_says_why_one_failed():

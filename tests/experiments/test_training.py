@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from experiments import checkpoints
+from experiments.configuration.validate import resolve
 from experiments.data.registry import build_task
 from experiments.errors import UserError
 from experiments.models.registry import build_model
-from experiments.runner import run
-from experiments.runs import load_curve, load_table
-from experiments.seeding import Stream, generator
-from experiments.validate import resolve
+from experiments.run import checkpoints
+from experiments.run.runner import run
+from experiments.run.runs import load_table
+from experiments.run.seeding import Stream, generator
 from tests.experiments.small import SMALL_TELEPORT, custom, small
 
 
@@ -29,11 +29,11 @@ def same(one, other):
 
 
 def curve(folder):
-    return load_curve(folder).drop(columns="seconds")
+    return load_table(folder, "curve").drop(columns="seconds")
 
 
 def test_the_first_row_is_before_any_step_and_the_last_at_the_end(tmp_path):
-    rows = load_curve(run(small(tmp_path)))
+    rows = load_table(run(small(tmp_path)), "curve")
     assert rows.step.tolist() == [0, 10, 20]  # 300 samples in batches of 32, the last one of 12
     assert rows.epoch.tolist() == [0.0, 1.0, 2.0]
     assert rows.seconds[0] == 0
@@ -84,7 +84,7 @@ def test_a_teleport_moves_and_is_told(tmp_path):
     assert events.event.tolist() == [0, 1]
     assert not events.no_op.any()
     assert (layers.groupby("event").relative_change.max() > 1e-6).all()
-    before = load_curve(folder)
+    before = load_table(folder, "curve")
     assert events.train_loss_before.tolist() == before.train_loss[:2].tolist()
     assert (events.train_loss_after != events.train_loss_before).all()
     assert len(load_table(folder, "teleports")) == 4
@@ -92,7 +92,7 @@ def test_a_teleport_moves_and_is_told(tmp_path):
 
 
 def test_max_steps_ends_early_with_an_evaluation(tmp_path):
-    rows = load_curve(run(small(tmp_path, "training.max_steps=7", "training.eval_every=3")))
+    rows = load_table(run(small(tmp_path, "training.max_steps=7", "training.eval_every=3")), "curve")
     assert rows.step.tolist() == [0, 3, 6, 7]
 
 
@@ -108,13 +108,15 @@ def test_a_loss_that_is_not_finite_ends_the_run_as_a_finding(tmp_path):
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["diverged"] is True
     assert summary["diverged_step"] == 4
-    assert load_curve(folder).step.tolist() == [0, 10]  # noticed at the next look, not after five epochs
+    assert load_table(folder, "curve").step.tolist() == [0, 10]  # noticed at the next look, not after five epochs
     assert (folder / "curve.png").stat().st_size > 0
 
 
 def test_the_rate_falls_on_a_plateau(tmp_path):
     """At a rate of nothing the loss stays: 10 evaluations are waited for, the 12th starts at half the rate."""
-    rows = load_curve(run(small(tmp_path, "training.plateau.factor=0.5", "optimizer.lr=1e-6", "training.epochs=13")))
+    rows = load_table(
+        run(small(tmp_path, "training.plateau.factor=0.5", "optimizer.lr=1e-6", "training.epochs=13")), "curve"
+    )
     assert rows.lr.tolist() == [1e-6] * 13 + [5e-7]
 
 
@@ -184,9 +186,9 @@ def test_a_teleport_between_two_looks_at_the_losses(tmp_path):
     events = ["teleport=nullspace", "teleport.epochs=[]", "teleport.at_steps=[3,7]", "teleport.batches=1"]
     folder = run(small(tmp_path, *events, "teleport.samples=10", "teleport.steps=1"))
     assert load_table(folder, "teleport_events").step.tolist() == [3, 7]
-    assert load_curve(folder).step.tolist() == [0, 10, 20]
+    assert load_table(folder, "curve").step.tolist() == [0, 10, 20]
     summary = json.loads((folder / "summary.json").read_text())
-    assert load_curve(folder).seconds.iloc[-1] == summary["training_seconds"] + summary["teleport_seconds"]
+    assert load_table(folder, "curve").seconds.iloc[-1] == summary["training_seconds"] + summary["teleport_seconds"]
 
 
 CHANGES = ["model.activation=tanh", "teleport=change_of_basis", "teleport.epochs=[0,1]", "teleport.batches=1"]
@@ -211,7 +213,7 @@ def test_a_change_of_basis_keeps_what_the_training_has_reached(tmp_path):
     events = load_table(folder, "teleport_events")
     assert not events.no_op.any()
     assert events.train_loss_after.to_numpy() == pytest.approx(events.train_loss_before.to_numpy(), rel=1e-5)
-    curve = load_curve(folder)
+    curve = load_table(folder, "curve")
     assert curve.train_loss.is_monotonic_decreasing  # the parameters that are trained are those of the rewritten model
     state = parameters(folder)
     assert {key.split(".")[0] for key in state} == {"module", "_extra_state"}

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.config import Config
+from experiments.configuration.config import Config
+from experiments.configuration.validate import RULES, resolve
 from experiments.errors import UserError
-from experiments.validate import RULES, resolve
 from tests.experiments.small import composed
 
 WRONG = {

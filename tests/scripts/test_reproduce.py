@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from experiments.configuration.options import options
 from experiments.errors import UserError
-from experiments.options import options
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "reproduce.py"))
 MAIN, CHOSEN = SCRIPT["main"], SCRIPT["chosen"]

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from teleport.ascent import Objective
-from teleport.residual import Residual, residual_of
+from teleport._engine.ascent import Objective
+from teleport._frozen_forward.backward_graph import Residual, residual_of
+from teleport._frozen_forward.frozen_forward import recorded
 
 
 class Weighted(torch.autograd.Function):
@@ -43,7 +44,7 @@ def assert_autograds(
     factor = nn.Parameter(torch.randn_like(output()))
     moved = [factor, *moving]
     objective = Objective(lambda: Weighted.apply(output(), factor), over)
-    start, tape = objective.recorded()
+    start, tape = recorded(objective)
     residual = residual_of(tape, start.gradients, moved)
     before = [call.func for call in residual.calls]
     simplify(residual)

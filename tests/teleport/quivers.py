@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from teleport.quiver import Freedom, Quiver, Scaled, Site
+from teleport._quiver.quiver import Freedom, Quiver, Scaled, Site
 
 
 def stack(*widths: int, activation: Callable[[], nn.Module] = nn.ReLU, dtype: torch.dtype = torch.float64) -> nn.Module:

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from teleport import Symmetry
-from teleport.ascent import Objective
-from teleport.chains import adjacent_pairs
-from teleport.stack import Stack
+from teleport._engine.ascent import Objective
+from teleport._symmetry.group_path import Stack
+from teleport._tracing.layer_pairs import adjacent_pairs
 from tests.teleport.networks import cross_entropy
 from tests.teleport.symmetry_reference import SLOPE
 

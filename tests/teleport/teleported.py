@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from teleport.find_quiver import find_quiver
-from teleport.ownership import tensors_in
-from teleport.quiver import Freedom, Quiver, Site
-from teleport.rules import ACTIVATIONS
+from teleport._quiver.find_quiver import find_quiver
+from teleport._quiver.quiver import Freedom, Quiver, Site
+from teleport._quiver.rules import ACTIVATIONS
+from teleport._tracing.ownership import tensors_in
 
 
 class InTeleportedForm(TorchFunctionMode):

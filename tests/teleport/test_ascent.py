@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from teleport.ascent import BELOW_CAP, Line, Objective, ascend, capped_step
-from teleport.objectives import half_squared_norm
+from teleport._engine.ascent import BELOW_CAP, Line, Objective, ascend, capped_step
+from teleport._engine.objectives import half_squared_norm
 
 FEW = settings(derandomize=True, max_examples=25, deadline=None)
 

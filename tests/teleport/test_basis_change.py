@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from teleport.basis_change import BasisChange
-from teleport.quiver import Freedom
-from teleport.teleported import Teleported
+from teleport._change_of_basis.basis_change import BasisChange
+from teleport._change_of_basis.teleported import Teleported
+from teleport._quiver.quiver import Freedom
 from tests.teleport.quivers import random_tau, stack, stack_quiver
 
 WIDTHS = st.lists(st.integers(1, 6), min_size=2, max_size=5)

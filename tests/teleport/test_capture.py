@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from teleport import NullSpace
-from teleport.capture import capture
+from teleport._tracing.layer_tracer import capture
 from tests.teleport.attentive import NETWORKS
 from tests.teleport.networks import Calls, cross_entropy, mlp
 from tests.teleport.traps import TRAPS

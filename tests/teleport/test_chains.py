@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from teleport.activations import Activation, activation_of
-from teleport.chains import Chains, adjacent_pairs
-from teleport.checks import UnsupportedModel
+from teleport._errors import UnsupportedModel
+from teleport._tracing.activations import Activation, activation_of
+from teleport._tracing.layer_pairs import Chains, adjacent_pairs
 from tests.teleport.networks import Calls, weight
 
 

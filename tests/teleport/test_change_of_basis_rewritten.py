@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from teleport import ChangeOfBasis, UnsupportedModel, load, save
-from teleport.teleported import function_name
+from teleport._tracing.functions import function_name
 from tests.teleport.networks import Calls
 from tests.teleport.rescalable import relative_error
 from tests.teleport.residual import Residual, images, residual, values

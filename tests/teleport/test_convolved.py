@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from teleport.convolved import simplify_convolutions
+from teleport._frozen_forward.convolution_backward import simplify_convolutions
 from tests.teleport.backward_passes import assert_autograds
 
 CONVOLUTIONS = {

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from teleport.elementwise import simplify_activations
+from teleport._frozen_forward.activation_backward import simplify_activations
 from tests.teleport.backward_passes import assert_autograds
 
 ACTIVATIONS = {

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy.optimize import approx_fprime, minimize
 from torch import Tensor, nn
 
-from teleport.channels import Channels, find_channels
-from teleport.exponentials import SquaredNorm
+from teleport._rescaling.factor_variables import Channels, find_channels
+from teleport._rescaling.gradient_norm import SquaredNorm
 from tests.teleport.joined_networks import NETWORKS
 from tests.teleport.networks import CLASSES, cross_entropy
 from tests.teleport.rescalable import cnns, flat_batch, mlps

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from teleport.find_quiver import find_quiver
+from teleport._quiver.find_quiver import find_quiver
 from tests.teleport.joined_networks import NETWORKS
 from tests.teleport.networks import Calls
 from tests.teleport.random_graphs import graphs

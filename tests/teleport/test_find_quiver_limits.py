@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from teleport.find_quiver import find_quiver
-from teleport.quiver import Freedom
-from teleport.rules.table import RULES
+from teleport._quiver.find_quiver import find_quiver
+from teleport._quiver.quiver import Freedom
+from teleport._quiver.rules.table import RULES
 from tests.teleport.networks import Calls, weight
 from tests.teleport.teleported import error, free, quiver_of
 

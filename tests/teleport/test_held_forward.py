@@ -11,15 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from experiments.model_config import CNNConfig, ResNetConfig, TransformerConfig
+from experiments.configuration.model_config import CNNConfig, ResNetConfig, TransformerConfig
 from experiments.models import cnn, resnet, transformer
 from experiments.tasks import Spec
 from teleport import NullSpace
-from teleport.ascent import Objective
-from teleport.capture import Recorder
-from teleport.held_forward import HeldForward
-from teleport.residual import residual_of
-from teleport.tape import Tape, Untraceable
+from teleport._engine.ascent import Objective
+from teleport._frozen_forward.backward_graph import residual_of
+from teleport._frozen_forward.frozen_forward import HeldForward, recorded
+from teleport._frozen_forward.recorded_graph import Tape, Untraceable
+from teleport._tracing.layer_tracer import Recorder
 from tests.teleport.attentive import NETWORKS
 from tests.teleport.networks import Calls, batches_of, cross_entropy, mlp
 
@@ -137,8 +137,8 @@ def test_what_a_watcher_does_is_not_on_the_record():
     objective = Objective(lambda: cross_entropy(model, batch), list(model.parameters()))
     recorder = Recorder(dict(model.named_parameters()), shared_objective=True, later=True)
     watched = Objective(lambda: recorder.watch(objective.evaluate), objective.parameters)
-    _, alone = objective.recorded()
-    _, both = watched.recorded(aside=lambda: recorder.reads.paused)
+    _, alone = recorded(objective)
+    _, both = recorded(watched, aside=lambda: recorder.reads.paused)
     assert [operation.func for operation in both.operations] == [operation.func for operation in alone.operations]
     assert recorder.held
 
@@ -171,7 +171,7 @@ def test_the_gradient_norm_of_a_held_forward_pass_is_that_of_the_model():
     """After a move that no layer's inputs see, by a projection of the test's own."""
     model, (batch,) = mlp().double(), batches_of(1)
     objective = Objective(lambda: cross_entropy(model, batch), list(model.parameters()))
-    start, tape = objective.recorded()
+    start, tape = recorded(objective)
     weight = model[2].weight
     held = HeldForward(objective, tape, start, [weight])
     assert held.point(False).norm == pytest.approx(start.norm, rel=1e-12)

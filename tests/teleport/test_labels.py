@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from teleport.labels import constant, core, cores, reshaped, side_by_side
+from teleport._quiver.scale_indices import constant, core, cores, reshaped, side_by_side
 
 
 @st.composite

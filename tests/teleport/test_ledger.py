@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from teleport import BatchReport, LayerReport, NullSpace, TeleportReport
-from teleport.capture import capture
-from teleport.ledger import Ledger
+from teleport._null_space.layer_statistics import Ledger
+from teleport._tracing.layer_tracer import capture
 from tests.teleport.networks import LINEAR, cross_entropy
 from tests.teleport.reference import null_projection
 

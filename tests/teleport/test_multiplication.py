@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from teleport import multiplication
-from teleport.multiplication import Multiplications
-from teleport.quiver import Freedom, Scaled
+from teleport._change_of_basis import multiplication
+from teleport._change_of_basis.multiplication import Multiplications
+from teleport._quiver.quiver import Freedom, Scaled
 
 CLASSES = 9
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from teleport.normalised import simplify_normalisations
+from teleport._frozen_forward.normalization_backward import simplify_normalisations
 from tests.teleport.backward_passes import assert_autograds
 
 NORMS = {

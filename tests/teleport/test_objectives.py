@@ -21,8 +21,8 @@ from teleport import (
     SquaredGradientNorm,
     TeleportObjective,
 )
-from teleport.ascent import Objective
-from teleport.objectives import objective_of
+from teleport._engine.ascent import Objective
+from teleport._engine.objectives import objective_of
 from tests.teleport.networks import PLAIN, batches_of, cross_entropy
 
 ALL = [SquaredGradientNorm(), LogGradientNorm(), LossAfterStep(0.3), Curvature(), Sharpness(0.2), Sharpness(0.2, False)]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from teleport import ChangeOfBasis
-from teleport.outputs import difference, outputs_of, tensors_returned
+from teleport._tracing.outputs import difference, outputs_of, tensors_returned
 
 
 @dataclass

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from teleport.ownership import Owners, distinct_elements, tensors_in
+from teleport._tracing.ownership import Owners, distinct_elements, tensors_in
 
 FEW = settings(derandomize=True, max_examples=25, deadline=None)
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from teleport.layers import Block, Layer
-from teleport.projected import Projection, projected_product
-from teleport.subspace import Subspace
+from teleport._frozen_forward.projected_products import Projection, projected_product
+from teleport._spaces.subspace import Subspace
+from teleport._tracing.layers import Block, Layer
 
 ORDERS = {  # positions, out, inputs, columns of the basis, whether it is the complement's
     "whole": (40, 6, 12, 5, False),

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from teleport import representation
-from teleport.representation import Representation
+from teleport._spaces import representation
+from teleport._spaces.representation import Representation
 from tests.teleport.reference import null_projection
 
 FEW = settings(derandomize=True, max_examples=25, deadline=None)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from teleport.sampling import FLOOR, check_sampling, draw_tau
+from teleport._change_of_basis.sampling import FLOOR, check_sampling, draw_tau
 
 COUNT = 200_000
 

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from teleport import load, save
-from teleport.basis_change import BasisChange
-from teleport.teleported import Teleported, function_name
+from teleport._change_of_basis.basis_change import BasisChange
+from teleport._change_of_basis.teleported import Teleported
+from teleport._tracing.functions import function_name
 from tests.teleport.quivers import random_tau, stack, stack_quiver
 
 

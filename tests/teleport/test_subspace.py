@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from teleport.subspace import rank, subspace_of
+from teleport._spaces.subspace import rank, subspace_of
 
 FEW = settings(derandomize=True, max_examples=25, deadline=None)
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from teleport import Symmetry
-from teleport.actions import Inputs, conjugate
-from teleport.activations import Activation
+from teleport._symmetry.group_actions import Inputs, conjugate
+from teleport._tracing.activations import Activation
 from tests.teleport.networks import cross_entropy
 from tests.teleport.symmetric import VARIANTS, arrays, batch_of, leaky, mlp
 from tests.teleport.symmetry_reference import SLOPE

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from teleport.basis_change import BasisChange
-from teleport.find_quiver import find_quiver
-from teleport.quiver import Freedom, Quiver
-from teleport.teleported import Activation, Teleported, function_name, torch_function
+from teleport._change_of_basis.basis_change import BasisChange
+from teleport._change_of_basis.teleported import Activation, Teleported
+from teleport._quiver.find_quiver import find_quiver
+from teleport._quiver.quiver import Freedom, Quiver
+from teleport._tracing.functions import function_name, torch_function
 from tests.teleport.networks import Calls
 from tests.teleport.quivers import random_tau, stack, stack_quiver
 

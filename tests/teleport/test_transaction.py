@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from teleport.transaction import Snapshot, broken_promise
+from teleport._engine.transaction import Snapshot, broken_promise
 
 
 def parameter():

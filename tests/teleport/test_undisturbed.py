@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from teleport import NullSpace, representations
-from teleport.undisturbed import undisturbed
+from teleport._tracing.undisturbed import undisturbed
 from tests.teleport.networks import WIDTH, Calls, cross_entropy, mlp
 
 

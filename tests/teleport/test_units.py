@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from teleport.quiver import Freedom
-from teleport.units import Units, components
+from teleport._quiver.quiver import Freedom
+from teleport._quiver.scale_variables import Units, components
 
 PAIRS = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), max_size=8)
 

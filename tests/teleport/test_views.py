@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from teleport import LinearUse, NullSpace, register_view, views
-from teleport.capture import capture
+from teleport import LinearUse, NullSpace, register_view
+from teleport._tracing import linear_uses as views
+from teleport._tracing.layer_tracer import capture
 from tests.teleport.networks import WIDTH, Calls, cross_entropy, weight
 from tests.teleport.reference import concatenated_heads, jacobian, null_projection
 

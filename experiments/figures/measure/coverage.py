@@ -10,11 +10,11 @@ import pandas as pd
 import torch
 from torch import nn
 
+from experiments.configuration.model_config import TorchvisionConfig
 from experiments.data.compat import torchvision
 from experiments.errors import UserError
 from experiments.figures.measure.kept import rounding, settle, teleport_once
 from experiments.figures.runs import FigureRun, reason_of
-from experiments.model_config import TorchvisionConfig
 from experiments.models.registry import build_model
 from experiments.models.zoo import architectures
 from experiments.tasks import Spec

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from experiments.figures.runs import FigureRun
-from experiments.runs import load_table
+from experiments.run.runs import load_table
 
 
 def measure_curves(run: FigureRun) -> pd.DataFrame:

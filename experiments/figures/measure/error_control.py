@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from experiments.configuration.teleport_config import NullSpaceConfig
 from experiments.errors import UserError
 from experiments.figures.measure.subject import subject_of
 from experiments.figures.runs import FigureRun
-from experiments.methods import build_teleporter
-from experiments.teleport_config import NullSpaceConfig
+from experiments.run.methods import build_teleporter
 from teleport import NullSpace
 
 

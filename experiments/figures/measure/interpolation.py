@@ -14,7 +14,7 @@ from experiments.analyses.interpolation import Line
 from experiments.errors import UserError
 from experiments.figures.measure.subject import Subject, subject_of
 from experiments.figures.runs import FigureRun
-from experiments.runs import find
+from experiments.run.runs import find
 from teleport import ChangeOfBasis
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from teleport import ChangeOfBasis, LayerReport
-from teleport.outputs import difference
+from teleport._tracing.outputs import difference
 
 FORMS: dict[str, Literal["keep", "teleport"]] = {"in place": "keep", "teleported activations": "teleport"}
 """How a change of basis is applied -> what becomes of activations."""

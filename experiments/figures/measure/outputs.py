@@ -11,9 +11,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from experiments.configuration.model_config import MLPConfig, ModelConfig, NetworkConfig
 from experiments.figures.measure.kept import FORMS, settle, teleport_once
 from experiments.figures.runs import FigureRun
-from experiments.model_config import MLPConfig, ModelConfig, NetworkConfig
 from experiments.models import styles
 from experiments.models.registry import build_model
 from experiments.tasks import Spec

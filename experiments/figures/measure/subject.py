@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from experiments.config import Config
+from experiments.configuration.config import Config
+from experiments.configuration.validate import resolve
 from experiments.data.registry import build_task
 from experiments.errors import UserError
 from experiments.figures.runs import FigureRun
 from experiments.models.registry import build_model
-from experiments.runner import pick_device
-from experiments.seeding import Stream, generator, seed_everything
+from experiments.run.runner import pick_device
+from experiments.run.seeding import Stream, generator, seed_everything
 from experiments.tasks import Task
-from experiments.validate import resolve
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pandas as pd
 
 from experiments.errors import UserError
 from experiments.figures.runs import FigureRun
-from experiments.runs import load_table
+from experiments.run.runs import load_table
 
 
 def measure_trajectory(run: FigureRun) -> pd.DataFrame:

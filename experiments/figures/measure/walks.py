@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.figures.runs import FigureRun
-from experiments.methods import Teleporter
+from experiments.run.methods import Teleporter
 from teleport import LevelSet, NullSpace, Symmetry
 
 START = {"v": 0.6, "a": 1.2, "b": 0.3}

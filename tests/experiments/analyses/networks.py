@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from experiments.configuration.validate import resolve
 from experiments.models.registry import build_model
 from experiments.tasks import Spec
-from experiments.validate import resolve
 from tests.experiments.small import composed
 
 NETWORKS = ("mlp500", "vgg16", "resnet18", "densenet121")

@@ -24,7 +24,7 @@ from experiments.benchmarks.basis import (
     summary,
 )
 from experiments.benchmarks.common import Settings
-from teleport.subspace import Subspace
+from teleport._spaces.subspace import Subspace
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ def test_every_subject_has_what_is_asked_of_it(name):
 
 def test_methods_take_turns_and_preparation_is_not_timed(monkeypatch):
     calls, now = [], [0.0]  # a clock that work and preparation move on
-    monkeypatch.setattr("experiments.clock.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("experiments.run.clock.time.perf_counter", lambda: now[0])
 
     def method(name, seconds):
         def prepare():
@@ -51,7 +51,7 @@ def test_methods_take_turns_and_preparation_is_not_timed(monkeypatch):
 
 def test_no_further_round_begins_when_enough_seconds_have_passed(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("experiments.clock.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("experiments.run.clock.time.perf_counter", lambda: now[0])
 
     def work():
         now[0] += 2.0

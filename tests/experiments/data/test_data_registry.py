@@ -8,10 +8,10 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from experiments.config import register
+from experiments.configuration.config import register
+from experiments.configuration.data_config import ImageData, SeriesData
 from experiments.data.published import is_stored, stored_files
 from experiments.data.registry import FACTORIES, KNOWN, OFFLINE, build_task
-from experiments.data_config import ImageData, SeriesData
 from experiments.errors import UserError
 from experiments.functions import FUNCTIONS
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from experiments.configuration.data_config import ImageData, RandomData
 from experiments.data.embedded import digits_task, random_task, stratified
-from experiments.data_config import ImageData, RandomData
 from experiments.errors import UserError
 
 CPU = torch.device("cpu")

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from experiments.configuration.data_config import ImageData
 from experiments.data.images import ImageSplit, image_task, pixel_statistics, random_crop, random_flip, task_of_arrays
-from experiments.data_config import ImageData
 from experiments.errors import UserError
 
 CPU = torch.device("cpu")

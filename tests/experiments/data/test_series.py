@@ -11,9 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from experiments.configuration.data_config import SeriesData
 from experiments.data.published import SERIES
 from experiments.data.series import read_series, series_task, standardise
-from experiments.data_config import SeriesData
 from experiments.errors import UserError
 
 CPU = torch.device("cpu")

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from experiments.configuration.data_config import TextData
 from experiments.data.text import TextSplit, text_task, token_loss
 from experiments.data.tokens import tokenize, vocabulary
-from experiments.data_config import TextData
 from experiments.errors import UserError
 
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hydra import initialize_config_dir
 
-from experiments.config import register
+from experiments.configuration.config import register
 from experiments.figures.build import build
 
 ROOT = Path(__file__).parents[3]

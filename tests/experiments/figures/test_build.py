@@ -18,7 +18,7 @@ from experiments.figures import table
 from experiments.figures.build import build, folder_of
 from experiments.figures.draw import draw
 from experiments.figures.runs import compose_config
-from experiments.runs import load_curve
+from experiments.run.runs import load_table
 from tests.experiments.figures.conftest import DIGITS, FASTER, ROOT, conf, places
 
 FIGURE = """# @package figure
@@ -46,7 +46,7 @@ def test_the_table_has_every_run_and_every_evaluation_of_it(made):
     assert (rows["data"] == "digits").all()
     assert (rows["scale"] == "smoke").all()
     for run, own in rows[rows["event"] == "evaluation"].groupby("run"):
-        curve = load_curve(made.parents[2] / "runs" / run)
+        curve = load_table(made.parents[2] / "runs" / run, "curve")
         for column in curve:
             np.testing.assert_array_equal(own[column].to_numpy(float), curve[column].to_numpy(float))
 
@@ -83,7 +83,7 @@ def test_the_picture_shows_mean_and_spread_over_seeds(made):
         assert set(drawn) == {0.0, 1.0, 2.0}
         for epoch, mean in drawn.items():
             values = [
-                load_curve(made.parents[2] / "runs" / run).set_index("epoch")[loss][epoch]
+                load_table(made.parents[2] / "runs" / run, "curve").set_index("epoch")[loss][epoch]
                 for run in rows.loc[rows["teleport"] == "none", "run"].unique()
             ]
             assert len(values) == 3
@@ -209,6 +209,6 @@ def test_run_py_makes_a_figure_in_processes_side_by_side(tmp_path):
     assert list(rows["seed"].unique()) == [0, 1, 2]
     assert (rows["reason"] == "").all()
     for run, own in rows.groupby("run"):
-        np.testing.assert_array_equal(own["train_loss"], load_curve(tmp_path / "runs" / run)["train_loss"])
+        np.testing.assert_array_equal(own["train_loss"], load_table(tmp_path / "runs" / run, "curve")["train_loss"])
     assert {file.suffix for file in path.parent.iterdir()} == {".csv", ".json", ".pdf", ".png"}
     assert "fig8.png" in done.stdout

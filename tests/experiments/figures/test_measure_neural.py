@@ -20,7 +20,7 @@ from experiments.figures.measure.quiver import measure_quiver
 from experiments.figures.measure.subject import subject_of
 from experiments.figures.measure.weight_histogram import measure_weight_histogram
 from experiments.figures.runs import execute, expand
-from experiments.runs import load_curve
+from experiments.run.runs import load_table
 from tests.experiments.figures.conftest import conf
 
 INITIAL = ["training.epochs=0", "data.train_samples=64", "data.test_samples=32", "scale=smoke"]
@@ -44,7 +44,7 @@ def test_a_run_of_no_epochs_is_the_initial_model(run):
     initial = {name: value.clone() for name, value in subject.model.state_dict().items()}
     subject.load_trained()
     assert all(torch.equal(value, initial[name]) for name, value in subject.model.state_dict().items())
-    assert load_curve(run.folder)["step"].tolist() == [0]
+    assert load_table(run.folder, "curve")["step"].tolist() == [0]
 
 
 def test_angles_of_a_network(run):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from experiments.configuration.model_config import CNNConfig
 from experiments.errors import UserError
-from experiments.model_config import CNNConfig
 from experiments.models.registry import build_model
 from experiments.tasks import Spec
 

@@ -9,8 +9,8 @@ import torch
 from specs import SPECS, batch
 from torch import nn
 
+from experiments.configuration.model_config import CustomModel
 from experiments.errors import UserError
-from experiments.model_config import CustomModel
 from experiments.models.registry import build_model
 
 SOURCE = """

@@ -9,8 +9,8 @@ import torch
 from specs import SPECS, spec_for
 from torch import nn
 
+from experiments.configuration.model_config import CNNConfig, MLPConfig, NetworkConfig, ResNetConfig, TransformerConfig
 from experiments.errors import UserError
-from experiments.model_config import CNNConfig, MLPConfig, NetworkConfig, ResNetConfig, TransformerConfig
 from experiments.models.init import initialise
 from experiments.models.registry import build_model
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from specs import SPECS, batch
 
+from experiments.configuration.model_config import MLPConfig
 from experiments.errors import UserError
-from experiments.model_config import MLPConfig
 from experiments.models.activations import activation
 from experiments.models.registry import build_model
 from experiments.tasks import Spec

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from experiments.configuration.model_config import NetworkConfig
 from experiments.data.compat import torchvision
 from experiments.errors import UserError
-from experiments.model_config import NetworkConfig
 from experiments.models.activations import ACTIVATIONS
 from experiments.models.registry import build_model
 from experiments.tasks import Spec

@@ -6,8 +6,7 @@ import pytest
 import torch
 from specs import SPECS, batch, output_shape, spec_for
 
-from experiments.errors import UserError
-from experiments.model_config import (
+from experiments.configuration.model_config import (
     CNNConfig,
     CustomModel,
     MLPConfig,
@@ -18,6 +17,7 @@ from experiments.model_config import (
     TorchvisionConfig,
     TransformerConfig,
 )
+from experiments.errors import UserError
 from experiments.models.registry import MODELS, build_model
 
 CONFIGS: dict[str, ModelConfig] = {

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from experiments.configuration.model_config import ResNetConfig
 from experiments.errors import UserError
-from experiments.model_config import ResNetConfig
 from experiments.models.registry import build_model
 from experiments.models.resnet import ResidualBlock
 from experiments.tasks import Spec

@@ -7,7 +7,7 @@ import torch
 from specs import SPECS, batch
 from torch.nn import functional as F
 
-from experiments.model_config import CNNConfig, MLPConfig, ResNetConfig, TransformerConfig
+from experiments.configuration.model_config import CNNConfig, MLPConfig, ResNetConfig, TransformerConfig
 from experiments.models.registry import build_model
 from teleport import NullSpace
 

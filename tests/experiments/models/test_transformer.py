@@ -7,8 +7,8 @@ import torch
 from specs import SPECS, batch
 from torch import nn
 
+from experiments.configuration.model_config import TransformerConfig
 from experiments.errors import UserError
-from experiments.model_config import TransformerConfig
 from experiments.models.registry import build_model
 from experiments.models.transformer import Block, Transformer
 from experiments.tasks import Spec

@@ -7,12 +7,12 @@ import logging
 import pytest
 import torch
 
+from experiments.configuration.model_config import MLPConfig, TorchvisionConfig
 from experiments.data.compat import torchvision
 from experiments.errors import UserError
-from experiments.model_config import MLPConfig, TorchvisionConfig
 from experiments.models.registry import build_model
-from experiments.runner import run
-from experiments.runs import load_curve
+from experiments.run.runner import run
+from experiments.run.runs import load_table
 from experiments.tasks import Spec
 from teleport import ChangeOfBasis, Teleported
 from tests.experiments.small import small
@@ -65,8 +65,8 @@ def test_a_run_goes_on_from_what_another_ended_with(tmp_path):
     first = run(small(tmp_path))
     second = run(small(tmp_path, f"model.weights={first / 'model.pt'}"))
     losses = ["train_loss", "test_loss", "test_metric"]
-    assert load_curve(second)[losses].iloc[0].tolist() == load_curve(first)[losses].iloc[-1].tolist()
-    assert load_curve(second).train_loss.iloc[-1] < load_curve(second).train_loss.iloc[0]
+    assert load_table(second, "curve")[losses].iloc[0].tolist() == load_table(first, "curve")[losses].iloc[-1].tolist()
+    assert load_table(second, "curve").train_loss.iloc[-1] < load_table(second, "curve").train_loss.iloc[0]
     assert first != second
 
 

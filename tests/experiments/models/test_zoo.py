@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from experiments.configuration.model_config import TorchvisionConfig
 from experiments.data.compat import torchvision
 from experiments.errors import UserError
-from experiments.model_config import TorchvisionConfig
 from experiments.models.registry import build_model
 from experiments.models.zoo import architectures
 from experiments.tasks import Spec

@@ -1,0 +1,63 @@
+"""What a run is called: a name with a hash of what it computes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from experiments.configuration.config import RESULTS_VERSION, Config
+from experiments.errors import UserError
+
+NOT_COMPUTED = ("machine", "rates", "scale", "figure")
+"""Keys that change where or how a run is made, or that are resolved into other keys, but not what it computes."""
+NOT_COMPUTED_OF = {"data": ("root", "extents"), "model": ("sizes",)}
+
+ADDED_SINCE: dict[str, dict[str, Any]] = {
+    "teleport": {"objective": "squared_gradient_norm", "objective_scale": None},
+    "training": {"compile": False, "precision": "float32", "channels_last": False},
+    "model": {"bias": True, "weights": None},
+}
+"""Keys younger than runs that are kept, and the values at which a run is what it was before there were such keys."""
+
+
+def computed(config: Config) -> dict[str, Any]:
+    """The part of a resolved configuration that decides a run's numbers; a file of weights by its content's SHA-256.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    content = {key: value for key, value in asdict(config).items() if key not in NOT_COMPUTED}
+    if config.model.weights is not None:
+        content["model"]["weights"] = _digest(Path(config.model.weights))
+    for group, keys in NOT_COMPUTED_OF.items():
+        content[group] = {key: value for key, value in content[group].items() if key not in keys}
+    for group, values in ADDED_SINCE.items():
+        content[group] = {key: value for key, value in content[group].items() if values.get(key, ...) != value}
+    return content
+
+
+def identity(config: Config) -> str:
+    """Ten hexadecimal digits of the SHA-256 of what ``config`` computes, as canonical JSON."""
+    content = {"results_version": RESULTS_VERSION, **computed(config)}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def _digest(weights: Path) -> str:
+    try:
+        with weights.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"model.weights={weights} cannot be read: {reason}; it takes a file of torch.save(model.state_dict(), file)"
+        ) from error
+
+
+def run_folder(config: Config) -> Path:
+    """The folder of the run that ``config`` describes, whether it is there or not."""
+    names = (config.data.name, config.model.name, config.optimizer.name, config.teleport.name)
+    return Path(config.machine.runs) / "-".join([*names, f"s{config.seed}", identity(config)])

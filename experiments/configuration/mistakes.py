@@ -1,0 +1,100 @@
+"""A mistake in the configuration or on the command line, said in one sentence instead of Hydra's many."""
+
+from __future__ import annotations
+
+import re
+
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
+
+from experiments.configuration.options import options
+from experiments.errors import UserError, one_of
+
+KINDS = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false", "String": "a text"}
+"""OmegaConf's names of types, in words."""
+
+
+def of_command_line(error: Exception) -> UserError | None:
+    """The sentence for what Hydra raised while it read the command line; ``None`` where it is no user's mistake."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, MissingConfigException):
+        return _missing_file(error)
+    if isinstance(error, OverrideParseException):
+        reason = [line for line in error.message.splitlines() if not line.startswith(("See ", "Error parsing"))]
+        return UserError(
+            f"cannot read '{error.override}' on the command line ({' '.join(reason)}); it takes key=value, with quotes "
+            "around values that hold spaces, commas or brackets"
+        )
+    if isinstance(error, ConfigCompositionException):
+        return _composition(error)
+    if isinstance(error, OmegaConfBaseException):
+        return of_configuration(error)
+    if isinstance(error, HydraException) or str(error).startswith("Config group override must be a string"):
+        return UserError(f"the command line does not compose: {_first_line(error)}")
+    return None
+
+
+def of_configuration(error: OmegaConfBaseException) -> UserError:
+    """The sentence for a key, a type, a missing value or an interpolation that the configuration does not allow."""
+    key = error.full_key or "the configuration"
+    if isinstance(error, ConfigAttributeError | ConfigKeyError):
+        return _unknown_key(error)
+    if isinstance(error, InterpolationResolutionError):
+        source = re.search(r"Interpolation key '(.+?)' not found|[Mm]issing mandatory value: (\S+)", _first_line(error))
+        if source:
+            return UserError(
+                f"'{key}' takes its value from '{source[1] or source[2]}', which has none; give {key}=<value>"
+            )
+    if isinstance(error, MissingMandatoryValue):
+        return UserError(f"'{key}' has no value; give {key}=<value>")
+    message = _first_line(error)
+    if wrong := re.match(r"Value '(.*)' .*could not be converted to (\w+)", message):
+        return UserError(f"'{key}' must be {KINDS.get(wrong[2], wrong[2])}, not '{wrong[1]}'")
+    if "is not a ListConfig" in message:
+        return UserError(f"'{key}' must be a list in brackets, as in {key}=[1,2]")
+    if "is not Optional" in message:
+        return UserError(f"'{key}' must have a value, not null")
+    return UserError(f"'{key}' cannot take that value: {message}")
+
+
+def _composition(error: ConfigCompositionException) -> UserError:
+    message = str(error)
+    if isinstance(error.__cause__, OmegaConfBaseException):
+        return of_configuration(error.__cause__)
+    if ambiguous := re.match(r"Ambiguous value for argument '(.+)'", message):
+        return UserError(f"'{ambiguous[1]}' gives several values: add -m to sweep over them, or brackets for a list")
+    if no_option := re.match(r"You must specify '(.+?)'", message):
+        return one_of(f"option of {no_option[1]}", "???", options().get(no_option[1], []))
+    if no_match := re.match(r"Could not override '(.+?)'", message):
+        return one_of("group", no_match[1], list(options()))
+    return UserError(f"the configuration does not compose: {_first_line(error)}")
+
+
+def _missing_file(error: MissingConfigException) -> UserError:
+    """No file for ``group=name``; Hydra knows the options of the very folder, we those of all below the group."""
+    group, _, name = (error.missing_cfg_file or "").partition("/")
+    if group in options():
+        return one_of(f"option of {group}", name, options()[group])
+    return UserError(_first_line(error))
+
+
+def _unknown_key(error: OmegaConfBaseException) -> UserError:
+    """Known are the keys beside the wrong one, and at the top the groups as well."""
+    parent, key = error.parent_node, error.full_key or str(error.key)
+    path = key.rpartition(".")[0]
+    names = [str(name) for name in parent] if isinstance(parent, DictConfig) and not parent._is_none() else []
+    if path:
+        return one_of(f"key of {path}", key.removeprefix(f"{path}."), names)
+    return one_of("key or group", key, sorted({*names, *options()} - {"hydra"}))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

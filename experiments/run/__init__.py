@@ -1,0 +1,1 @@
+"""One recorded run: the loop, its teleports, its records."""

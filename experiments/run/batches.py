@@ -1,0 +1,49 @@
+"""The batches of a run: each is known by its number alone, so that a resumed run needs no replay."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from experiments.run.seeding import Stream, generator
+from experiments.tasks import Split
+
+Batch = tuple[Tensor, Tensor]
+
+
+def steps_per_epoch(split: Split, batch_size: int) -> int:
+    """Optimizer steps an epoch; the last batch may be smaller."""
+    return math.ceil(len(split) / batch_size)
+
+
+class TrainingBatches:
+    """The training batch of each optimizer step: an epoch is a permutation of the split, cut into batches."""
+
+    def __init__(self, split: Split, batch_size: int, seed: int, device: torch.device) -> None:
+        self.split = split
+        self.batch_size = batch_size
+        self.seed = seed
+        self.device = device
+        self.per_epoch = steps_per_epoch(split, batch_size)
+        self._epoch, self._order = -1, torch.empty(0)
+
+    def at(self, step: int) -> Batch:
+        """Inputs and targets of the optimizer step ``step`` (from 0), augmented where the split does so."""
+        epoch, position = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            source = generator(self.seed, Stream.ORDER, epoch)
+            self._epoch, self._order = epoch, torch.randperm(len(self.split), generator=source).to(self.device)
+        index = self._order[position * self.batch_size : (position + 1) * self.batch_size]
+        # making a generator takes as long as looking up a small batch
+        source = generator(self.seed, Stream.AUGMENTATION, step) if self.split.augments else None
+        return self.split.batch(index, source)
+
+
+def draw_batches(
+    split: Split, batches: int, samples: int, source: torch.Generator, device: torch.device
+) -> list[Batch]:
+    """``batches`` times ``samples`` different samples of the split, drawn from ``source``; none is augmented."""
+    orders = [torch.randperm(len(split), generator=source) for _ in range(batches)]
+    return [split.batch(order[:samples].to(device)) for order in orders]

@@ -1,0 +1,147 @@
+"""From a configuration to an optimizer, a teleporter and a schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import nn
+
+from experiments.configuration.config import AdagradConfig, AdamConfig, OptimizerConfig, SGDConfig
+from experiments.configuration.teleport_config import (
+    ChangeOfBasisConfig,
+    LevelSetConfig,
+    NullSpaceConfig,
+    OrbitConfig,
+    PseudoTeleportConfig,
+    RandomNullSpaceConfig,
+    RescalingConfig,
+    SymmetryConfig,
+    TeleportConfig,
+)
+from experiments.errors import UserError, one_of
+from experiments.models.point import turning
+from teleport import (
+    ChangeOfBasis,
+    LevelSet,
+    NullSpace,
+    Orbit,
+    PseudoTeleport,
+    RandomNullSpace,
+    Rescaling,
+    Schedule,
+    Symmetry,
+    TeleportReport,
+)
+
+Teleporter = Callable[..., TeleportReport]
+
+# name -> (the dataclass of its keys, which are arguments of the torch class, and the class)
+OPTIMIZERS: dict[str, tuple[type[OptimizerConfig], Callable[..., torch.optim.Optimizer]]] = {
+    "sgd": (SGDConfig, torch.optim.SGD),
+    "momentum": (SGDConfig, torch.optim.SGD),
+    "adagrad": (AdagradConfig, torch.optim.Adagrad),
+    "adam": (AdamConfig, torch.optim.Adam),
+    "adamw": (AdamConfig, torch.optim.AdamW),
+}
+
+# key -> (what it takes, whether a value is so); comparisons are such that nan is out of range
+_RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "lr": ("a finite number above 0", lambda lr: 0 < lr < math.inf),
+    "weight_decay": ("a finite number from 0", lambda decay: 0 <= decay < math.inf),
+    "momentum": ("a number from 0 to below 1", lambda momentum: 0 <= momentum < 1),
+    "betas": ("two numbers from 0 to below 1", lambda betas: len(betas) == 2 and all(0 <= beta < 1 for beta in betas)),
+    "eps": ("a finite number from 0", lambda eps: 0 <= eps < math.inf),
+}
+
+
+def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer ``config.name`` over the model's parameters that require a gradient.
+
+    Raises:
+        UserError: an unknown name, a value out of its range, or a model without trainable parameters.
+    """
+    schema, optimizer = _look_up("optimizer", config, OPTIMIZERS)
+    arguments = {key.name: getattr(config, key.name) for key in fields(schema) if key.name != "name"}
+    for key, value in arguments.items():
+        if key in _RANGES and not _RANGES[key][1](value):
+            raise UserError(f"optimizer.{key} takes {_RANGES[key][0]}, got {value}")
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise UserError("the model has no parameter that requires a gradient, so the optimizer has nothing to train")
+    try:
+        return optimizer(parameters, **arguments)
+    except ValueError as error:  # what depends on several keys, such as nesterov without momentum
+        raise UserError(f"optimizer={config.name}: {error}") from error
+
+
+OF_THE_LOOP = {field.name for field in fields(TeleportConfig)} | {"constraint_batches"}
+"""Keys of a teleport that say when it happens and on what, and are no arguments of the method."""
+
+
+def _orbit(action: str, **arguments: Any) -> Orbit:
+    """``teleport.Orbit`` with the action that a configuration names."""
+    return Orbit(turning(action), **arguments)
+
+
+# name -> (the dataclass of its keys, which but for those of the loop are arguments of the method, and the method)
+TELEPORTERS: dict[str, tuple[type[TeleportConfig], Callable[..., Teleporter | None]]] = {
+    "none": (TeleportConfig, lambda: None),
+    "nullspace": (NullSpaceConfig, NullSpace),
+    "random": (RandomNullSpaceConfig, RandomNullSpace),
+    "levelset": (LevelSetConfig, LevelSet),
+    "rescaling": (RescalingConfig, Rescaling),
+    "symmetry": (SymmetryConfig, Symmetry),
+    "orbit": (OrbitConfig, _orbit),
+    "change_of_basis": (ChangeOfBasisConfig, ChangeOfBasis),
+    "pseudo_teleport": (PseudoTeleportConfig, PseudoTeleport),
+}
+
+DIAGONAL = ["rescaling", "change_of_basis"]
+"""Methods that multiply parameters by factors, which an optimizer's state can be carried through."""
+
+
+def build_teleporter(config: TeleportConfig) -> Teleporter | None:
+    """The teleport method ``config.name``, or ``None`` where it is ``none``.
+
+    Raises:
+        UserError: an unknown name, a value out of its range, or an optimizer state that the method cannot transport.
+    """
+    schema, method = _look_up("teleport", config, TELEPORTERS)
+    arguments = {key.name: getattr(config, key.name) for key in fields(schema) if key.name not in OF_THE_LOOP}
+    if config.optimizer_state == "transported" and config.name not in DIAGONAL:
+        raise UserError(
+            f"teleport.optimizer_state=transported needs a method that multiplies parameters by factors "
+            f"({', '.join(DIAGONAL)}), which teleport={config.name} is not; take keep or reset"
+        )
+    try:
+        return method(**arguments)
+    except ValueError as error:
+        raise UserError(f"teleport={config.name}: {error}") from error
+
+
+def build_schedule(config: TeleportConfig, steps_per_epoch: int) -> Schedule:
+    """When to teleport, in a run of ``steps_per_epoch`` optimizer steps an epoch.
+
+    Raises:
+        UserError: a negative epoch or step.
+    """
+    try:
+        return Schedule(config.epochs, config.at_steps, config.warmup_steps, steps_per_epoch)
+    except ValueError as error:
+        raise UserError(f"teleport={config.name}: {error}") from error
+
+
+def _look_up(group: str, config: Any, table: dict[str, tuple[type, Any]]) -> tuple[type, Any]:
+    """The entry of ``config.name``, whose dataclass the configuration must be of."""
+    if config.name not in table:
+        raise one_of(group, config.name, list(table))
+    entry = table[config.name]
+    if not isinstance(config, entry[0]):
+        raise UserError(
+            f"{group}.name={config.name} does not go with the keys of another; choose {group}={config.name} instead"
+        )
+    return entry

@@ -1,0 +1,39 @@
+"""The picture that each run draws of itself."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from experiments import files
+from experiments.run.records import Records
+
+
+def draw_curve(path: Path, records: Records, title: str, note: str) -> None:
+    """Training and test loss by epoch and by second, teleports as grey lines; a no-op is tagged, ``note`` below."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    curve, events = records.tables["curve"], records.tables["teleport_events"]
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    by_epoch, by_second = figure.subplots(1, 2, sharey=True)
+    for axes, unit, moment in ((by_epoch, "epoch", "epoch"), (by_second, "seconds", "started")):
+        for event in events:
+            axes.axvline(event[moment], color="0.75", linewidth=0.8, linestyle=":" if event["no_op"] else "-")
+        for split, style in (("train", "-"), ("test", "--")):
+            values = [row[f"{split}_loss"] for row in curve]
+            axes.plot([row[unit] for row in curve], values, style, marker=".", label=split)
+        axes.set_xlabel(unit)
+    by_epoch.set_ylabel("loss")
+    by_epoch.legend(frameon=False)
+    if events and all(event["no_op"] for event in events):
+        title += "  (no-op: the teleports moved nothing)"
+    if records.diverged_step is not None:
+        title += f"  (diverged at step {records.diverged_step})"
+    figure.suptitle(title, fontsize=9)
+    if note:
+        figure.supxlabel(note, fontsize=7, wrap=True)
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=120)
+    files.write_bytes(path, image.getvalue())

@@ -1,0 +1,163 @@
+"""What a run writes down: rows in memory while it goes on, tables and a summary in its folder."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from experiments import files
+from experiments.run.evaluation import Evaluation
+from teleport import TeleportReport
+
+Row = dict[str, Any]
+
+COLUMNS: dict[str, list[str]] = {
+    "curve": ["step", "epoch", "seconds", "train_loss", "train_metric", "test_loss", "test_metric", "lr"],
+    "teleports": [
+        *("event", "epoch", "step", "batch", "loss_before", "loss_after"),
+        *("gradient_norm_before", "gradient_norm_after", "steps", "stopped", "accepted", "reason"),
+    ],
+    "teleport_layers": [
+        *("event", "layer", "kind", "dimension", "rank_min", "rank_max", "null_min", "null_max"),
+        *("surviving", "relative_change", "residual", "free", "shared", "pinned", "reason"),
+    ],
+    "teleport_events": [
+        *("event", "epoch", "step", "started", "seconds", "steps", "accepted", "no_op", "drift_batches"),
+        *("train_loss_before", "train_loss_after", "test_loss_before", "test_loss_after"),
+    ],
+    "positions": ["step", "moment", "coordinate", "value"],
+}
+"""Table -> columns; a table is ``<name>.csv`` in the run's folder. ARCHITECTURE.md says what each is."""
+
+LOSSES = ("train_loss", "train_metric", "test_loss", "test_metric")
+"""The columns of the curve that an evaluation fills."""
+
+
+@dataclass
+class Records:
+    """The rows of a run so far, and where it stands; all of it is in a checkpoint.
+
+    ``step`` counts optimizer steps. The seconds are those of training steps and of teleports.
+    """
+
+    step: int = 0
+    training_seconds: float = 0.0
+    teleport_seconds: float = 0.0
+    diverged_step: int | None = None
+    tables: dict[str, list[Row]] = field(default_factory=lambda: {name: [] for name in COLUMNS})
+
+    def __post_init__(self) -> None:
+        """A checkpoint of older code lacks the tables that are younger."""
+        for name in COLUMNS:
+            self.tables.setdefault(name, [])
+
+    @property
+    def seconds(self) -> float:
+        """The clock of the curve: training and teleports."""
+        return self.training_seconds + self.teleport_seconds
+
+    def latest(self) -> Evaluation | None:
+        """The evaluation at the present step, where there was one."""
+        curve = self.tables["curve"]
+        if not curve or curve[-1]["step"] != self.step:
+            return None
+        here = [row for row in self.tables["positions"] if (row["step"], row["moment"]) == (self.step, "evaluation")]
+        return Evaluation(*(curve[-1][key] for key in LOSSES), tuple(row["value"] for row in here))
+
+    def add_evaluation(self, epoch: float, lr: float, evaluation: Evaluation) -> None:
+        """A row of the curve."""
+        losses = {key: getattr(evaluation, key) for key in LOSSES}
+        row = {"step": self.step, "epoch": epoch, "seconds": self.seconds, **losses, "lr": lr}
+        self.tables["curve"].append(row)
+        self._add_position("evaluation", evaluation)
+
+    def add_teleport(
+        self, event: int, epoch: float, seconds: float, before: Evaluation, after: Evaluation, report: TeleportReport
+    ) -> None:
+        """An event's rows: itself, its batches and its layers. Called before ``seconds`` go on the clock."""
+        self.tables["teleport_events"].append(
+            {
+                "event": event,
+                "epoch": epoch,
+                "step": self.step,
+                "started": self.seconds,
+                "seconds": seconds,
+                "steps": report.steps,
+                "accepted": report.accepted,
+                "no_op": report.no_op,
+                "drift_batches": report.drift,
+                "train_loss_before": before.train_loss,
+                "train_loss_after": after.train_loss,
+                "test_loss_before": before.test_loss,
+                "test_loss_after": after.test_loss,
+            }
+        )
+        self._add_position("before teleport", before)
+        self._add_position("after teleport", after)
+        own = ("epoch", "event", "step", "batch")
+        columns = [column for column in COLUMNS["teleports"] if column not in own]
+        for number, batch in enumerate(report.batches):
+            row = {"event": event, "epoch": epoch, "step": self.step, "batch": number}
+            # "steps" and the rest are the batch's own
+            self.tables["teleports"].append(row | {column: getattr(batch, column) for column in columns})
+        for layer in report.layers:
+            null = layer.null_dimensions
+            counted = layer.free + layer.shared + layer.pinned > 0
+            self.tables["teleport_layers"].append(
+                {
+                    "event": event,
+                    "layer": layer.name,
+                    "kind": layer.kind,
+                    "dimension": layer.dimension,
+                    "rank_min": min(layer.ranks, default=None),
+                    "rank_max": max(layer.ranks, default=None),
+                    "null_min": min(null, default=None),
+                    "null_max": max(null, default=None),
+                    "surviving": sum(layer.surviving) / len(layer.surviving) if layer.surviving else None,
+                    "relative_change": layer.relative_change,
+                    "residual": layer.residual,
+                    "free": layer.free if counted else None,
+                    "shared": layer.shared if counted else None,
+                    "pinned": layer.pinned if counted else None,
+                    "reason": layer.reason,
+                }
+            )
+
+    def _add_position(self, moment: str, evaluation: Evaluation) -> None:
+        """A row a coordinate, of a model that has so few."""
+        self.tables["positions"] += [
+            {"step": self.step, "moment": moment, "coordinate": number, "value": value}
+            for number, value in enumerate(evaluation.position)
+        ]
+
+    def write(self, folder: Path) -> None:
+        """The tables, each whole; that of positions where there are any."""
+        for name, columns in COLUMNS.items():
+            if self.tables[name] or name != "positions":
+                files.write_csv(folder / f"{name}.csv", columns, self.tables[name])
+
+    def summary(self) -> Row:
+        """Where the run ended, what it took and what its teleports did."""
+        last, events = self.tables["curve"][-1], self.tables["teleport_events"]
+        return {
+            **{key: last[key] for key in ("train_loss", "train_metric", "test_loss", "test_metric", "epoch", "step")},
+            "seconds": self.seconds,
+            "training_seconds": self.training_seconds,
+            "teleport_seconds": self.teleport_seconds,
+            "events": len(events),
+            "no_op": bool(events) and all(event["no_op"] for event in events),
+            "relative_change": max((row["relative_change"] for row in self.tables["teleport_layers"]), default=0.0),
+            "diverged": self.diverged_step is not None,
+            "diverged_step": self.diverged_step,
+        }
+
+
+def write_json(path: Path, content: Row) -> None:
+    """Write ``content`` as JSON, whole or not at all; JSON has no infinities and no NaN, they become null."""
+    finite = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in content.items()
+    }
+    files.write_text(path, json.dumps(finite, indent=2, allow_nan=False) + "\n")

@@ -1,0 +1,110 @@
+"""The teleports of a run: when they happen, on which batches, and what the optimizer remembers afterwards."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from experiments.configuration.config import Config
+from experiments.errors import UserError
+from experiments.run.batches import Batch, draw_batches
+from experiments.run.clock import Clock
+from experiments.run.methods import Teleporter
+from experiments.run.seeding import Stream, generator
+from experiments.tasks import Task
+from teleport import Schedule, TeleportReport, UnsupportedModel, transport_state
+
+
+class Teleports:
+    """The events of one run.
+
+    Args:
+        teleporter: the method, ``None`` for a run without teleports.
+        schedule: the optimizer steps before which it is called.
+        task: whose training split the batches are drawn from.
+        config: the run's.
+        device: where the task is.
+    """
+
+    def __init__(
+        self, teleporter: Teleporter | None, schedule: Schedule, task: Task, config: Config, device: torch.device
+    ) -> None:
+        self.teleporter = teleporter
+        self.schedule = schedule
+        self.task = task
+        self.config = config
+        self.device = device
+
+    @property
+    def steps(self) -> list[int]:
+        """The optimizer steps before which there is an event, in order."""
+        return [] if self.teleporter is None else self.schedule.steps
+
+    def due(self, step: int) -> int | None:
+        """The number (from 0) of the event before the optimizer step ``step``, or ``None``."""
+        return None if self.teleporter is None else self.schedule.event_before(step)
+
+    def check(self, model: nn.Module) -> None:
+        """Teleport a copy of ``model`` on two samples, to find out before the training whether the method can.
+
+        Raises:
+            UserError: it cannot teleport this model; the sentence says why.
+        """
+        if self.steps:
+            few = torch.arange(min(2, len(self.task.train)), device=self.device)
+            self._call(copy.deepcopy(model), [self.task.train.batch(few)])
+
+    def make(self, event: int, model: nn.Module) -> tuple[float, TeleportReport]:
+        """Draw the batches of an event and teleport ``model`` on them; the seconds of both."""
+        settings, clock = self.config.teleport, Clock(self.device)
+        clock.start()
+        options: dict[str, Any] = {}
+        batches = self._draw(Stream.TELEPORT, event, settings.batches)
+        if constraint_batches := getattr(settings, "constraint_batches", 0):
+            options["constraint"] = self._draw(Stream.CONSTRAINT, event, constraint_batches)
+        if hasattr(self.teleporter, "generator"):  # by the event, so that a resumed run draws what an unbroken one does
+            seed = getattr(settings, "seed", self.config.seed)
+            options["generator"] = generator(seed, Stream.DRAW, event)
+        report = self._call(model, batches, **options)
+        return clock.stop(), report
+
+    def _draw(self, stream: Stream, event: int, batches: int) -> list[Batch]:
+        source = generator(self.config.seed, stream, event)
+        return draw_batches(self.task.train, batches, self.config.teleport.samples, source, self.device)
+
+    def _call(self, model: nn.Module, batches: list[Batch], **options: Any) -> TeleportReport:
+        assert self.teleporter is not None
+
+        def loss_fn(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+            return self.task.loss(model(batch[0]), batch[1])
+
+        try:
+            return self.teleporter(model, batches, loss_fn, **options)
+        except UnsupportedModel as error:
+            names = (self.config.teleport.name, self.config.model.name)
+            raise UserError("teleport={} does not go with model={}: {}".format(*names, error)) from error
+
+
+class OptimizerMemory:
+    """What an optimizer remembers (momentum, squared gradients), and what becomes of it at a teleport.
+
+    Args:
+        optimizer: as it was built, before any step.
+        rule: keep, reset or transported (``teleport.optimizer_state``).
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, rule: str) -> None:
+        self.optimizer = optimizer
+        self.rule = rule
+        self.fresh = copy.deepcopy(optimizer.state_dict()["state"])
+
+    def after(self, report: TeleportReport) -> None:
+        """Make of it what the rule says, after the teleport that ``report`` tells of."""
+        if self.rule == "reset":
+            fresh = copy.deepcopy(self.fresh)  # the optimizer goes on to write into what it loads
+            self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": fresh})
+        elif self.rule == "transported":
+            transport_state(self.optimizer, report.group or {})

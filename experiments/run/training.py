@@ -1,0 +1,218 @@
+"""The loop: optimizer steps, teleports between them, evaluations, checkpoints. Read it from top to bottom.
+
+A run without teleports is the same loop, and sees the same batches.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from tqdm import tqdm
+
+from experiments.configuration.config import Config
+from experiments.run import checkpoints
+from experiments.run.batches import TrainingBatches
+from experiments.run.clock import Clock
+from experiments.run.evaluation import Evaluation, Evaluator
+from experiments.run.forward import training_loss
+from experiments.run.records import Records
+from experiments.run.teleporting import OptimizerMemory, Teleports
+from experiments.tasks import Task
+from teleport import TeleportReport
+
+log = logging.getLogger(__name__)
+
+CHECK_EVERY = 20
+"""Steps after which the losses are looked at, as that waits for the device. Checkpoints fall on these steps too."""
+
+
+class Training:
+    """The training of one run, in place, from its checkpoint in ``folder`` where there is one.
+
+    ``model`` is the model as it stands, which is another around the one given where a teleport rewrote its activations.
+
+    Args:
+        task: what is learnt.
+        model: what learns it; ``optimizer`` is over its parameters.
+        teleports: what moves them between steps.
+        config: the run's.
+        folder: the run's.
+        device: where the task and the model are.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        teleports: Teleports,
+        config: Config,
+        folder: Path,
+        device: torch.device,
+    ) -> None:
+        settings = config.training
+        self.task, self.model, self.optimizer, self.teleports = task, model, optimizer, teleports
+        self.config, self.folder = config, folder
+        self.batches = TrainingBatches(task.train, settings.batch_size, config.seed, device)
+        self.last_step = min(settings.epochs * self.batches.per_epoch, settings.max_steps or sys.maxsize)
+        self.eval_every = settings.eval_every or self.batches.per_epoch
+        self.evaluate = Evaluator(task, settings.eval_samples, settings.batch_size, device)
+        self.memory = OptimizerMemory(optimizer, config.teleport.optimizer_state)
+        self.plateau: ReduceLROnPlateau | None = None
+        if (factor := settings.plateau.factor) is not None:
+            self.plateau = ReduceLROnPlateau(optimizer, factor=factor, patience=settings.plateau.patience)
+        self.device = device
+        self._go_on_with(model)
+        self.records = Records()
+        self.losses: list[Tensor] = []  # of the steps since they were last looked at, on the device
+        self.clock, self.saved = Clock(device), time.monotonic()
+
+    def run(self) -> Records:
+        """Train to the end; the records of all of it.
+
+        A training loss that is not finite ends the run: that is a finding, and its step is noted in the records.
+
+        Raises:
+            UserError: a damaged checkpoint, or a folder that cannot be written.
+        """
+        self._begin()
+        hidden = not (self.config.machine.progress and sys.stderr.isatty())
+        done = self.records.step
+        with tqdm(total=self.last_step, initial=done, unit="step", leave=False, disable=hidden) as progress:
+            while self.records.step < self.last_step and self.records.diverged_step is None:
+                event = self.teleports.due(self.records.step)
+                if event is not None:
+                    self._teleport(event)
+                self._advance(self._next_stop(), progress)
+                self._look()
+        self.records.write(self.folder)
+        return self.records
+
+    @property
+    def checkpoint(self) -> Path:
+        """What a killed run goes on from."""
+        return self.folder / "checkpoint.pt"
+
+    def _begin(self) -> None:
+        """Go on from the checkpoint, or evaluate before the first step."""
+        if self.checkpoint.exists():
+            model, self.records = checkpoints.load(self.checkpoint, self.model, self.optimizer, self.plateau)
+            self._go_on_with(model)
+            log.info("goes on from step %d of %d", self.records.step, self.last_step)
+        else:
+            self._evaluate()
+
+    def _go_on_with(self, model: nn.Module) -> None:
+        """Go on with ``model``, over the same parameters, and with its loss in training steps."""
+        self.model = model.train()
+        self.loss_of = training_loss(model, self.task.loss, self.config.training, self.device)
+
+    def _next_stop(self) -> int:
+        """The step after which a look at the losses, an evaluation or a teleport is due."""
+        step = self.records.step
+        regular = [step - step % every + every for every in (CHECK_EVERY, self.eval_every)]
+        return min([self.last_step, *regular, *(event for event in self.teleports.steps if event > step)])
+
+    def _advance(self, stop: int, progress: tqdm) -> None:
+        """Optimizer steps up to ``stop``; none of them waits for the device."""
+        optimizer, loss_of = self.optimizer, self.loss_of
+        self.clock.start()
+        for step in range(self.records.step, stop):
+            inputs, targets = self.batches.at(step)
+            optimizer.zero_grad(set_to_none=True)
+            loss = loss_of(inputs, targets)
+            loss.backward()
+            optimizer.step()
+            self.losses.append(loss.detach())
+            progress.update()
+        self.records.step = stop
+
+    def _look(self) -> None:
+        """Where they are due: look at the losses, evaluate, write a checkpoint."""
+        records = self.records
+        due = records.step % self.eval_every == 0 or records.step == self.last_step
+        if not due and records.step % CHECK_EVERY != 0:  # a teleport is what comes next
+            return
+        records.diverged_step = _first_not_finite(self.losses, records.step)
+        records.training_seconds += self.clock.stop()
+        self.losses.clear()
+        if due or records.diverged_step is not None:
+            evaluation = self._evaluate()
+            if self.plateau:
+                self.plateau.step(evaluation.train_loss)
+        if due or time.monotonic() - self.saved >= self.config.machine.checkpoint_seconds:
+            records.write(self.folder)
+            checkpoints.save(self.checkpoint, self.model, self.optimizer, self.plateau, records)
+            self.saved = time.monotonic()
+
+    def _teleport(self, event: int) -> None:
+        """Teleport, and record where the model stood before and after."""
+        records = self.records
+        records.training_seconds += self.clock.stop()
+        before = records.latest() or self.evaluate(self.model)
+        seconds, report = self.teleports.make(event, self.model)
+        if report.model is not None and report.model is not self.model:
+            self._go_on_with(report.model)
+        self.memory.after(report)
+        after = before if report.no_op else self.evaluate(self.model)
+        records.add_teleport(event, records.step / self.batches.per_epoch, seconds, before, after, report)
+        records.teleport_seconds += seconds
+        _log_teleport(event, records.step, seconds, before, after, report)
+
+    def _evaluate(self) -> Evaluation:
+        """A row of the curve, and a line of the log; a loss that is not finite is a divergence."""
+        records, evaluation = self.records, self.evaluate(self.model)
+        epoch = records.step / self.batches.per_epoch
+        records.add_evaluation(epoch, self.optimizer.param_groups[0]["lr"], evaluation)
+        if records.diverged_step is None and not math.isfinite(evaluation.train_loss):
+            records.diverged_step = records.step
+        log.info(
+            "epoch %6.2f  step %6d  train loss %.4f  test loss %.4f  test %s %.4f  %.1f s",
+            *(epoch, records.step, evaluation.train_loss, evaluation.test_loss, self.task.metric),
+            *(evaluation.test_metric, records.seconds),
+        )
+        if records.diverged_step is not None:
+            log.info(
+                "diverged: the training loss of step %d is not finite, so the run ends here", records.diverged_step
+            )
+        return evaluation
+
+
+def _first_not_finite(losses: list[Tensor], step: int) -> int | None:
+    """The step whose loss was the first that is not finite, of the ``losses`` of the steps up to ``step``."""
+    bad = (~torch.stack(losses).isfinite()).nonzero().flatten().tolist()
+    return step - len(losses) + bad[0] if bad else None
+
+
+def _log_teleport(
+    event: int, step: int, seconds: float, before: Evaluation, after: Evaluation, report: TeleportReport
+) -> None:
+    """A line on what the event did; where it did nothing, why, layer by layer."""
+    if report.no_op:
+        reasons = report.reasons() or "; ".join(sorted({batch.reason or batch.stopped for batch in report.batches}))
+        log.info("teleport %d before step %d moved nothing, %.1f s:", event, step, seconds)
+        log.info("  %s", reasons.replace("\n", "\n  "))
+        return
+    moved = sum(layer.relative_change > 0 for layer in report.layers)
+    log.info(
+        "teleport %d before step %d: gradient norm %.4g -> %.4g, train loss %.4f -> %.4f, test loss %.4f -> %.4f, "
+        "%d of %d layers moved, %.1f s",
+        *(event, step, report.gradient_norm_before, report.gradient_norm_after),
+        *(before.train_loss, after.train_loss, before.test_loss, after.test_loss),
+        *(moved, len(report.layers), seconds),
+    )
+    if any(report.channels):
+        log.info("  channels: %d free, %d shared, %d pinned%s", *report.channels, _pins(report))
+
+
+def _pins(report: TeleportReport) -> str:
+    """What pins the most channels, and how many."""
+    most = sorted(report.pins.items(), key=lambda pin: -pin[1])[:3]
+    return "".join(f"{': ' if n == 0 else '; '}{count} because {why}" for n, (why, count) in enumerate(most))

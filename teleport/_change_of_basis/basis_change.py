@@ -1,0 +1,171 @@
+"""A change of basis as a value: the factors of a network's quiver, to apply, undo, compose and keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from teleport._change_of_basis.multiplication import multiplications_of
+from teleport._change_of_basis.teleported import Teleported, activations_of, unwrapped
+from teleport._quiver.quiver import Quiver, Scaled, Site
+from teleport._tracing.functions import function_name, torch_function
+
+_ANOTHER = "the change of basis is of another model"
+
+
+@dataclass(eq=False)
+class BasisChange:
+    """An element of the group that acts on a network's parameters (Armenta et al. 2023, section 3.2).
+
+    Attributes:
+        quiver: which parameters carry which classes. Its parameters are those that it was found with; what acts on
+            another model goes by their names.
+        tau: ``[classes]``, float64 on the CPU, the factor of each class; 1 for class 0.
+    """
+
+    quiver: Quiver
+    tau: Tensor
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Change the model's parameters in place, by multiplication: they keep their identity.
+
+        Args:
+            model: the one that the quiver was found of, or one like it.
+
+        Returns:
+            The model that computes the same function: ``model`` itself, or, where activations need their teleported
+            form, a ``Teleported`` around it.
+
+        Raises:
+            ValueError: a parameter of the quiver is missing or has another shape.
+        """
+        parameters = self._parameters(unwrapped(model))
+        activations = activations_of(self.quiver, self.tau)
+        multiplications_of(self.quiver).apply(self.tau, parameters)
+        if not activations:
+            return model
+        teleported = model if isinstance(model, Teleported) else Teleported(model)
+        teleported.multiply(activations, self.quiver.calls)
+        return teleported
+
+    def inverse(self) -> BasisChange:
+        """What undoes it, up to rounding."""
+        return BasisChange(self.quiver, 1 / self.tau)
+
+    def compose(self, other: BasisChange) -> BasisChange:
+        """This one and ``other``, in any order: changes of basis commute.
+
+        Raises:
+            ValueError: ``other`` is of another quiver.
+        """
+        if len(self.tau) != len(other.tau) or list(self.quiver.scaled) != list(other.quiver.scaled):
+            raise ValueError("only changes of basis of one quiver compose")
+        return BasisChange(self.quiver, self.tau * other.tau)
+
+    @property
+    def group(self) -> Mapping[nn.Parameter, Tensor]:
+        """The factors of each parameter that changes, for :func:`teleport.transport_state`."""
+        return _Factors(self)
+
+    @torch.no_grad()
+    def distance(self, model: nn.Module) -> float:
+        """``|V - W|`` over all parameters, from where the model stands to where it would be; nothing is changed."""
+        squares = 0.0
+        for parameter, each in zip(self._parameters(unwrapped(model)), self.quiver.scaled.values(), strict=True):
+            factors = each.factors(self.tau).to(parameter.device)
+            squares += float((parameter.double() * (factors - 1)).square().sum())
+        return float(squares**0.5)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it in plain values and tensors, for ``torch.save``."""
+        quiver = self.quiver
+        return {
+            "tau": self.tau,
+            "freedom": quiver.freedom,
+            "inverse": quiver.inverse,
+            "scaled": {name: (each.numerator, each.denominator) for name, each in quiver.scaled.items()},
+            "units": quiver.units,
+            "kinds": quiver.kinds,
+            "sites": [
+                {
+                    "call": site.call,
+                    "function": function_name(site.function),
+                    "classes": site.classes,
+                    "homogeneous": site.homogeneous,
+                }
+                for site in quiver.sites
+            ],
+            "reasons": quiver.reasons,
+            "calls": quiver.calls,
+        }
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any], model: nn.Module) -> BasisChange:
+        """What :meth:`state_dict` gave, for a model like the one that it was of.
+
+        Raises:
+            ValueError: the model lacks a parameter, or a function is not torch's.
+        """
+        named = dict(unwrapped(model).named_parameters(remove_duplicate=False))
+        if missing := [name for name in state["scaled"] if name not in named]:
+            raise ValueError(f"{_ANOTHER}: this one has no parameter {missing[0]!r}")
+        quiver = Quiver(
+            freedom=state["freedom"],
+            inverse=state["inverse"],
+            scaled={name: Scaled(named[name], *classes) for name, classes in state["scaled"].items()},
+            units=dict(state["units"]),
+            kinds=dict(state["kinds"]),
+            sites=[Site(**{**site, "function": torch_function(site["function"])}) for site in state["sites"]],
+            reasons=dict(state["reasons"]),
+            calls=dict(state["calls"]),
+        )
+        return cls(quiver, state["tau"])
+
+    def _parameters(self, model: nn.Module) -> list[nn.Parameter]:
+        """The parameters of the model that have the names of the quiver's, in their order."""
+        modules: dict[str, nn.Module] = {"": model}  # each is looked up once, as a large model has hundreds
+        parameters = []
+        for name, each in self.quiver.scaled.items():
+            path, _, last = name.rpartition(".")
+            parameter = _module(path, modules)._parameters.get(last)
+            if parameter is None:
+                raise ValueError(f"{_ANOTHER}: this one has no parameter {name!r}")
+            if parameter.shape != each.parameter.shape:
+                shapes = list(each.parameter.shape), list(parameter.shape)
+                raise ValueError(f"{_ANOTHER}: its {name!r} has shape {shapes[0]}, this one's {shapes[1]}")
+            parameters.append(parameter)
+        return parameters
+
+
+def _module(path: str, known: dict[str, nn.Module]) -> nn.Module:
+    """The module at a path, by those that are known, whose number grows."""
+    if path not in known:
+        parent, _, last = path.rpartition(".")
+        module = _module(parent, known)._modules.get(last)
+        if module is None:
+            raise ValueError(f"{_ANOTHER}: this one has no module {path!r}")
+        known[path] = module
+    return known[path]
+
+
+class _Factors(Mapping[nn.Parameter, Tensor]):
+    """The factors of parameters, made when they are asked for: for all at once they would fill much memory."""
+
+    def __init__(self, change: BasisChange) -> None:
+        quiver = change.quiver
+        moved = [quiver.scaled[name] for name in multiplications_of(quiver).moved(change.tau)]
+        self._scaled = {each.parameter: each for each in moved}
+        self._tau = change.tau
+
+    def __getitem__(self, parameter: nn.Parameter) -> Tensor:
+        return self._scaled[parameter].factors(self._tau).to(parameter.device)
+
+    def __iter__(self) -> Iterator[nn.Parameter]:
+        return iter(self._scaled)
+
+    def __len__(self) -> int:
+        return len(self._scaled)

@@ -1,0 +1,261 @@
+"""Teleportation by a change of basis of the neurons (Armenta et al., *Neural Teleportation*, 2023)."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from teleport._arguments import check_choice, check_positive
+from teleport._change_of_basis.basis_change import BasisChange
+from teleport._change_of_basis.basis_event import BasisEvent
+from teleport._change_of_basis.sampling import Sampling, check_sampling, draw_tau
+from teleport._change_of_basis.teleported import unwrapped
+from teleport._engine.ascent import Objective
+from teleport._engine.event import Event, LossFn, run_event
+from teleport._engine.report import BatchReport, LayerReport, TeleportReport
+from teleport._engine.transaction import Snapshot, broken_promise
+from teleport._errors import UnsupportedModel
+from teleport._quiver.find_quiver import find_quiver, watch
+from teleport._quiver.quiver import Freedom, Quiver
+from teleport._tracing.evaluations import Modes, first_call, in_modes, leaves_out, modes_of, reached_modules
+from teleport._tracing.functions import function_name
+from teleport._tracing.outputs import Forward, call_model, difference, outputs_of
+from teleport._tracing.undisturbed import undisturbed
+
+_Change = Callable[[Callable[[], Any]], set[nn.Parameter]]
+"""Finds and draws a change of basis for what an evaluation shows; tells which parameters it moves."""
+
+
+class ChangeOfBasis:
+    """Multiply every hidden channel by a random tau and what reads it by the inverse: the same function, other weights.
+
+    Channels that are added or joined otherwise carry one tau, what enters a standardisation or a function that is not
+    understood carries 1, and the report says how many are free, shared and pinned, and by what.
+
+    With ``activations="keep"`` only parameters change: channels that enter ReLU and its like carry ``|tau|``, those
+    that enter another activation carry 1. With ``"teleport"`` any activation f with a tau that does not pass through it
+    is computed as ``tau f(x / tau)``, by a model that the report hands over (``report.model``): go on with that one.
+
+    The function stays, so what changes is where an optimizer goes from there. The gradient is divided by the factors
+    that the weights are multiplied by (Theorem 5.1), so it grows where weights shrink; it is not looked for, as
+    :class:`teleport.Rescaling` does. A regulariser on the weights is not kept.
+
+    Args:
+        range: the CoB-range sigma.
+        sampling: what tau is drawn from, independently for each class of channels: ``"intra"`` is U(1 - range,
+            1 + range), ``"inter"`` an equal mix of that and of U(-1 - range, -1 + range), ``"positive"`` U(0, range),
+            ``"negative"`` U(-range, 0), ``"centered"`` U(center - range, center + range). ``|tau|`` is at least 0.001.
+        center: of ``"centered"``.
+        activations: ``"keep"`` or ``"teleport"``.
+        guard: ``"transaction"`` puts a change back that moved a batch's loss by more than
+            ``tolerance * max(1, |loss|)``, or, without a loss, an output by more than ``tolerance`` times the largest;
+            ``"none"`` keeps it.
+        tolerance: of the guard; of a model in half precision at least 16 of its rounding errors.
+        seed: of ``generator``, which calls draw from one after the other.
+
+    Raises:
+        ValueError: an argument outside its range.
+    """
+
+    def __init__(
+        self,
+        range: float = 0.9,
+        sampling: Sampling = "intra",
+        center: float = 1.0,
+        activations: Literal["keep", "teleport"] = "keep",
+        guard: Literal["transaction", "none"] = "transaction",
+        tolerance: float = 1e-3,
+        seed: int = 0,
+    ) -> None:
+        check_sampling(sampling, range, center)
+        check_choice("activations", activations, ("keep", "teleport"))
+        check_choice("guard", guard, ("transaction", "none"))
+        check_positive(tolerance=tolerance)
+        self.range = range
+        self.sampling = sampling
+        self.center = center
+        self.activations = activations
+        self.guard = guard
+        self.tolerance = tolerance
+        self.seed = seed
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(
+        self,
+        model: nn.Module,
+        batches: Iterable[Any],
+        loss_fn: LossFn | None = None,
+        forward: Forward | None = None,
+        generator: torch.Generator | None = None,
+    ) -> TeleportReport:
+        """Teleport ``model``; ``report.model`` is what computes its function afterwards, ``report.change`` what acted.
+
+        Args:
+            model: any module. Modes, buffers, ``requires_grad``, ``.grad`` and torch's global random state come back as
+                they were. After an exception the parameters do, too.
+            batches: the first shows the model's structure, all of them whether its function was kept.
+            loss_fn: ``loss_fn(model, batch)``, a scalar tensor; measured before and after, gradient norm included.
+                ``None``: the outputs are compared instead, and losses and norms of the report are not numbers.
+            forward: ``forward(model, batch)``, one evaluation where there is no loss; by default the model called with
+                the batch, or with the first entry of a tuple or list.
+            generator: drawn from in place of the method's own; on the CPU.
+
+        Raises:
+            ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, or no such parameter;
+                or activations are to be teleported in a model that is not called itself.
+            UnsupportedModel: or in one that calls other activations in training than in evaluation.
+        """
+        event = BasisEvent(model, self.activations == "teleport")
+
+        def change(evaluate: Callable[[], Any]) -> set[nn.Parameter]:
+            return event.prepare(self.sample(self.find(event.model, evaluate, event.modes), generator))
+
+        try:
+            if loss_fn is None:
+                report = self._by_outputs(event, change, list(batches), forward or call_model)
+            else:
+                report = run_event(
+                    "change of basis",
+                    event.model,
+                    batches,
+                    loss_fn,
+                    lambda losses: self._by_loss(event, change, losses),
+                )
+        except BaseException:
+            event.restore_form()
+            raise
+        report.model, report.change, report.group = event.result, event.change, event.change.group
+        return report
+
+    def capture(
+        self, model: nn.Module, batch: Any, loss_fn: LossFn | None = None, forward: Forward | None = None
+    ) -> Quiver:
+        """The quiver of ``model``, which serves any number of :meth:`sample`; arguments as in a call."""
+        evaluate = loss_fn or forward or call_model
+        modes = modes_of(model)
+        with undisturbed(model):
+            return self.find(model, lambda: evaluate(model, batch), modes)
+
+    def sample(self, quiver: Quiver, generator: torch.Generator | None = None) -> BasisChange:
+        """A random change of basis, of ``generator`` or of the method's own; its ``apply`` has no guard."""
+        drawn = draw_tau(len(quiver.freedom), self.sampling, self.range, self.center, generator or self.generator)
+        tau = torch.where(quiver.freedom.cpu() == Freedom.POSITIVE, drawn.abs(), drawn)
+        return BasisChange(quiver, quiver.complete(tau.to(quiver.freedom.device)).cpu())
+
+    def find(self, model: nn.Module, evaluate: Callable[[], Any], modes: Modes) -> Quiver:
+        """The quiver of ``model``, undisturbed, as ``evaluate`` shows it.
+
+        Where that leaves modules out that are trained, an evaluation in the ``modes`` of the training tells of them.
+
+        Raises:
+            ValueError: activations are to be teleported in a model that ``evaluate`` does not call.
+            UnsupportedModel: or in one that calls others in training than in evaluation.
+        """
+        named = dict(unwrapped(model).named_parameters())
+        if self.activations == "keep":
+            with reached_modules() as reached:
+                quiver = find_quiver(evaluate, named)
+            if leaves_out(reached, modes):
+                runs = [evaluate, in_modes(model, evaluate, modes)]
+                quiver = watch(runs, named, in_place=True, frozen_stay=True, output="it is an output")
+            return quiver
+        args, kwargs = first_call(model, evaluate)  # calls of torch's functions beside the model's are not counted
+
+        def run() -> Any:
+            return model(*args, **kwargs)
+
+        with reached_modules() as reached:
+            quiver = find_quiver(run, named, in_place=False)
+        if not leaves_out(reached, modes):
+            return quiver
+        trained = find_quiver(in_modes(model, run, modes), named, in_place=False)
+        functions = {function_name(site.function) for site in trained.sites}
+        if any(trained.calls[name] != quiver.calls.get(name) for name in functions):
+            raise UnsupportedModel(
+                'activations="teleport" tells the calls of an activation apart by their number, and this model does '
+                'not make the same ones in training as in evaluation; take "keep"'
+            )
+        return trained
+
+    def _by_loss(
+        self, event: BasisEvent, change: _Change, losses: Event
+    ) -> tuple[list[BatchReport], list[LayerReport]]:
+        """Change the basis where the batches' losses tell whether the function is kept."""
+        losses.moved |= change(lambda: losses.evaluate(losses.batches[0]))
+        objectives = [losses.objective(batch, losses.trainable) for batch in losses.batches]
+        before = [_loss_and_norm(objective) for objective in objectives]
+        acted = event.act()
+        after = [_loss_and_norm(objective) for objective in objectives] if acted else before
+        reports = [_report(acted, *old, *new) for old, new in zip(before, after, strict=True)]
+        if self.guard == "transaction":
+            tolerance = _tolerance(self.tolerance, losses.named.values())
+            event.judge(
+                reports,
+                [
+                    broken_promise(old[0], new[0], new[1], tolerance, event.snapshot)
+                    for old, new in zip(before, after, strict=True)
+                ],
+            )
+        return reports, event.layers()
+
+    def _by_outputs(self, event: BasisEvent, change: _Change, batches: list[Any], forward: Forward) -> TeleportReport:
+        """Change the basis where the outputs on the batches tell whether the function is kept."""
+        start = time.perf_counter()
+        if not batches:
+            raise ValueError("a teleport needs at least one batch")
+        parameters = list(event.model.parameters())
+        with undisturbed(event.model) as random:
+
+            def outputs(batch: Any) -> list[Tensor]:
+                random.restart()
+                return outputs_of(event.model, batch, forward)
+
+            snapshot = Snapshot(parameters)
+            try:
+                before = [outputs(batch) for batch in batches]
+                moved = change(lambda: forward(event.model, batches[0]))
+                acted = event.act()
+                moves = [difference(old, outputs(batch)) for old, batch in zip(before, batches, strict=True)]
+            except BaseException:
+                snapshot.restore()
+                raise
+            snapshot.restore_all_but(moved)
+        reports = [_report(acted, math.nan, math.nan, math.nan, math.nan) for _ in batches]
+        if self.guard == "transaction":
+            tolerance = _tolerance(self.tolerance, parameters)
+            event.judge(reports, [_broken_outputs(move, tolerance, event.snapshot) for move in moves])
+        nan = math.nan
+        seconds = time.perf_counter() - start
+        report = TeleportReport("change of basis", nan, nan, nan, nan, reports, event.layers(), seconds)
+        report.difference = max(moves)
+        return report
+
+
+def _loss_and_norm(objective: Objective) -> tuple[float, float]:
+    point = objective.point(differentiable=False)
+    return float(point.loss), point.norm
+
+
+def _report(acted: bool, loss_before: float, norm_before: float, loss_after: float, norm_after: float) -> BatchReport:
+    stopped = "steps done" if acted else "nothing moves"
+    return BatchReport(loss_before, loss_after, norm_before, norm_after, steps=int(acted), stopped=stopped)
+
+
+def _tolerance(tolerance: float, parameters: Iterable[nn.Parameter]) -> float:
+    """At least 16 rounding errors of half precision, where a parameter has that."""
+    coarsest = max((torch.finfo(each.dtype).eps for each in parameters if each.is_floating_point()), default=0.0)
+    return max(tolerance, 16 * coarsest) if coarsest > torch.finfo(torch.float32).eps else tolerance
+
+
+def _broken_outputs(difference: float, tolerance: float, snapshot: Snapshot) -> str:
+    """Why a move must be undone, empty where it may stay."""
+    if not (math.isfinite(difference) and snapshot.finite()):
+        return "not finite: an output or a parameter"
+    if not difference <= tolerance:
+        return f"an output moved by {difference:.3g} of the largest, more than the tolerance {tolerance:g}"
+    return ""

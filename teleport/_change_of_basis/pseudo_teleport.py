@@ -1,0 +1,89 @@
+"""Pseudo-teleportation: the control that tells a change of basis from having gone as far (Armenta et al. 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from teleport._change_of_basis.change_of_basis import ChangeOfBasis
+from teleport._change_of_basis.multiplication import multiplications_of
+from teleport._change_of_basis.sampling import Sampling
+from teleport._change_of_basis.teleported import unwrapped
+from teleport._engine.event import Event, LossFn, run_event
+from teleport._engine.parameter_statistics import ParameterLedger
+from teleport._engine.report import BatchReport, LayerReport, TeleportReport
+from teleport._tracing.evaluations import Modes, modes_of
+
+
+class PseudoTeleport:
+    """Move in a random direction as far as a random change of basis V would: ``W + |V - W| u / |u|``, u normal.
+
+    The direction is one over all parameters that the change of basis would move; nothing keeps the loss. Arguments are
+    those of :class:`teleport.ChangeOfBasis`, whose lengths it takes, draw by draw.
+    """
+
+    def __init__(
+        self,
+        range: float = 0.9,
+        sampling: Sampling = "intra",
+        center: float = 1.0,
+        activations: Literal["keep", "teleport"] = "keep",
+        seed: int = 0,
+    ) -> None:
+        self.range = range
+        self.sampling = sampling
+        self.center = center
+        self.activations = activations
+        self.seed = seed
+        self._change_of_basis = ChangeOfBasis(range, sampling, center, activations, seed=seed)
+        self.generator = self._change_of_basis.generator
+
+    def __call__(
+        self, model: nn.Module, batches: Iterable[Any], loss_fn: LossFn, generator: torch.Generator | None = None
+    ) -> TeleportReport:
+        """Move ``model`` in place; arguments, errors and what comes back as it was are those of
+        :class:`teleport.ChangeOfBasis`.
+        """
+
+        def work(event: Event) -> tuple[list[BatchReport], list[LayerReport]]:
+            return self._move(event, modes, generator or self.generator)
+
+        modes = modes_of(model)
+        return run_event("pseudo-teleportation", model, batches, loss_fn, work)
+
+    def _move(
+        self, event: Event, modes: Modes, generator: torch.Generator
+    ) -> tuple[list[BatchReport], list[LayerReport]]:
+        quiver = self._change_of_basis.find(event.model, lambda: event.evaluate(event.batches[0]), modes)
+        change = self._change_of_basis.sample(quiver, generator)
+        named = dict(unwrapped(event.model).named_parameters())
+        parameters = [named[name] for name in multiplications_of(quiver).moved(change.tau)]
+        event.moved |= set(parameters)
+        ledger = ParameterLedger(named)
+        objectives = [event.objective(batch, event.trainable) for batch in event.batches]
+        before = [objective.point(differentiable=False) for objective in objectives]
+        _add(parameters, [_normal(parameter, generator) for parameter in parameters], change.distance(event.model))
+        after = [objective.point(differentiable=False) for objective in objectives]
+        steps, stopped = (1, "steps done") if parameters else (0, "nothing moves")
+        reports = [
+            BatchReport(float(old.loss), float(new.loss), old.norm, new.norm, steps, stopped)
+            for old, new in zip(before, after, strict=True)
+        ]
+        return reports, ledger.close()
+
+
+@torch.no_grad()
+def _add(parameters: list[nn.Parameter], direction: list[Tensor], length: float) -> None:
+    """Move the parameters by ``length`` along ``direction``."""
+    norm = sum(float(each.double().square().sum()) for each in direction) ** 0.5
+    for parameter, each in zip(parameters, direction, strict=True):
+        parameter.add_(each.to(parameter.dtype), alpha=length / norm)
+
+
+def _normal(parameter: nn.Parameter, generator: torch.Generator) -> Tensor:
+    """Standard normal numbers, drawn on the CPU, so that devices agree."""
+    precision = torch.promote_types(parameter.dtype, torch.float32)
+    return torch.randn(parameter.shape, generator=generator, dtype=precision).to(parameter.device)

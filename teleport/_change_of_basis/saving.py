@@ -1,0 +1,45 @@
+"""A teleported model in a file: its tensors, the factors of its activations and the change of basis."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from torch import nn
+
+from teleport._change_of_basis.basis_change import BasisChange
+from teleport._change_of_basis.teleported import like_state
+
+
+def save(path: str | os.PathLike[str], model: nn.Module, change: BasisChange | None = None) -> None:
+    """Write what :func:`load` makes the model again from.
+
+    Args:
+        path: of the file.
+        model: as teleported, in either form (``report.model``).
+        change: of its basis, to be able to undo it (``report.change``).
+    """
+    torch.save({"model": model.state_dict(), "change": change.state_dict() if change else None}, path)
+
+
+def load(path: str | os.PathLike[str], model: nn.Module) -> tuple[nn.Module, BasisChange | None]:
+    """The model and the change of basis that :func:`save` wrote; only plain values and tensors are read.
+
+    Args:
+        path: of the file.
+        model: one like that which was teleported; its parameters are overwritten.
+
+    Returns:
+        ``model``, or its teleported form where that was saved; and the change of basis, to go on from or to undo.
+
+    Raises:
+        ValueError: the file is of something else.
+    """
+    content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(content, dict) or set(content) != {"model", "change"}:
+        raise ValueError(f"{os.fspath(path)} is no file of teleport.save")
+    loaded = like_state(model, content["model"])
+    loaded.load_state_dict(content["model"])
+    change = content["change"]
+    return loaded, None if change is None else BasisChange.from_state_dict(change, loaded)

@@ -1,0 +1,177 @@
+"""A model some of whose activations are computed in their teleported form ``tau f(x / tau)`` (Armenta et al. 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from teleport._quiver.quiver import Quiver
+from teleport._tracing.functions import function_name, torch_function
+
+
+@dataclass
+class Activation:
+    """A call that is computed as ``tau f(x / tau)``.
+
+    Attributes:
+        function: f, by its name in torch, as ``torch.nn.functional.relu``.
+        call: how many calls of f came before it in an evaluation of the model.
+        tau: of a shape that broadcasts to the call's first argument and to its result.
+    """
+
+    function: str
+    call: int
+    tau: Tensor
+
+
+class Teleported(nn.Module):
+    """Runs a module with some of the torch functions that it calls in their teleported form.
+
+    The module and its parameters are the very ones that were handed over. Calls are counted by function, so the module
+    must make the same calls of these functions in every evaluation: where it does not, an evaluation fails. What is
+    evaluated in a backward pass (activation checkpointing), on other threads (``nn.DataParallel``) or in scripted code
+    is out of reach. The factors are part of the ``state_dict``.
+
+    Args:
+        module: any module.
+
+    Attributes:
+        module: the module.
+        activations: what is teleported; nothing at first.
+        calls: how often each of these functions is called in an evaluation.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.activations: list[Activation] = []
+        self.calls: dict[str, int] = {}
+        self.training = module.training
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module returns with the activations teleported.
+
+        Raises:
+            RuntimeError: the module calls other functions than when its basis was changed.
+        """
+        if not self.activations:
+            return self.module(*args, **kwargs)
+        expected = {torch_function(name): count for name, count in self.calls.items()}
+        with _Teleporting(expected, self.activations) as mode:
+            result = self.module(*args, **kwargs)
+        for function, count in expected.items():
+            if mode.calls[function] != count:
+                raise RuntimeError(
+                    f"the model called {function_name(function)} {mode.calls[function]} times, but {count} times when "
+                    "its basis was changed, so which calls to teleport is not known; evaluate it as it was then"
+                )
+        return result
+
+    def multiply(self, activations: Iterable[Activation], calls: Mapping[str, int]) -> None:
+        """Change the basis once more: factors are multiplied, and those that come to 1 are let go."""
+        held = {(each.function, each.call): each for each in self.activations}
+        for each in activations:
+            key = each.function, each.call
+            tau = held[key].tau.to(each.tau) * each.tau if key in held else each.tau
+            held[key] = Activation(*key, tau)
+        near = 8 * torch.finfo(torch.float64).eps
+        self.activations = [each for each in held.values() if bool(((each.tau - 1).abs() > near).any())]
+        named = {each.function for each in self.activations}
+        self.calls = {name: count for name, count in {**self.calls, **calls}.items() if name in named}
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The factors, for ``state_dict``; of plain values and tensors."""
+        return {"activations": [dict(vars(each)) for each in self.activations], "calls": dict(self.calls)}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """The factors, from a ``state_dict``."""
+        device = next((parameter.device for parameter in self.module.parameters()), torch.device("cpu"))
+        self.activations = [Activation(**{**each, "tau": each["tau"].to(device)}) for each in state["activations"]]
+        self.calls = dict(state["calls"])
+        for name in self.calls:
+            torch_function(name)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Teleported:
+        """Factors move between devices with the module; their precision stays."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for each in self.activations:
+            each.tau = each.tau.to(fn(torch.empty(0)).device)
+        return self
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module whose activations a teleported model changes, or the model itself."""
+    return model.module if isinstance(model, Teleported) else model
+
+
+def like_state(model: nn.Module, state: Mapping[str, Any]) -> nn.Module:
+    """The model in the form that a ``state_dict`` was taken of: teleported where the state is."""
+    extra = state.get("_extra_state")
+    teleported = isinstance(extra, Mapping) and set(extra) == {"activations", "calls"}
+    return Teleported(model) if teleported and not isinstance(model, Teleported) else model
+
+
+def activations_of(quiver: Quiver, tau: Tensor) -> list[Activation]:
+    """What ``tau [classes]`` asks to be teleported.
+
+    Positive factors pass through a homogeneous function unchanged, so that of these only the signs remain.
+    """
+    asked = []
+    for site in quiver.sites:
+        own = tau[site.classes.cpu()]
+        own = own.sign() if site.homogeneous else own
+        if bool((own != 1).any()):
+            asked.append(Activation(function_name(site.function), site.call, own.to(site.classes.device)))
+    return asked
+
+
+class _Teleporting(TorchFunctionMode):
+    """Counts the calls of some functions, and teleports those that it was told."""
+
+    def __init__(self, functions: Iterable[Callable[..., Any]], activations: Iterable[Activation]) -> None:
+        super().__init__()
+        self._asked = {(torch_function(each.function), each.call): each for each in activations}
+        self.calls = dict.fromkeys([*functions, *(function for function, _ in self._asked)], 0)
+
+    def __torch_function__(  # the mode itself is off in here
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func not in self.calls:
+            return func(*args, **kwargs)
+        call = self.calls[func]
+        self.calls[func] = call + 1
+        asked = self._asked.get((func, call))
+        return func(*args, **kwargs) if asked is None else _teleported(asked, func, args, kwargs)
+
+
+def _teleported(asked: Activation, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """``tau f(x / tau)``, written to x itself where f writes there."""
+    named = dict(kwargs)
+    x = args[0] if args else named.pop("input", None)
+    if not isinstance(x, Tensor) or not _broadcasts(asked.tau.shape, x.shape):
+        shape = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise RuntimeError(
+            f"call {asked.call} of {asked.function} has an input of shape {shape}, which factors of shape "
+            f"{list(asked.tau.shape)} do not go with; evaluate the model as it was when its basis was changed"
+        )
+    precision = torch.promote_types(x.dtype, torch.float32)  # of halves the form is computed in single precision
+    tau = asked.tau.to(x.device, precision)
+    inner = x.to(precision) / tau
+    result = func(inner, *args[1:], **named)
+    outer = (tau * result).to(x.dtype)
+    return x.copy_(outer) if result is inner else outer
+
+
+def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
+    sizes = zip(reversed(shape), reversed(to), strict=False)
+    return len(shape) <= len(to) and all(size in (1, other) for size, other in sizes)

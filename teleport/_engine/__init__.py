@@ -1,0 +1,1 @@
+"""What every teleport method shares: ascent, objectives, events, reports, the transaction."""

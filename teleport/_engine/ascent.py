@@ -1,0 +1,269 @@
+"""Steps of an ascent along given directions, under a cap on the gradient norm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from teleport._engine.report import BatchReport, StepRecord
+from teleport._spaces.norms import half_squared_norm
+
+BELOW_CAP = 0.98
+"""A step has landed when it ends between this share of the cap and the cap."""
+
+TRIALS = 24
+"""Evaluations that one backtracking may take."""
+
+
+class Point:
+    """The loss and its gradients at the parameters as they stand; ``gradients`` carry a graph where asked for.
+
+    Args:
+        loss: a scalar, detached.
+        gradients: one a parameter of the objective.
+        half_square: ``1/2 |grad|^2`` where it is known without the gradients.
+    """
+
+    def __init__(self, loss: Tensor, gradients: list[Tensor], half_square: Tensor | None = None) -> None:
+        self.loss = loss
+        self.gradients = gradients
+        self._half_square = half_square
+
+    @property
+    def half_square(self) -> Tensor:
+        """``1/2 |grad|^2`` over all parameters of the objective, with a graph where the gradients carry one."""
+        if self._half_square is None:
+            with torch.enable_grad():
+                self._half_square = half_squared_norm(self.gradients)
+        return self._half_square
+
+    @property
+    def norm(self) -> float:
+        """The gradient norm, over all parameters of the objective."""
+        return math.sqrt(2 * float(self.half_square.detach()))
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether the gradients can be differentiated again."""
+        return self.half_square.requires_grad
+
+    def forget(self) -> None:
+        """Keep the loss and the norm, and let go of the gradients and what they were computed from."""
+        self._half_square, self.gradients = self.half_square.detach(), []
+
+
+class Objective:
+    """The loss on one batch as a function of the parameters, with its gradients.
+
+    Args:
+        evaluate: computes the loss (a scalar tensor) at the parameters as they stand.
+        parameters: what the gradient norm is over.
+    """
+
+    def __init__(self, evaluate: Callable[[], Tensor], parameters: Sequence[nn.Parameter]) -> None:
+        self.evaluate = evaluate
+        self.parameters = list(parameters)
+
+    def point(self, differentiable: bool) -> Point:
+        """Evaluate the loss and its gradients, with a graph for a second derivative where ``differentiable``."""
+        return self.gradients_of(self.evaluate(), differentiable)
+
+    def gradients_of(self, loss: Tensor, differentiable: bool) -> Point:
+        """The point of a loss that was evaluated just now, with its gradients."""
+        gradients = torch.autograd.grad(
+            loss, self.parameters, create_graph=differentiable, allow_unused=True, materialize_grads=True
+        )
+        return Point(loss.detach(), list(gradients))
+
+    def ascent_direction(self, point: Point, moving: Sequence[nn.Parameter]) -> list[Tensor]:
+        """``grad_W (1/2 |grad L|^2)`` for the ``moving`` parameters, a Hessian-vector product."""
+        if not point.differentiable:  # the loss is linear in the parameters
+            return [torch.zeros_like(parameter) for parameter in moving]
+        directions = torch.autograd.grad(point.half_square, list(moving), allow_unused=True, materialize_grads=True)
+        return list(directions)
+
+
+class Path(Protocol):
+    """The parameters as a function of a length, from where they stand at 0."""
+
+    def move_to(self, length: float) -> None:
+        """Set the parameters to those at ``length``."""
+
+
+class Line:
+    """The parameters along a ray from where they stand: ``W(t) = W + t D``."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], directions: Sequence[Tensor]) -> None:
+        self.parameters = list(parameters)
+        self.directions = list(directions)
+        self.start = [parameter.detach().clone() for parameter in self.parameters]
+
+    @torch.no_grad()
+    def move_to(self, length: float) -> None:
+        """Set the parameters to ``W + length D``."""
+        for parameter, start, direction in zip(self.parameters, self.start, self.directions, strict=True):
+            if length:
+                torch.add(start, direction, alpha=length, out=parameter)
+            else:
+                parameter.copy_(start)
+
+
+def capped_step(
+    objective: Objective,
+    line: Path,
+    length: float,
+    norm: float,
+    cap: float,
+    differentiable: bool,
+    better: Callable[[Point], bool] | None = None,
+) -> tuple[float, Point | None]:
+    """Step along ``line`` so that the gradient norm grows, or what else is wanted, and ends at most at ``cap``.
+
+    The step is taken whole (``length``) where the norm stays below the cap; else it is shortened until the norm lies
+    within 2 % below it, or, should the norm be too rough for that, at the best length found below the cap. A step on
+    which the norm falls (or the point is not ``better``), or is not finite, is shortened too.
+
+    Args:
+        objective: what the norm is of.
+        line: from the point that has gradient norm ``norm``, below the cap.
+        length: the whole step.
+        norm: the gradient norm at the start.
+        cap: the largest gradient norm allowed, infinite for none.
+        differentiable: whether a whole step's gradients are wanted with their graph.
+        better: whether a point, at which the parameters stand, is better than the start; ``None`` for a larger norm.
+
+    Returns:
+        the length taken (0 where no step is better) and the point there, ``None`` where it was not the last one
+        evaluated. The parameters stand at that length.
+    """
+    low, high = (0.0, norm), (math.inf, math.inf)  # (length, norm): the best below the cap, the nearest too long one
+    trial, met_cap = length, False
+    for attempt in range(TRIALS):
+        line.move_to(trial)
+        point = objective.point(differentiable and attempt == 0)
+        reached = point.norm
+        gained = reached > norm if better is None else math.isfinite(reached) and better(point)
+        if reached == norm and not gained:  # nothing to gain: the direction is zero, or too short to be felt
+            break
+        if gained and math.isfinite(reached) and reached <= cap:
+            if not met_cap or reached >= BELOW_CAP * cap:
+                return trial, point
+            low = (trial, reached)
+        elif math.isfinite(reached) and reached <= cap:  # past a maximum
+            high = (trial, math.inf)
+        else:
+            high, met_cap = (trial, reached if math.isfinite(reached) else math.inf), True
+        trial = _between(low, high, cap)
+    line.move_to(low[0])
+    return low[0], None
+
+
+def out_of_room(norm: float, cap: float, rule: str) -> bool:
+    """Whether a gradient norm leaves no step under the cap: above it or, where steps land on it, within 2 % below."""
+    return norm > cap or (rule == "cap" and norm >= BELOW_CAP * cap)
+
+
+def _between(low: tuple[float, float], high: tuple[float, float], cap: float) -> float:
+    """The next length to try: where the log of the norm would meet the cap on a straight line, or halfway."""
+    share = 0.5
+    if math.isfinite(high[1]) and low[1] > 0 and math.isfinite(cap):
+        target = 0.5 * (1 + BELOW_CAP) * cap
+        share = math.log(target / low[1]) / math.log(high[1] / low[1])
+    return low[0] + min(max(share, 0.1), 0.9) * (high[0] - low[0])
+
+
+def _better(score: Callable[[Point], float], start: Point) -> Callable[[Point], bool]:
+    before = score(start)
+    return lambda point: score(point) > before
+
+
+@torch.no_grad()
+def _advance(parameters: Sequence[nn.Parameter], directions: Sequence[Tensor], length: float) -> None:
+    """``W + length D`` in place, without a way back."""
+    for parameter, direction in zip(parameters, directions, strict=True):
+        parameter.add_(direction, alpha=length)
+
+
+@dataclass
+class Ascent:
+    """How an ascent went: the point where it ended, the steps it took, why it stopped, and the way there."""
+
+    start: Point
+    end: Point
+    steps: int
+    stopped: str
+    trace: list[StepRecord]
+
+    def report(self) -> BatchReport:
+        """What a batch's report says of it."""
+        return BatchReport(
+            loss_before=float(self.start.loss),
+            loss_after=float(self.end.loss),
+            gradient_norm_before=self.trace[0].gradient_norm,
+            gradient_norm_after=self.end.norm,
+            steps=self.steps,
+            stopped=self.stopped,
+            trace=self.trace,
+        )
+
+
+def ascend(
+    objective: Objective,
+    parameters: Sequence[nn.Parameter],
+    direction: Callable[[Point], Sequence[Tensor]],
+    *,
+    lr: float,
+    steps: int,
+    cap: float,
+    rule: str,
+    start: Point | None = None,
+    score: Callable[[Point], float] | None = None,
+) -> Ascent:
+    """Take up to ``steps`` steps along ``direction``, in place.
+
+    Args:
+        objective: the loss whose gradient norm the cap is on.
+        parameters: what moves.
+        direction: gives a direction a moving parameter at a point whose gradients carry a graph.
+        lr: the step's length in units of the direction.
+        steps: K.
+        cap: the largest gradient norm.
+        rule: ``"fixed"`` takes each step whole and stops once the norm is above the cap (Algorithm 1); ``"cap"``
+            shortens steps, see :func:`capped_step`.
+        start: the point where the parameters stand, with a graph where ``steps > 0``; ``None`` evaluates it.
+        score: what no step of the rule ``"cap"`` may lower, of a point at which the parameters stand; ``None`` for the
+            gradient norm.
+    """
+    start = point = start or objective.point(steps > 0)
+    norm = point.norm
+    trace = [StepRecord(0, float(point.loss), norm)]
+    stopped, taken = "steps done", 0
+    for step in range(1, steps + 1):
+        if out_of_room(norm, cap, rule):
+            stopped = "above cap" if taken == 0 else "cap reached"
+            break
+        directions, more = direction(point), step < steps
+        if rule == "fixed":
+            _advance(parameters, directions, lr)
+            reached: Point | None = objective.point(more)
+        else:
+            line = Line(parameters, directions)
+            better = None if score is None else _better(score, point)
+            length, reached = capped_step(objective, line, lr, norm, cap, more, better)
+            if length == 0:
+                stopped = "no ascent"
+                point = objective.point(False)
+                break
+        if reached is None or (more and not reached.differentiable):
+            reached = objective.point(more)
+        point, norm, taken = reached, reached.norm, step
+        trace.append(StepRecord(step, float(point.loss), norm))
+        if not math.isfinite(norm):
+            stopped = "not finite"
+            break
+    return Ascent(start, point, taken, stopped, trace)

@@ -1,0 +1,130 @@
+"""One teleport event, whatever the method: the loss as a function of the parameters, what is undone, the report."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from teleport._engine.ascent import Objective
+from teleport._engine.report import BatchReport, LayerReport, TeleportReport
+from teleport._engine.transaction import Snapshot
+from teleport._errors import UnsupportedModel
+from teleport._tracing.undisturbed import undisturbed
+
+log = logging.getLogger(__name__)
+
+LossFn = Callable[[nn.Module, Any], Tensor]
+
+ONCE_DIFFERENTIABLE = re.compile(
+    r"derivative for \S+ is not implemented|differentiate twice a function that was marked.*"
+)
+"""What torch says of an operation without a second derivative."""
+
+
+class Event:
+    """What a method works with while it teleports.
+
+    Attributes:
+        model: in evaluation mode.
+        batches: of the event, at least one.
+        evaluate: the loss of a batch, a scalar, at the parameters as they stand; the same random numbers each time.
+        named: all parameters by name; ``trainable``: those that require a gradient.
+        moved: parameters that the method moves. What evaluating the loss changes in others is put back.
+    """
+
+    def __init__(self, model: nn.Module, batches: list[Any], evaluate: Callable[[Any], Tensor]) -> None:
+        self.model = model
+        self.batches = batches
+        self.evaluate = evaluate
+        self.named = dict(model.named_parameters())
+        self.trainable = [parameter for parameter in self.named.values() if parameter.requires_grad]
+        self.moved: set[nn.Parameter] = set()
+        if not self.trainable:
+            raise ValueError("the model has no trainable parameter to teleport")
+
+    def mean_loss(self, batches: Iterable[Any]) -> float:
+        """The mean loss over some batches."""
+        return _mean([self.evaluate(batch).detach() for batch in batches])
+
+    def objective(self, batch: Any, parameters: list[nn.Parameter]) -> Objective:
+        """The loss on ``batch`` with its gradients for ``parameters``."""
+        return Objective(lambda: self.evaluate(batch), parameters)
+
+
+def run_event(
+    method: str,
+    model: nn.Module,
+    batches: Iterable[Any],
+    loss_fn: LossFn,
+    work: Callable[[Event], tuple[list[BatchReport], list[LayerReport]]],
+) -> TeleportReport:
+    """Let ``work`` move the parameters of ``model``, in place and without another trace, and report.
+
+    Args:
+        method: what the method is called.
+        model: any module; an exception puts its parameters back.
+        batches: what ``loss_fn`` takes.
+        loss_fn: ``loss_fn(model, batch)``, a scalar tensor.
+        work: moves the parameters; returns its report of each batch and of each layer. The first batch's is to have
+            the loss that it found before anything moved, the last one's the loss where the parameters then stand.
+
+    Raises:
+        ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, or no such parameter.
+        UnsupportedModel: one that torch cannot differentiate twice, where ``work`` has to.
+    """
+    start = time.perf_counter()
+    batches = list(batches)
+    if not batches:
+        raise ValueError("a teleport needs at least one batch")
+    with undisturbed(model) as random:
+
+        def evaluate(batch: Any) -> Tensor:
+            random.restart()
+            loss = loss_fn(model, batch)
+            if not isinstance(loss, Tensor) or loss.numel() != 1:
+                raise ValueError("loss_fn must return a scalar tensor")
+            if not loss.requires_grad:
+                raise ValueError("the loss does not depend on any trainable parameter of the model")
+            return loss.reshape(())
+
+        event = Event(model, batches, evaluate)
+        before = Snapshot(event.named.values())
+        try:
+            others = [evaluate(batch).detach() for batch in batches[1:]]
+            reports, layers = work(event)
+            first, last = reports[0], reports[-1]
+            loss_before = _mean([first.loss_before, *others])
+            others = [evaluate(batch).detach() for batch in batches[:-1]]
+            loss_after = _mean([*others, last.loss_after if last.accepted else last.loss_before])
+        except BaseException as error:
+            before.restore()
+            if operation := ONCE_DIFFERENTIABLE.search(str(error)):
+                raise UnsupportedModel(f"{method} differentiates twice, and torch cannot: {operation[0]}") from error
+            raise
+        before.restore_all_but(event.moved)
+    report = TeleportReport(
+        method=method,
+        loss_before=loss_before,
+        loss_after=loss_after,
+        gradient_norm_before=first.gradient_norm_before,
+        gradient_norm_after=last.gradient_norm_after if last.accepted else last.gradient_norm_before,
+        batches=reports,
+        layers=layers,
+        seconds=time.perf_counter() - start,
+    )
+    if report.no_op:
+        log.info("the teleport moved nothing: %s", "; ".join(report.reasons().splitlines()))
+    return report
+
+
+def _mean(losses: Sequence[Tensor | float]) -> float:
+    """The mean of losses, some of which are known as numbers, in the precision of the others."""
+    like = next((loss for loss in losses if isinstance(loss, Tensor)), torch.empty((), dtype=torch.float64))
+    held = [loss if isinstance(loss, Tensor) else like.new_tensor(loss) for loss in losses]
+    return float(torch.stack(held).mean())

@@ -1,0 +1,68 @@
+"""Backward passes of convolutions on inputs that stay, with adjoints of as few convolutions as there can be.
+
+With inputs x fixed, the backward pass maps the gradient d of the output and the weight W to ``(B_x(d, W), B_W(d, x),
+sum d)``, linear in each. The adjoint of ``(u, V, s)`` is ``conv(u, W) + conv(x, V) + s`` for d and ``B_W(d, u)`` for W.
+Autograd's second derivative computes the latter for weights that stay, too, and by kernels as large as images.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from teleport._frozen_forward.backward_graph import Residual
+
+convolution = torch.ops.aten.convolution.default
+convolution_backward = torch.ops.aten.convolution_backward.default
+
+
+def simplify_convolutions(residual: Residual) -> None:
+    """Give the backward passes of convolutions their adjoints, where their inputs stay."""
+    for call in residual.calls:
+        if call.func is not convolution_backward or call.kwargs or not isinstance(call.args[1], Tensor):
+            continue
+        gradient, inputs, weight, bias_sizes, *setting, mask = call.args
+        call.func, call.args = _Backward.apply, (gradient, weight, inputs, bias_sizes, mask, *setting)
+
+
+class _Backward(torch.autograd.Function):
+    """The gradients of a convolution's input, weight and bias, ``None`` where the ``mask`` says no.
+
+    The ``setting`` is that of torch's convolution, from its stride on.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        gradient: Tensor,
+        weight: Tensor,
+        inputs: Tensor,
+        bias_sizes: list[int] | None,
+        mask: list[bool],
+        *setting: Any,
+    ) -> Any:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(gradient, weight, inputs)
+        ctx.setting = setting
+        return convolution_backward(gradient, inputs, weight, bias_sizes, *setting, mask)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, u: Tensor | None, v: Tensor | None, s: Tensor | None) -> tuple[Tensor | None, ...]:
+        gradient, weight, inputs = ctx.saved_tensors
+        setting = ctx.setting
+        for_gradient = for_weight = None
+        if ctx.needs_input_grad[0]:
+            if v is not None:
+                for_gradient = convolution(inputs, v, s, *setting)
+            elif s is not None:
+                for_gradient = s.view(-1, *[1] * (gradient.dim() - 2)).expand_as(gradient)
+            if u is not None:
+                through = convolution(u, weight, None, *setting)
+                for_gradient = through if for_gradient is None else through.add_(for_gradient)
+        if ctx.needs_input_grad[1] and u is not None:
+            for_weight = convolution_backward(gradient, u, weight, None, *setting, [False, True, False])[1]
+        return for_gradient, for_weight, *[None] * (3 + len(setting))

@@ -1,0 +1,123 @@
+"""Products of a residual computation made as thin as they can be.
+
+- A weight's gradient ``D^T X`` on inputs X that stay enters the norm by ``|D^T X|^2 = <D, (X X^T) D>``. Where there are
+  fewer positions than twice the inputs, that is less work than that of the gradient and its adjoint, and the gradient
+  itself is never made.
+- The direction of a layer, ``D^T A``, is projected where that is the least work (``_frozen_forward/projected_products.py``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from teleport._frozen_forward.backward_graph import COPIES, Call, Residual, Slot
+from teleport._frozen_forward.projected_products import Projection, projected_product
+from teleport._frozen_forward.recorded_graph import value_of
+from teleport._spaces.norms import half_squared_norm
+from teleport._tracing.layers import Layer
+from teleport._tracing.linear_uses import as_matrix
+
+mm = torch.ops.aten.mm.default
+
+
+def half_squares(residual: Residual) -> tuple[list[Slot], Tensor | None]:
+    """``1/2 |g|^2`` of each gradient that is computed anew, and of all others together (``None`` without any)."""
+    readers = [number for call in residual.calls for number in call.read]
+    makers = {number: call for call in residual.calls for number in call.made if number is not None}
+    readers += [gradient for gradient in residual.gradients if isinstance(gradient, int)]
+    slots, fixed = [], []
+    for gradient in residual.gradients:
+        if isinstance(gradient, Tensor):
+            fixed.append(gradient)
+            continue
+        alone = readers.count(gradient) == 1
+        factors = _thin_factors(makers[gradient]) if alone else None
+        if factors is None:
+            slots.append(residual.call(_HalfSquare.apply, Slot(gradient)))
+        else:
+            residual.calls.remove(makers[gradient])
+            slots.append(residual.call(_HalfGramSquare.apply, *factors))
+    return slots, half_squared_norm(fixed) if fixed else None
+
+
+def project_thin(residual: Residual, layer: Layer, projection: Projection) -> bool:
+    """Project the derivative for a layer's weight and bias within the products that it enters.
+
+    Returns:
+        whether that could be done for all of it; if not, nothing was changed.
+    """
+    held = layer.weight.within(layer.weight.parameter.detach())
+    matrix = residual.slots.get(value_of(as_matrix(held, layer.groups, layer.transposed)[0]))
+    if matrix is None or layer.groups > 1 or any(block.shape != block.parameter.shape for block in layer.blocks):
+        return False
+    own = {residual.inputs[block.parameter] for block in layer.blocks}  # slots that hold the parameters, or views
+    products = []
+    for call in residual.calls:
+        if own.isdisjoint(call.read):
+            continue
+        if getattr(call.func, "is_view", False) or call.func in COPIES:
+            own.update(number for number in call.made if number is not None)
+        elif call.func is mm and call.args[1] == Slot(matrix) and call.read.count(matrix) == 1:
+            products.append(call)
+        else:
+            return False
+    bias = None if layer.bias is None else Slot(residual.inputs[layer.bias.parameter])
+    for call in products:
+        call.func, call.args = projected_product, (*call.args, bias, projection)
+    return True
+
+
+def _thin_factors(call: Call) -> tuple[Any, Tensor, bool] | None:
+    """D, K and whether D is transposed, of a ``call`` that makes ``D^T X``, where ``<D, K D>`` is less work."""
+    if call.func is not mm or call.kwargs:
+        return None
+    left, right = call.args
+    if isinstance(left, Tensor):
+        fixed, other, transposed = left.T, right, False
+    elif isinstance(right, Tensor):
+        fixed, other, transposed = right, left, True
+    else:
+        return None
+    positions, inputs = fixed.shape
+    if positions >= 2 * inputs or fixed.dtype not in (torch.float32, torch.float64):
+        return None
+    return other, fixed @ fixed.T, transposed
+
+
+class _HalfSquare(torch.autograd.Function):
+    """``1/2 |g|^2``, whose derivative is ``g``."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        return half_squared_norm([gradient])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: Tensor) -> Tensor:
+        gradient: Tensor = ctx.saved_tensors[0]
+        return outer.to(gradient.dtype) * gradient
+
+
+class _HalfGramSquare(torch.autograd.Function):
+    """``1/2 <D, K D>`` with K symmetric (``D^T`` given where ``transposed``), whose derivative is ``K D``."""
+
+    @staticmethod
+    def forward(ctx: Any, factor: Tensor, gram: Tensor, transposed: bool) -> Tensor:
+        # in the layout of the factor: element by element, mixed layouts are many times slower
+        if factor.is_contiguous():
+            product = factor @ gram if transposed else gram @ factor
+        else:
+            product = (gram @ factor.T if transposed else factor.T @ gram).T
+        ctx.save_for_backward(product)
+        return (factor * product).sum() / 2
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None]:
+        product: Tensor = ctx.saved_tensors[0]
+        return outer * product, None, None

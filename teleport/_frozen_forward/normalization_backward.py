@@ -1,0 +1,107 @@
+"""Backward passes of normalisations on inputs that stay: linear maps of the gradient, with adjoints in few passes.
+
+With ``x`` fixed, ``y`` the normalised inputs and ``w`` the weight, layer norm and batch norm (on its running
+statistics) map the gradient ``d`` of their output to ``(P(w d), sum y d, sum d)``, where P is symmetric. The adjoint is
+``(u, v, s) -> w P(u) + y v + s``. Autograd's second derivative computes those for inputs and weight as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from teleport._frozen_forward.backward_graph import Residual
+
+layer_norm = torch.ops.aten.native_layer_norm_backward.default
+batch_norm = torch.ops.aten.native_batch_norm_backward.default
+
+Adjoint = Callable[[Tensor | None, Tensor | None, Tensor | None], Tensor | None]
+"""From what is added to the gradients of input, weight and bias (``None`` for nothing) to that of the output."""
+
+
+def simplify_normalisations(residual: Residual) -> None:
+    """Give the backward passes of normalisations their adjoints, where nothing but the gradient changes."""
+    for call in residual.calls:
+        if call.func not in (layer_norm, batch_norm) or call.kwargs or len(call.read) != 1:
+            continue
+        gradient, *fixed = call.args
+        tensors = [held for held in fixed if isinstance(held, Tensor)]
+        if isinstance(gradient, Tensor) or len({held.dtype for held in tensors}) > 1:
+            continue
+        adjoint = _of_layer_norm(*fixed) if call.func is layer_norm else _of_batch_norm(*fixed)
+        if adjoint is not None:
+            call.args = (gradient, partial(_backward, call.func, fixed), adjoint)
+            call.func = _Linear.apply
+
+
+def _backward(func: Callable[..., Any], fixed: list[Any], gradient: Tensor) -> Any:
+    return func(gradient, *fixed)
+
+
+def _of_layer_norm(
+    inputs: Tensor, shape: list[int], mean: Tensor, rstd: Tensor, weight: Tensor | None, bias: Tensor | None, mask: Any
+) -> Adjoint:
+    normalised = (inputs - mean) * rstd
+
+    def adjoint(u: Tensor | None, v: Tensor | None, s: Tensor | None) -> Tensor | None:
+        through = None
+        if u is not None:
+            through = layer_norm(u, inputs, shape, mean, rstd, None, None, [True, False, False])[0]
+            through = through if weight is None else through * weight
+        return _sum(through, normalised, v, s)
+
+    return adjoint
+
+
+def _of_batch_norm(
+    inputs: Tensor,
+    weight: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    save_mean: Tensor | None,
+    save_invstd: Tensor | None,
+    train: bool,
+    eps: float,
+    mask: Any,
+) -> Adjoint | None:
+    if train or running_mean is None or running_var is None:
+        return None
+    channels = (-1, *[1] * (inputs.dim() - 2))
+    rstd = (running_var + eps).rsqrt().view(channels)
+    normalised = (inputs - running_mean.view(channels)) * rstd
+    scale = rstd if weight is None else rstd * weight.view(channels)
+
+    def adjoint(u: Tensor | None, v: Tensor | None, s: Tensor | None) -> Tensor | None:
+        v, s = (None if part is None else part.view(channels) for part in (v, s))
+        return _sum(None if u is None else u * scale, normalised, v, s)
+
+    return adjoint
+
+
+def _sum(through: Tensor | None, normalised: Tensor, v: Tensor | None, s: Tensor | None) -> Tensor | None:
+    """``through + normalised * v + s``, of what there is."""
+    if v is not None:
+        through = normalised * v if through is None else torch.addcmul(through, normalised, v)
+    if s is not None:
+        through = s.expand_as(normalised) if through is None else through + s
+    return through
+
+
+class _Linear(torch.autograd.Function):
+    """A linear map of one tensor to three (or ``None``), with its adjoint."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, function: Callable[[Tensor], Any], adjoint: Adjoint) -> Any:
+        ctx.set_materialize_grads(False)
+        ctx.adjoint = adjoint
+        return function(gradient)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *outer: Tensor | None) -> tuple[Tensor | None, None, None]:
+        return ctx.adjoint(*outer), None, None

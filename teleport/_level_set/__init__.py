@@ -1,0 +1,1 @@
+"""Linearised level-set teleportation (Mishkin et al. 2024)."""

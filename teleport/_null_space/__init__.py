@@ -1,0 +1,1 @@
+"""Moves in the null space of the layer inputs (Wu et al. 2025)."""

@@ -1,0 +1,215 @@
+"""Moves that the layers' inputs do not see: what every method in the null space does around its own walk."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from teleport._engine.ascent import Ascent, Objective, Point, out_of_room
+from teleport._engine.caps import Caps
+from teleport._engine.event import Event, LossFn, run_event
+from teleport._engine.report import BatchReport, LayerReport, StepRecord, TeleportReport
+from teleport._engine.transaction import Snapshot, hold_to_promise
+from teleport._frozen_forward.frozen_forward import recorded
+from teleport._frozen_forward.recorded_graph import Tape, Untraceable
+from teleport._null_space.ascent_problem import Ground, Walk, agree, hold_forward, projection
+from teleport._null_space.layer_statistics import Ledger, Moving
+from teleport._tracing.layer_tracer import Capture, Recorder, capture
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class NullMoves:
+    """The settings that methods in the null space share; :class:`teleport.NullSpace` says what they mean.
+
+    ``differentiable`` says whether a walk starts from gradients with a graph, ``held_forward`` whether it looks at the
+    gradient norm alone, so that the forward pass need not be run again where nothing that it computes changes.
+    """
+
+    threshold: float
+    cap: float | None
+    relative_cap: float | None
+    rule: str
+    guard: str
+    tolerance: float
+    objective_params: str
+    differentiable: bool
+    held_forward: bool = False
+
+
+def teleport_unseen(
+    method: str,
+    moves: NullMoves,
+    walk: Walk,
+    model: nn.Module,
+    batches: Iterable[Any],
+    loss_fn: LossFn,
+    constraint: Iterable[Any] | None,
+) -> TeleportReport:
+    """One event: ``walk`` on each batch, in the null space of its layers' inputs or of the ``constraint``'s.
+
+    Raises:
+        ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, or no such parameter.
+    """
+    constraint = None if constraint is None else list(constraint)
+    if constraint == []:
+        raise ValueError("a teleport needs at least one batch")
+    return run_event(method, model, batches, loss_fn, lambda event: _Work(moves, walk, event, constraint).run())
+
+
+class _Work:
+    """The steps of one event."""
+
+    def __init__(self, moves: NullMoves, walk: Walk, event: Event, constraint: list[Any] | None) -> None:
+        self.moves = moves
+        self.walk = walk
+        self.event = event
+        self.constraint = constraint
+        self.ledger = Ledger()
+        self.hold = moves.held_forward and moves.threshold == 1 and constraint is None
+        self.moving: Moving | None = None  # the layers that may move, once it is known
+        self.kept_loss: float | None = None  # the constraint's, where the parameters stand
+        self.checked = False  # whether a direction with the forward pass held was found to be right
+
+    def run(self) -> tuple[list[BatchReport], list[LayerReport]]:
+        """Teleport on each batch in turn."""
+        event, reports = self.event, list[BatchReport]()
+        objectives = [event.objective(batch, event.trainable) for batch in event.batches]
+        caps = Caps(self.moves.cap, self.moves.relative_cap, objectives)
+        for number, batch in enumerate(event.batches):
+            reports.append(self._crowded_out(batch, caps, reports) or self._on_batch(number, batch, caps))
+        return reports, self.ledger.close(reports)
+
+    def _on_batch(self, number: int, batch: Any, caps: Caps) -> BatchReport:
+        """Teleport on one batch; of its graph nothing is held afterwards."""
+        moves, event = self.moves, self.event
+        lasting = self.constraint is not None and moves.threshold == 1  # at the exact null space no input changes
+        versions = self._versions()
+        recorder = self._recorder()
+        here, tape = self._point(batch, recorder)
+        full = here is not None and out_of_room(here.norm, caps.over(event.trainable), moves.rule)
+        if here is not None and full and self.moving is not None:
+            return _stayed(here)  # before its inputs are decomposed for nothing
+        if self.moving is None or not lasting:
+            self.moving = self.ledger.open(self._capture(batch, recorder), moves.threshold)
+        self.ledger.next_batch()
+        if self._versions() != versions:  # a model that writes into its parameters as it runs
+            here = tape = None
+        return self._teleport(number, batch, self.moving, caps, here, tape)
+
+    def _crowded_out(self, batch: Any, caps: Caps, reports: list[BatchReport]) -> BatchReport | None:
+        """The report of a batch that has no room under the cap, found without a graph; ``None`` where it has some.
+
+        Looked for only after a batch that ended at the cap, where the next one stands there, too, most likely.
+        """
+        if not reports or self.moves.objective_params != "all":
+            return None
+        cap, rule = caps.over(self.event.trainable), self.moves.rule
+        if not out_of_room(reports[-1].gradient_norm_after, cap, rule):
+            return None
+        here = self.event.objective(batch, self.event.trainable).point(False)
+        return _stayed(here) if out_of_room(here.norm, cap, rule) else None
+
+    def _recorder(self) -> Recorder | None:
+        """Watches the evaluation of a batch that its own walk starts from, where it is its own constraint."""
+        if self.constraint is not None or self.moves.objective_params != "all":
+            return None
+        return Recorder(self.event.named, self.moves.threshold == 1, later=True)
+
+    def _capture(self, batch: Any, recorder: Recorder | None) -> Capture:
+        """What the constraint showed, of an evaluation of its own where ``recorder`` did not see it all."""
+        if recorder is not None and not recorder.overwritten:
+            recorder.take_in()
+            return recorder.result()
+        shared = self.constraint is None and self.moves.threshold == 1
+        return capture(self.event.evaluate, self.constraint or [batch], self.event.named, shared_objective=shared)
+
+    def _point(self, batch: Any, recorder: Recorder | None) -> tuple[Point | None, Tape | None]:
+        """The point that a walk on ``batch`` starts from, where the gradient norm is over all parameters."""
+        if self.moves.objective_params != "all":
+            return None, None
+        objective = self.event.objective(batch, self.event.trainable)
+        if recorder is not None:
+            objective = Objective(partial(recorder.watch, objective.evaluate), objective.parameters)
+        if not self.hold:
+            return objective.point(self.moves.differentiable), None
+        return recorded(objective, aside=lambda: recorder is not None and recorder.reads.paused)
+
+    def _versions(self) -> list[int]:
+        return [parameter._version for parameter in self.event.trainable]
+
+    def _teleport(
+        self, number: int, batch: Any, moving: Moving, caps: Caps, start: Point | None, tape: Tape | None
+    ) -> BatchReport:
+        """A walk on the level set of one batch, undone where the guard says so."""
+        moves = self.moves
+        parameters = list(dict.fromkeys(block.parameter for layer, _ in moving for block in layer.blocks))
+        self.event.moved |= set(parameters)
+        over = parameters if moves.objective_params == "moved" and parameters else self.event.trainable
+        loss = self.event.objective(batch, over)
+        snapshot = Snapshot(parameters if self._guarded else [])
+        if self.constraint and self._guarded and self.kept_loss is None:
+            self.kept_loss = self.event.mean_loss(self.constraint)
+        if start is None and self.hold and parameters:
+            start, tape = recorded(loss)
+        project = projection(moving, parameters, self.ledger)
+        ground = Ground(number, loss, parameters, caps.over(over), start, project)
+        went = self._walk(ground, tape, moving, batch)
+        report = went.report()
+        if not moving:
+            report.stopped = "nothing moves"
+        if self._guarded:
+            losses = None
+            if self.constraint and self.kept_loss is not None:  # it is the constraint's loss that was promised to stay
+                losses = self.kept_loss, self.event.mean_loss(self.constraint)
+            hold_to_promise(report, moves.tolerance, snapshot, losses)
+            if losses and report.accepted:
+                self.kept_loss = losses[1]
+        return report
+
+    def _walk(self, ground: Ground, tape: Tape | None, moving: Moving, batch: Any) -> Ascent:
+        """The walk, with the forward pass held where there is a tape of it; its end is looked at whole."""
+        start = ground.start
+        if tape is None or start is None or not moving or out_of_room(start.norm, ground.cap, self.moves.rule):
+            return self.walk(ground)
+        held = self._held(ground, tape, moving)
+        if held is None:
+            return self.walk(dataclasses.replace(ground, start=None))
+        went = self.walk(held)
+        if went.steps:
+            went.end.loss = self.event.evaluate(batch).detach()
+            went.trace[-1] = dataclasses.replace(went.trace[-1], loss=float(went.end.loss))
+        return went
+
+    def _held(self, ground: Ground, tape: Tape, moving: Moving) -> Ground | None:
+        """``ground`` with the forward pass held; ``None``, and never again, where that is not what running it gives."""
+        assert ground.start is not None
+        try:
+            held = hold_forward(ground, tape, moving, self.ledger)
+            if not (self.checked or agree(held, ground)):
+                raise Untraceable("with the forward pass held the direction is another")
+        except Untraceable as reason:
+            log.debug("the forward pass is run again at each step: %s", reason)
+            self.hold = False
+            return None
+        self.checked = True
+        ground.start.forget()
+        tape.operations.clear()
+        return held
+
+    @property
+    def _guarded(self) -> bool:
+        return self.moves.guard == "transaction"
+
+
+def _stayed(point: Point) -> BatchReport:
+    """The report of a batch whose gradient norm is above the cap already."""
+    loss, norm = float(point.loss), point.norm
+    return BatchReport(loss, loss, norm, norm, steps=0, stopped="above cap", trace=[StepRecord(0, loss, norm)])

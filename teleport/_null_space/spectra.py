@@ -1,0 +1,33 @@
+"""What the layers of a model see: the representation of each layer's inputs, by the layer's name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import Tensor, nn
+
+from teleport._spaces.representation import Representation
+from teleport._tracing.layer_tracer import capture
+from teleport._tracing.undisturbed import undisturbed
+
+
+def representations(
+    model: nn.Module, batches: Iterable[Any], loss_fn: Callable[[nn.Module, Any], Tensor]
+) -> dict[str, Representation]:
+    """The representation of each layer's inputs over all ``batches`` (Wu et al. 2025, equations 8 to 10).
+
+    Args:
+        model: any module; it is left as it was.
+        batches: what ``loss_fn`` takes.
+        loss_fn: ``loss_fn(model, batch)``, a scalar tensor.
+
+    Returns:
+        representations in the order in which the layers are used, by the name of the layer's weight. Parameters that
+        are no linear map, or that require no gradient, have none.
+    """
+    with undisturbed(model):
+        captured = capture(
+            lambda batch: loss_fn(model, batch), batches, dict(model.named_parameters()), shared_objective=False
+        )
+    return {name: layer.representation for name, layer in captured.layers.items() if layer.representation is not None}

@@ -1,0 +1,1 @@
+"""The quiver of a network: which channels may carry which factor."""

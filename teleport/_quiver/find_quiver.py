@@ -1,0 +1,145 @@
+"""Finds the quiver of a network: which channels may carry which change of basis, read off one evaluation.
+
+Every torch function is watched. A tensor that scales with units carries a label (``_quiver/scale_indices.py``), the rules
+(``_quiver/rules/``) say what a function makes of labels and what must be equal for that, and ``_quiver/scale_variables.py``
+solves for what is left free. A function that has no rule pins what enters it to 1, with the reason, so that what is not
+understood never changes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from teleport._quiver.labelling import Labelling
+from teleport._quiver.quiver import Quiver
+from teleport._quiver.rules import ACTIVATIONS, Call, labels_of_result
+from teleport._quiver.scale_indices import core
+from teleport._tracing.function_tracer import Seen, Watcher
+from teleport._tracing.functions import called, function_name
+from teleport._tracing.outputs import tensors_returned
+from teleport._tracing.ownership import tensors_in
+
+
+def find_quiver(
+    run: Callable[[], Any],
+    named_parameters: Mapping[str, nn.Parameter],
+    in_place: bool = True,
+    frozen_stay: bool = True,
+) -> Quiver:
+    """Watch one evaluation and tell which channels may change their basis.
+
+    Args:
+        run: evaluates the model once, however it likes. Every tensor that it returns is an output and carries 1, as
+            every tensor does that it does not make from parameters.
+        named_parameters: those that may be scaled; what else the evaluation reads is constant.
+        in_place: whether the changed parameters alone must keep the function. Otherwise activations may be called in
+            their teleported form, and the quiver's ``sites`` say which.
+        frozen_stay: whether parameters that require no gradient stay, and with them the units they scale with.
+    """
+    return watch([run], named_parameters, in_place, frozen_stay, "it is an output")
+
+
+def watch(
+    runs: Iterable[Callable[[], Any]],
+    named_parameters: Mapping[str, nn.Parameter],
+    in_place: bool,
+    frozen_stay: bool,
+    output: str,
+) -> Quiver:
+    """The quiver that several evaluations of one network allow together; ``output`` is why an output carries 1."""
+    tracker = Tracker(named_parameters, in_place, frozen_stay)
+    for run in runs:
+        with tracker.reads, tracker:
+            result = run()
+        tracker.end_of_run(result, output)
+    return tracker.result()
+
+
+class Tracker(Watcher):
+    """Carries labels through the torch functions of an evaluation."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], in_place: bool, frozen_stay: bool) -> None:
+        self.labelling = Labelling(parameters, in_place, frozen_stay)
+        super().__init__(self.labelling.memory)
+        self.parameters = parameters
+        self.calls: dict[str, int] = {}  # of activations, in the last evaluation
+
+    def __torch_function__(  # the mode itself is off in here
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """As the watcher's, with the calls of activations counted, also those through which no label goes."""
+        if func in ACTIVATIONS:
+            self.labelling.calls[func] += 1
+        return super().__torch_function__(func, types, args, kwargs)
+
+    def before(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """The arguments' versions, which tell whether the call changed one."""
+        return _versions(tensors_in((args, kwargs)))
+
+    def after(self, seen: Seen) -> None:
+        """Label the result of a call, or pin what entered it."""
+        with torch._C._DisableTorchDispatch():  # the reads need not see what is computed of labels
+            self._judge(seen)
+
+    def _judge(self, seen: Seen) -> None:
+        call = Call(self.labelling, seen.func, seen.result)
+        labels = labels_of_result(call, seen.args, seen.kwargs)
+        explained = Counter[str]() if labels is None else call.explained
+        for name in seen.read:
+            if name in self.parameters and seen.given[name] > explained[name]:
+                self.labelling.scales.fix(name, f"it enters {called(seen.func)} other than as a layer's weight")
+        entered = list(tensors_in((seen.args, seen.kwargs)))
+        made = list(tensors_in(seen.result))
+        if labels is not None and self._keeps_arguments(entered, made, labels):
+            for tensor, label in zip(made, labels, strict=True):
+                if bool(core(label).any()) or self.labelling.memory.labels_of(tensor):
+                    self.labelling.hold(tensor, label)
+        elif made or any(name not in self.parameters for name in seen.read):
+            changed = seen.known != _versions(entered)
+            for label in [
+                *(labels or []),
+                *(label for each in entered for label in self.labelling.labels_at(each, changed)),
+            ]:
+                self.labelling.pin(label, seen.func)
+
+    def _keeps_arguments(self, entered: list[Tensor], made: list[Tensor], labels: list[Tensor]) -> bool:
+        """Whether the call did not change what an argument scales with, which other views of it would not know."""
+        arguments = {id(tensor) for tensor in entered}
+        return all(
+            id(tensor) not in arguments or torch.equal(self.labelling.label(tensor), label)
+            for tensor, label in zip(made, labels, strict=True)
+        )
+
+    def end_of_run(self, result: Any, output: str) -> None:
+        """Judge what is returned and what was read out of sight, and let go of the evaluation's tensors."""
+        for tensor in tensors_returned(result):
+            for label in self.labelling.labels_at(tensor):
+                self.labelling.units.pin(label, output)
+            for name in self.labelling.memory.of(tensor):
+                if name in self.parameters:
+                    self.labelling.scales.fix(name, output)
+        for name, operation in self.reads.unseen.items():
+            reason = f"{operation} reads it where no torch function shows it"
+            if name in self.parameters:
+                self.labelling.scales.fix(name, reason)
+            for label in self.labelling.memory.labels.get(name, []):
+                self.labelling.units.pin(label, reason)
+        self.reads.unseen.clear()
+        self.calls = {function_name(func): count for func, count in self.labelling.calls.items()}
+        self.labelling.forget_tensors()
+
+    def result(self) -> Quiver:
+        """Classes, with what each parameter does at their factors."""
+        quiver = self.labelling.scales.solve(self.labelling.sites)
+        quiver.calls = self.calls
+        return quiver
+
+
+def _versions(tensors: Iterable[Tensor]) -> list[int]:
+    """How often each has been changed in place; -1 where torch does not count it."""
+    return [-1 if tensor.is_inference() else tensor._version for tensor in tensors]

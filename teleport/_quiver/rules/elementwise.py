@@ -1,0 +1,126 @@
+"""Functions of each element by itself, and sums of two."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import Tensor
+
+from teleport._quiver.rules.table import ACTIVATIONS, RULES, Call, Rule, named, rule
+from teleport._quiver.scale_indices import constant, core
+
+PASSING = (
+    *("neg", "negative", "neg_", "positive", "clone", "contiguous", "detach", "to", "cpu", "cuda", "requires_grad_"),
+    *("float", "double", "half", "bfloat16", "zero_", "real"),
+    *("dropout", "dropout_", "dropout1d", "dropout2d", "dropout3d", "feature_dropout"),
+)
+"""``f(tau x) = tau f(x)`` for any tau."""
+
+HOMOGENEOUS = ("relu", "relu_", "leaky_relu", "leaky_relu_", "rrelu", "rrelu_", "prelu", "abs", "abs_", "absolute")
+"""``f(tau x) = tau f(x)`` for positive tau."""
+
+OTHERS = (
+    *("tanh", "tanh_", "sigmoid", "sigmoid_", "relu6", "elu", "elu_", "celu", "celu_", "selu", "selu_", "gelu"),
+    *("silu", "mish", "hardswish", "hardsigmoid", "softplus", "softsign", "logsigmoid", "tanhshrink", "hardshrink"),
+    *("softshrink", "hardtanh", "hardtanh_", "sin", "cos", "exp", "erf", "square", "sqrt", "atan", "sinh", "cosh"),
+)
+"""Elementwise, and of none of these kinds: factors pass through the teleported form ``tau f(x / tau)`` alone."""
+
+
+FORMS = (
+    *("new_zeros", "new_ones", "new_full", "new_empty", "zeros_like", "ones_like", "full_like", "empty_like"),
+    *("rand_like", "randn_like"),
+)
+"""Their result has something of the argument's form and nothing of its values."""
+
+
+@rule(*named(*FORMS))
+def _form(call: Call, input: Tensor, *options: Any, **others: Any) -> Tensor:
+    call.label(input)
+    return constant(call.result.shape)
+
+
+@rule(*named(*PASSING))
+def _pass(call: Call, input: Tensor, *options: Any, **others: Any) -> Tensor:
+    return call.label(input)
+
+
+def _activation(homogeneous: bool) -> Rule:
+    def activate(call: Call, input: Tensor, *options: Any, **others: Any) -> Tensor:
+        return call.labelling.activate(call.func, call.label(input), homogeneous)
+
+    return activate
+
+
+def _register_activations(names: tuple[str, ...], made: Rule) -> None:
+    functions = named(*names)
+    ACTIVATIONS.update(functions)
+    RULES.update(dict.fromkeys(functions, made))
+
+
+_register_activations(HOMOGENEOUS, _activation(homogeneous=True))
+_register_activations(OTHERS, _activation(homogeneous=False))
+
+
+def _clamp(call: Call, input: Tensor, min: Any = None, max: Any = None) -> Tensor | None:
+    """Homogeneous where it cuts at 0 or not at all."""
+    if isinstance(min, Tensor) or isinstance(max, Tensor):
+        return None
+    homogeneous = all(bound is None or bound == 0 or math.isinf(bound) for bound in (min, max))
+    return call.labelling.activate(call.func, call.label(input), homogeneous)
+
+
+def _clamp_max(call: Call, input: Tensor, max: Any) -> Tensor | None:
+    return _clamp(call, input, max=max)
+
+
+def _threshold(call: Call, input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
+    return call.labelling.activate(call.func, call.label(input), homogeneous=threshold == 0 and value == 0)
+
+
+_register_activations(("clamp", "clamp_", "clip", "clip_", "clamp_min", "clamp_min_"), _clamp)
+_register_activations(("clamp_max", "clamp_max_"), _clamp_max)
+_register_activations(("threshold", "threshold_"), _threshold)
+
+
+@rule(*named("add", "add_", "sub", "sub_", "subtract", "__rsub__", "rsub"))
+def _add(call: Call, input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
+    """What is added must scale alike; a number does not scale, unless it is 0."""
+    if not isinstance(input, Tensor) or not isinstance(other, Tensor):
+        label, number = (call.label(input), other) if isinstance(input, Tensor) else (call.label(other), input)
+        if number != 0:
+            call.pin(label, "which adds a constant")
+        return label
+    return joined(call, call.label(input), call.label(other))
+
+
+@rule(*named("maximum", "minimum", "fmax", "fmin"))
+def _larger(call: Call, input: Tensor, other: Tensor) -> Tensor:
+    label = joined(call, call.label(input), call.label(other))
+    call.labelling.only_positive(label, call.func)
+    return label
+
+
+@rule(*named("where"))
+def _where(call: Call, condition: Tensor, input: Any, other: Any) -> Tensor | None:
+    """Chooses between values that must scale alike; where one is 0, it does."""
+    labels = [call.label(value) for value in (input, other) if isinstance(value, Tensor)]
+    if any(not isinstance(value, Tensor) and value != 0 for value in (input, other)):
+        return None
+    both = joined(call, labels[0], labels[-1]) if labels else None
+    return None if both is None else both.expand(call.result.shape)
+
+
+@rule(*named("masked_fill", "masked_fill_"))
+def _masked_fill(call: Call, input: Tensor, mask: Tensor, value: Any) -> Tensor | None:
+    if isinstance(value, Tensor) or value != 0:
+        return None
+    return call.label(input).expand(call.result.shape)
+
+
+def joined(call: Call, label: Tensor, other: Tensor) -> Tensor:
+    """The label of elements that scale with both: that of fewer elements, unless the first is changed in place."""
+    call.join(label, other)
+    shorter = core(other).numel() < core(label).numel() and not call.labelling.held(call.result)
+    return (other if shorter else label).expand(call.result.shape)

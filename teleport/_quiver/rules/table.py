@@ -1,0 +1,143 @@
+"""The table of rules, and what a rule sees of a call.
+
+A rule is called after the function, with the call and the function's arguments, and returns the label of its result
+(see ``_quiver/scale_indices.py``), one for each tensor of it where there are several, or ``None`` where it does not
+understand the call after all.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from teleport._quiver.labelling import Labelling
+from teleport._quiver.parameter_scales import Weight
+from teleport._quiver.scale_indices import constant, core
+from teleport._tracing.functions import called
+from teleport._tracing.ownership import tensors_in
+
+Rule = Callable[..., Tensor | Sequence[Tensor] | None]
+
+RULES: dict[Callable[..., Any], Rule] = {}
+
+UNFORESEEN = (RuntimeError, IndexError, TypeError, ValueError)
+"""What a rule may raise at a call of a form that it was not written for, which is thus not understood."""
+
+ACTIVATIONS: set[Callable[..., Any]] = set()
+"""Functions whose calls are sites, where the quiver is not found for changes in place."""
+
+
+@dataclass
+class Call:
+    """One call of a torch function, for its rule.
+
+    Attributes:
+        labelling: what the tensors of the evaluation scale with, so far.
+        func: the function.
+        result: what it returned.
+        explained: how many of the arguments that reach into each parameter the rule accounts for.
+        asked: the arguments whose labels the rule looked at, by their identity.
+    """
+
+    labelling: Labelling
+    func: Callable[..., Any]
+    result: Any
+    explained: Counter[str] = field(default_factory=Counter)
+    asked: set[int] = field(default_factory=set)
+
+    def label(self, tensor: Tensor | None) -> Tensor:
+        """What a tensor scales with; a parameter, by itself or seen through a view, scales element by element."""
+        if tensor is None:
+            return constant(())
+        self.asked.add(id(tensor))
+        self.explained.update(self.labelling.parameters_of(tensor))
+        return self.labelling.label(tensor)
+
+    def weight(self, tensor: Tensor | None) -> Weight | None:
+        """The parameter that a tensor is, or is a view of, where it may be used as a layer's weight."""
+        return None if tensor is None else self.labelling.weight(tensor)
+
+    def join(self, label: Tensor, other: Tensor) -> None:
+        """Let both carry the same factors."""
+        self.labelling.units.join(label, other, f"it meets in {called(self.func)} what carries 1")
+
+    def pin(self, label: Tensor, why: str = "through which no factor is moved") -> None:
+        """Let units carry 1, because of this function."""
+        self.labelling.pin(label, self.func, why)
+
+    def along(self, label: Tensor, *axes: int) -> Tensor:
+        """The label as a function of these axes alone, 1 long in the others, along which its units become one."""
+        kept = {axis % label.dim() for axis in axes}
+        first = label[tuple(slice(None) if axis in kept else slice(0, 1) for axis in range(label.dim()))]
+        if label.numel() and any(label.stride(a) and label.shape[a] > 1 for a in range(label.dim()) if a not in kept):
+            self.join(label, first.expand_as(label))
+        return first
+
+    def invert(self, label: Tensor, other: Tensor) -> None:
+        """Let factors be each other's inverse."""
+        self.labelling.units.join(label, other, f"it meets in {called(self.func)} what carries 1", inverse=True)
+
+    def use(self, tensor: Tensor) -> None:
+        """Account for an argument that a layer multiplies by."""
+        self.asked.add(id(tensor))
+        self.explained.update(self.labelling.parameters_of(tensor))
+
+
+def rule(*functions: Callable[..., Any]) -> Callable[[Rule], Rule]:
+    """Let this rule hold for these functions."""
+
+    def register(made: Rule) -> Rule:
+        RULES.update(dict.fromkeys(functions, made))
+        return made
+
+    return register
+
+
+def named(*names: str) -> list[Callable[..., Any]]:
+    """The functions and methods of torch with one of these names."""
+    places = (torch, Tensor, F)
+    found = [getattr(place, name) for name in names for place in places if hasattr(place, name)]
+    if missing := [name for name in names if not any(hasattr(place, name) for place in places)]:
+        raise ValueError(f"torch has no functions called {', '.join(missing)}")
+    return found
+
+
+@cache
+def _signature(found: Rule) -> inspect.Signature:
+    return inspect.signature(found)
+
+
+def labels_of_result(call: Call, args: Any, kwargs: Any) -> list[Tensor] | None:
+    """The labels of a call's results; ``None`` where there is no rule, or it does not understand the call."""
+    found = RULES.get(call.func)
+    if found is None or not all(_in_sight(tensor) for tensor in tensors_in((args, kwargs, call.result))):
+        return None
+    try:
+        _signature(found).bind(call, *args, **kwargs)
+    except TypeError:
+        return None
+    try:
+        labels = found(call, *args, **kwargs)
+    except UNFORESEEN:
+        return None
+    if labels is None or any(call.labelling.held(t) and id(t) not in call.asked for t in tensors_in((args, kwargs))):
+        return None
+    labels = [labels] if isinstance(labels, Tensor) else list(labels)
+    made = list(tensors_in(call.result))
+    if [label.shape for label in labels] != [tensor.shape for tensor in made]:
+        return None
+    rounded = [label for label, tensor in zip(labels, made, strict=True) if not tensor.is_floating_point()]
+    return None if any(bool(core(label).any()) for label in rounded) else labels
+
+
+def _in_sight(tensor: Tensor) -> bool:
+    """Whether a tensor has elements, and is none of those that ``torch.func`` wraps and unwraps unseen."""
+    return tensor.numel() > 0 and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)

@@ -1,0 +1,1 @@
+"""Positive factors on hidden channels, with the gradient norm in closed form."""

@@ -1,0 +1,1 @@
+"""What one evaluation of a loss shows: layers, reads, ownership of memory."""

@@ -1,0 +1,76 @@
+"""Sees every read of a parameter's values, also those that no torch function shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from teleport._tracing.ownership import Owners, tensors_in
+
+
+class Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Watches the operations below the torch functions, where every kernel that touches a parameter must pass.
+
+    A torch function that was judged opens a frame with the parameters that it was given. A read of another parameter,
+    or one outside of any frame, happened out of sight: in a scripted module, under ``torch.func``, in the backward
+    pass of a gradient penalty.
+
+    Attributes:
+        unseen: the parameters that were read out of sight, with the operation that did.
+    """
+
+    def __init__(self, owners: Owners) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.owners = owners
+        self.unseen: dict[str, str] = {}
+        self.paused = False
+        self._given: frozenset[str] = frozenset()
+        self._read: set[str] = set()
+
+    @contextmanager
+    def frame(self, given: Iterable[str]) -> Iterator[set[str]]:
+        """A call that was given these parameters; yields the set that fills with those whose values it reads."""
+        self._given, self._read = frozenset(given), set()
+        try:
+            yield self._read
+        finally:
+            self._given, self._read = frozenset(), set()
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Look away, from what is not part of the loss."""
+        before, self.paused = self.paused, True
+        try:
+            yield
+        finally:
+            self.paused = before
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """False: the decorator that would keep the compiler out imports it, which takes seconds."""
+        return False
+
+    def __torch_dispatch__(
+        self, func: OpOverload[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if not self.paused:
+            with self.pause():
+                self._note(func, args, kwargs, result)
+        return result
+
+    def _note(self, func: OpOverload[..., Any], args: Any, kwargs: Any, result: Any) -> None:
+        names = {name for tensor in tensors_in((args, kwargs)) for name in self.owners.of(tensor)}
+        if not names:
+            return
+        made = list(tensors_in(result))
+        if made and all(self.owners.of(tensor) for tensor in made) and not func._schema.is_mutable:
+            return  # a view, in which nothing was read
+        self._read |= names & self._given
+        for name in names - self._given:
+            self.unseen.setdefault(name, str(func))
