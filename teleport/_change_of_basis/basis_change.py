@@ -87,7 +87,7 @@ class BasisChange:
             "tau": self.tau,
             "freedom": quiver.freedom,
             "inverse": quiver.inverse,
-            "scaled": {name: (each.numerator, each.denominator) for name, each in quiver.scaled.items()},
+            "scaled": {name: (each.output_class, each.input_class) for name, each in quiver.scaled.items()},
             "units": quiver.units,
             "kinds": quiver.kinds,
             "sites": [

@@ -15,10 +15,10 @@ from teleport._change_of_basis.basis_change import BasisChange
 from teleport._change_of_basis.basis_event import BasisEvent
 from teleport._change_of_basis.sampling import Sampling, check_sampling, draw_tau
 from teleport._change_of_basis.teleported import unwrapped
-from teleport._engine.ascent import Objective
+from teleport._engine.ascent import BatchLoss
 from teleport._engine.event import Event, LossFn, run_event
 from teleport._engine.report import BatchReport, LayerReport, TeleportReport
-from teleport._engine.transaction import Snapshot, broken_promise
+from teleport._engine.transaction import Snapshot, violation
 from teleport._errors import UnsupportedModel
 from teleport._quiver.find_quiver import find_quiver, watch
 from teleport._quiver.quiver import Freedom, Quiver
@@ -197,7 +197,7 @@ class ChangeOfBasis:
             event.judge(
                 reports,
                 [
-                    broken_promise(old[0], new[0], new[1], tolerance, event.snapshot)
+                    violation(old[0], new[0], new[1], tolerance, event.snapshot)
                     for old, new in zip(before, after, strict=True)
                 ],
             )
@@ -236,7 +236,7 @@ class ChangeOfBasis:
         return report
 
 
-def _loss_and_norm(objective: Objective) -> tuple[float, float]:
+def _loss_and_norm(objective: BatchLoss) -> tuple[float, float]:
     point = objective.point(differentiable=False)
     return float(point.loss), point.norm
 

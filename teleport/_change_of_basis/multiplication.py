@@ -29,8 +29,8 @@ class _Pass:
 
     view: tuple[int, ...]
     inner: bool  # whether there are elements along the last axis of the view that share a factor
-    numerator: Tensor  # [factors], classes
-    denominator: Tensor
+    output_class: Tensor  # [factors], classes
+    input_class: Tensor
 
 
 class Multiplications:
@@ -51,9 +51,9 @@ class Multiplications:
             self._of.append(list(range(len(passes), len(passes) + len(own))))
             passes += own
         none = torch.zeros(0, dtype=torch.int64)
-        self._numerator = torch.cat([none, *(each.numerator for each in passes)])
-        self._denominator = torch.cat([none, *(each.denominator for each in passes)])
-        self._lengths = [len(each.numerator) for each in passes]
+        self._numerator = torch.cat([none, *(each.output_class for each in passes)])
+        self._denominator = torch.cat([none, *(each.input_class for each in passes)])
+        self._lengths = [len(each.output_class) for each in passes]
         self._layouts = [(each.view, each.inner) for each in passes]
 
     def moved(self, tau: Tensor) -> list[str]:
@@ -117,28 +117,28 @@ def multiplications_of(quiver: Quiver) -> Multiplications:
 def _passes(shape: torch.Size, classes: Scaled, pinned: Tensor) -> list[_Pass]:
     """How a parameter is multiplied: rows, then columns, or both at once where both vary along the same axes."""
     sides = []
-    for side in (classes.numerator, classes.denominator):
+    for side in (classes.output_class, classes.input_class):
         free = side.cpu().reshape((1,) * (len(shape) - side.dim()) + side.shape)
         sides.append(torch.where(pinned[free], 0, free))
-    numerator, denominator = sides
+    output_class, input_class = sides
     axes = [{axis for axis, size in enumerate(side.shape) if size > 1} for side in sides]
     ones = torch.zeros((1,) * len(shape), dtype=torch.int64)
     if not (axes[0] <= axes[1] or axes[1] <= axes[0]):
-        pairs = [(numerator, ones), (ones, denominator)]
+        pairs = [(output_class, ones), (ones, input_class)]
     else:
-        pairs = [(numerator, denominator)]
+        pairs = [(output_class, input_class)]
     return [_pass(shape, *pair) for pair in pairs if bool(pair[0].any()) or bool(pair[1].any())]
 
 
-def _pass(shape: torch.Size, numerator: Tensor, denominator: Tensor) -> _Pass:
+def _pass(shape: torch.Size, output_class: Tensor, input_class: Tensor) -> _Pass:
     """The view of the parameter in which the classes lie along one axis, and long loops along the other."""
-    varying = [axis for axis in range(len(shape)) if max(numerator.shape[axis], denominator.shape[axis]) > 1]
+    varying = [axis for axis in range(len(shape)) if max(output_class.shape[axis], input_class.shape[axis]) > 1]
     first, end = (varying[0], varying[-1] + 1) if varying else (0, 0)
     outer, inner = math.prod(shape[:first]), math.prod(shape[end:])
     if 1 < inner < SHORT:
         end, inner = len(shape), 1
     own = (1,) * first + tuple(shape[first:end]) + (1,) * (len(shape) - end)
-    classes = [side.expand(own).reshape(-1) for side in (numerator, denominator)]
+    classes = [side.expand(own).reshape(-1) for side in (output_class, input_class)]
     view = [size for size, kept in ((outer, outer > 1), (len(classes[0]), True), (inner, inner > 1)) if kept]
     return _Pass(tuple(view), inner > 1, *classes)
 

@@ -13,7 +13,7 @@ from teleport._change_of_basis.multiplication import multiplications_of
 from teleport._change_of_basis.sampling import Sampling
 from teleport._change_of_basis.teleported import unwrapped
 from teleport._engine.event import Event, LossFn, run_event
-from teleport._engine.parameter_statistics import ParameterLedger
+from teleport._engine.parameter_statistics import ParameterStatistics
 from teleport._engine.report import BatchReport, LayerReport, TeleportReport
 from teleport._tracing.evaluations import Modes, modes_of
 
@@ -62,7 +62,7 @@ class PseudoTeleport:
         named = dict(unwrapped(event.model).named_parameters())
         parameters = [named[name] for name in multiplications_of(quiver).moved(change.tau)]
         event.moved |= set(parameters)
-        ledger = ParameterLedger(named)
+        statistics = ParameterStatistics(named)
         objectives = [event.objective(batch, event.trainable) for batch in event.batches]
         before = [objective.point(differentiable=False) for objective in objectives]
         _add(parameters, [_normal(parameter, generator) for parameter in parameters], change.distance(event.model))
@@ -72,7 +72,7 @@ class PseudoTeleport:
             BatchReport(float(old.loss), float(new.loss), old.norm, new.norm, steps, stopped)
             for old, new in zip(before, after, strict=True)
         ]
-        return reports, ledger.close()
+        return reports, statistics.close()
 
 
 @torch.no_grad()

@@ -57,7 +57,7 @@ class Point:
         self._half_square, self.gradients = self.half_square.detach(), []
 
 
-class Objective:
+class BatchLoss:
     """The loss on one batch as a function of the parameters, with its gradients.
 
     Args:
@@ -114,7 +114,7 @@ class Line:
 
 
 def capped_step(
-    objective: Objective,
+    objective: BatchLoss,
     line: Path,
     length: float,
     norm: float,
@@ -213,7 +213,7 @@ class Ascent:
 
 
 def ascend(
-    objective: Objective,
+    objective: BatchLoss,
     parameters: Sequence[nn.Parameter],
     direction: Callable[[Point], Sequence[Tensor]],
     *,

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from teleport._engine.ascent import Objective
+from teleport._engine.ascent import BatchLoss
 from teleport._spaces.norms import half_squared_norm
 
 
 class Caps:
     """The cap on the gradient norm, absolute, relative to the norms before the event, or the smaller of both."""
 
-    def __init__(self, cap: float | None, relative_cap: float | None, objectives: Sequence[Objective]) -> None:
+    def __init__(self, cap: float | None, relative_cap: float | None, objectives: Sequence[BatchLoss]) -> None:
         self.absolute = math.inf if cap is None else cap
         self.factor = relative_cap
         self.before: list[dict[nn.Parameter, float]] = []  # a batch: each parameter's 1/2 |grad|^2

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from teleport._engine.ascent import Objective
+from teleport._engine.ascent import BatchLoss
 from teleport._engine.report import BatchReport, LayerReport, TeleportReport
 from teleport._engine.transaction import Snapshot
 from teleport._errors import UnsupportedModel
@@ -52,9 +52,9 @@ class Event:
         """The mean loss over some batches."""
         return _mean([self.evaluate(batch).detach() for batch in batches])
 
-    def objective(self, batch: Any, parameters: list[nn.Parameter]) -> Objective:
+    def objective(self, batch: Any, parameters: list[nn.Parameter]) -> BatchLoss:
         """The loss on ``batch`` with its gradients for ``parameters``."""
-        return Objective(lambda: self.evaluate(batch), parameters)
+        return BatchLoss(lambda: self.evaluate(batch), parameters)
 
 
 def run_event(

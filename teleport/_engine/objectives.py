@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from teleport._arguments import check_choice, check_positive
-from teleport._engine.ascent import Line, Objective, Point
+from teleport._engine.ascent import BatchLoss, Line, Point
 from teleport._spaces.norms import half_squared_norm, inner
 
 __all__ = [
@@ -42,14 +42,14 @@ class TeleportObjective(ABC):
     of_norm: bool = False
 
     @abstractmethod
-    def value(self, loss: Objective, point: Point) -> float:
+    def value(self, loss: BatchLoss, point: Point) -> float:
         """The objective at ``point``, where the parameters of ``loss`` stand."""
 
     @abstractmethod
-    def direction(self, loss: Objective, point: Point, moving: Sequence[nn.Parameter]) -> list[Tensor]:
+    def direction(self, loss: BatchLoss, point: Point, moving: Sequence[nn.Parameter]) -> list[Tensor]:
         """Its gradient with respect to ``moving``, parameters among those of ``loss``, at a differentiable point."""
 
-    def score(self, loss: Objective, point: Point) -> float:
+    def score(self, loss: BatchLoss, point: Point) -> float:
         """A number that is larger where the objective is better; ``point`` may lose its graph."""
         return self.value(loss, point) if self.ascended else -self.value(loss, point)
 
@@ -61,15 +61,15 @@ class SquaredGradientNorm(TeleportObjective):
     name = "squared_gradient_norm"
     of_norm = True
 
-    def value(self, loss: Objective, point: Point) -> float:
+    def value(self, loss: BatchLoss, point: Point) -> float:
         """``1/2 |g|^2``."""
         return point.norm**2 / 2
 
-    def direction(self, loss: Objective, point: Point, moving: Sequence[nn.Parameter]) -> list[Tensor]:
+    def direction(self, loss: BatchLoss, point: Point, moving: Sequence[nn.Parameter]) -> list[Tensor]:
         """``H g``."""
         return loss.ascent_direction(point, moving)
 
-    def score(self, loss: Objective, point: Point) -> float:
+    def score(self, loss: BatchLoss, point: Point) -> float:
         """The norm, which tells points apart that its square does not."""
         return point.norm
 
@@ -81,16 +81,16 @@ class LogGradientNorm(TeleportObjective):
     name = "log_gradient_norm"
     of_norm = True
 
-    def value(self, loss: Objective, point: Point) -> float:
+    def value(self, loss: BatchLoss, point: Point) -> float:
         """``log |g|``, minus infinity at a stationary point."""
         return math.log(point.norm) if point.norm > 0 else -math.inf
 
-    def direction(self, loss: Objective, point: Point, moving: Sequence[nn.Parameter]) -> list[Tensor]:
+    def direction(self, loss: BatchLoss, point: Point, moving: Sequence[nn.Parameter]) -> list[Tensor]:
         """``H g / |g|^2``, zero at a stationary point."""
         square = point.norm**2 or 1.0
         return [part / square for part in loss.ascent_direction(point, moving)]
 
-    def score(self, loss: Objective, point: Point) -> float:
+    def score(self, loss: BatchLoss, point: Point) -> float:
         """The norm."""
         return point.norm
 
@@ -105,16 +105,16 @@ class Curvature(TeleportObjective):
     ascended: bool = True
     name = "curvature"
 
-    def value(self, loss: Objective, point: Point) -> float:
+    def value(self, loss: BatchLoss, point: Point) -> float:
         """``g^T H g / |g|^2``, zero at a stationary point."""
         here = point if point.differentiable else loss.point(True)
         return float(self._of(loss, here, create_graph=False).detach())
 
-    def direction(self, loss: Objective, point: Point, moving: Sequence[nn.Parameter]) -> list[Tensor]:
+    def direction(self, loss: BatchLoss, point: Point, moving: Sequence[nn.Parameter]) -> list[Tensor]:
         """``(2 H H g + D^3 f[g, g]) / |g|^2 - 2 (g^T H g) H g / |g|^4``."""
         return _gradient(self._of(loss, point, create_graph=True), moving)
 
-    def _of(self, loss: Objective, point: Point, create_graph: bool) -> Tensor:
+    def _of(self, loss: BatchLoss, point: Point, create_graph: bool) -> Tensor:
         half = half_squared_norm(point.gradients)
         product = _gradient(half, loss.parameters, create_graph)  # H g
         return inner(product, point.gradients) / (2 * half) if half else 0 * half
@@ -129,7 +129,7 @@ class _Displaced(TeleportObjective):
     def displacement(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         """How far each parameter of the loss is displaced, differentiable where the gradients are."""
 
-    def value(self, loss: Objective, point: Point) -> float:
+    def value(self, loss: BatchLoss, point: Point) -> float:
         """The loss there, less ``base`` times the loss here; one evaluation."""
         line = self._line(loss, point)
         line.move_to(1.0)
@@ -137,7 +137,7 @@ class _Displaced(TeleportObjective):
         line.move_to(0.0)
         return ahead - self.base * float(point.loss)
 
-    def direction(self, loss: Objective, point: Point, moving: Sequence[nn.Parameter]) -> list[Tensor]:
+    def direction(self, loss: BatchLoss, point: Point, moving: Sequence[nn.Parameter]) -> list[Tensor]:
         """``(I + du/dw)^T g(w + u) - base g(w)``: a gradient there and a Hessian-vector product here.
 
         The point's own graph does not outlive the way to the displaced point and back, so it is made anew.
@@ -154,7 +154,7 @@ class _Displaced(TeleportObjective):
             for parameter, part in zip(moving, pulled, strict=True)
         ]
 
-    def _line(self, loss: Objective, point: Point) -> Line:
+    def _line(self, loss: BatchLoss, point: Point) -> Line:
         return Line(loss.parameters, self.displacement([gradient.detach() for gradient in point.gradients]))
 
 

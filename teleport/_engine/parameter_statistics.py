@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from teleport._engine.report import LayerReport
 
 
-class ParameterLedger:
+class ParameterStatistics:
     """The reports of a method that moves parameters as they are, without asking what they multiply."""
 
     def __init__(self, named: Mapping[str, nn.Parameter]) -> None:

@@ -42,7 +42,7 @@ def _finite(values: Tensor) -> bool:
     return bool(values.sum().isfinite()) or bool(values.isfinite().all())
 
 
-def broken_promise(before: float, after: float, norm: float, tolerance: float, snapshot: Snapshot) -> str:
+def violation(before: float, after: float, norm: float, tolerance: float, snapshot: Snapshot) -> str:
     """Why a move must be undone, empty where it may stay.
 
     Args:
@@ -59,19 +59,19 @@ def broken_promise(before: float, after: float, norm: float, tolerance: float, s
     return ""
 
 
-def hold_to_promise(
+def roll_back_if_violated(
     report: BatchReport, tolerance: float, snapshot: Snapshot, losses: tuple[float, float] | None = None
 ) -> None:
     """Put the parameters back where a batch broke its promise, and say so in its report.
 
     Args:
         report: of the batch, as it went.
-        tolerance: as of :func:`broken_promise`.
+        tolerance: as of :func:`violation`.
         snapshot: of the parameters that moved.
         losses: what was to stay, before and after, where it is not the batch's own loss.
     """
     before, after = losses or (report.loss_before, report.loss_after)
-    report.reason = broken_promise(before, after, report.gradient_norm_after, tolerance, snapshot)
+    report.reason = violation(before, after, report.gradient_norm_after, tolerance, snapshot)
     if report.reason:
         snapshot.restore()
         report.accepted, report.stopped = False, "rolled back"

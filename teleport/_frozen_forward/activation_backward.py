@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from teleport._frozen_forward.backward_graph import Residual
+from teleport._frozen_forward.backward_graph import BackwardGraph
 
 aten = torch.ops.aten
 
@@ -20,7 +20,7 @@ The ones that only let through or not (ReLU's) are as cheap as a product; others
 """
 
 
-def simplify_activations(residual: Residual) -> None:
+def simplify_activations(residual: BackwardGraph) -> None:
     """Turn what is a product with a fixed tensor into one, where it is not computed in half precision."""
     for call in residual.calls:
         gradient, *fixed = call.args

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from teleport._frozen_forward.recorded_graph import Operation, Tape, Untraceable, Value, replaced, value_of
+from teleport._frozen_forward.recorded_graph import GraphRecorder, Operation, Untraceable, Value, replaced, value_of
 from teleport._tracing.ownership import tensors_in
 
 aten = torch.ops.aten
@@ -55,7 +55,7 @@ class Call:
 
 
 @dataclass
-class Residual:
+class BackwardGraph:
     """The part of a recorded computation that depends on the moving parameters.
 
     Attributes:
@@ -98,7 +98,9 @@ class Residual:
         return held
 
 
-def residual_of(tape: Tape, gradients: Sequence[Tensor], moving: Sequence[nn.Parameter]) -> Residual:
+def backward_graph_of(
+    tape: GraphRecorder, gradients: Sequence[Tensor], moving: Sequence[nn.Parameter]
+) -> BackwardGraph:
     """What of the recorded ``gradients`` must be computed anew after the ``moving`` parameters moved in null spaces.
 
     Args:
@@ -135,7 +137,7 @@ def residual_of(tape: Tape, gradients: Sequence[Tensor], moving: Sequence[nn.Par
         calls.append(_call(operation, changing, needed))
     inputs = {parameter: number for number, parameter in enumerate(moving)}
     held = [end if isinstance(end, int) else end.detach() for end in ends]
-    return Residual(inputs, calls[::-1], changing, held, len(changing))
+    return BackwardGraph(inputs, calls[::-1], changing, held, len(changing))
 
 
 def _stays(operation: Operation, changing: Mapping[Value, int]) -> bool:

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from teleport._frozen_forward.backward_graph import Residual
+from teleport._frozen_forward.backward_graph import BackwardGraph
 
 convolution = torch.ops.aten.convolution.default
 convolution_backward = torch.ops.aten.convolution_backward.default
 
 
-def simplify_convolutions(residual: Residual) -> None:
+def simplify_convolutions(residual: BackwardGraph) -> None:
     """Give the backward passes of convolutions their adjoints, where their inputs stay."""
     for call in residual.calls:
         if call.func is not convolution_backward or call.kwargs or not isinstance(call.args[1], Tensor):

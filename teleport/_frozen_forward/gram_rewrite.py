@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from teleport._frozen_forward.backward_graph import COPIES, Call, Residual, Slot
+from teleport._frozen_forward.backward_graph import COPIES, BackwardGraph, Call, Slot
 from teleport._frozen_forward.projected_products import Projection, projected_product
 from teleport._frozen_forward.recorded_graph import value_of
 from teleport._spaces.norms import half_squared_norm
@@ -24,7 +24,7 @@ from teleport._tracing.linear_uses import as_matrix
 mm = torch.ops.aten.mm.default
 
 
-def half_squares(residual: Residual) -> tuple[list[Slot], Tensor | None]:
+def half_squares(residual: BackwardGraph) -> tuple[list[Slot], Tensor | None]:
     """``1/2 |g|^2`` of each gradient that is computed anew, and of all others together (``None`` without any)."""
     readers = [number for call in residual.calls for number in call.read]
     makers = {number: call for call in residual.calls for number in call.made if number is not None}
@@ -44,7 +44,7 @@ def half_squares(residual: Residual) -> tuple[list[Slot], Tensor | None]:
     return slots, half_squared_norm(fixed) if fixed else None
 
 
-def project_thin(residual: Residual, layer: Layer, projection: Projection) -> bool:
+def project_by_gram(residual: BackwardGraph, layer: Layer, projection: Projection) -> bool:
     """Project the derivative for a layer's weight and bias within the products that it enters.
 
     Returns:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from teleport._frozen_forward.backward_graph import Residual
+from teleport._frozen_forward.backward_graph import BackwardGraph
 
 layer_norm = torch.ops.aten.native_layer_norm_backward.default
 batch_norm = torch.ops.aten.native_batch_norm_backward.default
@@ -24,7 +24,7 @@ Adjoint = Callable[[Tensor | None, Tensor | None, Tensor | None], Tensor | None]
 """From what is added to the gradients of input, weight and bias (``None`` for nothing) to that of the output."""
 
 
-def simplify_normalisations(residual: Residual) -> None:
+def simplify_normalisations(residual: BackwardGraph) -> None:
     """Give the backward passes of normalisations their adjoints, where nothing but the gradient changes."""
     for call in residual.calls:
         if call.func not in (layer_norm, batch_norm) or call.kwargs or len(call.read) != 1:

@@ -42,7 +42,7 @@ class Operation:
     made: list[Value]
 
 
-class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class GraphRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records every operation while it is entered; it changes nothing of what is computed.
 
     Args:

@@ -10,12 +10,12 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from teleport._arguments import check_limits, check_steps
-from teleport._engine.ascent import Line, Objective, Point, out_of_room
+from teleport._engine.ascent import BatchLoss, Line, Point, out_of_room
 from teleport._engine.caps import Caps
 from teleport._engine.event import Event, LossFn, run_event
-from teleport._engine.parameter_statistics import ParameterLedger
+from teleport._engine.parameter_statistics import ParameterStatistics
 from teleport._engine.report import BatchReport, LayerReport, StepRecord, TeleportReport
-from teleport._engine.transaction import Snapshot, hold_to_promise
+from teleport._engine.transaction import Snapshot, roll_back_if_violated
 from teleport._spaces.norms import inner
 
 BACKTRACKS = 25
@@ -89,13 +89,13 @@ class LevelSet:
 
     def _work(self, event: Event) -> tuple[list[BatchReport], list[LayerReport]]:
         event.moved |= set(event.trainable)
-        ledger = ParameterLedger(event.named)
+        statistics = ParameterStatistics(event.named)
         losses = [event.objective(batch, event.trainable) for batch in event.batches]
         cap = Caps(self.cap, self.relative_cap, losses).over(event.trainable)
         reports = [self._teleport(loss, cap) for loss in losses]
-        return reports, ledger.close()
+        return reports, statistics.close()
 
-    def _teleport(self, loss: Objective, cap: float) -> BatchReport:
+    def _teleport(self, loss: BatchLoss, cap: float) -> BatchReport:
         """At most K steps on the level set of one batch."""
         snapshot = Snapshot(loss.parameters)
         walk = _Walk(self, loss, cap)
@@ -112,7 +112,7 @@ class LevelSet:
         )
         if self.guard == "transaction":
             risen = start.loss if end.loss < start.loss else end.loss  # a loss that fell keeps the promise
-            hold_to_promise(report, self.tolerance, snapshot, (start.loss, risen))
+            roll_back_if_violated(report, self.tolerance, snapshot, (start.loss, risen))
         return report
 
 
@@ -148,7 +148,7 @@ class _Linearised:
 class _Walk:
     """The steps on one batch."""
 
-    def __init__(self, method: LevelSet, loss: Objective, cap: float) -> None:
+    def __init__(self, method: LevelSet, loss: BatchLoss, cap: float) -> None:
         self.method = method
         self.loss = loss
         self.cap = cap

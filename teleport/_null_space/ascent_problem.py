@@ -10,11 +10,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from teleport._engine.ascent import Ascent, Objective, Point
-from teleport._frozen_forward.frozen_forward import HeldForward
+from teleport._engine.ascent import Ascent, BatchLoss, Point
+from teleport._frozen_forward.frozen_forward import FrozenForward
 from teleport._frozen_forward.projected_products import Projection
-from teleport._frozen_forward.recorded_graph import Tape
-from teleport._null_space.layer_statistics import ROUNDING, Ledger, Moving
+from teleport._frozen_forward.recorded_graph import GraphRecorder
+from teleport._null_space.layer_statistics import ROUNDING, LayerStatistics, Moving
 from teleport._spaces.norms import inner
 
 Project = Callable[[Sequence[Tensor]], list[Tensor]]
@@ -22,7 +22,7 @@ Project = Callable[[Sequence[Tensor]], list[Tensor]]
 
 
 @dataclass(frozen=True)
-class Ground:
+class AscentProblem:
     """What a walk on one batch stands on.
 
     Attributes:
@@ -35,19 +35,22 @@ class Ground:
     """
 
     batch: int
-    loss: Objective
+    loss: BatchLoss
     parameters: list[nn.Parameter]
     cap: float
     start: Point | None
     project: Project
 
 
-Walk = Callable[[Ground], Ascent]
+StepRule = Callable[[AscentProblem], Ascent]
 """Moves the parameters of a ground, in place; where there are none, it only looks at where they stand."""
 
 
 def projection(
-    moving: Moving, parameters: Sequence[nn.Parameter], ledger: Ledger, projected: Collection[str] | None = None
+    moving: Moving,
+    parameters: Sequence[nn.Parameter],
+    statistics: LayerStatistics,
+    projected: Collection[str] | None = None,
 ) -> Project:
     """``pi_l(G_l)`` for each layer (equations 11 to 16).
 
@@ -64,43 +67,45 @@ def projection(
         for layer, subspace in left:
             matrix = layer.gather({block.parameter: _laid_out(given, block.parameter) for block in layer.blocks})
             kept = subspace.project(matrix)
-            if ledger.survived(layer, matrix, kept, note=whole):
+            if statistics.survived(layer, matrix, kept, note=whole):
                 layer.scatter(kept, made)
         return [made[parameter] for parameter in parameters]
 
     return project
 
 
-def hold_forward(ground: Ground, tape: Tape, moving: Moving, ledger: Ledger) -> Ground:
-    """``ground`` with the forward pass held as it is on the ``tape``, which recorded the evaluation of its start.
+def freeze_forward(
+    problem: AscentProblem, tape: GraphRecorder, moving: Moving, statistics: LayerStatistics
+) -> AscentProblem:
+    """``problem`` with the forward pass held as it is on the ``tape``, which recorded the evaluation of its start.
 
     Raises:
         Untraceable: the tape does not say how the gradient norm depends on what moves.
     """
-    assert ground.start is not None
-    held = HeldForward(ground.loss, tape, ground.start, ground.parameters)
+    assert problem.start is not None
+    held = FrozenForward(problem.loss, tape, problem.start, problem.parameters)
     thin = set()
     for layer, subspace in moving:
-        survived = partial(ledger.survived, layer, note=False)
-        if held.project_thin(layer, Projection(layer, subspace, survived)):
+        survived = partial(statistics.survived, layer, note=False)
+        if held.project_by_gram(layer, Projection(layer, subspace, survived)):
             thin.add(layer.name)
-    project = projection(moving, ground.parameters, ledger, thin)
-    return dataclasses.replace(ground, loss=held, start=None, project=project)
+    project = projection(moving, problem.parameters, statistics, thin)
+    return dataclasses.replace(problem, loss=held, start=None, project=project)
 
 
-def agree(held: Ground, ground: Ground) -> bool:
+def agree(held: AscentProblem, problem: AscentProblem) -> bool:
     """Whether both give the same gradient norm and the same direction, as far as the parameters' precision goes.
 
     What the whole gradient holds beside its part in the null space is projected away, but for rounding, which counts
-    for ``ground`` and which ``held`` never has.
+    for ``problem`` and which ``held`` never has.
     """
-    assert ground.start is not None
+    assert problem.start is not None
     point = held.loss.point(True)
-    whole = ground.loss.ascent_direction(ground.start, ground.parameters)
-    expected, found = ground.project(whole), held.project(held.loss.ascent_direction(point, ground.parameters))
+    whole = problem.loss.ascent_direction(problem.start, problem.parameters)
+    expected, found = problem.project(whole), held.project(held.loss.ascent_direction(point, problem.parameters))
     apart = _norm([one - other for one, other in zip(found, expected, strict=True)])
-    eps = max(torch.finfo(parameter.dtype).eps for parameter in ground.parameters)
-    same_norm = abs(point.norm - ground.start.norm) <= eps**0.5 * ground.start.norm
+    eps = max(torch.finfo(parameter.dtype).eps for parameter in problem.parameters)
+    same_norm = abs(point.norm - problem.start.norm) <= eps**0.5 * problem.start.norm
     return bool(same_norm and apart <= eps**0.5 * _norm(expected) + ROUNDING * eps * _norm(whole))
 
 

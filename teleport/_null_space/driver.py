@@ -11,22 +11,22 @@ from typing import Any
 
 from torch import nn
 
-from teleport._engine.ascent import Ascent, Objective, Point, out_of_room
+from teleport._engine.ascent import Ascent, BatchLoss, Point, out_of_room
 from teleport._engine.caps import Caps
 from teleport._engine.event import Event, LossFn, run_event
 from teleport._engine.report import BatchReport, LayerReport, StepRecord, TeleportReport
-from teleport._engine.transaction import Snapshot, hold_to_promise
+from teleport._engine.transaction import Snapshot, roll_back_if_violated
 from teleport._frozen_forward.frozen_forward import recorded
-from teleport._frozen_forward.recorded_graph import Tape, Untraceable
-from teleport._null_space.ascent_problem import Ground, Walk, agree, hold_forward, projection
-from teleport._null_space.layer_statistics import Ledger, Moving
-from teleport._tracing.layer_tracer import Capture, Recorder, capture
+from teleport._frozen_forward.recorded_graph import GraphRecorder, Untraceable
+from teleport._null_space.ascent_problem import AscentProblem, StepRule, agree, freeze_forward, projection
+from teleport._null_space.layer_statistics import LayerStatistics, Moving
+from teleport._tracing.layer_tracer import LayerTracer, TracedLayers, capture
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class NullMoves:
+class NullSpaceSettings:
     """The settings that methods in the null space share; :class:`teleport.NullSpace` says what they mean.
 
     ``differentiable`` says whether a walk starts from gradients with a graph, ``held_forward`` whether it looks at the
@@ -44,16 +44,16 @@ class NullMoves:
     held_forward: bool = False
 
 
-def teleport_unseen(
+def run_null_space_event(
     method: str,
-    moves: NullMoves,
-    walk: Walk,
+    moves: NullSpaceSettings,
+    step_rule: StepRule,
     model: nn.Module,
     batches: Iterable[Any],
     loss_fn: LossFn,
     constraint: Iterable[Any] | None,
 ) -> TeleportReport:
-    """One event: ``walk`` on each batch, in the null space of its layers' inputs or of the ``constraint``'s.
+    """One event: ``step_rule`` on each batch, in the null space of its layers' inputs or of the ``constraint``'s.
 
     Raises:
         ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, or no such parameter.
@@ -61,21 +61,23 @@ def teleport_unseen(
     constraint = None if constraint is None else list(constraint)
     if constraint == []:
         raise ValueError("a teleport needs at least one batch")
-    return run_event(method, model, batches, loss_fn, lambda event: _Work(moves, walk, event, constraint).run())
+    return run_event(method, model, batches, loss_fn, lambda event: _Work(moves, step_rule, event, constraint).run())
 
 
 class _Work:
     """The steps of one event."""
 
-    def __init__(self, moves: NullMoves, walk: Walk, event: Event, constraint: list[Any] | None) -> None:
+    def __init__(
+        self, moves: NullSpaceSettings, step_rule: StepRule, event: Event, constraint: list[Any] | None
+    ) -> None:
         self.moves = moves
-        self.walk = walk
+        self.step_rule = step_rule
         self.event = event
         self.constraint = constraint
-        self.ledger = Ledger()
+        self.statistics = LayerStatistics()
         self.hold = moves.held_forward and moves.threshold == 1 and constraint is None
         self.moving: Moving | None = None  # the layers that may move, once it is known
-        self.kept_loss: float | None = None  # the constraint's, where the parameters stand
+        self.constraint_loss: float | None = None  # the constraint's, where the parameters stand
         self.checked = False  # whether a direction with the forward pass held was found to be right
 
     def run(self) -> tuple[list[BatchReport], list[LayerReport]]:
@@ -85,7 +87,7 @@ class _Work:
         caps = Caps(self.moves.cap, self.moves.relative_cap, objectives)
         for number, batch in enumerate(event.batches):
             reports.append(self._crowded_out(batch, caps, reports) or self._on_batch(number, batch, caps))
-        return reports, self.ledger.close(reports)
+        return reports, self.statistics.close(reports)
 
     def _on_batch(self, number: int, batch: Any, caps: Caps) -> BatchReport:
         """Teleport on one batch; of its graph nothing is held afterwards."""
@@ -98,8 +100,8 @@ class _Work:
         if here is not None and full and self.moving is not None:
             return _stayed(here)  # before its inputs are decomposed for nothing
         if self.moving is None or not lasting:
-            self.moving = self.ledger.open(self._capture(batch, recorder), moves.threshold)
-        self.ledger.next_batch()
+            self.moving = self.statistics.open(self._capture(batch, recorder), moves.threshold)
+        self.statistics.next_batch()
         if self._versions() != versions:  # a model that writes into its parameters as it runs
             here = tape = None
         return self._teleport(number, batch, self.moving, caps, here, tape)
@@ -117,13 +119,13 @@ class _Work:
         here = self.event.objective(batch, self.event.trainable).point(False)
         return _stayed(here) if out_of_room(here.norm, cap, rule) else None
 
-    def _recorder(self) -> Recorder | None:
+    def _recorder(self) -> LayerTracer | None:
         """Watches the evaluation of a batch that its own walk starts from, where it is its own constraint."""
         if self.constraint is not None or self.moves.objective_params != "all":
             return None
-        return Recorder(self.event.named, self.moves.threshold == 1, later=True)
+        return LayerTracer(self.event.named, self.moves.threshold == 1, later=True)
 
-    def _capture(self, batch: Any, recorder: Recorder | None) -> Capture:
+    def _capture(self, batch: Any, recorder: LayerTracer | None) -> TracedLayers:
         """What the constraint showed, of an evaluation of its own where ``recorder`` did not see it all."""
         if recorder is not None and not recorder.overwritten:
             recorder.take_in()
@@ -131,13 +133,13 @@ class _Work:
         shared = self.constraint is None and self.moves.threshold == 1
         return capture(self.event.evaluate, self.constraint or [batch], self.event.named, shared_objective=shared)
 
-    def _point(self, batch: Any, recorder: Recorder | None) -> tuple[Point | None, Tape | None]:
+    def _point(self, batch: Any, recorder: LayerTracer | None) -> tuple[Point | None, GraphRecorder | None]:
         """The point that a walk on ``batch`` starts from, where the gradient norm is over all parameters."""
         if self.moves.objective_params != "all":
             return None, None
         objective = self.event.objective(batch, self.event.trainable)
         if recorder is not None:
-            objective = Objective(partial(recorder.watch, objective.evaluate), objective.parameters)
+            objective = BatchLoss(partial(recorder.watch, objective.evaluate), objective.parameters)
         if not self.hold:
             return objective.point(self.moves.differentiable), None
         return recorded(objective, aside=lambda: recorder is not None and recorder.reads.paused)
@@ -146,7 +148,7 @@ class _Work:
         return [parameter._version for parameter in self.event.trainable]
 
     def _teleport(
-        self, number: int, batch: Any, moving: Moving, caps: Caps, start: Point | None, tape: Tape | None
+        self, number: int, batch: Any, moving: Moving, caps: Caps, start: Point | None, tape: GraphRecorder | None
     ) -> BatchReport:
         """A walk on the level set of one batch, undone where the guard says so."""
         moves = self.moves
@@ -155,52 +157,54 @@ class _Work:
         over = parameters if moves.objective_params == "moved" and parameters else self.event.trainable
         loss = self.event.objective(batch, over)
         snapshot = Snapshot(parameters if self._guarded else [])
-        if self.constraint and self._guarded and self.kept_loss is None:
-            self.kept_loss = self.event.mean_loss(self.constraint)
+        if self.constraint and self._guarded and self.constraint_loss is None:
+            self.constraint_loss = self.event.mean_loss(self.constraint)
         if start is None and self.hold and parameters:
             start, tape = recorded(loss)
-        project = projection(moving, parameters, self.ledger)
-        ground = Ground(number, loss, parameters, caps.over(over), start, project)
-        went = self._walk(ground, tape, moving, batch)
-        report = went.report()
+        project = projection(moving, parameters, self.statistics)
+        problem = AscentProblem(number, loss, parameters, caps.over(over), start, project)
+        ascent = self._ascend(problem, tape, moving, batch)
+        report = ascent.report()
         if not moving:
             report.stopped = "nothing moves"
         if self._guarded:
             losses = None
-            if self.constraint and self.kept_loss is not None:  # it is the constraint's loss that was promised to stay
-                losses = self.kept_loss, self.event.mean_loss(self.constraint)
-            hold_to_promise(report, moves.tolerance, snapshot, losses)
+            if (
+                self.constraint and self.constraint_loss is not None
+            ):  # it is the constraint's loss that was promised to stay
+                losses = self.constraint_loss, self.event.mean_loss(self.constraint)
+            roll_back_if_violated(report, moves.tolerance, snapshot, losses)
             if losses and report.accepted:
-                self.kept_loss = losses[1]
+                self.constraint_loss = losses[1]
         return report
 
-    def _walk(self, ground: Ground, tape: Tape | None, moving: Moving, batch: Any) -> Ascent:
+    def _ascend(self, problem: AscentProblem, tape: GraphRecorder | None, moving: Moving, batch: Any) -> Ascent:
         """The walk, with the forward pass held where there is a tape of it; its end is looked at whole."""
-        start = ground.start
-        if tape is None or start is None or not moving or out_of_room(start.norm, ground.cap, self.moves.rule):
-            return self.walk(ground)
-        held = self._held(ground, tape, moving)
+        start = problem.start
+        if tape is None or start is None or not moving or out_of_room(start.norm, problem.cap, self.moves.rule):
+            return self.step_rule(problem)
+        held = self._held(problem, tape, moving)
         if held is None:
-            return self.walk(dataclasses.replace(ground, start=None))
-        went = self.walk(held)
-        if went.steps:
-            went.end.loss = self.event.evaluate(batch).detach()
-            went.trace[-1] = dataclasses.replace(went.trace[-1], loss=float(went.end.loss))
-        return went
+            return self.step_rule(dataclasses.replace(problem, start=None))
+        ascent = self.step_rule(held)
+        if ascent.steps:
+            ascent.end.loss = self.event.evaluate(batch).detach()
+            ascent.trace[-1] = dataclasses.replace(ascent.trace[-1], loss=float(ascent.end.loss))
+        return ascent
 
-    def _held(self, ground: Ground, tape: Tape, moving: Moving) -> Ground | None:
-        """``ground`` with the forward pass held; ``None``, and never again, where that is not what running it gives."""
-        assert ground.start is not None
+    def _held(self, problem: AscentProblem, tape: GraphRecorder, moving: Moving) -> AscentProblem | None:
+        """``problem`` with the forward pass held; ``None``, and never again, where that is not what running it gives."""
+        assert problem.start is not None
         try:
-            held = hold_forward(ground, tape, moving, self.ledger)
-            if not (self.checked or agree(held, ground)):
+            held = freeze_forward(problem, tape, moving, self.statistics)
+            if not (self.checked or agree(held, problem)):
                 raise Untraceable("with the forward pass held the direction is another")
         except Untraceable as reason:
             log.debug("the forward pass is run again at each step: %s", reason)
             self.hold = False
             return None
         self.checked = True
-        ground.start.forget()
+        problem.start.forget()
         tape.operations.clear()
         return held
 

@@ -12,7 +12,7 @@ from teleport._engine.report import BatchReport, LayerReport
 from teleport._spaces.norms import norm_of
 from teleport._spaces.representation import Representation
 from teleport._spaces.subspace import Subspace
-from teleport._tracing.layer_tracer import Capture
+from teleport._tracing.layer_tracer import TracedLayers
 from teleport._tracing.layers import Layer
 
 FACT_ONE = (
@@ -27,7 +27,7 @@ Moving = list[tuple[Layer, Subspace]]
 """The layers that have null dimensions, with what their inputs span."""
 
 
-class Ledger:
+class LayerStatistics:
     """The layer reports of one event, filled batch by batch."""
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Ledger:
         self._noted: set[str] = set()  # layers whose surviving share was noted for the current batch
         self._survivors: set[str] = set()  # layers of whose gradient more than rounding ever survived
 
-    def open(self, captured: Capture, threshold: float) -> Moving:
+    def open(self, captured: TracedLayers, threshold: float) -> Moving:
         """Decompose what was captured, and give the layers that have null dimensions."""
         for name, reason in captured.pinned.items():
             self._reports.setdefault(name, LayerReport(name, "parameter", 0)).reason = reason

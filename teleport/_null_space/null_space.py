@@ -13,8 +13,8 @@ from teleport._engine.ascent import Ascent, Point, ascend
 from teleport._engine.event import LossFn
 from teleport._engine.objectives import TeleportObjective, objective_of
 from teleport._engine.report import TeleportReport
-from teleport._null_space.ascent_problem import Ground
-from teleport._null_space.driver import NullMoves, teleport_unseen
+from teleport._null_space.ascent_problem import AscentProblem
+from teleport._null_space.driver import NullSpaceSettings, run_null_space_event
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class NullSpace:
             ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, or no such
                 parameter; :class:`teleport.UnsupportedModel`, one, where torch cannot differentiate the loss twice.
         """
-        moves = NullMoves(
+        moves = NullSpaceSettings(
             self.threshold,
             self.cap,
             self.relative_cap,
@@ -112,14 +112,14 @@ class NullSpace:
             differentiable=self.steps > 0,
             held_forward=self.forward == "once" and self.steps > 1 and self._objective.of_norm,
         )
-        return teleport_unseen("nullspace", moves, self._walk, model, batches, loss_fn, constraint)
+        return run_null_space_event("nullspace", moves, self._ascend, model, batches, loss_fn, constraint)
 
-    def _walk(self, ground: Ground) -> Ascent:
+    def _ascend(self, problem: AscentProblem) -> Ascent:
         """Up to K steps along the objective's projected gradient (equation 5)."""
-        objective, loss, parameters = self._objective, ground.loss, ground.parameters
+        objective, loss, parameters = self._objective, problem.loss, problem.parameters
 
         def direction(point: Point) -> list[Tensor]:
-            projected = ground.project(objective.direction(loss, point, parameters))
+            projected = problem.project(objective.direction(loss, point, parameters))
             return projected if objective.ascended else [-part for part in projected]
 
         return ascend(
@@ -128,8 +128,8 @@ class NullSpace:
             direction,
             lr=self.lr,
             steps=self.steps if parameters else 0,
-            cap=ground.cap,
+            cap=problem.cap,
             rule=self.step,
-            start=ground.start,
+            start=problem.start,
             score=lambda point: objective.score(loss, point),
         )

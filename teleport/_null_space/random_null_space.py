@@ -14,8 +14,8 @@ from teleport._arguments import check_limits, check_positive, check_threshold
 from teleport._engine.ascent import Ascent, Line, capped_step, out_of_room
 from teleport._engine.event import LossFn
 from teleport._engine.report import StepRecord, TeleportReport
-from teleport._null_space.ascent_problem import Ground
-from teleport._null_space.driver import NullMoves, teleport_unseen
+from teleport._null_space.ascent_problem import AscentProblem
+from teleport._null_space.driver import NullSpaceSettings, run_null_space_event
 from teleport._spaces.norms import inner
 
 
@@ -64,7 +64,7 @@ class RandomNullSpace:
         """Teleport ``model`` in place; arguments, errors and what comes back as it was are those of
         :class:`teleport.NullSpace`.
         """
-        moves = NullMoves(
+        moves = NullSpaceSettings(
             self.threshold,
             self.cap,
             self.relative_cap,
@@ -74,38 +74,38 @@ class RandomNullSpace:
             objective_params="all",
             differentiable=False,
         )
-        return teleport_unseen("random", moves, self._walk, model, batches, loss_fn, constraint)
+        return run_null_space_event("random", moves, self._ascend, model, batches, loss_fn, constraint)
 
-    def _walk(self, ground: Ground) -> Ascent:
+    def _ascend(self, problem: AscentProblem) -> Ascent:
         """One step along the direction drawn."""
-        start = ground.start or ground.loss.point(False)
+        start = problem.start or problem.loss.point(False)
         trace = [StepRecord(0, float(start.loss), start.norm)]
-        if out_of_room(start.norm, ground.cap, "cap"):
+        if out_of_room(start.norm, problem.cap, "cap"):
             return Ascent(start, start, 0, "above cap", trace)
-        if not ground.parameters:
+        if not problem.parameters:
             return Ascent(start, start, 0, "nothing moves", trace)
-        drawn = ground.project(self._draw(ground))
-        drawn_norm, weight_norm = (float(inner(held, held).sqrt()) for held in (drawn, _values(ground.parameters)))
+        drawn = problem.project(self._draw(problem))
+        drawn_norm, weight_norm = (float(inner(held, held).sqrt()) for held in (drawn, _values(problem.parameters)))
         if drawn_norm == 0:
             return Ascent(start, start, 0, "no ascent", trace)
         whole = self.length * (weight_norm or 1.0) / drawn_norm
-        line = Line(ground.parameters, drawn)
-        length, end = capped_step(ground.loss, line, whole, start.norm, ground.cap, False, better=lambda point: True)
-        end = end or ground.loss.point(False)
+        line = Line(problem.parameters, drawn)
+        length, end = capped_step(problem.loss, line, whole, start.norm, problem.cap, False, better=lambda point: True)
+        end = end or problem.loss.point(False)
         if length == 0:
             return Ascent(start, end, 0, "no ascent", trace)
         trace.append(StepRecord(1, float(end.loss), end.norm))
         return Ascent(start, end, 1, "steps done" if length == whole else "cap reached", trace)
 
-    def _draw(self, ground: Ground) -> list[Tensor]:
+    def _draw(self, problem: AscentProblem) -> list[Tensor]:
         """Standard normal numbers for each parameter, drawn on the CPU, so that devices agree."""
-        digest = hashlib.sha256(f"{self.seed} {ground.batch}".encode())
-        for values in _values(ground.parameters):
+        digest = hashlib.sha256(f"{self.seed} {problem.batch}".encode())
+        for values in _values(problem.parameters):
             digest.update(values.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         source = torch.Generator().manual_seed(int.from_bytes(digest.digest()[:8]) >> 1)
         return [
             torch.randn(parameter.shape, generator=source, dtype=torch.float64).to(parameter.device, parameter.dtype)
-            for parameter in ground.parameters
+            for parameter in problem.parameters
         ]
 
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from teleport._quiver.labelling import Labelling
 from teleport._quiver.quiver import Quiver
 from teleport._quiver.rules import ACTIVATIONS, Call, labels_of_result
-from teleport._quiver.scale_indices import core
-from teleport._tracing.function_tracer import Seen, Watcher
+from teleport._quiver.scale_indices import compact
+from teleport._tracing.function_tracer import FunctionTracer, TracedCall
 from teleport._tracing.functions import called, function_name
 from teleport._tracing.outputs import tensors_returned
 from teleport._tracing.ownership import tensors_in
@@ -52,7 +52,7 @@ def watch(
     output: str,
 ) -> Quiver:
     """The quiver that several evaluations of one network allow together; ``output`` is why an output carries 1."""
-    tracker = Tracker(named_parameters, in_place, frozen_stay)
+    tracker = QuiverTracer(named_parameters, in_place, frozen_stay)
     for run in runs:
         with tracker.reads, tracker:
             result = run()
@@ -60,7 +60,7 @@ def watch(
     return tracker.result()
 
 
-class Tracker(Watcher):
+class QuiverTracer(FunctionTracer):
     """Carries labels through the torch functions of an evaluation."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], in_place: bool, frozen_stay: bool) -> None:
@@ -81,12 +81,12 @@ class Tracker(Watcher):
         """The arguments' versions, which tell whether the call changed one."""
         return _versions(tensors_in((args, kwargs)))
 
-    def after(self, seen: Seen) -> None:
+    def after(self, seen: TracedCall) -> None:
         """Label the result of a call, or pin what entered it."""
         with torch._C._DisableTorchDispatch():  # the reads need not see what is computed of labels
             self._judge(seen)
 
-    def _judge(self, seen: Seen) -> None:
+    def _judge(self, seen: TracedCall) -> None:
         call = Call(self.labelling, seen.func, seen.result)
         labels = labels_of_result(call, seen.args, seen.kwargs)
         explained = Counter[str]() if labels is None else call.explained
@@ -97,7 +97,7 @@ class Tracker(Watcher):
         made = list(tensors_in(seen.result))
         if labels is not None and self._keeps_arguments(entered, made, labels):
             for tensor, label in zip(made, labels, strict=True):
-                if bool(core(label).any()) or self.labelling.memory.labels_of(tensor):
+                if bool(compact(label).any()) or self.labelling.memory.labels_of(tensor):
                     self.labelling.hold(tensor, label)
         elif made or any(name not in self.parameters for name in seen.read):
             changed = seen.known != _versions(entered)

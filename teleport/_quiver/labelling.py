@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from teleport._quiver.parameter_scales import Scales, Weight
+from teleport._quiver.parameter_scales import ParameterScales, Weight
 from teleport._quiver.quiver import Site
-from teleport._quiver.scale_indices import constant, core
-from teleport._quiver.scale_variables import Units
+from teleport._quiver.scale_indices import compact, constant
+from teleport._quiver.scale_variables import ScaleVariables
 from teleport._tracing.functions import called
 from teleport._tracing.ownership import Owners, distinct_elements, storage_of
 
@@ -51,8 +51,8 @@ class Labelling:
         self.memory = Memory(parameters)
         self.parameters = parameters
         self.in_place = in_place
-        self.units = Units()
-        self.scales = Scales(parameters, self.units)
+        self.units = ScaleVariables()
+        self.scales = ParameterScales(parameters, self.units)
         self.sites: list[Site] = []
         self.calls: Counter[Callable[..., Any]] = Counter()  # of activations, in the evaluation that runs
         self._names = {parameter: name for name, parameter in parameters.items()}
@@ -112,8 +112,8 @@ class Labelling:
     def activate(self, func: Callable[..., Any], label: Tensor, homogeneous: bool) -> Tensor:
         """What an activation makes of a label, and what it takes for that: a site, positive factors, or 1."""
         if not self.in_place:
-            if bool(core(label).any()):
-                self.sites.append(Site(self.calls[func] - 1, func, core(label), homogeneous))
+            if bool(compact(label).any()):
+                self.sites.append(Site(self.calls[func] - 1, func, compact(label), homogeneous))
             return label
         if homogeneous:
             self.only_positive(label, func)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from teleport._quiver.quiver import Quiver, Scaled, Site
-from teleport._quiver.scale_indices import constant, core, cores
-from teleport._quiver.scale_variables import Classes, Units
+from teleport._quiver.scale_indices import compact, compacts, constant
+from teleport._quiver.scale_variables import Classes, ScaleVariables
 
 UNSEEN = -1
 """In place of the unit of an element that no use of the parameter has shown."""
@@ -43,18 +43,18 @@ class Weight:
 class _Use:
     """What all uses of a parameter as a weight showed: units in shapes that broadcast to the parameter's."""
 
-    numerator: Tensor
-    denominator: Tensor
+    output_class: Tensor
+    input_class: Tensor
 
 
-class Scales:
+class ParameterScales:
     """Collects how the parameters are used.
 
     A parameter used as a layer's weight scales with what it makes and, inversely, with what it reads. One that is added
     or moved about scales element by element, with units of its own; these also tell where a view of it is a weight.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], units: Units) -> None:
+    def __init__(self, parameters: Mapping[str, nn.Parameter], units: ScaleVariables) -> None:
         self.parameters = parameters
         self.units = units
         self.fixed: dict[str, str] = {}
@@ -77,12 +77,12 @@ class Scales:
 
     def weight_with(self, label: Tensor) -> Weight | None:
         """The parameter whose elements have these units, each once; ``None`` where there is no one."""
-        position = bisect_right(self._starts, int(core(label).min())) - 1
+        position = bisect_right(self._starts, int(compact(label).min())) - 1
         if position < 0:
             return None
         name, start = list(self._elements)[position], self._starts[position]
         size = self._elements[name].numel()
-        if label.numel() > size or int(core(label).max()) >= start + size:
+        if label.numel() > size or int(compact(label).max()) >= start + size:
             return None
         index = label - start
         return Weight(name, label.shape, index) if len(torch.unique(index)) == index.numel() else None
@@ -104,28 +104,28 @@ class Scales:
         if use is None:
             return None
         parameter = self.parameters[weight.name]
-        units = use.numerator.expand(parameter.shape)
+        units = use.output_class.expand(parameter.shape)
         if weight.index is not None:
             units = units.reshape(-1)[weight.index]
         units = units[tuple(slice(None) if axis in made else slice(0, 1) for axis in range(units.dim()))]
         return None if bool((units == UNSEEN).any()) else units
 
-    def _scale(self, weight: Weight, numerator: Tensor, denominator: Tensor) -> None:
+    def _scale(self, weight: Weight, output_class: Tensor, input_class: Tensor) -> None:
         """Note one use; what several uses of an element say must agree."""
         name, parameter = weight.name, self.parameters[weight.name]
         if weight.index is not None:
             index = weight.index.flatten()
-            numerator, denominator = (
+            output_class, input_class = (
                 torch.full((parameter.numel(),), UNSEEN).index_copy(0, index, side.expand(weight.shape).flatten())
-                for side in (numerator, denominator)
+                for side in (output_class, input_class)
             )
-            numerator, denominator = numerator.reshape(parameter.shape), denominator.reshape(parameter.shape)
+            output_class, input_class = output_class.reshape(parameter.shape), input_class.reshape(parameter.shape)
         held = self._uses.get(name)
         if held is not None:
             reason = f"{name} is used in different ways"
-            numerator = self._agreed(held.numerator, numerator, reason)
-            denominator = self._agreed(held.denominator, denominator, reason)
-        self._uses[name] = _Use(numerator, denominator)
+            output_class = self._agreed(held.output_class, output_class, reason)
+            input_class = self._agreed(held.input_class, input_class, reason)
+        self._uses[name] = _Use(output_class, input_class)
 
     def _agreed(self, side: Tensor, other: Tensor, reason: str) -> Tensor:
         """One side of two uses together; joined where both were seen."""
@@ -141,7 +141,7 @@ class Scales:
         self._settle_elements(sites)
         for name, reason in self.fixed.items():
             use = self._uses.get(name)
-            for side in () if use is None else (use.numerator, use.denominator):
+            for side in () if use is None else (use.output_class, use.input_class):
                 self.units.pin(side, f"{name} stays: {reason}")
         classes = self.units.classes()
         scaled = {}
@@ -165,22 +165,22 @@ class Scales:
 
     def _settle_elements(self, sites: Sequence[Site]) -> None:
         """What elements scale with, where they were used one by one; those that were not used at all stay."""
-        met = self.units.met()
+        constrained = self.units.constrained()
         for side in [side for use in self._uses.values() for side in _sides(use)] + [site.classes for site in sites]:
-            met[core(side).clamp(min=0)] = True
+            constrained[compact(side).clamp(min=0)] = True
         for name, elements in self._elements.items():
             use = self._uses.pop(name, None)
-            numerator = torch.where(met[elements], elements, 0)
-            denominator = constant(elements.shape)
+            output_class = torch.where(constrained[elements], elements, 0)
+            input_class = constant(elements.shape)
             if use is not None:
                 reason = f"{name} is used in different ways"
-                seen = use.numerator.expand(elements.shape) != UNSEEN
-                as_both = seen & met[elements]
-                self.units.join(elements[as_both], use.numerator.expand(elements.shape)[as_both], reason)
-                self.units.pin(use.denominator.expand(elements.shape)[as_both], reason)
-                numerator = torch.where(seen, use.numerator, numerator)
-                denominator = torch.where(seen, use.denominator, 0)
-            self._uses[name] = _Use(numerator, denominator)
+                seen = use.output_class.expand(elements.shape) != UNSEEN
+                as_both = seen & constrained[elements]
+                self.units.join(elements[as_both], use.output_class.expand(elements.shape)[as_both], reason)
+                self.units.pin(use.input_class.expand(elements.shape)[as_both], reason)
+                output_class = torch.where(seen, use.output_class, output_class)
+                input_class = torch.where(seen, use.input_class, 0)
+            self._uses[name] = _Use(output_class, input_class)
 
     def _reasons(self, classes: Classes, made: Mapping[str, Tensor], scaled: Mapping[str, Scaled]) -> dict[str, str]:
         """Why channels carry 1 (first of all) or positive factors only, and why other parameters stay."""
@@ -199,13 +199,13 @@ class Scales:
 
 
 def _sides(use: _Use) -> tuple[Tensor, Tensor]:
-    return use.numerator, use.denominator
+    return use.output_class, use.input_class
 
 
 def _moves(scaled: Scaled) -> bool:
     """Whether any factor can differ from 1."""
-    numerator, denominator = cores(scaled.numerator, scaled.denominator)
-    return bool((numerator != denominator).any())
+    output_class, input_class = compacts(scaled.output_class, scaled.input_class)
+    return bool((output_class != input_class).any())
 
 
 def _short(classes: Tensor) -> Tensor:

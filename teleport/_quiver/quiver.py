@@ -29,7 +29,7 @@ class Freedom(IntEnum):
 
 @dataclass
 class Scaled:
-    """A parameter whose elements are multiplied by ``tau[numerator] / tau[denominator]``.
+    """A parameter whose elements are multiplied by ``tau[output_class] / tau[input_class]``.
 
     Attributes:
         parameter: the tensor that is changed in place.
@@ -39,13 +39,13 @@ class Scaled:
     """
 
     parameter: nn.Parameter
-    numerator: Tensor
-    denominator: Tensor
+    output_class: Tensor
+    input_class: Tensor
 
     def factors(self, tau: Tensor) -> Tensor:
         """What the parameter is multiplied by, ``tau [classes]``; in a shape that broadcasts to the parameter's."""
-        tau = tau.to(self.numerator.device)
-        return tau[self.numerator] / tau[self.denominator]
+        tau = tau.to(self.output_class.device)
+        return tau[self.output_class] / tau[self.input_class]
 
 
 @dataclass

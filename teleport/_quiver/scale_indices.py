@@ -18,19 +18,21 @@ def constant(shape: Sequence[int], unit: int = 0) -> Tensor:
     return torch.full((), unit, dtype=torch.int64).expand(tuple(shape))
 
 
-def core(label: Tensor) -> Tensor:
+def compact(label: Tensor) -> Tensor:
     """One element along each axis of stride 0; broadcasts to the label."""
     return _shortened([label])[0]
 
 
-def cores(*labels: Tensor) -> list[Tensor]:
+def compacts(*labels: Tensor) -> list[Tensor]:
     """Labels of tensors that broadcast, all in one shape, with one element along the axes that no one varies along."""
     return _shortened(torch.broadcast_tensors(*labels))  # type: ignore[no-untyped-call]
 
 
-def on_cores(function: Callable[..., Tensor], label: Tensor, shape: torch.Size, *options: Any, **named: Any) -> Tensor:
+def on_compact(
+    function: Callable[..., Tensor], label: Tensor, shape: torch.Size, *options: Any, **named: Any
+) -> Tensor:
     """``function`` of a label where it maps axes to themselves and does nothing along one of length 1."""
-    return function(core(label), *options, **named).expand(shape)
+    return function(compact(label), *options, **named).expand(shape)
 
 
 def reshaped(label: Tensor, shape: torch.Size) -> Tensor:

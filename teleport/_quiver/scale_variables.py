@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from teleport._quiver.quiver import Freedom
-from teleport._quiver.scale_indices import core, cores
+from teleport._quiver.scale_indices import compact, compacts
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Classes:
     reasons: Sequence[str]
 
 
-class Units:
+class ScaleVariables:
     """Collects what an evaluation says of units: equal, inverse to each other, positive, pinned to 1. Unit 0 is 1."""
 
     def __init__(self) -> None:
@@ -49,11 +49,11 @@ class Units:
 
     def pin(self, label: Tensor, reason: str) -> None:
         """These units carry 1."""
-        self._pinned.append((core(label).flatten(), reason))
+        self._pinned.append((compact(label).flatten(), reason))
 
     def only_positive(self, label: Tensor, reason: str) -> None:
         """These units carry positive factors."""
-        self._positive.append((core(label).flatten(), reason))
+        self._positive.append((compact(label).flatten(), reason))
 
     def join(self, label: Tensor, other: Tensor, reason: str, inverse: bool = False) -> None:
         """Units at the same place carry the same factor, or one its ``inverse``; shapes broadcast.
@@ -63,25 +63,25 @@ class Units:
             reason: for a unit that meets none, and must carry 1.
             inverse: whether the two factors' product is 1.
         """
-        first, second = cores(label, other)
+        first, second = compacts(label, other)
         if inverse:
             first, second = first.flatten(), second.flatten()
         else:
             differ = first != second
             first, second = first[differ], second[differ]
-        met = (first != 0) & (second != 0)
-        if not bool(met.all()):
-            self.pin((first + second)[~met], reason)
-        (self._inverse if inverse else self._equal).append((first[met], second[met]))
+        constrained = (first != 0) & (second != 0)
+        if not bool(constrained.all()):
+            self.pin((first + second)[~constrained], reason)
+        (self._inverse if inverse else self._equal).append((first[constrained], second[constrained]))
 
-    def met(self) -> Tensor:
+    def constrained(self) -> Tensor:
         """``[units]``, whether anything has been said of each."""
         said = [side for pair in (*self._equal, *self._inverse) for side in pair]
         said += [units for units, _ in (*self._pinned, *self._positive)]
-        met = torch.zeros(self.count, dtype=torch.bool)
+        constrained = torch.zeros(self.count, dtype=torch.bool)
         for units in said:
-            met[units] = True
-        return met
+            constrained[units] = True
+        return constrained
 
     def classes(self) -> Classes:
         """Solve for what all that was said leaves free.

@@ -21,7 +21,7 @@ TIED = "its channels are tied to each other"
 
 
 @dataclass
-class Channels:
+class FactorVariables:
     """The classes of a model's channels, and the variables they are functions of: ``log tau = sign * x[variable]``.
 
     Attributes:
@@ -53,9 +53,9 @@ class Channels:
         return sum(len(block) for block in self.blocks)
 
 
-def find_channels(
+def find_factor_variables(
     evaluate: Callable[[Any], Tensor], batches: Iterable[Any], named_parameters: Mapping[str, nn.Parameter]
-) -> Channels:
+) -> FactorVariables:
     """Watch the loss of each batch and tell which channels may be scaled.
 
     Args:
@@ -81,7 +81,7 @@ class _Variables:
             either = torch.cat([units, quiver.inverse[units]])
             self.first_group[either[either > 0]] = number
 
-    def channels(self, device: torch.device) -> Channels:
+    def channels(self, device: torch.device) -> FactorVariables:
         """The variables, with classes pinned that are tied."""
         quiver = self.quiver
         self._pin_ungrouped()
@@ -101,7 +101,7 @@ class _Variables:
                 blocks.append(torch.arange(count, count + len(classes), device=device))
             count += len(classes)
         moving = {name: each for name, each in quiver.scaled.items() if self._moves(each)}
-        return Channels(
+        return FactorVariables(
             moving,
             {name: units.to(device) for name, units in quiver.units.items()},
             quiver.kinds,
@@ -119,7 +119,7 @@ class _Variables:
         """A weight from a group to itself would tie the group's own factors to each other."""
         names = list(self.quiver.units)
         for scaled in self.quiver.scaled.values():
-            made, read = (self._groups_of(side.cpu()) for side in (scaled.numerator, scaled.denominator))
+            made, read = (self._groups_of(side.cpu()) for side in (scaled.output_class, scaled.input_class))
             for number in made & read:
                 self.free &= self.first_group != number
                 for name, units in self.quiver.units.items():
@@ -132,7 +132,7 @@ class _Variables:
         return set(self.first_group[unique[self.free[unique]]].tolist())
 
     def _moves(self, scaled: Scaled) -> bool:
-        return any(bool(self.free[side.cpu()].any()) for side in (scaled.numerator, scaled.denominator))
+        return any(bool(self.free[side.cpu()].any()) for side in (scaled.output_class, scaled.input_class))
 
 
 def _stays(classes: Tensor | None) -> bool:

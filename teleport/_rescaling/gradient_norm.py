@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from teleport._engine.ascent import BELOW_CAP
 from teleport._quiver.quiver import Scaled
-from teleport._rescaling.factor_variables import Channels
+from teleport._rescaling.factor_variables import FactorVariables
 
 STILL = 1e-10
 """A sweep that changes no log tau by more has found the minimum."""
@@ -26,7 +26,7 @@ BISECTIONS = 60
 
 
 @dataclass
-class Way:
+class Trajectory:
     """How log tau went: the variables at the end, the squared norm after each step (first: before any), and why."""
 
     x: Tensor
@@ -39,8 +39,8 @@ class Way:
         return len(self.squared_norms) - 1
 
 
-class SquaredNorm:
-    """``|grad L|^2`` as a function of the variables ``x`` of ``Channels``.
+class SquaredGradientNormOfFactors:
+    """``|grad L|^2`` as a function of the variables ``x`` of ``FactorVariables``.
 
     Args:
         channels: which parameters scale with which units.
@@ -48,7 +48,7 @@ class SquaredNorm:
         origin: ``[variables]``.
     """
 
-    def __init__(self, channels: Channels, squares: Mapping[nn.Parameter, Tensor], origin: Tensor) -> None:
+    def __init__(self, channels: FactorVariables, squares: Mapping[nn.Parameter, Tensor], origin: Tensor) -> None:
         self.channels = channels
         log_tau = channels.log_tau(origin)
         self._terms = [_Term(scaled, squares[scaled.parameter], log_tau) for scaled in channels.scaled.values()]
@@ -64,7 +64,7 @@ class SquaredNorm:
         log_tau = self.channels.log_tau(x)
         return self.constant + sum(float(term.sums(log_tau)[0].sum()) for term in self._terms)
 
-    def pull(self, x: Tensor) -> Tensor:
+    def gradient(self, x: Tensor) -> Tensor:
         """``grad_x (1/2 |grad L|^2)``, ``[variables]``."""
         falling, rising = self._parts(x, self._terms)
         return rising - falling
@@ -85,7 +85,7 @@ class SquaredNorm:
             rising.index_add_(0, channels.variable[units], up[units])
         return falling, rising
 
-    def climb(self, x: Tensor, *, lr: float, steps: int, cap: float, rule: str, bound: float) -> Way:
+    def ascend(self, x: Tensor, *, lr: float, steps: int, cap: float, rule: str, bound: float) -> Trajectory:
         """Ascend from ``x`` along the gradient, each step scaled so that its largest change is ``lr``.
 
         Args:
@@ -104,12 +104,12 @@ class SquaredNorm:
             if norm > cap or (rule == "cap" and norm >= BELOW_CAP * cap):
                 stopped = "cap reached" if step else "above cap"
                 break
-            pull = self.pull(x)
-            free = (pull != 0) & ~((x.abs() >= bound) & (x.sign() == pull.sign()))
+            gradient = self.gradient(x)
+            free = (gradient != 0) & ~((x.abs() >= bound) & (x.sign() == gradient.sign()))
             if not bool(free.any()):
-                stopped = "bound reached" if bool((pull != 0).any()) else "no ascent"
+                stopped = "bound reached" if bool((gradient != 0).any()) else "no ascent"
                 break
-            direction = torch.where(free, pull, 0)
+            direction = torch.where(free, gradient, 0)
             direction *= lr / float(direction.abs().max())
             reached = self._step(x, direction, norm, cap if rule == "cap" else math.inf, bound)
             if reached is None:
@@ -117,7 +117,7 @@ class SquaredNorm:
                 break
             x = reached
             squared.append(self.at(x))
-        return Way(x, squared, stopped)
+        return Trajectory(x, squared, stopped)
 
     def _step(self, x: Tensor, direction: Tensor, norm: float, cap: float, bound: float) -> Tensor | None:
         """The longest step up to a whole one, within the bound, on which the norm grows and stays below the cap.
@@ -138,7 +138,7 @@ class SquaredNorm:
                 high = length
         return best
 
-    def balance(self, x: Tensor, *, sweeps: int, bound: float) -> Way:
+    def balance(self, x: Tensor, *, sweeps: int, bound: float) -> Trajectory:
         """Descend from ``x`` to the minimum, by the closed-form minimum of each group of channels in turn.
 
         Given the others, ``a exp(-2x) + b exp(2x)`` is least at ``(log a - log b) / 4``: for a single hidden layer the
@@ -158,20 +158,20 @@ class SquaredNorm:
                 shift = torch.where((falling == 0) & (rising == 0), 0, shift)
                 x = x.index_copy(0, block, (x[block] + shift).clamp(-bound, bound))
             if not bool(((x - before).abs() > STILL).any()):
-                return Way(before, squared, "minimum reached")
+                return Trajectory(before, squared, "minimum reached")
             squared.append(self.at(x))
-        return Way(x, squared, "steps done")
+        return Trajectory(x, squared, "steps done")
 
 
 class _Term:
-    """One parameter's share: ``sum square[element] exp(2 (log_tau[denominator] - log_tau[numerator]))``.
+    """One parameter's share: ``sum square[element] exp(2 (log_tau[input_class] - log_tau[output_class]))``.
 
     Its elements are laid out as ``square [shared, rows, columns]``, summed over axes along which neither class varies:
     numerators vary along the first two, ``rows [shared, rows]``, denominators along the first and last.
     """
 
     def __init__(self, scaled: Scaled, square: Tensor, log_tau: Tensor) -> None:
-        sides = scaled.numerator, scaled.denominator
+        sides = scaled.output_class, scaled.input_class
         lengths_of_axes = zip(*(side.shape for side in sides), strict=True)
         varies = [(numerators > 1, denominators > 1) for numerators, denominators in lengths_of_axes]
         both, rows, columns, neither = (
@@ -180,8 +180,8 @@ class _Term:
         )
         lengths = [math.prod(square.shape[axis] for axis in axes) for axes in (both, rows, columns)]
         order = both + rows + columns + neither
-        self.rows = scaled.numerator.permute(order).reshape(lengths[0], lengths[1])
-        self.columns = scaled.denominator.permute(order).reshape(lengths[0], lengths[2])
+        self.rows = scaled.output_class.permute(order).reshape(lengths[0], lengths[1])
+        self.columns = scaled.input_class.permute(order).reshape(lengths[0], lengths[2])
         origin = 2 * (log_tau[self.rows][:, :, None] - log_tau[self.columns][:, None, :])
         arranged = square.double().permute(order).reshape(*lengths, -1).sum(3)
         self.square = arranged * torch.exp(origin)

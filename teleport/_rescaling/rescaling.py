@@ -14,9 +14,9 @@ from teleport._engine.ascent import Point
 from teleport._engine.caps import Caps
 from teleport._engine.event import Event, LossFn, run_event
 from teleport._engine.report import BatchReport, LayerReport, StepRecord, TeleportReport
-from teleport._engine.transaction import Snapshot, broken_promise
-from teleport._rescaling.factor_variables import find_channels
-from teleport._rescaling.gradient_norm import SquaredNorm, Way
+from teleport._engine.transaction import Snapshot, violation
+from teleport._rescaling.factor_variables import find_factor_variables
+from teleport._rescaling.gradient_norm import SquaredGradientNormOfFactors, Trajectory
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class _Work:
         self.method = method
         self.event = event
         self.acted = acted
-        self.channels = find_channels(event.evaluate, event.batches, event.named)
+        self.channels = find_factor_variables(event.evaluate, event.batches, event.named)
         parameters = [scaled.parameter for scaled in self.channels.scaled.values()]
         event.moved |= set(parameters)
         self.snapshot = Snapshot(parameters)
@@ -145,21 +145,21 @@ class _Work:
     def _point(self, batch: Any) -> Point:
         return self.event.objective(batch, self.event.trainable).point(differentiable=False)
 
-    def _way(self, points: list[Point], cap: float) -> Way:
+    def _way(self, points: list[Point], cap: float) -> Trajectory:
         """Where the variables go, by the closed form of the mean squared norm."""
         method = self.method
         squares = {
             parameter: torch.stack([_square(gradient) for gradient in gradients]).mean(0)
             for parameter, *gradients in zip(self.event.trainable, *(point.gradients for point in points), strict=True)
         }
-        objective = SquaredNorm(self.channels, squares, self.x)
+        objective = SquaredGradientNormOfFactors(self.channels, squares, self.x)
         if not len(self.x):
-            return Way(self.x, [objective.at(self.x)], "nothing moves")
+            return Trajectory(self.x, [objective.at(self.x)], "nothing moves")
         if not all(bool(square.isfinite().all()) for square in squares.values()):
-            return Way(self.x, [objective.at(self.x)], "not finite")
+            return Trajectory(self.x, [objective.at(self.x)], "not finite")
         if method.mode == "balance":
             return objective.balance(self.x, sweeps=method.steps, bound=method.bound)
-        return objective.climb(self.x, lr=method.lr, steps=method.steps, cap=cap, rule=method.step, bound=method.bound)
+        return objective.ascend(self.x, lr=method.lr, steps=method.steps, cap=cap, rule=method.step, bound=method.bound)
 
     @torch.no_grad()
     def _apply(self, x: Tensor) -> None:
@@ -174,7 +174,7 @@ class _Work:
     def _broken(self, report: BatchReport) -> str:
         """Why a batch's promise does not hold, empty where it does."""
         norm, tolerance = report.gradient_norm_after, self.method.tolerance
-        return broken_promise(report.loss_before, report.loss_after, norm, tolerance, self.snapshot)
+        return violation(report.loss_before, report.loss_after, norm, tolerance, self.snapshot)
 
     def _keep_group(self) -> None:
         """Tell which factors acted."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from teleport._engine.ascent import Objective, Point
+from teleport._engine.ascent import BatchLoss, Point
 from teleport._errors import UnsupportedModel
 from teleport._symmetry.group_actions import Inputs, Inverse, conjugate, residual, transform
 from teleport._tracing.layer_pairs import Pair
@@ -92,11 +92,11 @@ class Stack:
         for layer, matrix in zip(self.layers, matrices, strict=True):
             layer.scatter(matrix[None], _values(layer))
 
-    def ray(self) -> Ray:
+    def ray(self) -> GroupPath:
         """The action from where the weights stand."""
-        return Ray(self)
+        return GroupPath(self)
 
-    def advance(self, ray: Ray) -> None:
+    def advance(self, ray: GroupPath) -> None:
         """Note what a step missed; the published code of 2024 multiplies later inputs by ``I + T``."""
         for pair, missed in zip(self.pairs, ray.missed, strict=True):
             self.residuals[pair.lower.name] = max(self.residuals.get(pair.lower.name, 0.0), missed)
@@ -145,7 +145,7 @@ class Stack:
         return Inputs(torch.cat([columns, columns.new_ones(1, columns.shape[1])]))
 
 
-class Ray:
+class GroupPath:
     """The weights as a function of how far T goes along its directions, from where they stand (at length 0).
 
     Attributes:
@@ -164,7 +164,7 @@ class Ray:
         self._inputs = [inputs.detach() for inputs in self._at_zero.inputs] if stack.rule.lossy else None
         self.directions: list[Tensor] = []
 
-    def at_zero(self, objective: Objective) -> Point:
+    def at_zero(self, objective: BatchLoss) -> Point:
         """Set the weights to what the action makes of them at T = 0, and evaluate with a graph."""
         self.stack.write([matrix.detach() for matrix in self._at_zero.weights])
         return objective.point(True)

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from teleport._arguments import check_limits, check_steps
-from teleport._engine.ascent import Objective, Point, ascend
+from teleport._engine.ascent import BatchLoss, Point, ascend
 from teleport._engine.caps import Caps
 from teleport._engine.event import Event, LossFn, run_event
 from teleport._engine.objectives import TeleportObjective, objective_of
-from teleport._engine.parameter_statistics import ParameterLedger
+from teleport._engine.parameter_statistics import ParameterStatistics
 from teleport._engine.report import BatchReport, LayerReport, TeleportReport
-from teleport._engine.transaction import Snapshot, hold_to_promise
+from teleport._engine.transaction import Snapshot, roll_back_if_violated
 from teleport._spaces.norms import inner
 
 Action = Callable[[Tensor, dict[str, Tensor]], Mapping[str, Tensor]]
@@ -99,13 +99,13 @@ class Orbit:
         return run_event("orbit", model, batches, loss_fn, self._work)
 
     def _work(self, event: Event) -> tuple[list[BatchReport], list[LayerReport]]:
-        ledger = ParameterLedger(event.named)
+        ledger = ParameterStatistics(event.named)
         losses = [event.objective(batch, event.trainable) for batch in event.batches]
         cap = Caps(self.cap, self.relative_cap, losses).over(event.trainable)
         reports = [self._teleport(loss, _Orbit(self.action, self.shape, event), cap) for loss in losses]
         return reports, ledger.close()
 
-    def _teleport(self, loss: Objective, orbit: _Orbit, cap: float) -> BatchReport:
+    def _teleport(self, loss: BatchLoss, orbit: _Orbit, cap: float) -> BatchReport:
         """At most K steps of theta on one batch, undone where the guard says so."""
         objective = self._objective
 
@@ -125,7 +125,7 @@ class Orbit:
         )
         report = went.report()
         if self.guard == "transaction":
-            hold_to_promise(report, self.tolerance, orbit.snapshot)
+            roll_back_if_violated(report, self.tolerance, orbit.snapshot)
         return report
 
 
@@ -180,10 +180,10 @@ class _Orbit:
         return gradient
 
 
-class _Followed(Objective):
+class _Followed(BatchLoss):
     """The loss as a function of theta: the parameters follow it before they are looked at."""
 
-    def __init__(self, loss: Objective, orbit: _Orbit) -> None:
+    def __init__(self, loss: BatchLoss, orbit: _Orbit) -> None:
         super().__init__(loss.evaluate, loss.parameters)
         self._orbit = orbit
 

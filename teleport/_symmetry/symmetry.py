@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from teleport._arguments import check_choice, check_limits, check_steps
-from teleport._engine.ascent import Ascent, Objective, capped_step, out_of_room
+from teleport._engine.ascent import Ascent, BatchLoss, capped_step, out_of_room
 from teleport._engine.caps import Caps
 from teleport._engine.event import Event, LossFn, run_event
 from teleport._engine.report import BatchReport, LayerReport, StepRecord, TeleportReport
-from teleport._engine.transaction import Snapshot, hold_to_promise
+from teleport._engine.transaction import Snapshot, roll_back_if_violated
 from teleport._errors import UnsupportedModel
 from teleport._symmetry.group_actions import Inverse
-from teleport._symmetry.group_path import Ray, Rule, Stack, matrix_of
-from teleport._tracing.layer_pairs import adjacent_pairs
+from teleport._symmetry.group_path import GroupPath, Rule, Stack, matrix_of
+from teleport._tracing.layer_pairs import trace_layer_pairs
 from teleport._tracing.layers import Layer
 
 
@@ -133,7 +133,7 @@ class _Work:
 
     def _stack(self, batch: Any) -> Stack:
         """The pairs as they stand on a batch, and their layers in the report."""
-        chains = adjacent_pairs(lambda: self.event.evaluate(batch), self.event.named)
+        chains = trace_layer_pairs(lambda: self.event.evaluate(batch), self.event.named)
         try:
             stack = Stack(chains.pairs, self.method.rule)
         except UnsupportedModel as error:
@@ -141,12 +141,12 @@ class _Work:
         for layer, matrix in zip(stack.layers, stack.read(), strict=True):
             self.before.setdefault(layer.name, (layer, matrix.double()))
             self.reports.setdefault(layer.name, LayerReport(layer.name, layer.kind, layer.dimension))
-        for name, reason in chains.apart.items():
+        for name, reason in chains.unpaired.items():
             self.reports.setdefault(name, LayerReport(name, "parameter", 0, reason=reason))
         self.event.moved |= set(stack.parameters)
         return stack
 
-    def _teleport(self, objective: Objective, stack: Stack, cap: float) -> BatchReport:
+    def _teleport(self, objective: BatchLoss, stack: Stack, cap: float) -> BatchReport:
         """At most K steps on one batch, undone where the guard says so."""
         snapshot = Snapshot(stack.parameters)
         went = self._ascend(objective, stack, cap)
@@ -154,10 +154,10 @@ class _Work:
         for name, missed in stack.residuals.items():
             self.reports[name].residual = max(self.reports[name].residual or 0.0, missed)
         if self.method.guard == "transaction":
-            hold_to_promise(report, self.method.tolerance, snapshot)
+            roll_back_if_violated(report, self.method.tolerance, snapshot)
         return report
 
-    def _ascend(self, objective: Objective, stack: Stack, cap: float) -> Ascent:
+    def _ascend(self, objective: BatchLoss, stack: Stack, cap: float) -> Ascent:
         """K times: T from 0, its gradient, one step of the action."""
         method, lossy = self.method, stack.rule.lossy
         start = point = objective.point(method.steps > 0 and not lossy)
@@ -191,7 +191,7 @@ class _Work:
         end = point if stopped == "steps done" else objective.point(False)
         return Ascent(start, end, taken, stopped, trace)
 
-    def _step(self, objective: Objective, ray: Ray, norm: float, cap: float) -> bool:
+    def _step(self, objective: BatchLoss, ray: GroupPath, norm: float, cap: float) -> bool:
         """One step along ``ray``; whether it was taken."""
         if self.method.step == "fixed":
             ray.move_to(self.method.lr)

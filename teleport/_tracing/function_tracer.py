@@ -10,14 +10,14 @@ from typing import Any
 from torch.overrides import TorchFunctionMode
 
 from teleport._tracing.ownership import Owners, tensors_in
-from teleport._tracing.unseen_reads import Reads
+from teleport._tracing.unseen_reads import UnseenReads
 
 EXPORTS = {"numpy", "tolist", "data_ptr", "untyped_storage", "storage", "__array__", "__dlpack__", "share_memory_"}
 """Methods that give a tensor's memory away, after which nobody sees what is done with it."""
 
 
 @dataclass(frozen=True)
-class Seen:
+class TracedCall:
     """A call of a torch function that was given watched memory.
 
     Attributes:
@@ -36,7 +36,7 @@ class Seen:
     read: set[str]
 
 
-class Watcher(TorchFunctionMode):
+class FunctionTracer(TorchFunctionMode):
     """Calls ``before`` and ``after`` around each torch function that is given watched memory.
 
     To be entered together with its ``reads``, which sees what no torch function shows.
@@ -45,13 +45,13 @@ class Watcher(TorchFunctionMode):
     def __init__(self, owners: Owners) -> None:
         super().__init__()
         self.owners = owners
-        self.reads = Reads(owners)
+        self.reads = UnseenReads(owners)
 
     def before(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """What ``after`` must know of the arguments as they are before the call, which may change them."""
         return None
 
-    def after(self, seen: Seen) -> None:
+    def after(self, seen: TracedCall) -> None:
         """Judge a call."""
         raise NotImplementedError
 
@@ -71,5 +71,5 @@ class Watcher(TorchFunctionMode):
         if getattr(func, "__name__", "") in EXPORTS:
             read |= set(given)
         with self.reads.pause():
-            self.after(Seen(func, args, kwargs, result, known, given, read))
+            self.after(TracedCall(func, args, kwargs, result, known, given, read))
         return result

@@ -24,7 +24,7 @@ from teleport._tracing.functions import called
 from teleport._tracing.layers import Block, Layer
 from teleport._tracing.linear_uses import LinearUse, view_of
 from teleport._tracing.ownership import Owners, distinct_elements, keeps_layout, storage_of, tensors_in
-from teleport._tracing.unseen_reads import Reads
+from teleport._tracing.unseen_reads import UnseenReads
 
 RESHAPES = {"reshape", "view", "flatten", "squeeze", "unsqueeze", "unflatten", "contiguous", "view_as", "reshape_as"}
 """Functions that keep each row of features whole and in order where the last axis stays as long as it was."""
@@ -54,14 +54,14 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Chains:
-    """All adjacent pairs in the order of use, and why the parameters in ``apart`` are the lower layer of none."""
+class LayerPairs:
+    """All adjacent pairs in the order of use, and why the parameters in ``unpaired`` are the lower layer of none."""
 
     pairs: list[Pair]
-    apart: dict[str, str]
+    unpaired: dict[str, str]
 
 
-def adjacent_pairs(evaluate: Callable[[], Any], named_parameters: Mapping[str, nn.Parameter]) -> Chains:
+def trace_layer_pairs(evaluate: Callable[[], Any], named_parameters: Mapping[str, nn.Parameter]) -> LayerPairs:
     """Evaluate the loss of a batch once and tell which layers are adjacent.
 
     Args:
@@ -76,7 +76,7 @@ def adjacent_pairs(evaluate: Callable[[], Any], named_parameters: Mapping[str, n
         evaluate()
     chains = watch.result()
     if not chains.pairs:
-        why = next((f"'{name}' stands alone: {reason}" for name, reason in chains.apart.items()), "it has none")
+        why = next((f"'{name}' stands alone: {reason}" for name, reason in chains.unpaired.items()), "it has none")
         raise UnsupportedModel(f"the model has no two linear layers that are joined by one activation alone; {why}")
     return chains
 
@@ -108,12 +108,12 @@ class _Watch(TorchFunctionMode):
         super().__init__()
         self.parameters = parameters
         self.owners = Owners(parameters)
-        self.reads = Reads(self.owners)
+        self.reads = UnseenReads(self.owners)
         self.uses: list[_Use] = []
         self.values: dict[int, _Value] = {}
         self.seen: dict[str, None] = {}  # weights, and other parameters that are no bias, in the order of use
         self.used: set[str] = set()
-        self.apart = dict.fromkeys(self.owners.shared(), "its memory is another parameter's too")
+        self.unpaired = dict.fromkeys(self.owners.shared(), "its memory is another parameter's too")
 
     def __torch_function__(  # the mode itself is off in here
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -137,10 +137,10 @@ class _Watch(TorchFunctionMode):
                 self._follow(func, args, kwargs, result)
         return result
 
-    def result(self) -> Chains:
+    def result(self) -> LayerPairs:
         """The pairs, and why the other layers are in none."""
         for name, operation in self.reads.unseen.items():
-            self.apart.setdefault(name, f"{operation} reads it where no torch function shows it")
+            self.unpaired.setdefault(name, f"{operation} reads it where no torch function shows it")
         pairs: list[Pair] = []
         number_of: dict[str, int] = {}  # a pair's number by its upper layer
         feeding: set[str] = set()
@@ -154,13 +154,15 @@ class _Watch(TorchFunctionMode):
             pair = Pair(below.layer, use.joint[1], use.layer, below.inputs, number_of.get(below.layer.name))
             number_of[use.layer.name] = len(pairs)
             pairs.append(pair)
-        return Chains(pairs, self._reasons(feeding))
+        return LayerPairs(pairs, self._reasons(feeding))
 
     def _reasons(self, feeding: set[str]) -> dict[str, str]:
         """Why each layer that is not ``feeding`` another one is not."""
         left = {use.layer.name: self._kept_apart(use.layer) or use.left for use in self.uses}
         return {
-            name: self.apart.get(name) or left.get(name) or "the layer that it feeds is no whole linear layer used once"
+            name: self.unpaired.get(name)
+            or left.get(name)
+            or "the layer that it feeds is no whole linear layer used once"
             for name in self.seen
             if name not in feeding
         }
@@ -168,7 +170,7 @@ class _Watch(TorchFunctionMode):
     def _kept_apart(self, layer: Layer, with_bias: bool = True) -> str:
         """Why an action must not touch a layer, empty where it may."""
         blocks = layer.blocks if with_bias else [layer.weight]
-        return next((self.apart[block.owner] for block in blocks if block.owner in self.apart), "")
+        return next((self.unpaired[block.owner] for block in blocks if block.owner in self.unpaired), "")
 
     def _linear_use(self, func: Callable[..., Any], args: Any, kwargs: Any) -> LinearUse | None:
         """The call as the use of one whole weight on rows of features, ``None`` where it is none."""
@@ -210,7 +212,7 @@ class _Watch(TorchFunctionMode):
             noted.left = "its bias is no whole parameter that is trained"
         for block in layer.blocks:
             if block.owner in self.used:
-                self.apart.setdefault(block.owner, "it is used more than once")
+                self.unpaired.setdefault(block.owner, "it is used more than once")
             self.used.add(block.owner)
         for other in given.keys() - {block.owner for block in layer.blocks}:
             self._note_stranger(other, F.linear)
@@ -223,7 +225,7 @@ class _Watch(TorchFunctionMode):
     def _note_stranger(self, name: str, func: Callable[..., Any]) -> None:
         """A parameter enters a function that is no use of a linear layer."""
         self.seen.setdefault(name)
-        self.apart.setdefault(name, f"it enters {called(func)} other than as a linear layer's weight")
+        self.unpaired.setdefault(name, f"it enters {called(func)} other than as a linear layer's weight")
 
     def _note_reader(self, number: int, func: Callable[..., Any]) -> None:
         use = self.uses[number]

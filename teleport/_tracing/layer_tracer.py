@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from teleport._spaces.representation import Representation
-from teleport._tracing.function_tracer import Seen, Watcher
+from teleport._tracing.function_tracer import FunctionTracer, TracedCall
 from teleport._tracing.functions import called
-from teleport._tracing.layers import Block, Layer, UseSeen
+from teleport._tracing.layers import Block, Layer, RecordedUse
 from teleport._tracing.linear_uses import LinearUse, as_matrix, view_of
 from teleport._tracing.ownership import Owners, distinct_elements, keeps_layout, storage_of
 
@@ -31,7 +31,7 @@ Key = tuple[Block, int, bool]
 
 
 @dataclass
-class Capture:
+class TracedLayers:
     """What one evaluation, or several, showed: the layers that may move, and why other parameters stay.
 
     ``layers`` go by the parameter's name, with the part in brackets where it is not the whole; ``pinned`` by the
@@ -47,7 +47,7 @@ def capture(
     batches: Iterable[Any],
     named_parameters: Mapping[str, nn.Parameter],
     shared_objective: bool,
-) -> Capture:
+) -> TracedLayers:
     """Evaluate the loss on each of ``batches`` and tell what its layers' inputs span together.
 
     Args:
@@ -58,14 +58,14 @@ def capture(
             no parameter cannot move at the exact null space and needs no representation: the objective depends on its
             weight through ``weight @ inputs`` alone.
     """
-    recorder = Recorder(named_parameters, shared_objective)
+    recorder = LayerTracer(named_parameters, shared_objective)
     for batch in batches:
         recorder.watch(partial(evaluate, batch))
         recorder.take_in()
     return recorder.result()
 
 
-class Recorder(Watcher):
+class LayerTracer(FunctionTracer):
     """Sees every torch function that a trainable parameter, or a view of one, enters.
 
     Args:
@@ -85,7 +85,7 @@ class Recorder(Watcher):
         self.pinned: dict[str, str] = {}
         self.layers: dict[Key, Layer] = {}
         self.inputs = _Inputs()
-        self.held: list[tuple[Layer, UseSeen]] = []
+        self.held: list[tuple[Layer, RecordedUse]] = []
         for name in self.owners.shared():
             self.pinned[name] = "its memory is another parameter's too"
         for name, parameter in parameters.items():
@@ -101,7 +101,7 @@ class Recorder(Watcher):
         """The uses of a call, which may change its arguments or draw random numbers."""
         return [use for use in _uses(func, args, kwargs) if self._understood(use)]
 
-    def after(self, seen: Seen) -> None:
+    def after(self, seen: TracedCall) -> None:
         """Take in the uses of a call, and pin the parameters that it reads in another way."""
         uses: list[LinearUse] = seen.known
         explained = Counter(name for use in uses for name in self._use(use))
@@ -140,9 +140,9 @@ class Recorder(Watcher):
             for other in filter(None, (layer.bias, bias)):
                 self.pinned.setdefault(other.owner, f"its weight stays: {self.pinned[name]}")
         if self.later:
-            self.held.append((layer, UseSeen.now(use)))
+            self.held.append((layer, RecordedUse.now(use)))
         else:
-            self._represent(layer, UseSeen.now(use))
+            self._represent(layer, RecordedUse.now(use))
         return [name] if bias is None else [name, bias.owner]
 
     def _bias(self, use: LinearUse) -> Block | None:
@@ -153,7 +153,7 @@ class Recorder(Watcher):
             return None
         return Block.of(use.bias, names[0], self.parameters[names[0]])
 
-    def _represent(self, layer: Layer, seen: UseSeen) -> None:
+    def _represent(self, layer: Layer, seen: RecordedUse) -> None:
         if layer.weight.owner in self.pinned:
             return
         first = layer.representation is None and layer.waiting is None
@@ -182,7 +182,7 @@ class Recorder(Watcher):
         self.held.clear()
         self.inputs = _Inputs()
 
-    def result(self) -> Capture:
+    def result(self) -> TracedLayers:
         """The layers that may move and the parameters that stay, each with its reason."""
         for name, operation in self.reads.unseen.items():
             self.pinned[name] = f"{operation} reads it where no torch function shows it"
@@ -191,7 +191,7 @@ class Recorder(Watcher):
         for name in self.parameters.keys() - {block.owner for layer in self.layers.values() for block in layer.blocks}:
             self.pinned.setdefault(name, "no use of it was seen")
         free = [layer for layer in self.layers.values() if layer.weight.owner not in self.pinned]
-        return Capture(
+        return TracedLayers(
             {layer.name: layer for layer in free},
             {name: self.pinned[name] for name in self.parameters if name in self.pinned},
         )
@@ -231,7 +231,7 @@ class _Inputs:
         self._of: dict[Hashable, tuple[Tensor, Representation]] = {}
         self._joined: dict[tuple[int, int], tuple[Representation, Representation, Representation]] = {}
 
-    def of(self, layer: Layer, seen: UseSeen) -> Representation:
+    def of(self, layer: Layer, seen: RecordedUse) -> Representation:
         """The representation of one use's inputs."""
         use, ones = seen.use, layer.bias is not None
         key = (id(use.source), seen.version, use.key or use.kind, ones)

@@ -44,7 +44,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class UseSeen:
+class RecordedUse:
     """A use of a layer, and what is to be known of the moment when it was seen.
 
     Attributes:
@@ -59,7 +59,7 @@ class UseSeen:
     constant: bool
 
     @classmethod
-    def now(cls, use: LinearUse) -> UseSeen:
+    def now(cls, use: LinearUse) -> RecordedUse:
         """As things stand while the use is made."""
         source = use.source
         device = source.device.type
@@ -84,7 +84,7 @@ class Layer:
     transposed: bool
     dimension: int  # of an input vector, the 1 of a folded bias included
     representation: Representation | None = None  # None where the layer provably cannot move
-    waiting: UseSeen | None = None  # its only use so far, on constants
+    waiting: RecordedUse | None = None  # its only use so far, on constants
 
     @property
     def blocks(self) -> list[Block]:

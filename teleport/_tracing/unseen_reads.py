@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from teleport._tracing.ownership import Owners, tensors_in
 
 
-class Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class UnseenReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Watches the operations below the torch functions, where every kernel that touches a parameter must pass.
 
     A torch function that was judged opens a frame with the parameters that it was given. A read of another parameter,

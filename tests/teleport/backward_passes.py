@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from teleport._engine.ascent import Objective
-from teleport._frozen_forward.backward_graph import Residual, residual_of
+from teleport._engine.ascent import BatchLoss
+from teleport._frozen_forward.backward_graph import BackwardGraph, backward_graph_of
 from teleport._frozen_forward.frozen_forward import recorded
 
 
@@ -28,7 +28,7 @@ class Weighted(torch.autograd.Function):
 
 
 def assert_autograds(
-    simplify: Callable[[Residual], None],
+    simplify: Callable[[BackwardGraph], None],
     output: Callable[[], Tensor],
     over: Sequence[Tensor],
     moving: Sequence[nn.Parameter] = (),
@@ -43,9 +43,9 @@ def assert_autograds(
     """
     factor = nn.Parameter(torch.randn_like(output()))
     moved = [factor, *moving]
-    objective = Objective(lambda: Weighted.apply(output(), factor), over)
+    objective = BatchLoss(lambda: Weighted.apply(output(), factor), over)
     start, tape = recorded(objective)
-    residual = residual_of(tape, start.gradients, moved)
+    residual = backward_graph_of(tape, start.gradients, moved)
     before = [call.func for call in residual.calls]
     simplify(residual)
     assert [call.func for call in residual.calls] != before

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from teleport import Symmetry
-from teleport._engine.ascent import Objective
+from teleport._engine.ascent import BatchLoss
 from teleport._symmetry.group_path import Stack
-from teleport._tracing.layer_pairs import adjacent_pairs
+from teleport._tracing.layer_pairs import trace_layer_pairs
 from tests.teleport.networks import cross_entropy
 from tests.teleport.symmetry_reference import SLOPE
 
@@ -31,12 +31,12 @@ def batch_of(samples: int, features: int = 12, dtype: torch.dtype = torch.float6
     return torch.randn(samples, features).to(dtype), torch.arange(samples) % 3
 
 
-def stack_of(model: nn.Module, batch, variant: str) -> tuple[Stack, Objective]:
+def stack_of(model: nn.Module, batch, variant: str) -> tuple[Stack, BatchLoss]:
     def evaluate():
         return cross_entropy(model, batch)
 
-    chains = adjacent_pairs(evaluate, dict(model.named_parameters()))
-    return Stack(chains.pairs, Symmetry(variant).rule), Objective(evaluate, list(model.parameters()))
+    chains = trace_layer_pairs(evaluate, dict(model.named_parameters()))
+    return Stack(chains.pairs, Symmetry(variant).rule), BatchLoss(evaluate, list(model.parameters()))
 
 
 def leaky(values: np.ndarray) -> np.ndarray:

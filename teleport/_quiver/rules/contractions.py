@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from teleport._quiver.parameter_scales import Weight
 from teleport._quiver.rules.elementwise import joined
 from teleport._quiver.rules.table import Call, named, rule
-from teleport._quiver.scale_indices import constant, core
+from teleport._quiver.scale_indices import compact, constant
 
 Axes = Sequence[Any]
 """A name for each axis of a tensor; axes of one name are multiplied with each other."""
@@ -34,7 +34,7 @@ def contract(call: Call, kind: str, first: Tensor, second: Tensor, axes: tuple[A
             call.use(one)
             return layer(call, kind, weight, call.label(other), (own, others, made))
     labels = [call.label(first), call.label(second)]
-    scaling = [bool(core(label).any()) for label in labels]
+    scaling = [bool(compact(label).any()) for label in labels]
     if all(scaling):
         _invert(call, labels, (firsts, seconds))
         return constant(call.result.shape)

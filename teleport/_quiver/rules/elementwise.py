@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from teleport._quiver.rules.table import ACTIVATIONS, RULES, Call, Rule, named, rule
-from teleport._quiver.scale_indices import constant, core
+from teleport._quiver.scale_indices import compact, constant
 
 PASSING = (
     *("neg", "negative", "neg_", "positive", "clone", "contiguous", "detach", "to", "cpu", "cuda", "requires_grad_"),
@@ -122,5 +122,5 @@ def _masked_fill(call: Call, input: Tensor, mask: Tensor, value: Any) -> Tensor 
 def joined(call: Call, label: Tensor, other: Tensor) -> Tensor:
     """The label of elements that scale with both: that of fewer elements, unless the first is changed in place."""
     call.join(label, other)
-    shorter = core(other).numel() < core(label).numel() and not call.labelling.held(call.result)
+    shorter = compact(other).numel() < compact(label).numel() and not call.labelling.held(call.result)
     return (other if shorter else label).expand(call.result.shape)

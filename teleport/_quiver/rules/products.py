@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from teleport._quiver.rules.contractions import layer
 from teleport._quiver.rules.table import Call, named, rule
-from teleport._quiver.scale_indices import core
+from teleport._quiver.scale_indices import compact
 
 
 @rule(*named("mul", "mul_", "multiply", "multiply_"))
@@ -24,8 +24,8 @@ def _multiply(call: Call, input: Any, other: Any) -> Tensor | None:
             made = list(range(call.result.dim()))
             return layer(call, "scale", weight, call.label(value), (_last(made, one), _last(made, value), made))
     labels = [call.label(input), call.label(other)]
-    small, large = sorted(labels, key=lambda label: (bool(core(label).any()), label.numel()))
-    if bool(core(small).any()):
+    small, large = sorted(labels, key=lambda label: (bool(compact(label).any()), label.numel()))
+    if bool(compact(small).any()):
         call.pin(small, "as a factor of what scales, too")
     return large.expand(call.result.shape)
 
@@ -37,7 +37,7 @@ def _last(axes: list[int], tensor: Tensor) -> list[int]:
 @rule(*named("div", "div_", "divide", "true_divide"))
 def _divide(call: Call, input: Tensor, other: Any) -> Tensor | None:
     """By what does not scale."""
-    if isinstance(other, Tensor) and bool(core(call.label(other)).any()):
+    if isinstance(other, Tensor) and bool(compact(call.label(other)).any()):
         return None
     return call.label(input).expand(call.result.shape)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from teleport._quiver.rules.table import ACTIVATIONS, RULES, Call, Rule, named, rule
-from teleport._quiver.scale_indices import on_cores, reshaped, side_by_side
+from teleport._quiver.scale_indices import on_compact, reshaped, side_by_side
 from teleport._tracing.ownership import tensors_in
 
 IN_ROW_MAJOR_ORDER = (
@@ -61,7 +61,7 @@ def _expand_as(call: Call, input: Tensor, other: Tensor) -> Tensor:
 
 def _on_short_axes(function: Callable[..., Tensor]) -> Rule:
     def rearrange(call: Call, input: Tensor, *options: Any, **others: Any) -> Tensor:
-        return on_cores(function, call.label(input), call.result.shape, *options, **others)
+        return on_compact(function, call.label(input), call.result.shape, *options, **others)
 
     return rearrange
 
@@ -73,7 +73,7 @@ for _function in named(*ALONG_AXES):
 @rule(torch.roll, Tensor.roll)
 def _roll(call: Call, input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
     label = call.label(input)
-    return label.roll(shifts) if not dims and dims != 0 else on_cores(torch.roll, label, label.shape, shifts, dims)
+    return label.roll(shifts) if not dims and dims != 0 else on_compact(torch.roll, label, label.shape, shifts, dims)
 
 
 @rule(*named("cat", "concat", "concatenate"))

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from teleport._quiver.labelling import Labelling
 from teleport._quiver.parameter_scales import Weight
-from teleport._quiver.scale_indices import constant, core
+from teleport._quiver.scale_indices import compact, constant
 from teleport._tracing.functions import called
 from teleport._tracing.ownership import tensors_in
 
@@ -135,7 +135,7 @@ def labels_of_result(call: Call, args: Any, kwargs: Any) -> list[Tensor] | None:
     if [label.shape for label in labels] != [tensor.shape for tensor in made]:
         return None
     rounded = [label for label, tensor in zip(labels, made, strict=True) if not tensor.is_floating_point()]
-    return None if any(bool(core(label).any()) for label in rounded) else labels
+    return None if any(bool(compact(label).any()) for label in rounded) else labels
 
 
 def _in_sight(tensor: Tensor) -> bool:

@@ -156,8 +156,8 @@ def test_elements_that_were_not_seen_stay():
     model = two(forward, position=weight(7, 4))
     short, long = torch.randn(2, 3, 5).double(), torch.randn(2, 7, 5).double()
     quiver = quiver_of(model, short)
-    assert quiver.scaled["position"].numerator.expand(7, 4)[:3].min() > 0
-    assert quiver.scaled["position"].numerator.expand(7, 4)[3:].max() == 0
+    assert quiver.scaled["position"].output_class.expand(7, 4)[:3].min() > 0
+    assert quiver.scaled["position"].output_class.expand(7, 4)[3:].max() == 0
     difference, _ = error(model, short)
     assert difference < 1e-9
     before = model(long)
@@ -243,7 +243,7 @@ def test_a_shift_by_padding_moves_the_channels():
     model = two(lambda n, x: n.last(F.pad(n.first(x), (1, -1)).relu()))
     difference, quiver = error(model, torch.randn(6, 5).double())
     assert difference < 1e-9
-    assert torch.equal(quiver.scaled["last.weight"].denominator[0, 1:], quiver.units["first.weight"][:3])
+    assert torch.equal(quiver.scaled["last.weight"].input_class[0, 1:], quiver.units["first.weight"][:3])
 
 
 @pytest.mark.parametrize("mode", ["reflect", "replicate", "circular", "zeros"])

@@ -75,7 +75,7 @@ def test_a_parameter_of_many_chunks(layout, monkeypatch):
     if layout == "channels last":
         scaled.parameter.data = scaled.parameter.data.contiguous(memory_format=torch.channels_last)
     if layout == "transposed":  # as a transposed convolution has it: what it makes along its second axis
-        scaled = Scaled(scaled.parameter, scaled.denominator, scaled.numerator)
+        scaled = Scaled(scaled.parameter, scaled.input_class, scaled.output_class)
     tau = 0.5 + torch.rand(33, dtype=torch.float64)
     expected = scaled.parameter.detach() * scaled.factors(tau)
     apply(scaled, tau)

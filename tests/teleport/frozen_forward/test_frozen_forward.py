@@ -15,11 +15,11 @@ from experiments.configuration.model_config import CNNConfig, ResNetConfig, Tran
 from experiments.models import cnn, resnet, transformer
 from experiments.tasks import Spec
 from teleport import NullSpace
-from teleport._engine.ascent import Objective
-from teleport._frozen_forward.backward_graph import residual_of
-from teleport._frozen_forward.frozen_forward import HeldForward, recorded
-from teleport._frozen_forward.recorded_graph import Tape, Untraceable
-from teleport._tracing.layer_tracer import Recorder
+from teleport._engine.ascent import BatchLoss
+from teleport._frozen_forward.backward_graph import backward_graph_of
+from teleport._frozen_forward.frozen_forward import FrozenForward, recorded
+from teleport._frozen_forward.recorded_graph import GraphRecorder, Untraceable
+from teleport._tracing.layer_tracer import LayerTracer
 from tests.teleport.attentive import NETWORKS
 from tests.teleport.networks import Calls, batches_of, cross_entropy, mlp
 
@@ -134,9 +134,9 @@ def test_no_forward_pass_is_run_for_what_is_known():
 
 def test_what_a_watcher_does_is_not_on_the_record():
     model, batch = next(network for network in NETWORKS if network.name == "attention").make()
-    objective = Objective(lambda: cross_entropy(model, batch), list(model.parameters()))
-    recorder = Recorder(dict(model.named_parameters()), shared_objective=True, later=True)
-    watched = Objective(lambda: recorder.watch(objective.evaluate), objective.parameters)
+    objective = BatchLoss(lambda: cross_entropy(model, batch), list(model.parameters()))
+    recorder = LayerTracer(dict(model.named_parameters()), shared_objective=True, later=True)
+    watched = BatchLoss(lambda: recorder.watch(objective.evaluate), objective.parameters)
     _, alone = recorded(objective)
     _, both = recorded(watched, aside=lambda: recorder.reads.paused)
     assert [operation.func for operation in both.operations] == [operation.func for operation in alone.operations]
@@ -170,10 +170,10 @@ def test_single_precision_lands_where_double_does():
 def test_the_gradient_norm_of_a_held_forward_pass_is_that_of_the_model():
     """After a move that no layer's inputs see, by a projection of the test's own."""
     model, (batch,) = mlp().double(), batches_of(1)
-    objective = Objective(lambda: cross_entropy(model, batch), list(model.parameters()))
+    objective = BatchLoss(lambda: cross_entropy(model, batch), list(model.parameters()))
     start, tape = recorded(objective)
     weight = model[2].weight
-    held = HeldForward(objective, tape, start, [weight])
+    held = FrozenForward(objective, tape, start, [weight])
     assert held.point(False).norm == pytest.approx(start.norm, rel=1e-12)
     inputs = model[1](model[0](batch[0])).detach()
     unseen = torch.eye(24).double() - torch.linalg.pinv(inputs) @ inputs
@@ -221,12 +221,12 @@ def test_what_cannot_be_taken_apart_is_run_again(caplog):
 
 def test_a_record_that_was_overwritten_is_refused():
     weight, inputs = nn.Parameter(torch.randn(3)), torch.randn(3)
-    with Tape() as tape:
+    with GraphRecorder() as tape:
         product = weight * inputs
-    assert residual_of(tape, [product], [weight]).run({weight: torch.ones(3)})[1].equal(inputs)
+    assert backward_graph_of(tape, [product], [weight]).run({weight: torch.ones(3)})[1].equal(inputs)
     inputs.mul_(2)
     with pytest.raises(Untraceable, match="overwritten"):
-        residual_of(tape, [product], [weight])
+        backward_graph_of(tape, [product], [weight])
 
 
 def test_views_of_a_written_weight_are_known_for_what_they_are():
@@ -234,9 +234,9 @@ def test_views_of_a_written_weight_are_known_for_what_they_are():
     weight = nn.Parameter(torch.randn(3, 2))
     with torch.no_grad():
         weight.mul_(2)
-    with Tape() as tape:
+    with GraphRecorder() as tape:
         product = (weight.t()[1:] * 3).t()
-    residual = residual_of(tape, [product], [weight])
+    residual = backward_graph_of(tape, [product], [weight])
     other = torch.randn(3, 2)
     (end,) = residual.gradients
     assert residual.run({weight: other})[end].equal(other[:, 1:] * 3)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from teleport import BatchReport, LayerReport, NullSpace, TeleportReport
-from teleport._null_space.layer_statistics import Ledger
+from teleport._null_space.layer_statistics import LayerStatistics
 from teleport._tracing.layer_tracer import capture
 from tests.teleport.networks import LINEAR, cross_entropy
 from tests.teleport.reference import null_projection
@@ -86,7 +86,7 @@ def test_what_survives_is_told_from_rounding_at_any_scale(scale, ratio, real):
     named = dict(model.named_parameters())
     layer = capture(lambda b: cross_entropy(model, b), [batch], named, shared_objective=False).layers["2.weight"]
     matrix = torch.full((1, 5, 9), scale)
-    assert Ledger().survived(layer, matrix, ratio * matrix, note=False) == real
+    assert LayerStatistics().survived(layer, matrix, ratio * matrix, note=False) == real
 
 
 def test_sums_of_an_event():

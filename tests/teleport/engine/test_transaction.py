@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from teleport._engine.transaction import Snapshot, broken_promise
+from teleport._engine.transaction import Snapshot, violation
 
 
 def parameter():
@@ -54,7 +54,7 @@ def test_only_what_changed_by_itself_is_put_back():
     ],
 )
 def test_the_loss_may_move_within_the_tolerance_only(before, after, norm, kept):
-    assert (broken_promise(before, after, norm, 1e-3, Snapshot([parameter()])) == "") == kept
+    assert (violation(before, after, norm, 1e-3, Snapshot([parameter()])) == "") == kept
 
 
 def test_finite_values_whose_sum_is_not_are_finite():
@@ -66,4 +66,4 @@ def test_infinite_parameters_break_the_promise():
     p = parameter()
     snapshot = Snapshot([p])
     p.data[0] = math.inf
-    assert broken_promise(1.0, 1.0, 1.0, 1e-3, snapshot)
+    assert violation(1.0, 1.0, 1.0, 1e-3, snapshot)

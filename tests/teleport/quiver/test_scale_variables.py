@@ -9,7 +9,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from teleport._quiver.quiver import Freedom
-from teleport._quiver.scale_variables import Units, components
+from teleport._quiver.scale_variables import ScaleVariables, components
 
 PAIRS = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), max_size=8)
 
@@ -41,7 +41,7 @@ def reached(start: int, equal: list[tuple[int, int]], inverse: list[tuple[int, i
 @settings(deadline=None, max_examples=200, derandomize=True)
 @given(PAIRS, PAIRS, st.sets(st.integers(1, 9), max_size=2), st.sets(st.integers(1, 9), max_size=2))
 def test_classes_are_what_one_factor_decides(equal, inverse, pinned, positive):
-    units = Units()
+    units = ScaleVariables()
     assert units.fresh((3, 3)).tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
     for pairs, inverted in ((equal, False), (inverse, True)):
         for first, second in pairs:
@@ -66,7 +66,7 @@ def test_classes_are_what_one_factor_decides(equal, inverse, pinned, positive):
 
 
 def test_the_first_reason_is_kept():
-    units = Units()
+    units = ScaleVariables()
     made = units.fresh((3,))
     units.join(made, torch.zeros(3, dtype=torch.int64), "a constant")
     units.pin(made, "later")

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from teleport._quiver.scale_indices import constant, core, cores, reshaped, side_by_side
+from teleport._quiver.scale_indices import compact, compacts, constant, reshaped, side_by_side
 
 
 @st.composite
@@ -43,7 +43,7 @@ def test_side_by_side_is_cat(made, dim):
 @settings(deadline=None, max_examples=100, derandomize=True)
 @given(labels())
 def test_a_core_broadcasts_to_its_label(label):
-    assert torch.equal(core(label).expand(label.shape), label)
-    pair = cores(label, constant(label.shape, 7))
-    assert all(side.shape == core(label).shape for side in pair)
-    assert core(constant((3, 4))).numel() == 1
+    assert torch.equal(compact(label).expand(label.shape), label)
+    pair = compacts(label, constant(label.shape, 7))
+    assert all(side.shape == compact(label).shape for side in pair)
+    assert compact(constant((3, 4))).numel() == 1

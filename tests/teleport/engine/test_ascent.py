@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from teleport._engine.ascent import BELOW_CAP, Line, Objective, ascend, capped_step
+from teleport._engine.ascent import BELOW_CAP, BatchLoss, Line, ascend, capped_step
 from teleport._engine.objectives import half_squared_norm
 
 FEW = settings(derandomize=True, max_examples=25, deadline=None)
@@ -20,7 +20,7 @@ def quadratic(curvatures, start):
     """``1/2 w^T diag(h) w`` with gradient ``h w``, and its parameter."""
     h = torch.tensor(curvatures, dtype=torch.float64)
     w = nn.Parameter(torch.tensor(start, dtype=torch.float64))
-    return Objective(lambda: (h * w * w).sum() / 2, [w]), w, h
+    return BatchLoss(lambda: (h * w * w).sum() / 2, [w]), w, h
 
 
 def along(objective, parameter):
@@ -31,7 +31,7 @@ def test_the_direction_is_the_hessian_times_the_gradient():
     matrix = torch.randn(4, 4, dtype=torch.float64)
     hessian = matrix + matrix.T
     w = nn.Parameter(torch.randn(4, dtype=torch.float64))
-    objective = Objective(lambda: w @ hessian @ w / 2, [w])
+    objective = BatchLoss(lambda: w @ hessian @ w / 2, [w])
     point = objective.point(differentiable=True)
     gradient = (hessian @ w).detach()
     assert point.norm == pytest.approx(float(gradient.norm()))
@@ -40,7 +40,7 @@ def test_the_direction_is_the_hessian_times_the_gradient():
 
 def test_a_linear_loss_has_no_direction():
     w = nn.Parameter(torch.randn(3))
-    objective = Objective(lambda: w.sum(), [w])
+    objective = BatchLoss(lambda: w.sum(), [w])
     assert not objective.ascent_direction(objective.point(True), [w])[0].any()
     went = ascend(objective, [w], along(objective, w), lr=1.0, steps=3, cap=math.inf, rule="cap")
     assert (went.steps, went.stopped) == (0, "no ascent")
@@ -75,7 +75,7 @@ def test_a_norm_that_only_falls_leaves_the_parameters_where_they_were():
 def test_a_step_past_a_maximum_is_shortened():
     """The gradient of ``-cos w`` is ``sin w``: its size has its maximum at pi / 2."""
     w = nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
-    objective = Objective(lambda: -w.cos(), [w])
+    objective = BatchLoss(lambda: -w.cos(), [w])
     line = Line([w], [torch.ones_like(w)])
     length, _ = capped_step(objective, line, math.pi, math.sin(0.5), math.inf, differentiable=False)
     assert 0 < length < math.pi - 2 * 0.5
@@ -120,7 +120,7 @@ def test_no_steps_evaluate_once_and_move_nothing():
 
 def test_a_step_into_infinity_is_shortened_or_told():
     w = nn.Parameter(torch.tensor(1.0))
-    objective = Objective(lambda: w.exp(), [w])
+    objective = BatchLoss(lambda: w.exp(), [w])
     line = Line([w], [torch.tensor(1.0)])
     length, _ = capped_step(objective, line, 1e4, math.e, math.inf, differentiable=False)
     assert length > 0

@@ -12,25 +12,27 @@ from hypothesis import strategies as st
 from scipy.optimize import approx_fprime, minimize
 from torch import Tensor, nn
 
-from teleport._rescaling.factor_variables import Channels, find_channels
-from teleport._rescaling.gradient_norm import SquaredNorm
+from teleport._rescaling.factor_variables import FactorVariables, find_factor_variables
+from teleport._rescaling.gradient_norm import SquaredGradientNormOfFactors
 from tests.teleport.joined_networks import NETWORKS
 from tests.teleport.networks import CLASSES, cross_entropy
 from tests.teleport.rescalable import cnns, flat_batch, mlps
 
 
-def closed_form(model: nn.Module, batch: tuple[Tensor, Tensor], at: Tensor | None = None) -> SquaredNorm:
+def closed_form(
+    model: nn.Module, batch: tuple[Tensor, Tensor], at: Tensor | None = None
+) -> SquaredGradientNormOfFactors:
     """Of a model that stands at the variables ``at``, zero unless said."""
     parameters = list(model.parameters())
-    channels = find_channels(lambda batch: cross_entropy(model, batch), [batch], dict(model.named_parameters()))
+    channels = find_factor_variables(lambda batch: cross_entropy(model, batch), [batch], dict(model.named_parameters()))
     gradients = torch.autograd.grad(
         cross_entropy(model, batch), parameters, allow_unused=True, materialize_grads=True
     )  # fmt: skip
     squares = {parameter: gradient.square() for parameter, gradient in zip(parameters, gradients, strict=True)}
-    return SquaredNorm(channels, squares, zeros(channels) if at is None else at)
+    return SquaredGradientNormOfFactors(channels, squares, zeros(channels) if at is None else at)
 
 
-def zeros(channels: Channels) -> Tensor:
+def zeros(channels: FactorVariables) -> Tensor:
     return torch.zeros(channels.variables, dtype=torch.float64)
 
 
@@ -76,7 +78,7 @@ def test_the_pull_is_the_gradient(made, seed):
     norm = closed_form(*made)
     x = torch.randn(norm.channels.variables, generator=torch.Generator().manual_seed(seed)).double() / 2
     numeric = approx_fprime(x.numpy(), lambda at: norm.at(torch.from_numpy(at)) / 2, 1e-7)
-    np.testing.assert_allclose(norm.pull(x).numpy(), numeric, rtol=1e-4, atol=1e-6 * norm.at(x))
+    np.testing.assert_allclose(norm.gradient(x).numpy(), numeric, rtol=1e-4, atol=1e-6 * norm.at(x))
 
 
 def deep() -> tuple[nn.Module, tuple[Tensor, Tensor]]:
@@ -88,11 +90,11 @@ def test_the_balance_is_the_minimum():
     norm = closed_form(*deep())
     way = norm.balance(zeros(norm.channels), sweeps=1000, bound=50.0)
     assert way.stopped == "minimum reached"
-    assert float(norm.pull(way.x).abs().max()) < 1e-8 * norm.at(way.x)
+    assert float(norm.gradient(way.x).abs().max()) < 1e-8 * norm.at(way.x)
     found = minimize(
         lambda x: norm.at(torch.from_numpy(x)),
         np.zeros(norm.channels.variables),
-        jac=lambda x: 2 * norm.pull(torch.from_numpy(x)).numpy(),
+        jac=lambda x: 2 * norm.gradient(torch.from_numpy(x)).numpy(),
         method="BFGS",
         options={"gtol": 1e-10},
     )
@@ -110,7 +112,7 @@ def test_the_balance_within_a_bound_is_the_least_there():
     found = minimize(
         lambda x: norm.at(torch.from_numpy(x)),
         np.zeros(norm.channels.variables),
-        jac=lambda x: 2 * norm.pull(torch.from_numpy(x)).numpy(),
+        jac=lambda x: 2 * norm.gradient(torch.from_numpy(x)).numpy(),
         method="L-BFGS-B",
         bounds=[(-bound, bound)] * norm.channels.variables,
         options={"ftol": 1e-15, "gtol": 1e-12},
@@ -126,7 +128,7 @@ def test_the_balance_gives_up_after_its_sweeps():
 
 def test_the_climb_stops_short_of_what_cannot_be_computed():
     norm = closed_form(*deep())
-    way = norm.climb(zeros(norm.channels), lr=1e3, steps=5, cap=math.inf, rule="fixed", bound=1e4)
+    way = norm.ascend(zeros(norm.channels), lr=1e3, steps=5, cap=math.inf, rule="fixed", bound=1e4)
     assert math.isfinite(way.squared_norms[-1])
     assert way.squared_norms[-1] > 1e100
 
@@ -137,7 +139,7 @@ def test_the_climb_is_monotone_within_cap_and_bound(made, factor, lr):
     norm = closed_form(*made)
     start = zeros(norm.channels)
     cap = factor * math.sqrt(norm.at(start))
-    way = norm.climb(start, lr=lr, steps=20, cap=cap, rule="cap", bound=1.5)
+    way = norm.ascend(start, lr=lr, steps=20, cap=cap, rule="cap", bound=1.5)
     assert all(later > earlier for earlier, later in zip(way.squared_norms, way.squared_norms[1:], strict=False))
     assert way.squared_norms[-1] <= cap**2 * (1 + 1e-12)
     assert norm.at(way.x) == way.squared_norms[-1]

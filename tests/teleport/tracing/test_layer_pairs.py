@@ -9,21 +9,21 @@ from torch import Tensor, nn
 
 from teleport._errors import UnsupportedModel
 from teleport._tracing.activations import Activation, activation_of
-from teleport._tracing.layer_pairs import Chains, adjacent_pairs
+from teleport._tracing.layer_pairs import LayerPairs, trace_layer_pairs
 from tests.teleport.networks import Calls, weight
 
 
-def chains_of(model: nn.Module, inputs: Tensor, penalty=lambda model: 0.0) -> Chains:
+def chains_of(model: nn.Module, inputs: Tensor, penalty=lambda model: 0.0) -> LayerPairs:
     model.eval()
 
     def evaluate():
         outputs = model(inputs)
         return F.cross_entropy(outputs.flatten(0, -2), torch.zeros(outputs.shape[:-1].numel()).long()) + penalty(model)
 
-    return adjacent_pairs(evaluate, dict(model.named_parameters()))
+    return trace_layer_pairs(evaluate, dict(model.named_parameters()))
 
 
-def joints(chains: Chains) -> list[tuple[str, str, str]]:
+def joints(chains: LayerPairs) -> list[tuple[str, str, str]]:
     return [(pair.lower.name, pair.activation.name, pair.upper.name) for pair in chains.pairs]
 
 
@@ -52,8 +52,8 @@ def test_an_mlp_of_any_depth_through_dropout_and_reshapes():
     hidden = F.leaky_relu(model[1](inputs.flatten(1)), 0.2).detach()
     assert torch.equal(chains.pairs[1].inputs, hidden)  # although the next activation works in place
     assert torch.equal(chains.pairs[2].inputs, model[4](hidden).relu().detach())
-    assert list(chains.apart) == ["7.weight"]
-    assert "cross_entropy" in chains.apart["7.weight"]
+    assert list(chains.unpaired) == ["7.weight"]
+    assert "cross_entropy" in chains.unpaired["7.weight"]
 
 
 def test_each_position_of_a_sequence_is_a_row():
@@ -77,15 +77,15 @@ def test_pairs_inside_a_transformer():
     model = nn.TransformerEncoderLayer(6, 2, 8, batch_first=True, activation="gelu")
     chains = chains_of(model, torch.randn(2, 4, 6))
     assert joints(chains) == [("linear1.weight", "gelu", "linear2.weight")]
-    assert "layer_norm" in chains.apart["norm1.weight"]
-    assert "add" in chains.apart["linear2.weight"]
+    assert "layer_norm" in chains.unpaired["norm1.weight"]
+    assert "add" in chains.unpaired["linear2.weight"]
 
 
 def test_the_head_of_a_convolutional_network():
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 5), nn.Sigmoid(), nn.Linear(5, 3))
     chains = chains_of(model, torch.randn(4, 1, 4, 4))
     assert joints(chains) == [("3.weight", "sigmoid", "5.weight")]
-    assert "conv2d" in chains.apart["0.weight"]
+    assert "conv2d" in chains.unpaired["0.weight"]
 
 
 def skip(net, x):
@@ -140,7 +140,7 @@ def test_a_penalty_on_a_weight_keeps_it_out_of_pairs():
     model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
     chains = chains_of(model, torch.randn(4, 6), lambda model: model[0].weight.square().sum())
     assert joints(chains) == [("2.weight", "relu", "4.weight")]
-    assert "square" in chains.apart["0.weight"]
+    assert "square" in chains.unpaired["0.weight"]
     assert chains.pairs[0].follows is None
 
 

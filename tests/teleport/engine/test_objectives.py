@@ -21,7 +21,7 @@ from teleport import (
     SquaredGradientNorm,
     TeleportObjective,
 )
-from teleport._engine.ascent import Objective
+from teleport._engine.ascent import BatchLoss
 from teleport._engine.objectives import objective_of
 from tests.teleport.networks import PLAIN, batches_of, cross_entropy
 
@@ -37,7 +37,7 @@ class Problem:
         self.inputs, self.targets = torch.randn(5, 3).double(), torch.tensor([0, 1, 1, 0, 1])
         self.names = [name for name, _ in self.model.named_parameters()]
         self.parameters = list(self.model.parameters())
-        self.loss = Objective(lambda: F.cross_entropy(self.model(self.inputs), self.targets), self.parameters)
+        self.loss = BatchLoss(lambda: F.cross_entropy(self.model(self.inputs), self.targets), self.parameters)
 
     @property
     def vector(self) -> torch.Tensor:
@@ -106,7 +106,7 @@ def test_a_part_of_the_parameters_gets_its_part_of_the_gradient(objective):
 @pytest.mark.parametrize("objective", ALL, ids=str)
 def test_a_flat_loss_has_no_direction(objective):
     w = nn.Parameter(torch.ones(3, dtype=torch.float64))
-    loss = Objective(lambda: 0 * w.square().sum(), [w])
+    loss = BatchLoss(lambda: 0 * w.square().sum(), [w])
     assert not objective.direction(loss, loss.point(True), [w])[0].any()
     assert objective.value(loss, loss.point(True)) in (0.0, -math.inf)
 
@@ -115,7 +115,7 @@ def test_closed_forms_on_a_quadratic():
     """``f = 1/2 w^T h w``: curvature ``sum h^3 w^2 / sum h^2 w^2``, a step leaves ``1/2 sum h (1 - lr h)^2 w^2``."""
     h, start = torch.tensor([1.0, 9.0]).double(), torch.tensor([8.0, -2.0]).double()
     w = nn.Parameter(start.clone())
-    loss = Objective(lambda: (h * w * w).sum() / 2, [w])
+    loss = BatchLoss(lambda: (h * w * w).sum() / 2, [w])
     point = loss.point(True)
     assert Curvature().value(loss, point) == pytest.approx(float((h**3 * start**2).sum() / (h**2 * start**2).sum()))
     ahead = float((h * (1 - 0.08 * h) ** 2 * start**2).sum() / 2)
@@ -130,7 +130,7 @@ def test_no_step_makes_the_objective_worse_and_the_cap_holds(name, over):
     model, batch = PLAIN.make()
     objective = objective_of(name)
     parameters = [parameter for key, parameter in model.named_parameters() if over == "all" or key[0] != "0"]
-    loss = Objective(lambda: cross_entropy(model, batch), parameters)
+    loss = BatchLoss(lambda: cross_entropy(model, batch), parameters)
 
     def score():
         return objective.score(loss, loss.point(True))
@@ -152,7 +152,7 @@ def test_a_step_that_would_overshoot_is_shortened(name):
     """At a rate that leaves the model's scale far behind."""
     model, batch = PLAIN.make()
     objective = objective_of(name)
-    loss = Objective(lambda: cross_entropy(model, batch), list(model.parameters()))
+    loss = BatchLoss(lambda: cross_entropy(model, batch), list(model.parameters()))
     before = objective.score(loss, loss.point(True))
     NullSpace(lr=1e6, steps=3, relative_cap=4.0, objective=name)(model, [batch], cross_entropy)
     assert objective.score(loss, loss.point(True)) >= before
