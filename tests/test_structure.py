@@ -35,7 +35,7 @@ FLOORS = {
         {"command_line"},
     ],
 }
-"""Packages below a tree, from the ground floor up; "" is the ``__init__`` of the tree. An unlisted package is an error."""
+"""Packages below a tree, from the ground floor up; "" is the ``__init__`` of the tree. No other may exist."""
 
 
 def upward(root: Path, tree: str) -> list[str]:
