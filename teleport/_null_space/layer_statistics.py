@@ -45,17 +45,16 @@ class LayerStatistics:
         moving = []
         for name, layer in captured.layers.items():
             report = self._report(name, layer)
-            if layer.representation is None:
+            representation = captured.representations[name]
+            if representation is None:
                 report.reason = report.reason or FACT_ONE
                 continue
-            if not layer.representation.finite:
+            if not representation.finite:
                 report.reason = report.reason or "its inputs are not finite"
-            subspace = _shared_subspace(subspaces, layer.representation, threshold)
+            subspace = _shared_subspace(subspaces, representation, threshold)
             report.ranks.append(subspace.rank)
             if subspace.null_dimension:
                 moving.append((layer, subspace))
-        for layer in captured.layers.values():
-            layer.representation = None  # large, and of no more use
         return moving
 
     def next_batch(self) -> None:

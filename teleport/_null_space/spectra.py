@@ -30,4 +30,4 @@ def representations(
         captured = capture(
             lambda batch: loss_fn(model, batch), batches, dict(model.named_parameters()), shared_objective=False
         )
-    return {name: layer.representation for name, layer in captured.layers.items() if layer.representation is not None}
+    return {name: each for name, each in captured.representations.items() if each is not None}

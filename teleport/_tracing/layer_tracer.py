@@ -32,13 +32,16 @@ Key = tuple[Block, int, bool]
 
 @dataclass
 class TracedLayers:
-    """What one evaluation, or several, showed: the layers that may move, and why other parameters stay.
+    """The result of tracing one evaluation, or several.
 
-    ``layers`` go by the parameter's name, with the part in brackets where it is not the whole; ``pinned`` by the
-    parameter's name.
+    Attributes:
+        layers: those that may move, by the parameter's name, with the part in brackets if it is not the whole.
+        representations: of the inputs of each of these layers; ``None`` if the layer provably cannot move.
+        pinned: why the other parameters stay, by the parameter's name.
     """
 
     layers: dict[str, Layer]
+    representations: dict[str, Representation | None]
     pinned: dict[str, str]
 
 
@@ -84,6 +87,8 @@ class LayerTracer(FunctionTracer):
         self.later = later
         self.pinned: dict[str, str] = {}
         self.layers: dict[Key, Layer] = {}
+        self.representations: dict[Layer, Representation] = {}
+        self.waiting: dict[Layer, RecordedUse] = {}  # the only use of a layer so far, on inputs that are constant
         self.inputs = _Inputs()
         self.held: list[tuple[Layer, RecordedUse]] = []
         for name in self.owners.shared():
@@ -156,19 +161,17 @@ class LayerTracer(FunctionTracer):
     def _represent(self, layer: Layer, seen: RecordedUse) -> None:
         if layer.weight.owner in self.pinned:
             return
-        first = layer.representation is None and layer.waiting is None
-        if first and self.shared_objective and seen.constant:
-            layer.waiting = seen
+        waiting = self.waiting.get(layer)
+        if waiting is None and layer not in self.representations and self.shared_objective and seen.constant:
+            self.waiting[layer] = seen
             return
-        uses = [seen]
-        if layer.waiting is not None:
-            if layer.waiting.overwritten:
-                self.pinned.setdefault(layer.weight.owner, "its inputs were overwritten before its second use was seen")
-                return
-            uses.insert(0, layer.waiting)
-            layer.waiting = None
-        for each in uses:
-            layer.representation = self.inputs.joined(layer.representation, self.inputs.of(layer, each))
+        if waiting is not None and waiting.overwritten:
+            self.pinned.setdefault(layer.weight.owner, "its inputs were overwritten before its second use was seen")
+            return
+        self.waiting.pop(layer, None)
+        for each in filter(None, (waiting, seen)):
+            held = self.representations.get(layer)
+            self.representations[layer] = self.inputs.joined(held, self.inputs.of(layer, each))
 
     @property
     def overwritten(self) -> bool:
@@ -183,7 +186,10 @@ class LayerTracer(FunctionTracer):
         self.inputs = _Inputs()
 
     def result(self) -> TracedLayers:
-        """The layers that may move and the parameters that stay, each with its reason."""
+        """The layers that may move and the parameters that stay, each with its reason.
+
+        Representations are large: they are handed over, and the tracer keeps none.
+        """
         for name, operation in self.reads.unseen.items():
             self.pinned[name] = f"{operation} reads it where no torch function shows it"
         self._pin_overlaps()
@@ -191,8 +197,10 @@ class LayerTracer(FunctionTracer):
         for name in self.parameters.keys() - {block.owner for layer in self.layers.values() for block in layer.blocks}:
             self.pinned.setdefault(name, "no use of it was seen")
         free = [layer for layer in self.layers.values() if layer.weight.owner not in self.pinned]
+        representations, self.representations = self.representations, {}
         return TracedLayers(
             {layer.name: layer for layer in free},
+            {layer.name: representations.get(layer) for layer in free},
             {name: self.pinned[name] for name in self.parameters if name in self.pinned},
         )
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from teleport._spaces.representation import Representation
 from teleport._tracing.linear_uses import LinearUse, as_matrix, from_matrix
 
 
@@ -72,9 +71,9 @@ class RecordedUse:
         return self.use.source._version != self.version
 
 
-@dataclass
+@dataclass(frozen=True)
 class Layer:
-    """A weight that is used as a linear map only, and what its inputs span."""
+    """A weight that is used as a linear map only."""
 
     name: str
     kind: str
@@ -83,8 +82,6 @@ class Layer:
     groups: int
     transposed: bool
     dimension: int  # of an input vector, the 1 of a folded bias included
-    representation: Representation | None = None  # None where the layer provably cannot move
-    waiting: RecordedUse | None = None  # its only use so far, on constants
 
     @property
     def blocks(self) -> list[Block]:

@@ -71,7 +71,7 @@ def test_layers_that_see_the_same_inputs_share_one_representation():
     )
     batches = [(torch.randn(4, 6), torch.arange(4) % 3) for _ in range(2)]
     result = capture(lambda b: cross_entropy(model, b), batches, dict(model.named_parameters()), shared_objective=False)
-    a, b, c = (result.layers[f"{name}.weight"].representation for name in "abc")
+    a, b, c = (result.representations[f"{name}.weight"] for name in "abc")
     assert a is b
     assert a is not c  # no 1 for a bias
     assert (a.positions, c.positions) == (8, 8)
@@ -94,8 +94,7 @@ def test_changed_inputs_are_not_taken_for_the_same():
     linear = nn.Linear(3, 2).double()
     named = dict(linear.named_parameters())
     result = capture(lambda _: _on_a_tensor_that_changes(linear), [None], named, shared_objective=False)
-    (layer,) = result.layers.values()
-    assert layer.representation.subspace(1.0).rank == 2
+    assert result.representations["weight"].subspace(1.0).rank == 2
 
 
 class _Own(torch.autograd.Function):

@@ -26,9 +26,8 @@ def captured(function, parameters):
     return list(named.values()), result
 
 
-def library_projection(layer, parameters):
+def library_projection(layer, subspace, parameters):
     """The library's projection of every basis vector of the flattened parameters, ``[size, size]``."""
-    subspace = layer.representation.subspace(1.0)
     columns = []
     for unit in torch.eye(sum(p.numel() for p in parameters), dtype=torch.float64):
         parts = unit.split([p.numel() for p in parameters])
@@ -42,14 +41,15 @@ def library_projection(layer, parameters):
 def assert_matches_jacobian(function, *parameters):
     """The projection is the orthogonal one on the null space of the output's Jacobian; its symmetries are its own."""
     held, result = captured(function, parameters)
-    (layer,) = result.layers.values()
+    ((name, layer),) = result.layers.items()
+    subspace = result.representations[name].subspace(1.0)
     assert {block.parameter for block in layer.blocks} == set(held)
-    projection = library_projection(layer, held)
+    projection = library_projection(layer, subspace, held)
     reference = null_projection(jacobian(function, list(parameters)))
     np.testing.assert_allclose(projection, reference, atol=1e-10)
     np.testing.assert_allclose(projection, projection.T, atol=1e-12)
     np.testing.assert_allclose(projection @ projection, projection, atol=1e-12)
-    nulls = sum(layer.representation.subspace(1.0).ranks)
+    nulls = sum(subspace.ranks)
     assert round(np.trace(projection)) == (layer.groups * layer.dimension - nulls) * rows_of(layer)
 
 
@@ -164,8 +164,8 @@ def test_transposed_convolutions(spatial):
 
         w = normal(2 * groups * channels, 2, *[2] * spatial)
         held, result = captured(function, [w])
-        (layer,) = result.layers.values()
-        subspace = layer.representation.subspace(1.0)
+        ((name, layer),) = result.layers.items()
+        subspace = result.representations[name].subspace(1.0)
         matrix = layer.gather({held[0]: w})
         vectors = inputs.reshape(-1, groups, 2 * channels, 2**spatial)  # [n, groups, channels, positions]
         for group in range(groups):
@@ -198,10 +198,10 @@ def test_attention_projections_see_their_inputs(cross, need_weights):
     for name, inputs in {**seen, "out_proj.weight": heads}.items():
         rows = inputs.detach().reshape(-1, 8).numpy()
         reference = null_projection(np.concatenate([rows, np.ones((len(rows), 1))], 1))
-        subspace = result.layers[name].representation.subspace(1.0)
+        subspace = result.representations[name].subspace(1.0)
         np.testing.assert_allclose(subspace.project(torch.eye(9).double()[None])[0].numpy(), reference, atol=1e-9)
-    keys, values = (result.layers[f"in_proj_weight[{part}]"] for part in ("8:16", "16:24"))
-    assert keys.representation is values.representation
+    keys, values = (result.representations[f"in_proj_weight[{part}]"] for part in ("8:16", "16:24"))
+    assert keys is values
 
 
 def test_a_view_of_ones_own_frees_a_layer_of_ones_own():
