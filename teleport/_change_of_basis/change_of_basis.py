@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -27,8 +28,8 @@ from teleport._tracing.functions import function_name
 from teleport._tracing.outputs import Forward, call_model, difference, outputs_of
 from teleport._tracing.undisturbed import undisturbed
 
-_Change = Callable[[Callable[[], Any]], set[nn.Parameter]]
-"""Finds and draws a change of basis for what an evaluation shows; tells which parameters it moves."""
+_Change = Callable[[Sequence[Callable[[], Any]]], set[nn.Parameter]]
+"""Finds and draws a change of basis for what evaluations of the batches show; tells which parameters it moves."""
 
 
 class ChangeOfBasis:
@@ -98,7 +99,8 @@ class ChangeOfBasis:
         Args:
             model: any module. Modes, buffers, ``requires_grad``, ``.grad`` and torch's global random state come back as
                 they were. After an exception the parameters do, too.
-            batches: the first shows the model's structure, all of them whether its function was kept.
+            batches: the first shows the model's structure (with others, while parts of the model are not reached), all
+                of them whether its function was kept. The channels that a part which no batch reaches may read stay.
             loss_fn: ``loss_fn(model, batch)``, a scalar tensor; measured before and after, gradient norm included.
                 ``None``: the outputs are compared instead, and losses and norms of the report are not numbers.
             forward: ``forward(model, batch)``, one evaluation where there is no loss; by default the model called with
@@ -112,8 +114,9 @@ class ChangeOfBasis:
         """
         event = BasisEvent(model, self.activations == "teleport")
 
-        def change(evaluate: Callable[[], Any]) -> set[nn.Parameter]:
-            return event.prepare(self.sample(self.find(event.model, evaluate, event.modes), generator))
+        def change(evaluations: Sequence[Callable[[], Any]]) -> set[nn.Parameter]:
+            quiver = self.find(event.model, evaluations[0], event.modes, evaluations[1:])
+            return event.prepare(self.sample(quiver, generator))
 
         try:
             if loss_fn is None:
@@ -147,10 +150,13 @@ class ChangeOfBasis:
         tau = torch.where(quiver.freedom.cpu() == Freedom.POSITIVE, drawn.abs(), drawn)
         return BasisChange(quiver, quiver.complete(tau.to(quiver.freedom.device)).cpu())
 
-    def find(self, model: nn.Module, evaluate: Callable[[], Any], modes: Modes) -> Quiver:
+    def find(
+        self, model: nn.Module, evaluate: Callable[[], Any], modes: Modes, others: Sequence[Callable[[], Any]] = ()
+    ) -> Quiver:
         """The quiver of ``model``, undisturbed, as ``evaluate`` shows it.
 
         Where that leaves modules out that are trained, an evaluation in the ``modes`` of the training tells of them.
+        ``others`` are evaluated while parameters are left that none has read.
 
         Raises:
             ValueError: activations are to be teleported in a model that ``evaluate`` does not call.
@@ -159,10 +165,10 @@ class ChangeOfBasis:
         named = dict(unwrapped(model).named_parameters())
         if self.activations == "keep":
             with reached_modules() as reached:
-                quiver = find_quiver(evaluate, named)
+                quiver = watch([evaluate], named, True, True, "it is an output", spare=others)
             if leaves_out(reached, modes):
                 runs = [evaluate, in_modes(model, evaluate, modes)]
-                quiver = watch(runs, named, in_place=True, frozen_stay=True, output="it is an output")
+                quiver = watch(runs, named, True, True, "it is an output", spare=others)
             return quiver
         args, kwargs = first_call(model, evaluate)  # calls of torch's functions beside the model's are not counted
 
@@ -186,7 +192,7 @@ class ChangeOfBasis:
         self, event: BasisEvent, change: _Change, losses: Event
     ) -> tuple[list[BatchReport], list[LayerReport]]:
         """Change the basis where the batches' losses tell whether the function is kept."""
-        losses.moved |= change(lambda: losses.evaluate(losses.batches[0]))
+        losses.moved |= change([partial(losses.evaluate, batch) for batch in losses.batches])
         objectives = [losses.objective(batch, losses.trainable) for batch in losses.batches]
         before = [_loss_and_norm(objective) for objective in objectives]
         acted = event.act()
@@ -218,7 +224,7 @@ class ChangeOfBasis:
             snapshot = Snapshot(parameters)
             try:
                 before = [outputs(batch) for batch in batches]
-                moved = change(lambda: forward(event.model, batches[0]))
+                moved = change([partial(forward, event.model, batch) for batch in batches])
                 acted = event.act()
                 moves = [difference(old, outputs(batch)) for old, batch in zip(before, batches, strict=True)]
             except BaseException:

@@ -50,13 +50,23 @@ def watch(
     in_place: bool,
     frozen_stay: bool,
     output: str,
+    spare: Iterable[Callable[[], Any]] = (),
 ) -> Quiver:
-    """The quiver that several evaluations of one network allow together; ``output`` is why an output carries 1."""
+    """The quiver that several evaluations of one network allow together.
+
+    Args:
+        runs: each evaluates the model once.
+        named_parameters, in_place, frozen_stay: as of :func:`find_quiver`.
+        output: why an output carries 1.
+        spare: evaluations that are made, one after the other, only while there are parameters that none has read.
+    """
     tracker = QuiverTracer(named_parameters, in_place, frozen_stay)
     for run in runs:
-        with tracker.reads, tracker:
-            result = run()
-        tracker.end_of_run(result, output)
+        tracker.trace(run, output)
+    for run in spare:
+        if not tracker.unread:
+            break
+        tracker.trace(run, output)
     return tracker.result()
 
 
@@ -68,6 +78,9 @@ class QuiverTracer(FunctionTracer):
         super().__init__(self.labelling.memory)
         self.parameters = parameters
         self.calls: dict[str, int] = {}  # of activations, in the last evaluation
+        self.unread = {
+            name: None for name, held in parameters.items() if held.numel()
+        }  # parameters that no evaluation has read, in their order
 
     def __torch_function__(  # the mode itself is off in here
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -76,6 +89,12 @@ class QuiverTracer(FunctionTracer):
         if func in ACTIVATIONS:
             self.labelling.calls[func] += 1
         return super().__torch_function__(func, types, args, kwargs)
+
+    def trace(self, run: Callable[[], Any], output: str) -> None:
+        """Evaluate the model, and take in what that shows."""
+        with self.labelling.scopes.watching(), self.reads, self:
+            result = run()
+        self.end_of_run(result, output)
 
     def before(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """The arguments' versions, which tell whether the call changed one."""
@@ -93,6 +112,7 @@ class QuiverTracer(FunctionTracer):
         for name in seen.read:
             if name in self.parameters and seen.given[name] > explained[name]:
                 self.labelling.scales.fix(name, f"it enters {called(seen.func)} other than as a layer's weight")
+        self._note_read(seen.read)
         entered = list(tensors_in((seen.args, seen.kwargs)))
         made = list(tensors_in(seen.result))
         if labels is not None and self._keeps_arguments(entered, made, labels):
@@ -123,6 +143,8 @@ class QuiverTracer(FunctionTracer):
             for name in self.labelling.memory.of(tensor):
                 if name in self.parameters:
                     self.labelling.scales.fix(name, output)
+                    self.unread.pop(name, None)
+        self._note_read(self.reads.unseen)
         for name, operation in self.reads.unseen.items():
             reason = f"{operation} reads it where no torch function shows it"
             if name in self.parameters:
@@ -133,8 +155,15 @@ class QuiverTracer(FunctionTracer):
         self.calls = {function_name(func): count for func, count in self.labelling.calls.items()}
         self.labelling.forget_tensors()
 
+    def _note_read(self, names: Iterable[str]) -> None:
+        for name in names:
+            self.unread.pop(name, None)
+
     def result(self) -> Quiver:
         """Classes, with what each parameter does at their factors."""
+        for name, reached in self.labelling.scopes.in_reach_of(self.unread):
+            for label in reached:
+                self.labelling.units.pin(label, f"no evaluation reached '{name}', whose module may read it")
         quiver = self.labelling.scales.solve(self.labelling.sites)
         quiver.calls = self.calls
         return quiver

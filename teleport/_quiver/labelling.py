@@ -12,6 +12,7 @@ from teleport._quiver.parameter_scales import ParameterScales, Weight
 from teleport._quiver.quiver import Site
 from teleport._quiver.scale_indices import compact, constant
 from teleport._quiver.scale_variables import ScaleVariables
+from teleport._quiver.unreached import Scopes
 from teleport._tracing.functions import called
 from teleport._tracing.ownership import Owners, distinct_elements, storage_of
 
@@ -56,6 +57,7 @@ class Labelling:
         self.sites: list[Site] = []
         self.calls: Counter[Callable[..., Any]] = Counter()  # of activations, in the evaluation that runs
         self._names = {parameter: name for name, parameter in parameters.items()}
+        self.scopes = Scopes(parameters, self.labels_at)
         self._labels: dict[int, tuple[Tensor, Tensor]] = {}  # the tensors are held so that no other takes their id
         for name, parameter in parameters.items():
             if frozen_stay and not parameter.requires_grad:
@@ -135,6 +137,7 @@ class Labelling:
     def hold(self, tensor: Tensor, label: Tensor) -> None:
         """Let a tensor have this label."""
         self._labels[id(tensor)] = (tensor, label)
+        self.scopes.add(label)
         self.memory.note(tensor, label)
 
     def labels_at(self, tensor: Tensor, all_views: bool = False) -> list[Tensor]:

@@ -227,3 +227,14 @@ def batches_of(count: int, n: int = 8) -> list[tuple[Tensor, Tensor]]:
 def changes(report: TeleportReport) -> dict[str, float]:
     """How far each layer went."""
     return {layer.name: layer.relative_change for layer in report.layers}
+
+
+def without_unused(model: nn.Module, loss_fn: Any, batch: Any) -> nn.Module:
+    """The model less the parameters that the loss does not depend on, whose modules could read any channel."""
+    named = dict(model.named_parameters())
+    gradients = torch.autograd.grad(loss_fn(model, batch), list(named.values()), allow_unused=True)
+    for name, gradient in zip(named, gradients, strict=True):
+        if gradient is None:
+            path, _, last = name.rpartition(".")
+            model.get_submodule(path).register_parameter(last, None)
+    return model

@@ -123,13 +123,13 @@ class Wide(nn.Module):
 @pytest.mark.parametrize("activations", ["keep", "teleport"])
 def test_several_inputs_and_outputs(activations):
     model = Wide().double()
+    del model.unused
     batch = {"left": torch.randn(6, 3).double(), "right": torch.randn(6, 2).double()}
 
     def forward(net: nn.Module, batch: dict[str, Tensor]) -> Any:
         return net(batch["left"], right=batch["right"])
 
     before = forward(model, batch)
-    unused = values(model.unused)
     report = ChangeOfBasis(0.9, "inter", activations=activations)(model, [batch], forward=forward)
     after = forward(report.model, batch)
     assert report.accepted
@@ -137,7 +137,6 @@ def test_several_inputs_and_outputs(activations):
     assert channels(report)["middle.weight"] == (5, 0, 0)
     assert relative_error(after["head"], before["head"]) < 1e-12
     assert relative_error(after["parts"][0], before["parts"][0]) < 1e-12
-    assert not moved(model.unused, unused)
 
 
 def test_inputs_without_a_tuple():

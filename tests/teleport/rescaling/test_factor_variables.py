@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from teleport import Rescaling
-from tests.teleport.networks import CLASSES, Calls, changes, cross_entropy
+from tests.teleport.networks import CLASSES, Calls, changes, cross_entropy, without_unused
 from tests.teleport.rescalable import (
     PASSED,
     STOPPED,
@@ -41,7 +41,8 @@ def test_what_stops_a_factor_is_said(case):
 @pytest.mark.parametrize("case", PASSED)
 def test_what_a_factor_passes_through(case):
     build, images = PASSED[case]
-    model, batch = build(), image_batch() if images else flat_batch()
+    batch = image_batch() if images else flat_batch()
+    model = without_unused(build(), cross_entropy, batch)
     others = torch.randn_like(batch[0])
     before = model(others)
     report = Rescaling(lr=0.5, steps=3)(model, [batch], cross_entropy)
