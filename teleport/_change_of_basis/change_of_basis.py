@@ -19,7 +19,7 @@ from teleport._change_of_basis.teleported import unwrapped
 from teleport._engine.ascent import BatchLoss
 from teleport._engine.event import Event, LossFn, run_event
 from teleport._engine.report import BatchReport, LayerReport, TeleportReport
-from teleport._engine.transaction import Snapshot, violation
+from teleport._engine.transaction import Snapshot, restored_on_error, violation
 from teleport._errors import UnsupportedModel
 from teleport._quiver.find_quiver import find_quiver, watch
 from teleport._quiver.quiver import Freedom, Quiver
@@ -215,31 +215,27 @@ class ChangeOfBasis:
         if not batches:
             raise ValueError("a teleport needs at least one batch")
         parameters = list(event.model.parameters())
-        with undisturbed(event.model) as random:
+        with restored_on_error(Snapshot(parameters)) as snapshot:
+            with undisturbed(event.model) as random:
 
-            def outputs(batch: Any) -> list[Tensor]:
-                random.restart()
-                return outputs_of(event.model, batch, forward)
+                def outputs(batch: Any) -> list[Tensor]:
+                    random.restart()
+                    return outputs_of(event.model, batch, forward)
 
-            snapshot = Snapshot(parameters)
-            try:
                 before = [outputs(batch) for batch in batches]
                 moved = change([partial(forward, event.model, batch) for batch in batches])
                 acted = event.act()
                 moves = [difference(old, outputs(batch)) for old, batch in zip(before, batches, strict=True)]
-            except BaseException:
-                snapshot.restore()
-                raise
-            snapshot.restore_all_but(moved)
-        reports = [_report(acted, math.nan, math.nan, math.nan, math.nan) for _ in batches]
-        if self.guard == "transaction":
-            tolerance = _tolerance(self.tolerance, parameters)
-            event.judge(reports, [_broken_outputs(move, tolerance, event.snapshot) for move in moves])
-        nan = math.nan
-        seconds = time.perf_counter() - start
-        report = TeleportReport("change of basis", nan, nan, nan, nan, reports, event.layers(), seconds)
-        report.difference = max(moves)
-        return report
+                snapshot.restore_all_but(moved)
+            reports = [_report(acted, math.nan, math.nan, math.nan, math.nan) for _ in batches]
+            if self.guard == "transaction":
+                tolerance = _tolerance(self.tolerance, parameters)
+                event.judge(reports, [_broken_outputs(move, tolerance, event.snapshot) for move in moves])
+            nan = math.nan
+            seconds = time.perf_counter() - start
+            report = TeleportReport("change of basis", nan, nan, nan, nan, reports, event.layers(), seconds)
+            report.difference = max(moves)
+            return report
 
 
 def _loss_and_norm(objective: BatchLoss) -> tuple[float, float]:

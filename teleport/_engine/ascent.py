@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from teleport._engine.report import BatchReport, StepRecord
 from teleport._spaces.norms import half_squared_norm
+from teleport._tracing.differentiability import check_graph
 
 BELOW_CAP = 0.98
 """A step has landed when it ends between this share of the cap and the cap."""
@@ -68,13 +69,21 @@ class BatchLoss:
     def __init__(self, evaluate: Callable[[], Tensor], parameters: Sequence[nn.Parameter]) -> None:
         self.evaluate = evaluate
         self.parameters = list(parameters)
+        self._checked = False  # whether the graph was found to have second derivatives
 
     def point(self, differentiable: bool) -> Point:
         """Evaluate the loss and its gradients, with a graph for a second derivative where ``differentiable``."""
         return self.gradients_of(self.evaluate(), differentiable)
 
     def gradients_of(self, loss: Tensor, differentiable: bool) -> Point:
-        """The point of a loss that was evaluated just now, with its gradients."""
+        """The point of a loss that was evaluated just now, with its gradients.
+
+        Raises:
+            UnsupportedModel: ``differentiable``, and an operation in the graph has no second derivative.
+        """
+        if differentiable and not self._checked:
+            check_graph(loss, twice=True)
+            self._checked = True
         gradients = torch.autograd.grad(
             loss, self.parameters, create_graph=differentiable, allow_unused=True, materialize_grads=True
         )

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from teleport._engine.ascent import BatchLoss
 from teleport._engine.report import BatchReport, LayerReport, TeleportReport
-from teleport._engine.transaction import Snapshot
+from teleport._engine.transaction import Snapshot, restored_on_error
 from teleport._errors import UnsupportedModel
+from teleport._tracing.differentiability import check_graph, check_reach
+from teleport._tracing.replicas import check_replicas
 from teleport._tracing.undisturbed import undisturbed
 
 log = logging.getLogger(__name__)
@@ -82,7 +84,9 @@ def run_event(
     batches = list(batches)
     if not batches:
         raise ValueError("a teleport needs at least one batch")
-    with undisturbed(model) as random:
+    check_replicas(model)
+    custom_operations: list[bool] = []  # whether the graph of the first evaluation has any
+    with restored_on_error(Snapshot(model.parameters())) as before, undisturbed(model) as random:
 
         def evaluate(batch: Any) -> Tensor:
             random.restart()
@@ -91,10 +95,11 @@ def run_event(
                 raise ValueError("loss_fn must return a scalar tensor")
             if not loss.requires_grad:
                 raise ValueError("the loss does not depend on any trainable parameter of the model")
+            if not custom_operations:
+                custom_operations.append(check_graph(loss, twice=False))
             return loss.reshape(())
 
         event = Event(model, batches, evaluate)
-        before = Snapshot(event.named.values())
         try:
             others = [evaluate(batch).detach() for batch in batches[1:]]
             reports, layers = work(event)
@@ -102,8 +107,9 @@ def run_event(
             loss_before = _mean([first.loss_before, *others])
             others = [evaluate(batch).detach() for batch in batches[:-1]]
             loss_after = _mean([*others, last.loss_after if last.accepted else last.loss_before])
+            if any(custom_operations):
+                check_reach(lambda: evaluate(batches[0]), event.named.items())
         except BaseException as error:
-            before.restore()
             if operation := ONCE_DIFFERENTIABLE.search(str(error)):
                 raise UnsupportedModel(f"{method} differentiates twice, and torch cannot: {operation[0]}") from error
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from teleport._engine.report import LayerReport
@@ -15,7 +16,7 @@ class ParameterStatistics:
 
     def __init__(self, named: Mapping[str, nn.Parameter]) -> None:
         self._held = {
-            name: (parameter, parameter.detach().double().clone())
+            name: (parameter, _in_double(parameter).clone())
             for name, parameter in named.items()
             if parameter.requires_grad
         }
@@ -24,10 +25,16 @@ class ParameterStatistics:
         """Measure how far each trainable parameter went since."""
         reports = []
         for name, (parameter, before) in self._held.items():
-            change = relative_change(before, parameter.detach().double())
+            change = relative_change(before, _in_double(parameter))
             reason = "" if change else "no step was taken or kept, or the loss does not depend on it"
             reports.append(LayerReport(name, "parameter", 0, relative_change=change, reason=reason))
         return reports
+
+
+def _in_double(parameter: nn.Parameter) -> Tensor:
+    """The values of a parameter in double precision; a complex one as pairs of real numbers."""
+    values = parameter.detach()
+    return (torch.view_as_real(values) if values.is_complex() else values).double()
 
 
 def relative_change(before: Tensor, after: Tensor) -> float:

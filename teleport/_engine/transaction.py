@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,16 @@ class Snapshot:
     def finite(self) -> bool:
         """Whether the parameters, as they stand now, are all finite."""
         return all(_finite(parameter.detach()) for parameter, _ in self._held)
+
+
+@contextmanager
+def restored_on_error(snapshot: Snapshot) -> Iterator[Snapshot]:
+    """Restore the snapshot if the block ends with an exception, ``KeyboardInterrupt`` included."""
+    try:
+        yield snapshot
+    except BaseException:
+        snapshot.restore()
+        raise
 
 
 def _finite(values: Tensor) -> bool:

@@ -197,5 +197,6 @@ class _Work:
 
 
 def _square(gradient: Tensor) -> Tensor:
-    """Elementwise, in double precision; zero where a sparse gradient has nothing."""
-    return (gradient.to_dense() if gradient.is_sparse else gradient).double().square()
+    """``|g|^2`` per element, in double precision; zero if a sparse gradient has no entry there."""
+    gradient = gradient.to_dense() if gradient.is_sparse else gradient
+    return gradient.abs().double().square() if gradient.is_complex() else gradient.double().square()

@@ -36,5 +36,6 @@ def norm_of(tensor: Tensor) -> float:
 
 
 def _at_least_single(gradient: Tensor) -> Tensor:
-    gradient = gradient.to_dense() if gradient.is_sparse else gradient
+    gradient = gradient.to_dense() if gradient.layout is not torch.strided else gradient
+    gradient = torch.view_as_real(gradient) if gradient.is_complex() else gradient
     return gradient.to(torch.promote_types(gradient.dtype, torch.float32))

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils import parametrize
 
 
 @contextmanager
@@ -16,13 +17,15 @@ def undisturbed(model: nn.Module) -> Iterator[CommonRandom]:
     """Dropout off, batch norm on its running statistics, attention on the math path, compiled parts run eagerly.
 
     Fused attention and recurrent kernels have no second derivative, and compiled code hides its calls. On the way out
-    each module's mode, each buffer and torch's global random state are what they were, after an exception too.
+    each module's mode, each buffer, each parameter's ``requires_grad`` and torch's global random state are what they
+    were, after an exception too.
 
     Yields:
         the random state to return to before each evaluation.
     """
     modules = list(model.modules())
     modes = [module.training for module in modules]
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     buffers = [_Buffer(module, name, held) for module in modules for name, held in module._buffers.items()]
     devices = {parameter.device for parameter in model.parameters()}
     accelerators = [d.index for d in devices if d.type == "cuda" and d.index is not None]
@@ -45,8 +48,12 @@ def undisturbed(model: nn.Module) -> Iterator[CommonRandom]:
         finally:
             for module, mode in zip(modules, modes, strict=True):
                 module.training = mode
+            for parameter, flag in flags:
+                if parameter.requires_grad != flag:
+                    parameter.requires_grad_(flag)
             for buffer in buffers:
                 buffer.restore()
+            forget_casts()
 
 
 class _Buffer:
@@ -56,8 +63,8 @@ class _Buffer:
         self.module = module
         self.name = name
         self.tensor = tensor
-        self.version = None if tensor is None else tensor._version
-        self.values = None if tensor is None else tensor.detach().clone()
+        self.version = _version(tensor)
+        self.values = None if tensor is None or tensor.is_meta else tensor.detach().clone()
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -66,9 +73,48 @@ class _Buffer:
             self.module._buffers[self.name] = self.tensor
         if self.tensor is None or self.values is None:
             return
-        # batch norm writes to its statistics without counting it
-        if self.tensor._version != self.version or not torch.equal(self.tensor, self.values):
+        if _version(self.tensor) == self.version and _equal(self.tensor, self.values):
+            return
+        with torch.inference_mode(
+            self.tensor.is_inference()
+        ):  # outside of that mode such a tensor cannot be written to
             self.tensor.copy_(self.values)
+
+
+def _version(tensor: Tensor | None) -> int | None:
+    """How often a tensor was written to; ``None`` for one that does not count it."""
+    return None if tensor is None or tensor.is_inference() else tensor._version
+
+
+def _equal(tensor: Tensor, other: Tensor) -> bool:
+    """Whether two tensors have the same values: batch norm writes to its statistics without counting it.
+
+    Sparse and nested tensors are compared by the dense tensors in them.
+    """
+    if tensor.is_nested:
+        return all(torch.equal(one, two) for one, two in zip(tensor.unbind(), other.unbind(), strict=True))
+    if tensor.layout is torch.strided:
+        return torch.equal(tensor, other)
+    return all(torch.equal(one, two) for one, two in zip(_dense_parts(tensor), _dense_parts(other), strict=True))
+
+
+def _dense_parts(tensor: Tensor) -> list[Tensor]:
+    """The indices and values of a sparse tensor."""
+    if tensor.layout is torch.sparse_coo:
+        return [tensor._indices(), tensor._values()]
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
+    return [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
+
+
+def forget_casts() -> None:
+    """Forget what was computed of parameters before they moved.
+
+    Inside a ``torch.autocast`` block the casts of weights are kept until its end, whatever is written to the weights
+    (torch 2.13.0, ``findings/autocast-stale-weights.sh``); inside ``parametrize.cached()`` parametrized weights are.
+    """
+    torch.clear_autocast_cache()
+    parametrize._cache.clear()
 
 
 class CommonRandom:
@@ -79,7 +125,8 @@ class CommonRandom:
         self._cuda = [(index, torch.cuda.get_rng_state(index)) for index in accelerators]
 
     def restart(self) -> None:
-        """Go back to the random state at the start of the teleport."""
+        """Go back to the random state at the start of the teleport, and let the parameters be read anew."""
+        forget_casts()
         torch.random.set_rng_state(self._cpu)
         for index, state in self._cuda:
             torch.cuda.set_rng_state(state, index)
