@@ -30,7 +30,7 @@ def of(program: str) -> list[str]:
 @pytest.fixture(autouse=True)
 def own_views(monkeypatch):
     """What an example registers is forgotten after it."""
-    monkeypatch.setattr(views, "_VIEWS", dict(views._VIEWS))
+    monkeypatch.setattr(views, "_REGISTRY", dict(views._REGISTRY))
 
 
 def test_there_is_something_to_check():

@@ -20,7 +20,7 @@ from teleport._frozen_forward.frozen_forward import recorded
 from teleport._frozen_forward.recorded_graph import GraphRecorder, Untraceable
 from teleport._null_space.ascent_problem import AscentProblem, StepRule, agree, freeze_forward, projection
 from teleport._null_space.layer_statistics import LayerStatistics, Moving
-from teleport._tracing.layer_tracer import LayerTracer, TracedLayers, capture
+from teleport._tracing.layer_tracer import LayerTracer, TracedLayers, trace_layers
 
 log = logging.getLogger(__name__)
 
@@ -123,15 +123,15 @@ class _Work:
         """Watches the evaluation of a batch that its own walk starts from, where it is its own constraint."""
         if self.constraint is not None or self.moves.objective_params != "all":
             return None
-        return LayerTracer(self.event.named, self.moves.threshold == 1, later=True)
+        return LayerTracer(self.event.named, self.moves.threshold == 1, deferred=True)
 
     def _capture(self, batch: Any, recorder: LayerTracer | None) -> TracedLayers:
         """What the constraint showed, of an evaluation of its own where ``recorder`` did not see it all."""
         if recorder is not None and not recorder.overwritten:
-            recorder.take_in()
+            recorder.end_batch()
             return recorder.result()
         shared = self.constraint is None and self.moves.threshold == 1
-        return capture(self.event.evaluate, self.constraint or [batch], self.event.named, shared_objective=shared)
+        return trace_layers(self.event.evaluate, self.constraint or [batch], self.event.named, shared_objective=shared)
 
     def _point(self, batch: Any, recorder: LayerTracer | None) -> tuple[Point | None, GraphRecorder | None]:
         """The point that a walk on ``batch`` starts from, where the gradient norm is over all parameters."""
@@ -139,10 +139,10 @@ class _Work:
             return None, None
         objective = self.event.objective(batch, self.event.trainable)
         if recorder is not None:
-            objective = BatchLoss(partial(recorder.watch, objective.evaluate), objective.parameters)
+            objective = BatchLoss(partial(recorder.trace, objective.evaluate), objective.parameters)
         if not self.hold:
             return objective.point(self.moves.differentiable), None
-        return recorded(objective, aside=lambda: recorder is not None and recorder.reads.paused)
+        return recorded(objective, aside=lambda: recorder is not None and recorder.paused)
 
     def _versions(self) -> list[int]:
         return [parameter._version for parameter in self.event.trainable]

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from teleport._spaces.representation import Representation
-from teleport._tracing.layer_tracer import capture
+from teleport._tracing.layer_tracer import trace_layers
 from teleport._tracing.undisturbed import undisturbed
 
 
@@ -27,7 +27,7 @@ def representations(
         are no linear map, or that require no gradient, have none.
     """
     with undisturbed(model):
-        captured = capture(
+        captured = trace_layers(
             lambda batch: loss_fn(model, batch), batches, dict(model.named_parameters()), shared_objective=False
         )
     return {name: each for name, each in captured.representations.items() if each is not None}

@@ -20,9 +20,10 @@ from teleport._quiver.quiver import Quiver
 from teleport._quiver.rules import ACTIVATIONS, Call, labels_of_result
 from teleport._quiver.scale_indices import compact
 from teleport._tracing.function_tracer import FunctionTracer, TracedCall
-from teleport._tracing.functions import called, function_name
+from teleport._tracing.functions import function_name
 from teleport._tracing.outputs import tensors_returned
 from teleport._tracing.ownership import tensors_in
+from teleport._tracing.reasons import other_use
 
 
 def find_quiver(
@@ -62,11 +63,11 @@ def watch(
     """
     tracker = QuiverTracer(named_parameters, in_place, frozen_stay)
     for run in runs:
-        tracker.trace(run, output)
+        tracker.trace_run(run, output)
     for run in spare:
         if not tracker.unread:
             break
-        tracker.trace(run, output)
+        tracker.trace_run(run, output)
     return tracker.result()
 
 
@@ -90,20 +91,20 @@ class QuiverTracer(FunctionTracer):
             self.labelling.calls[func] += 1
         return super().__torch_function__(func, types, args, kwargs)
 
-    def trace(self, run: Callable[[], Any], output: str) -> None:
+    def trace_run(self, run: Callable[[], Any], output: str) -> None:
         """Evaluate the model, and take in what that shows."""
-        with self.labelling.scopes.watching(), self.reads, self:
-            result = run()
+        with self.labelling.scopes.watching():
+            result = self.trace(run)
         self.end_of_run(result, output)
 
     def before(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """The arguments' versions, which tell whether the call changed one."""
         return _versions(tensors_in((args, kwargs)))
 
-    def after(self, seen: TracedCall) -> None:
+    def after(self, call: TracedCall) -> None:
         """Label the result of a call, or pin what entered it."""
         with torch._C._DisableTorchDispatch():  # the reads need not see what is computed of labels
-            self._judge(seen)
+            self._judge(call)
 
     def _judge(self, seen: TracedCall) -> None:
         call = Call(self.labelling, seen.func, seen.result)
@@ -111,7 +112,7 @@ class QuiverTracer(FunctionTracer):
         explained = Counter[str]() if labels is None else call.explained
         for name in seen.read:
             if name in self.parameters and seen.given[name] > explained[name]:
-                self.labelling.scales.fix(name, f"it enters {called(seen.func)} other than as a layer's weight")
+                self.labelling.scales.fix(name, other_use(seen.func, "the weight of a layer"))
         self._note_read(seen.read)
         entered = list(tensors_in((seen.args, seen.kwargs)))
         made = list(tensors_in(seen.result))
@@ -120,7 +121,7 @@ class QuiverTracer(FunctionTracer):
                 if bool(compact(label).any()) or self.labelling.memory.labels_of(tensor):
                     self.labelling.hold(tensor, label)
         elif made or any(name not in self.parameters for name in seen.read):
-            changed = seen.known != _versions(entered)
+            changed = seen.prepared != _versions(entered)
             for label in [
                 *(labels or []),
                 *(label for each in entered for label in self.labelling.labels_at(each, changed)),
@@ -144,14 +145,14 @@ class QuiverTracer(FunctionTracer):
                 if name in self.parameters:
                     self.labelling.scales.fix(name, output)
                     self.unread.pop(name, None)
-        self._note_read(self.reads.unseen)
-        for name, operation in self.reads.unseen.items():
-            reason = f"{operation} reads it where no torch function shows it"
+        unseen = self.unseen_reasons()
+        self._note_read(unseen)
+        for name, reason in unseen.items():
             if name in self.parameters:
                 self.labelling.scales.fix(name, reason)
             for label in self.labelling.memory.labels.get(name, []):
                 self.labelling.units.pin(label, reason)
-        self.reads.unseen.clear()
+        self.unseen.operations.clear()
         self.calls = {function_name(func): count for func, count in self.labelling.calls.items()}
         self.labelling.forget_tensors()
 

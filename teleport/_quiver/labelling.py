@@ -15,6 +15,7 @@ from teleport._quiver.scale_variables import ScaleVariables
 from teleport._quiver.unreached import Scopes
 from teleport._tracing.functions import called
 from teleport._tracing.ownership import Owners, distinct_elements, storage_of
+from teleport._tracing.reasons import SHARED_STORAGE
 
 
 class Memory(Owners):
@@ -67,7 +68,7 @@ class Labelling:
             if not distinct_elements(parameter):
                 self.scales.fix(name, "some of its elements are one in memory")
         for name in self.memory.shared():
-            self.scales.fix(name, "its memory is another parameter's too")
+            self.scales.fix(name, SHARED_STORAGE)
 
     def label(self, tensor: Tensor) -> Tensor:
         """The unit of each element, in the tensor's shape; a parameter that may move has one for each element."""

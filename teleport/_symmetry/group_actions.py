@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from teleport._tracing.activations import Activation
+from teleport._tracing.activations import ElementwiseActivation
 
 Inverse = Literal["exact", "first_order"]
 
@@ -46,7 +46,7 @@ def pseudo_inverse(matrix: Tensor) -> Tensor:
 
 
 def transform(
-    upper: Tensor, inputs: Inputs, lower: Tensor, element: Tensor, activation: Activation
+    upper: Tensor, inputs: Inputs, lower: Tensor, element: Tensor, activation: ElementwiseActivation
 ) -> tuple[Tensor, Tensor]:
     """The action of 2024, for any activation: ``V <- (I+T) V``, ``U <- U s(V X) s((I+T) V X)^+``.
 
@@ -67,7 +67,7 @@ def conjugate(
     inputs: Inputs,
     lower: Tensor,
     element: Tensor,
-    activation: Activation,
+    activation: ElementwiseActivation,
     *,
     inverse: Inverse,
     complement: bool,
@@ -101,7 +101,7 @@ def conjugate(
     return moved, torch.linalg.solve(torch.eye(len(element)).to(element) + element, upper, left=False)
 
 
-def inverse_of(activation: Activation) -> Callable[[Tensor], Tensor]:
+def inverse_of(activation: ElementwiseActivation) -> Callable[[Tensor], Tensor]:
     """The inverse of an activation.
 
     Raises:
@@ -115,7 +115,7 @@ def inverse_of(activation: Activation) -> Callable[[Tensor], Tensor]:
 
 @torch.no_grad()
 def residual(
-    before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor], inputs: Tensor, activation: Activation
+    before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor], inputs: Tensor, activation: ElementwiseActivation
 ) -> float:
     """How far an action on (V, U) missed keeping the pair's output: ``|U' s(V' X) - U s(V X)| / |U s(V X)|``."""
     (lower, upper), (moved_lower, moved_upper) = before, after

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from teleport._engine.ascent import BatchLoss, Point
 from teleport._errors import UnsupportedModel
 from teleport._symmetry.group_actions import Inputs, Inverse, conjugate, residual, transform
-from teleport._tracing.layer_pairs import Pair
+from teleport._tracing.layer_pairs import LayerPair
 from teleport._tracing.layers import Layer
 
 
@@ -27,7 +27,7 @@ class Rule:
         """Whether the action at T = 0 is not the identity."""
         return self.variant != "corrected"
 
-    def refusal(self, pair: Pair) -> str:
+    def refusal(self, pair: LayerPair) -> str:
         """Why the variant cannot act on a pair, empty where it can."""
         if self.variant == "2024" or pair.activation.inverse() is not None:
             return ""
@@ -37,7 +37,9 @@ class Rule:
             "bijection of the real numbers onto themselves, as leaky_relu with a positive slope is"
         )
 
-    def act(self, pair: Pair, weights: tuple[Tensor, Tensor], inputs: Inputs, element: Tensor) -> tuple[Tensor, Tensor]:
+    def act(
+        self, pair: LayerPair, weights: tuple[Tensor, Tensor], inputs: Inputs, element: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """The new lower and upper weights of a pair."""
         lower, upper = weights
         if self.variant == "2024":
@@ -69,7 +71,7 @@ class Stack:
         UnsupportedModel: the rule cannot act on one of the pairs.
     """
 
-    def __init__(self, pairs: Sequence[Pair], rule: Rule) -> None:
+    def __init__(self, pairs: Sequence[LayerPair], rule: Rule) -> None:
         for refusal in filter(None, map(rule.refusal, pairs)):
             raise UnsupportedModel(refusal)
         self.rule = rule
@@ -138,7 +140,7 @@ class Stack:
             hidden.append(pair.activation(lower @ here.columns))
         return moved
 
-    def _inputs(self, pair: Pair, columns: Tensor) -> Inputs:
+    def _inputs(self, pair: LayerPair, columns: Tensor) -> Inputs:
         """What a pair's lower layer multiplies: ``columns``, and a row of ones where it has a bias."""
         if pair.lower.bias is None:
             return Inputs(columns)

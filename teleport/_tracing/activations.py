@@ -1,4 +1,4 @@
-"""Elementwise activations as they were called, to be applied again and, where they are bijections, inverted."""
+"""Elementwise activations as they were called: applied to other values and, if they are bijections, inverted."""
 
 from __future__ import annotations
 
@@ -20,8 +20,13 @@ _FUNCTIONS: dict[Callable[..., Any], str] = {
 
 
 @dataclass(frozen=True)
-class Activation:
-    """One call of an activation function: ``activation(z)`` applies it to other values, never in place."""
+class ElementwiseActivation:
+    """One call of an activation function: ``activation(z)`` applies it to other values, never in place.
+
+    Attributes:
+        name: the function's name in ``torch.nn.functional``.
+        function, args, kwargs: the call, without the values and without ``inplace``.
+    """
 
     name: str
     function: Callable[..., Tensor] = field(repr=False)
@@ -38,7 +43,7 @@ class Activation:
         return float(self.kwargs.get("negative_slope", self.args[0] if self.args else 0.01))
 
     def inverse(self) -> Callable[[Tensor], Tensor] | None:
-        """The inverse function, ``None`` where the activation is no bijection of the real numbers onto themselves."""
+        """The inverse function; ``None`` if the activation is not a bijection of the real numbers onto themselves."""
         if self.name == "identity":
             return _identity
         if self.name == "leaky_relu" and self.slope > 0:
@@ -51,13 +56,17 @@ def _identity(values: Tensor) -> Tensor:
     return values
 
 
-IDENTITY = Activation("identity", _identity)
-"""What stands between two linear layers that follow each other directly."""
+IDENTITY = ElementwiseActivation("identity", _identity)
+"""The activation between two linear layers without one."""
 
 
-def activation_of(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Activation | None:
-    """The activation that a call of a torch function is, ``None`` where it is none that is known."""
+def activation_of(
+    func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> ElementwiseActivation | None:
+    """The activation that a call of a torch function applies; ``None`` if it is not a known one."""
     name = _FUNCTIONS.get(func)
     if name is None or not args:
         return None
-    return Activation(name, func, tuple(args[1:]), {key: value for key, value in kwargs.items() if key != "inplace"})
+    return ElementwiseActivation(
+        name, func, tuple(args[1:]), {key: value for key, value in kwargs.items() if key != "inplace"}
+    )

@@ -1,75 +1,105 @@
-"""Sees every torch function of an evaluation that some watched memory enters, and which of it the call reads."""
+"""The base of the tracers: every torch function of one evaluation, with the parameters whose values it reads.
+
+A subclass says which calls concern it (:meth:`FunctionTracer.concerns`), what it must know before a call
+(:meth:`FunctionTracer.before`) and what it concludes from it (:meth:`FunctionTracer.after`). Three do so:
+``LayerTracer`` and ``PairTracer`` in this package, and ``QuiverTracer`` in ``_quiver/find_quiver.py``.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from torch.overrides import TorchFunctionMode
 
 from teleport._tracing.ownership import Owners, tensors_in
+from teleport._tracing.reasons import unseen_read
 from teleport._tracing.unseen_reads import UnseenReads
 
+T = TypeVar("T")
+
 EXPORTS = {"numpy", "tolist", "data_ptr", "untyped_storage", "storage", "__array__", "__dlpack__", "share_memory_"}
-"""Methods that give a tensor's memory away, after which nobody sees what is done with it."""
+"""Methods that export a tensor's memory, after which its use cannot be traced: they count as reads."""
 
 
 @dataclass(frozen=True)
 class TracedCall:
-    """A call of a torch function that was given watched memory.
+    """A call of a torch function that concerns the tracer.
 
     Attributes:
         func, args, kwargs, result: the call.
-        known: what ``before`` told of its arguments.
-        given: how many of its arguments reach into each watched memory.
-        read: those whose values the call read.
+        prepared: what ``before`` returned.
+        given: by the name of a parameter (or of other owned memory), how many of the arguments reach into it.
+        read: names of those whose values the call read.
     """
 
     func: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     result: Any
-    known: Any
+    prepared: Any
     given: Counter[str]
     read: set[str]
 
 
 class FunctionTracer(TorchFunctionMode):
-    """Calls ``before`` and ``after`` around each torch function that is given watched memory.
+    """Calls ``before`` and ``after`` around each torch function that concerns the tracer.
 
-    To be entered together with its ``reads``, which sees what no torch function shows.
+    Args:
+        owners: of the memory that is traced, the parameters' above all.
+
+    Attributes:
+        unseen: the reads below the torch functions.
     """
 
     def __init__(self, owners: Owners) -> None:
         super().__init__()
         self.owners = owners
-        self.reads = UnseenReads(owners)
+        self.unseen = UnseenReads(owners)
 
-    def before(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    def trace(self, evaluate: Callable[[], T]) -> T:
+        """The result of ``evaluate()``, which is traced."""
+        with self.unseen, self:
+            return evaluate()
+
+    @property
+    def paused(self) -> bool:
+        """Whether the tracer itself computes something, which is no part of the evaluation."""
+        return self.unseen.paused
+
+    def unseen_reasons(self) -> dict[str, str]:
+        """Name -> sentence, for everything that was read below the torch functions."""
+        return {name: unseen_read(operation) for name, operation in self.unseen.operations.items()}
+
+    def concerns(self, args: tuple[Any, ...], kwargs: dict[str, Any], given: Counter[str]) -> bool:
+        """Whether ``before`` and ``after`` must see a call: if owned memory is among its arguments."""
+        return bool(given)
+
+    def before(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What ``after`` must know of the arguments as they are before the call, which may change them."""
         return None
 
-    def after(self, seen: TracedCall) -> None:
-        """Judge a call."""
+    def after(self, call: TracedCall) -> None:
+        """Conclude from a call."""
         raise NotImplementedError
 
     def __torch_function__(  # the mode itself is off in here
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if self.reads.paused:  # the watcher's own doings
+        if self.paused:
             return func(*args, **kwargs)
         given = Counter(name for tensor in tensors_in((args, kwargs)) for name in self.owners.of(tensor))
-        if not given:
+        if not self.concerns(args, kwargs, given):
             return func(*args, **kwargs)
-        with self.reads.pause():
-            known = self.before(func, args, kwargs)
-        with self.reads.frame(given) as read:
+        with self.unseen.pause():
+            prepared = self.before(func, args, kwargs)
+        with self.unseen.frame(given) as read:
             result = func(*args, **kwargs)
         if getattr(func, "__name__", "") in EXPORTS:
             read |= set(given)
-        with self.reads.pause():
-            self.after(TracedCall(func, args, kwargs, result, known, given, read))
+        with self.unseen.pause():
+            self.after(TracedCall(func, args, kwargs, result, prepared, given, read))
         return result

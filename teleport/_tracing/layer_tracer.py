@@ -1,42 +1,40 @@
-"""Which weights a loss uses as linear maps, on which inputs: read off one evaluation of the loss.
+"""Traces the layers of a loss: which weights it uses as linear maps, and on which inputs.
 
-Every call of a torch function is seen as it happens. A call with a view (``_tracing/linear_uses.py``) says which parameters
-multiply which inputs; a parameter that enters any other function, or is read where no function shows it, or is never
-seen, stays where it is, with the reason. What is not understood is thus never moved.
+Input: an evaluation of the loss, and the model's parameters. Output: :class:`TracedLayers`. A call of a registered
+linear operation (``_tracing/linear_uses.py``) tells which parameters multiply which inputs. A parameter that another
+function reads, or that is read below the torch functions, or that is not read at all, stays as it is, with the
+reason. The inputs are represented by their span (Wu et al. 2025, equations 8 to 16; ``_spaces/representation.py``).
 """
 
 from __future__ import annotations
 
-import inspect
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from teleport._spaces.representation import Representation
-from teleport._tracing.function_tracer import FunctionTracer, TracedCall
-from teleport._tracing.functions import called
+from teleport._tracing.function_tracer import FunctionTracer, T, TracedCall
 from teleport._tracing.layers import Block, Layer, RecordedUse
-from teleport._tracing.linear_uses import LinearUse, as_matrix, view_of
+from teleport._tracing.linear_uses import LinearUse, as_matrix, is_linear_operation, linear_uses
 from teleport._tracing.ownership import Owners, distinct_elements, keeps_layout, storage_of
-
-T = TypeVar("T")
+from teleport._tracing.reasons import SHARED_STORAGE, UNUSED, other_use, unregistered_use
 
 Key = tuple[Block, int, bool]
-"""What makes two uses one layer: the weight's block, and how it is read as a matrix (groups, transposed)."""
+"""Uses with the same key are uses of one layer: the weight's block, and its form as matrices (groups, transposed)."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class TracedLayers:
     """The result of tracing one evaluation, or several.
 
     Attributes:
-        layers: those that may move, by the parameter's name, with the part in brackets if it is not the whole.
-        representations: of the inputs of each of these layers; ``None`` if the layer provably cannot move.
+        layers: those that may move, by name.
+        representations: of the inputs of each of these layers, by name; ``None`` if the layer provably cannot move.
         pinned: why the other parameters stay, by the parameter's name.
     """
 
@@ -45,78 +43,83 @@ class TracedLayers:
     pinned: dict[str, str]
 
 
-def capture(
+def trace_layers(
     evaluate: Callable[[Any], Any],
     batches: Iterable[Any],
     named_parameters: Mapping[str, nn.Parameter],
     shared_objective: bool,
 ) -> TracedLayers:
-    """Evaluate the loss on each of ``batches`` and tell what its layers' inputs span together.
+    """Evaluate the loss on each of ``batches``, and represent the inputs of each layer over all of them.
 
     Args:
-        evaluate: computes the loss of a batch; anything that it computes is seen.
+        evaluate: computes the loss of a batch; everything that it computes is traced.
         batches: the constraint batches.
         named_parameters: the model's parameters; those that require no gradient are taken as constants.
-        shared_objective: the objective is evaluated on this very batch, so that a layer whose only inputs depend on
-            no parameter cannot move at the exact null space and needs no representation: the objective depends on its
-            weight through ``weight @ inputs`` alone.
+        shared_objective: whether the objective is evaluated on this very batch. Then a layer whose only inputs depend
+            on no parameter cannot move at the exact null space and needs no representation: the objective depends on
+            its weight through ``weight @ inputs`` alone.
     """
-    recorder = LayerTracer(named_parameters, shared_objective)
+    tracer = LayerTracer(named_parameters, shared_objective)
     for batch in batches:
-        recorder.watch(partial(evaluate, batch))
-        recorder.take_in()
-    return recorder.result()
+        tracer.trace(partial(evaluate, batch))
+        tracer.end_batch()
+    return tracer.result()
 
 
 class LayerTracer(FunctionTracer):
-    """Sees every torch function that a trainable parameter, or a view of one, enters.
+    """Traces the uses of all trainable parameters, and represents the inputs of each layer.
 
     Args:
-        named_parameters, shared_objective: as of :func:`capture`.
-        later: whether inputs are only held while an evaluation is watched, for :meth:`take_in` to look at. That costs
-            the evaluation nothing, and only works out where they are not ``overwritten`` meanwhile.
+        named_parameters, shared_objective: as of :func:`trace_layers`.
+        deferred: whether uses are only recorded during an evaluation, and represented in :meth:`end_batch`. Then
+            tracing costs the evaluation nothing, but the inputs must not be ``overwritten`` before :meth:`end_batch`.
+
+    Attributes:
+        recorded: the uses that are not represented yet.
     """
 
     def __init__(
-        self, named_parameters: Mapping[str, nn.Parameter], shared_objective: bool, later: bool = False
+        self, named_parameters: Mapping[str, nn.Parameter], shared_objective: bool, deferred: bool = False
     ) -> None:
-        parameters = {name: held for name, held in named_parameters.items() if held.requires_grad}
+        parameters = {name: parameter for name, parameter in named_parameters.items() if parameter.requires_grad}
         super().__init__(Owners(parameters))
         self.parameters = parameters
         self.shared_objective = shared_objective
-        self.later = later
-        self.pinned: dict[str, str] = {}
-        self.layers: dict[Key, Layer] = {}
-        self.representations: dict[Layer, Representation] = {}
-        self.waiting: dict[Layer, RecordedUse] = {}  # the only use of a layer so far, on inputs that are constant
-        self.inputs = _Inputs()
-        self.held: list[tuple[Layer, RecordedUse]] = []
-        for name in self.owners.shared():
-            self.pinned[name] = "its memory is another parameter's too"
+        self.deferred = deferred
+        self.recorded: list[tuple[Layer, RecordedUse]] = []
+        self._layers: dict[Key, Layer] = {}
+        self._representations: dict[Layer, Representation] = {}
+        self._waiting: dict[Layer, RecordedUse] = {}  # the only use of a layer so far, on constant inputs
+        self._inputs = _BatchInputs()
+        self._pinned = dict.fromkeys(self.owners.shared(), SHARED_STORAGE)
         for name, parameter in parameters.items():
             if parameter.is_complex() or not keeps_layout(parameter):
-                self.pinned[name] = "its storage is complex or has gaps, which no view understands"
+                self._pinned[name] = "its storage is complex or has gaps, which no registered linear map supports"
 
-    def watch(self, evaluate: Callable[[], T]) -> T:
-        """Evaluate, seeing what happens."""
-        with torch.enable_grad(), self.reads, self:
-            return evaluate()
+    def trace(self, evaluate: Callable[[], T]) -> T:
+        """The result of ``evaluate()``, which is traced with gradients enabled."""
+        with torch.enable_grad():
+            return super().trace(evaluate)
 
-    def before(self, func: Callable[..., Any], args: Any, kwargs: Any) -> list[LinearUse]:
+    def before(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[LinearUse]:
         """The uses of a call, which may change its arguments or draw random numbers."""
-        return [use for use in _uses(func, args, kwargs) if self._understood(use)]
+        return [use for use in linear_uses(func, args, kwargs) if self._supported(use)]
 
-    def after(self, seen: TracedCall) -> None:
-        """Take in the uses of a call, and pin the parameters that it reads in another way."""
-        uses: list[LinearUse] = seen.known
-        explained = Counter(name for use in uses for name in self._use(use))
-        entered = {name for use in uses for name in self.owners.of(use.source)}
-        for name in seen.read:
-            if name in entered or seen.given[name] > explained[name]:
-                self.pinned.setdefault(name, f"it enters {called(seen.func)} other than as a linear map")
+    def after(self, call: TracedCall) -> None:
+        """Record the uses of a call, and pin the parameters that it reads in another way."""
+        uses: list[LinearUse] = call.prepared
+        explained = Counter(name for use in uses for name in self._record(use))
+        sources = {name for use in uses for name in self.owners.of(use.source)}
+        for name in call.read:
+            if name in sources or call.given[name] > explained[name]:
+                registered = is_linear_operation(call.func)
+                reason = (
+                    other_use(call.func, "the weight of a linear map") if registered else unregistered_use(call.func)
+                )
+                self._pinned.setdefault(name, reason)
 
-    def _understood(self, use: LinearUse) -> bool:
-        """Whether a use is of one parameter's own elements, on inputs that can be taken apart."""
+    def _supported(self, use: LinearUse) -> bool:
+        """Whether a use is of one parameter's own elements, on inputs whose rows can be read."""
         names = self.owners.of(use.weight)
         return (
             len(names) == 1
@@ -128,98 +131,93 @@ class LayerTracer(FunctionTracer):
             and (storage_of(use.source) is not None or use.source.numel() == 0)
         )
 
-    def _use(self, use: LinearUse) -> list[str]:
-        """Take in one use; names the parameters that it explains."""
+    def _record(self, use: LinearUse) -> list[str]:
+        """Record one use; returns the names of the parameters that it explains."""
         (name,) = self.owners.of(use.weight)
         weight = Block.of(use.weight, name, self.parameters[name])
         bias = self._bias(use)
-        matrix = as_matrix(use.weight.detach(), use.groups, use.transposed)
-        layer = self.layers.setdefault(
-            (weight, use.groups, use.transposed),
-            Layer(
-                weight.label, use.kind, weight, bias, use.groups, use.transposed, matrix.shape[2] + (bias is not None)
-            ),
-        )
+        layer = self._layers.setdefault((weight, use.groups, use.transposed), Layer.of(use, weight, bias))
         if layer.bias != bias:
-            self.pinned.setdefault(name, "it is used with and without a bias, or with different ones")
+            self._pinned.setdefault(name, "it is used with and without a bias, or with different ones")
             for other in filter(None, (layer.bias, bias)):
-                self.pinned.setdefault(other.owner, f"its weight stays: {self.pinned[name]}")
-        if self.later:
-            self.held.append((layer, RecordedUse.now(use)))
+                self._pinned.setdefault(other.owner, f"its weight stays: {self._pinned[name]}")
+        if self.deferred:
+            self.recorded.append((layer, RecordedUse.now(use)))
         else:
             self._represent(layer, RecordedUse.now(use))
         return [name] if bias is None else [name, bias.owner]
 
     def _bias(self, use: LinearUse) -> Block | None:
-        """The bias that moves with the weight: one element an output, all in one parameter."""
+        """The bias that moves with the weight: one element per output, all in one parameter."""
         names = self.owners.of(use.bias)
         outputs = as_matrix(use.weight.detach(), use.groups, use.transposed).shape[:2].numel()
         if use.bias is None or len(names) != 1 or use.bias.shape != (outputs,) or not distinct_elements(use.bias):
             return None
         return Block.of(use.bias, names[0], self.parameters[names[0]])
 
-    def _represent(self, layer: Layer, seen: RecordedUse) -> None:
-        if layer.weight.owner in self.pinned:
+    def _represent(self, layer: Layer, recorded: RecordedUse) -> None:
+        """Add the inputs of a use to the layer's representation; a first use on constant inputs waits for a second."""
+        if layer.weight.owner in self._pinned:
             return
-        waiting = self.waiting.get(layer)
-        if waiting is None and layer not in self.representations and self.shared_objective and seen.constant:
-            self.waiting[layer] = seen
+        waiting = self._waiting.get(layer)
+        first = waiting is None and layer not in self._representations
+        if first and self.shared_objective and recorded.constant:
+            self._waiting[layer] = recorded
             return
         if waiting is not None and waiting.overwritten:
-            self.pinned.setdefault(layer.weight.owner, "its inputs were overwritten before its second use was seen")
+            self._pinned.setdefault(layer.weight.owner, "its inputs were overwritten before its second use was traced")
             return
-        self.waiting.pop(layer, None)
-        for each in filter(None, (waiting, seen)):
-            held = self.representations.get(layer)
-            self.representations[layer] = self.inputs.joined(held, self.inputs.of(layer, each))
+        self._waiting.pop(layer, None)
+        for each in filter(None, (waiting, recorded)):
+            before = self._representations.get(layer)
+            self._representations[layer] = self._inputs.joined(before, self._inputs.of(layer, each))
 
     @property
     def overwritten(self) -> bool:
-        """Whether inputs that are held are no longer what they were."""
-        return any(seen.overwritten for _, seen in self.held)
+        """Whether recorded inputs were written to since."""
+        return any(recorded.overwritten for _, recorded in self.recorded)
 
-    def take_in(self) -> None:
-        """Look at the inputs that are held, and let go of the batch's."""
-        for layer, seen in self.held:
-            self._represent(layer, seen)
-        self.held.clear()
-        self.inputs = _Inputs()
+    def end_batch(self) -> None:
+        """Represent the recorded uses, and release the batch's tensors."""
+        for layer, recorded in self.recorded:
+            self._represent(layer, recorded)
+        self.recorded.clear()
+        self._inputs = _BatchInputs()
 
     def result(self) -> TracedLayers:
         """The layers that may move and the parameters that stay, each with its reason.
 
-        Representations are large: they are handed over, and the tracer keeps none.
+        The representations are large: they are handed over, and the tracer keeps none.
         """
-        for name, operation in self.reads.unseen.items():
-            self.pinned[name] = f"{operation} reads it where no torch function shows it"
+        self._pinned |= self.unseen_reasons()
         self._pin_overlaps()
-        self._keep_pairs_together()
-        for name in self.parameters.keys() - {block.owner for layer in self.layers.values() for block in layer.blocks}:
-            self.pinned.setdefault(name, "no use of it was seen")
-        free = [layer for layer in self.layers.values() if layer.weight.owner not in self.pinned]
-        representations, self.representations = self.representations, {}
+        self._pin_weights_with_their_biases()
+        for name in self.parameters.keys() - {block.owner for layer in self._layers.values() for block in layer.blocks}:
+            self._pinned.setdefault(name, UNUSED)
+        free = [layer for layer in self._layers.values() if layer.weight.owner not in self._pinned]
+        representations, self._representations = self._representations, {}
         return TracedLayers(
             {layer.name: layer for layer in free},
             {layer.name: representations.get(layer) for layer in free},
-            {name: self.pinned[name] for name in self.parameters if name in self.pinned},
+            {name: self._pinned[name] for name in self.parameters if name in self._pinned},
         )
 
-    def _keep_pairs_together(self) -> None:
+    def _pin_weights_with_their_biases(self) -> None:
         """A weight and its folded bias move together or not at all."""
-        pairs = [(layer.weight.owner, layer.bias.owner) for layer in self.layers.values() if layer.bias is not None]
-        known = -1
-        while known < len(self.pinned):
-            known = len(self.pinned)
+        pairs = [(layer.weight.owner, layer.bias.owner) for layer in self._layers.values() if layer.bias is not None]
+        count = -1
+        while count < len(self._pinned):
+            count = len(self._pinned)
             for weight, bias in pairs:
-                if bias in self.pinned:
-                    self.pinned.setdefault(weight, f"its bias stays: {self.pinned[bias]}")
-                elif weight in self.pinned:
-                    self.pinned.setdefault(bias, f"its weight stays: {self.pinned[weight]}")
+                if bias in self._pinned:
+                    self._pinned.setdefault(weight, f"its bias stays: {self._pinned[bias]}")
+                elif weight in self._pinned:
+                    self._pinned.setdefault(bias, f"its weight stays: {self._pinned[weight]}")
 
     def _pin_overlaps(self) -> None:
         """A part of a parameter that several layers use (tied, and one use transposed) would need all constraints."""
         parts: dict[str, list[Block]] = {}
-        for layer in self.layers.values():
+        for layer in self._layers.values():
             for block in layer.blocks:
                 parts.setdefault(block.owner, []).append(block)
         for name, blocks in parts.items():
@@ -228,45 +226,33 @@ class LayerTracer(FunctionTracer):
                 for block in blocks:
                     block.within(count).add_(1)
                 if int(count.max()) > 1:
-                    self.pinned.setdefault(name, "layers share a part of it in different ways (a tied weight or bias)")
+                    self._pinned.setdefault(name, "layers share a part of it in different ways (a tied weight or bias)")
 
 
-class _Inputs:
-    """The representations of one batch's layer inputs, one for all layers that see the same."""
+class _BatchInputs:
+    """The representations of one batch's layer inputs, one for all layers with the same inputs."""
 
     def __init__(self) -> None:
-        # The tensors and representations in the values are held so that no other takes their identity.
+        # The values hold the tensors and representations whose id is a key, so that the id is not given to another.
         self._of: dict[Hashable, tuple[Tensor, Representation]] = {}
         self._joined: dict[tuple[int, int], tuple[Representation, Representation, Representation]] = {}
 
-    def of(self, layer: Layer, seen: RecordedUse) -> Representation:
+    def of(self, layer: Layer, recorded: RecordedUse) -> Representation:
         """The representation of one use's inputs."""
-        use, ones = seen.use, layer.bias is not None
-        key = (id(use.source), seen.version, use.key or use.kind, ones)
+        use, ones = recorded.use, layer.bias is not None
+        key = (id(use.source), recorded.version, use.key or use.kind, ones)
         if key not in self._of:
-            made = Representation(layer.dimension, layer.groups, seen.dtype, ones, use.source.device)
+            made = Representation(layer.dimension, layer.groups, recorded.dtype, ones, use.source.device)
             for rows in use.rows():
-                made.update(rows.to(seen.dtype))
+                made.update(rows.to(recorded.dtype))
             self._of[key] = (use.source, made)
         return self._of[key][1]
 
-    def joined(self, held: Representation | None, new: Representation) -> Representation:
-        """Both together; layers that held the same and see the same go on sharing one."""
-        if held is None:
-            return new
-        pair = (id(held), id(new))
+    def joined(self, first: Representation | None, second: Representation) -> Representation:
+        """Both together; layers with the same two share the result."""
+        if first is None:
+            return second
+        pair = (id(first), id(second))
         if pair not in self._joined:
-            self._joined[pair] = (held, new, held.merged(new))
+            self._joined[pair] = (first, second, first.merged(second))
         return self._joined[pair][2]
-
-
-def _uses(func: Callable[..., Any], args: Any, kwargs: Any) -> list[LinearUse]:
-    """What the function's view makes of a call; nothing where an argument is none that the view knows."""
-    view = view_of(func)
-    if view is None:
-        return []
-    try:
-        inspect.signature(view).bind(*args, **kwargs)
-    except TypeError:
-        return []
-    return view(*args, **kwargs)

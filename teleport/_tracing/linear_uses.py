@@ -1,9 +1,10 @@
-"""How a layer's weight and inputs look as matrices: one small view a function, open to functions of one's own.
+"""The registry of linear operations: torch functions that use a weight as a matrix, open to the user's functions.
 
-The null-space method needs, of every layer, a weight matrix and the vectors that it multiplies. Layers are recognised
-where they compute, at the call of ``torch.nn.functional.linear`` and its like, not by their module class: a
-hand-written attention, a functional model and ``nn.Linear`` all end in the same call. A view translates one call into
-:class:`LinearUse` values. A function without a view that receives a parameter pins that parameter to where it is.
+The null-space method needs the weight matrix of every layer and the vectors that it multiplies. Layers are recognised
+at the call of ``torch.nn.functional.linear`` and its like, not by their module class: a hand-written attention, a
+functional model and ``nn.Linear`` all end in the same call. The view that is registered for a function translates one
+call into :class:`LinearUse` values (Wu et al. 2025, equations 8 to 16). A parameter that a function without a view
+receives stays as it is.
 """
 
 from __future__ import annotations
@@ -19,24 +20,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CHUNK = 1 << 24
-"""Elements of unfolded input handled at a time; bounds the memory of a convolution's patches."""
+"""Elements of unfolded input per chunk; bounds the memory of a convolution's patches."""
 
 
 @dataclass(frozen=True)
 class LinearUse:
-    """One use of a weight as a linear map, ``output = matrix @ input (+ bias)`` a group and position.
+    """One use of a weight as a linear map, ``output = matrix @ input (+ bias)`` per group and position.
 
     Attributes:
-        kind: what the layer is, for reports (``"linear"``, ``"conv2d"``, ...).
+        kind: the kind of layer, for reports (``"linear"``, ``"conv2d"``, ...).
         weight: the parameter, or a view of one. ``weight`` as a matrix is ``[groups, out, dimension]``: its leading
-            axis split by groups and the rest flattened, then transposed within a group where ``transposed``.
-        source: the tensor that the input vectors are taken from, or one that carries their gradient; uses with one
+            axis split by groups and the rest flattened, then transposed within a group if ``transposed``.
+        source: the tensor that the input vectors are taken from, or one that carries their gradient; uses with the same
             ``source`` and ``key`` share a basis.
-        rows: yields the input vectors, a chunk ``[groups, positions, dimension]`` at a time, ``dimension`` without the
-            1 of a bias.
-        key: what of the call, beside ``source``, decides the rows; ``None`` where it is nothing but ``kind``.
-        bias: the bias parameter ``[groups * out]`` (or a view of one) that is added once a position, or ``None``.
-        groups: independent blocks of inputs and outputs.
+        rows: yields the input vectors, one chunk ``[groups, positions, dimension]`` at a time, ``dimension`` without
+            the 1 of a bias.
+        key: the part of the call that, besides ``source``, decides the rows; ``None`` if that is ``kind`` alone.
+        bias: the bias parameter ``[groups * out]`` (or a view of one) that is added once per position, or ``None``.
+        groups: number of independent blocks of inputs and outputs.
         transposed: whether the weight is stored ``[dimension, out]``.
     """
 
@@ -51,7 +52,7 @@ class LinearUse:
 
 
 def as_matrix(block: Tensor, groups: int, transposed: bool) -> Tensor:
-    """A stored weight as matrices ``[groups, out, dimension]`` (a copy where the layout asks for one)."""
+    """A stored weight as matrices ``[groups, out, dimension]`` (a copy if the layout requires one)."""
     matrix = block.reshape(groups, block.shape[0] // groups, -1)
     return matrix.transpose(1, 2) if transposed else matrix
 
@@ -62,19 +63,24 @@ def from_matrix(matrix: Tensor, shape: torch.Size, transposed: bool) -> Tensor:
 
 
 View = Callable[..., list[LinearUse]]
-_VIEWS: dict[Callable[..., Any], View] = {}
+_REGISTRY: dict[Callable[..., Any], View] = {}
 
 
 def register_view(*functions: Callable[..., Any]) -> Callable[[View], View]:
-    """Register a view for functions that may receive a parameter.
+    """Register a view: it tells which arguments of a call are weights of linear maps, and on which inputs.
 
-    The view is called with the arguments of each call, right before it, and returns its linear uses: that the result
-    depends on ``use.weight`` through ``matrix @ input (+ bias)`` alone, for all inputs in ``use.rows``. A parameter
-    among the arguments that no use names stays where it is, and so does every one where the view's signature does not
-    fit the call. ``functions`` are what ``torch.overrides`` sees; a function of one's own becomes such by
-    ``torch.overrides.handle_torch_function``, or uses one that is.
+    The view is called with the arguments of each call, right before it, and returns the call's linear uses. A use
+    states that the result depends on ``use.weight`` through ``matrix @ input (+ bias)`` alone, for all inputs in
+    ``use.rows``. A parameter among the arguments that is in no use stays as it is, and so do all of them if the view's
+    signature does not fit the call.
 
-        @register_view(torch.bmm)  # one weight [groups, dimension, out] a group, no bias
+    Args:
+        functions: torch functions, as ``torch.overrides`` sees them. The caller's own function becomes one by
+            ``torch.overrides.handle_torch_function``.
+
+    Example::
+
+        @register_view(torch.bmm)  # one weight [groups, dimension, out], no bias
         def _experts(input, mat2):
             groups, dimension, out = mat2.shape
             weight = mat2.view(groups * dimension, out)
@@ -83,15 +89,27 @@ def register_view(*functions: Callable[..., Any]) -> Callable[[View], View]:
 
     def register(view: View) -> View:
         for function in functions:
-            _VIEWS[function] = view
+            _REGISTRY[function] = view
         return view
 
     return register
 
 
-def view_of(function: Callable[..., Any]) -> View | None:
-    """The view registered for ``function``, or ``None``."""
-    return _VIEWS.get(function)
+def is_linear_operation(function: Callable[..., Any]) -> bool:
+    """Whether a view is registered for ``function``."""
+    return function in _REGISTRY
+
+
+def linear_uses(function: Callable[..., Any], args: Any, kwargs: Any) -> list[LinearUse]:
+    """The linear uses of a call; none if ``function`` has no view, or one that does not take these arguments."""
+    view = _REGISTRY.get(function)
+    if view is None:
+        return []
+    try:
+        inspect.signature(view).bind(*args, **kwargs)
+    except TypeError:
+        return []
+    return view(*args, **kwargs)
 
 
 def _linear_use(
@@ -124,7 +142,7 @@ def _mm(input: Tensor, mat2: Tensor) -> list[LinearUse]:
 
 @register_view(torch.addmm, Tensor.addmm)
 def _addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> list[LinearUse]:
-    """``bias + inputs @ weight`` (GPT-2's ``Conv1D``); a bias that is not one vector, or is scaled, is left alone."""
+    """``bias + inputs @ weight`` (GPT-2's ``Conv1D``); a bias is part of the use if it is one vector, unscaled."""
     bias = input if beta == 1 and input.dim() == 1 else None
     return [_linear_use("linear", mat2, mat1, bias, transposed=True)] if alpha == 1 else []
 
@@ -190,8 +208,8 @@ def _convolution(kind: str, spatial: int) -> View:
 def _transposed_convolution(kind: str, spatial: int) -> View:
     """Transposed convolution: every tap multiplies the channel vector of every position.
 
-    Protecting those vectors keeps every output; the bias is added once an output, not once a product, so that it is no
-    extra input and stays where it is.
+    Every output is kept if those products are. The bias is added once per output, not once per product, so that it is
+    no extra input and stays as it is.
     """
 
     def view(
@@ -228,8 +246,8 @@ _ATTENTION = inspect.signature(F.multi_head_attention_forward)
 def _attention(*args: Any, **kwargs: Any) -> list[LinearUse]:
     """``nn.MultiheadAttention``: query, key and value projections, and the output projection (equations 13 to 16).
 
-    One basis serves the input projections that see one tensor. The output projection's inputs are the concatenated
-    heads, read off by running the attention once more with an identity in its place.
+    Input projections of the same tensor share one basis. The inputs of the output projection are the concatenated
+    heads, found by running the attention once more with an identity in its place.
     """
     given = _bound_attention(args, kwargs).arguments
     width = given["embed_dim_to_check"]
@@ -251,7 +269,7 @@ def _bound_attention(args: Any, kwargs: Any) -> inspect.BoundArguments:
 
 
 def _concatenated_heads(args: Any, kwargs: Any) -> Tensor:
-    """What the output projection multiplies, ``[..., embed_dim]``, with the dropout that the call itself will draw."""
+    """The inputs of the output projection, ``[..., embed_dim]``, with the dropout that the call itself will draw."""
     call = _bound_attention(args, kwargs)
     weight = call.arguments["out_proj_weight"]
     identity = torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)

@@ -1,4 +1,4 @@
-"""Sees every read of a parameter's values, also those that no torch function shows."""
+"""Reads of a parameter's values below the torch functions, where a function tracer sees nothing."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ from teleport._tracing.ownership import Owners, tensors_in
 
 
 class UnseenReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Watches the operations below the torch functions, where every kernel that touches a parameter must pass.
+    """A dispatch mode: every kernel that reads or writes a parameter passes through it.
 
-    A torch function that was judged opens a frame with the parameters that it was given. A read of another parameter,
-    or one outside of any frame, happened out of sight: in a scripted module, under ``torch.func``, in the backward
-    pass of a gradient penalty.
+    For each torch function that it judges, the function tracer opens a frame with the parameters among the arguments.
+    A read of another parameter, or one outside of a frame, is an unseen one: in a scripted module, under
+    ``torch.func``, in the backward pass of a gradient penalty.
 
     Attributes:
-        unseen: the parameters that were read out of sight, with the operation that did.
+        operations: name of each parameter with an unseen read -> the operation that read it first.
+        paused: whether nothing is recorded.
     """
 
     def __init__(self, owners: Owners) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.owners = owners
-        self.unseen: dict[str, str] = {}
+        self.operations: dict[str, str] = {}
         self.paused = False
         self._given: frozenset[str] = frozenset()
         self._read: set[str] = set()
 
     @contextmanager
     def frame(self, given: Iterable[str]) -> Iterator[set[str]]:
-        """A call that was given these parameters; yields the set that fills with those whose values it reads."""
+        """A call with these parameters among its arguments; yields a set, filled with those whose values it reads."""
         self._given, self._read = frozenset(given), set()
         try:
             yield self._read
@@ -42,7 +43,7 @@ class UnseenReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @contextmanager
     def pause(self) -> Iterator[None]:
-        """Look away, from what is not part of the loss."""
+        """Record nothing: what is computed inside is no part of the evaluation."""
         before, self.paused = self.paused, True
         try:
             yield
@@ -61,16 +62,16 @@ class UnseenReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **kwargs)
         if not self.paused:
             with self.pause():
-                self._note(func, args, kwargs, result)
+                self._record(func, args, kwargs, result)
         return result
 
-    def _note(self, func: OpOverload[..., Any], args: Any, kwargs: Any, result: Any) -> None:
+    def _record(self, func: OpOverload[..., Any], args: Any, kwargs: Any, result: Any) -> None:
         names = {name for tensor in tensors_in((args, kwargs)) for name in self.owners.of(tensor)}
         if not names:
             return
         made = list(tensors_in(result))
         if made and all(self.owners.of(tensor) for tensor in made) and not func._schema.is_mutable:
-            return  # a view, in which nothing was read
+            return  # a view: no value was read
         self._read |= names & self._given
         for name in names - self._given:
-            self.unseen.setdefault(name, str(func))
+            self.operations.setdefault(name, str(func))

@@ -286,11 +286,11 @@ TRAPS = [
         between(with_both(lambda x, w: x @ w.detach()), used=linear),
         {USED: "different ways"},
     ),
-    # where no torch function shows it
+    # below the torch functions
     Trap(
         "scripted product",
         between(with_both(lambda x, w: scripted_product(x, w)), used=linear),
-        {USED: "no torch function shows it"},
+        {USED: "below the torch functions"},
     ),
     Trap("scripted layer", _mlp_with(lambda m: m.__setitem__(2, torch.jit.script(m[2]))), {"2.weight": ""}),
     Trap("scripted model", lambda: torch.jit.script(mlp()), ALL),
@@ -320,7 +320,7 @@ TRAPS = [
     Trap(
         "two parameters, one memory",
         _shared_memory,
-        {USED: "another parameter's", "other.weight": "another parameter's"},
+        {USED: "shares storage", "other.weight": "shares storage"},
     ),
     Trap("one buffer, used as such", in_one_buffer, ALL, loss=_with_penalty(lambda m: m.flat.square().sum())),
 ]

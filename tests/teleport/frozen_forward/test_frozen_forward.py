@@ -135,12 +135,12 @@ def test_no_forward_pass_is_run_for_what_is_known():
 def test_what_a_watcher_does_is_not_on_the_record():
     model, batch = next(network for network in NETWORKS if network.name == "attention").make()
     objective = BatchLoss(lambda: cross_entropy(model, batch), list(model.parameters()))
-    recorder = LayerTracer(dict(model.named_parameters()), shared_objective=True, later=True)
-    watched = BatchLoss(lambda: recorder.watch(objective.evaluate), objective.parameters)
+    recorder = LayerTracer(dict(model.named_parameters()), shared_objective=True, deferred=True)
+    watched = BatchLoss(lambda: recorder.trace(objective.evaluate), objective.parameters)
     _, alone = recorded(objective)
-    _, both = recorded(watched, aside=lambda: recorder.reads.paused)
+    _, both = recorded(watched, aside=lambda: recorder.paused)
     assert [operation.func for operation in both.operations] == [operation.func for operation in alone.operations]
-    assert recorder.held
+    assert recorder.recorded
 
 
 @pytest.mark.parametrize("settings", [{"threshold": 0.9}, {"objective": "curvature"}, {"forward": "each"}], ids=str)

@@ -11,7 +11,7 @@ from torch import nn
 
 from teleport import BatchReport, LayerReport, NullSpace, TeleportReport
 from teleport._null_space.layer_statistics import LayerStatistics
-from teleport._tracing.layer_tracer import capture
+from teleport._tracing.layer_tracer import trace_layers
 from tests.teleport.networks import LINEAR, cross_entropy
 from tests.teleport.reference import null_projection
 
@@ -84,7 +84,7 @@ def test_what_survives_is_told_from_rounding_at_any_scale(scale, ratio, real):
     """Rounding explains 16 units in the last place of single precision, 1.9e-6; squares may leave its range."""
     model, batch = LINEAR[0].make()
     named = dict(model.named_parameters())
-    layer = capture(lambda b: cross_entropy(model, b), [batch], named, shared_objective=False).layers["2.weight"]
+    layer = trace_layers(lambda b: cross_entropy(model, b), [batch], named, shared_objective=False).layers["2.weight"]
     matrix = torch.full((1, 5, 9), scale)
     assert LayerStatistics().survived(layer, matrix, ratio * matrix, note=False) == real
 

@@ -110,7 +110,7 @@ def test_activations_without_an_inverse_are_refused_by_name(variant, activation,
 
 def test_a_network_without_a_pair_is_refused_by_its_layer():
     model = nn.Sequential(nn.Linear(12, 9), nn.LayerNorm(9), nn.Linear(9, 3)).double()
-    with pytest.raises(UnsupportedModel, match=r"'0\.weight' stands alone.*layer_norm"):
+    with pytest.raises(UnsupportedModel, match=r"'0\.weight' is the lower layer of no pair.*layer_norm"):
         Symmetry("2024")(model, [batch_of(5)], cross_entropy)
 
 

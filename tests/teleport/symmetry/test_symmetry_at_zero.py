@@ -10,7 +10,7 @@ from torch import nn
 
 from teleport import Symmetry
 from teleport._symmetry.group_actions import Inputs, conjugate
-from teleport._tracing.activations import Activation
+from teleport._tracing.activations import ElementwiseActivation
 from tests.teleport.networks import cross_entropy
 from tests.teleport.symmetric import VARIANTS, arrays, batch_of, leaky, mlp, stack_of
 from tests.teleport.symmetry_reference import SLOPE
@@ -71,7 +71,7 @@ def test_other_data_at_zero(variant):
 def test_first_order_against_exact_inverse():
     torch.manual_seed(0)
     lower, upper, columns, element = (torch.randn(*shape).double() for shape in ((5, 7), (3, 5), (7, 6), (5, 5)))
-    activation = Activation("leaky_relu", F.leaky_relu, (SLOPE,))
+    activation = ElementwiseActivation("leaky_relu", F.leaky_relu, (SLOPE,))
 
     def uppers(scale):
         return [

@@ -12,7 +12,7 @@ from torch import nn
 
 from teleport import Symmetry
 from teleport._symmetry.group_actions import Inputs, conjugate
-from teleport._tracing.activations import Activation
+from teleport._tracing.activations import ElementwiseActivation
 from tests.teleport.networks import cross_entropy
 from tests.teleport.symmetric import VARIANTS, arrays, batch_of, leaky, mlp
 from tests.teleport.symmetry_reference import SLOPE
@@ -93,7 +93,7 @@ def test_the_lower_layers_new_weight_is_the_least_squares_solution():
     torch.manual_seed(0)
     lower, upper, columns, element = (torch.randn(*shape).double() for shape in ((5, 7), (3, 5), (7, 60), (5, 5)))
     element = element / 20
-    activation = Activation("leaky_relu", F.leaky_relu, (SLOPE,))
+    activation = ElementwiseActivation("leaky_relu", F.leaky_relu, (SLOPE,))
     moved, _ = conjugate(upper, Inputs(columns), lower, element, activation, inverse="exact", complement=True)
     mixed = (np.eye(5) + element.numpy()) @ leaky((lower @ columns).numpy())
     wanted = np.where(mixed > 0, mixed, mixed / SLOPE)

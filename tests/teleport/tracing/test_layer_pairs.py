@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from teleport._errors import UnsupportedModel
-from teleport._tracing.activations import Activation, activation_of
+from teleport._tracing.activations import ElementwiseActivation, activation_of
 from teleport._tracing.layer_pairs import LayerPairs, trace_layer_pairs
 from tests.teleport.networks import Calls, weight
 
 
-def chains_of(model: nn.Module, inputs: Tensor, penalty=lambda model: 0.0) -> LayerPairs:
+def pairs_of(model: nn.Module, inputs: Tensor, penalty=lambda model: 0.0) -> LayerPairs:
     model.eval()
 
     def evaluate():
@@ -23,8 +23,8 @@ def chains_of(model: nn.Module, inputs: Tensor, penalty=lambda model: 0.0) -> La
     return trace_layer_pairs(evaluate, dict(model.named_parameters()))
 
 
-def joints(chains: LayerPairs) -> list[tuple[str, str, str]]:
-    return [(pair.lower.name, pair.activation.name, pair.upper.name) for pair in chains.pairs]
+def names_of(traced: LayerPairs) -> list[tuple[str, str, str]]:
+    return [(pair.lower.name, pair.activation.name, pair.upper.name) for pair in traced.pairs]
 
 
 def test_an_mlp_of_any_depth_through_dropout_and_reshapes():
@@ -39,27 +39,27 @@ def test_an_mlp_of_any_depth_through_dropout_and_reshapes():
         nn.Linear(5, 3),
     )
     inputs = torch.randn(4, 2, 3)
-    chains = chains_of(model, inputs)
-    assert joints(chains) == [
+    traced = pairs_of(model, inputs)
+    assert names_of(traced) == [
         ("1.weight", "leaky_relu", "4.weight"),
         ("4.weight", "relu", "6.weight"),
         ("6.weight", "identity", "7.weight"),
     ]
-    assert [pair.follows for pair in chains.pairs] == [None, 0, 1]
-    assert [pair.lower.bias is not None for pair in chains.pairs] == [True, False, True]
-    assert chains.pairs[0].activation.slope == 0.2
-    assert torch.equal(chains.pairs[0].inputs, inputs.flatten(1))
+    assert [pair.follows for pair in traced.pairs] == [None, 0, 1]
+    assert [pair.lower.bias is not None for pair in traced.pairs] == [True, False, True]
+    assert traced.pairs[0].activation.slope == 0.2
+    assert torch.equal(traced.pairs[0].inputs, inputs.flatten(1))
     hidden = F.leaky_relu(model[1](inputs.flatten(1)), 0.2).detach()
-    assert torch.equal(chains.pairs[1].inputs, hidden)  # although the next activation works in place
-    assert torch.equal(chains.pairs[2].inputs, model[4](hidden).relu().detach())
-    assert list(chains.unpaired) == ["7.weight"]
-    assert "cross_entropy" in chains.unpaired["7.weight"]
+    assert torch.equal(traced.pairs[1].inputs, hidden)  # although the next activation works in place
+    assert torch.equal(traced.pairs[2].inputs, model[4](hidden).relu().detach())
+    assert list(traced.unpaired) == ["7.weight"]
+    assert "cross_entropy" in traced.unpaired["7.weight"]
 
 
 def test_each_position_of_a_sequence_is_a_row():
     model = nn.Sequential(nn.Linear(4, 6), nn.GELU("tanh"), nn.Linear(6, 3))
     inputs = torch.randn(2, 5, 4)
-    (pair,) = chains_of(model, inputs).pairs
+    (pair,) = pairs_of(model, inputs).pairs
     assert torch.equal(pair.inputs, inputs.flatten(0, 1))
     values = torch.randn(3)
     assert torch.equal(pair.activation(values), F.gelu(values, approximate="tanh"))
@@ -67,25 +67,25 @@ def test_each_position_of_a_sequence_is_a_row():
 
 def test_layers_written_as_products():
     model = Calls(lambda net, x: F.elu(x @ net.v, 0.5) @ net.u, v=weight(6, 8), u=weight(8, 3))
-    chains = chains_of(model, torch.randn(4, 6))
-    assert joints(chains) == [("v", "elu", "u")]
+    traced = pairs_of(model, torch.randn(4, 6))
+    assert names_of(traced) == [("v", "elu", "u")]
     given = {parameter: parameter.detach() for parameter in model.parameters()}
-    assert torch.equal(chains.pairs[0].lower.gather(given)[0], model.v.T)
+    assert torch.equal(traced.pairs[0].lower.gather(given)[0], model.v.T)
 
 
 def test_pairs_inside_a_transformer():
     model = nn.TransformerEncoderLayer(6, 2, 8, batch_first=True, activation="gelu")
-    chains = chains_of(model, torch.randn(2, 4, 6))
-    assert joints(chains) == [("linear1.weight", "gelu", "linear2.weight")]
-    assert "layer_norm" in chains.unpaired["norm1.weight"]
-    assert "add" in chains.unpaired["linear2.weight"]
+    traced = pairs_of(model, torch.randn(2, 4, 6))
+    assert names_of(traced) == [("linear1.weight", "gelu", "linear2.weight")]
+    assert "layer_norm" in traced.unpaired["norm1.weight"]
+    assert "add" in traced.unpaired["linear2.weight"]
 
 
 def test_the_head_of_a_convolutional_network():
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 5), nn.Sigmoid(), nn.Linear(5, 3))
-    chains = chains_of(model, torch.randn(4, 1, 4, 4))
-    assert joints(chains) == [("3.weight", "sigmoid", "5.weight")]
-    assert "conv2d" in chains.unpaired["0.weight"]
+    traced = pairs_of(model, torch.randn(4, 1, 4, 4))
+    assert names_of(traced) == [("3.weight", "sigmoid", "5.weight")]
+    assert "conv2d" in traced.unpaired["0.weight"]
 
 
 def skip(net, x):
@@ -112,9 +112,9 @@ def between(module: nn.Module) -> nn.Module:
     ("model", "name", "why"),
     [
         (nn.Linear(6, 3), "weight", "cross_entropy"),
-        (Calls(skip, a=nn.Linear(6, 3), b=nn.Linear(3, 3)), "a.weight", "read twice"),
+        (Calls(skip, a=nn.Linear(6, 3), b=nn.Linear(3, 3)), "a.weight", "used twice"),
         (between(nn.BatchNorm1d(6)), "0.weight", "batch_norm"),
-        (between(nn.Softmax(1)), "0.weight", "softmax.* no elementwise activation"),
+        (between(nn.Softmax(1)), "0.weight", "softmax.* not a known elementwise activation"),
         (between(nn.PReLU()), "0.weight", "prelu"),
         (between(nn.Sequential(nn.ReLU(), nn.Tanh())), "0.weight", "tanh"),
         (frozen_bias(), "0.weight", "bias"),
@@ -125,23 +125,25 @@ def between(module: nn.Module) -> nn.Module:
     ],
 )
 def test_what_parts_two_layers_is_named(model, name, why):
-    with pytest.raises(UnsupportedModel, match=f"no two linear layers .*'{name}.*stands alone.*{why}") as caught:
-        chains_of(model, torch.randn(4, 6))
+    with pytest.raises(
+        UnsupportedModel, match=f"no two linear layers .*'{name}.*is the lower layer of no pair.*{why}"
+    ) as caught:
+        pairs_of(model, torch.randn(4, 6))
     assert "\n" not in str(caught.value)
 
 
 def test_a_convolution_in_the_way():
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
-    with pytest.raises(UnsupportedModel, match=r"'0\.weight' stands alone: it enters .*conv2d"):
-        chains_of(model, torch.randn(4, 1, 4, 4))
+    with pytest.raises(UnsupportedModel, match=r"'0\.weight' is the lower layer of no pair: it is used by .*conv2d"):
+        pairs_of(model, torch.randn(4, 1, 4, 4))
 
 
 def test_a_penalty_on_a_weight_keeps_it_out_of_pairs():
     model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
-    chains = chains_of(model, torch.randn(4, 6), lambda model: model[0].weight.square().sum())
-    assert joints(chains) == [("2.weight", "relu", "4.weight")]
-    assert "square" in chains.unpaired["0.weight"]
-    assert chains.pairs[0].follows is None
+    traced = pairs_of(model, torch.randn(4, 6), lambda model: model[0].weight.square().sum())
+    assert names_of(traced) == [("2.weight", "relu", "4.weight")]
+    assert "square" in traced.unpaired["0.weight"]
+    assert traced.pairs[0].follows is None
 
 
 def test_looking_at_shapes_parts_nothing():
@@ -151,13 +153,13 @@ def test_looking_at_shapes_parts_nothing():
         return net.b(F.dropout(hidden.relu(), 0.5, net.training))
 
     model = Calls(forward, a=nn.Linear(6, 6), b=nn.Linear(6, 3))
-    assert joints(chains_of(model, torch.randn(4, 6))) == [("a.weight", "relu", "b.weight")]
+    assert names_of(pairs_of(model, torch.randn(4, 6))) == [("a.weight", "relu", "b.weight")]
 
 
 def test_a_dropout_that_is_on_parts_two_layers():
     model = Calls(lambda net, x: net.b(F.dropout(net.a(x), 0.5)), a=nn.Linear(6, 6), b=nn.Linear(6, 3))
     with pytest.raises(UnsupportedModel, match="dropout"):
-        chains_of(model, torch.randn(4, 6))
+        pairs_of(model, torch.randn(4, 6))
 
 
 @pytest.mark.parametrize("slope", [0.01, 0.5, 3.0])
@@ -171,9 +173,9 @@ def test_a_leaky_relu_is_inverted(slope):
 @pytest.mark.parametrize("name", ["relu", "tanh", "elu", "sigmoid", "gelu", "softplus"])
 def test_no_inverse_from_all_of_the_reals(name):
     function = getattr(F, name)
-    assert Activation(name, function).inverse() is None
+    assert ElementwiseActivation(name, function).inverse() is None
 
 
 def test_a_leaky_relu_without_a_positive_slope_has_no_inverse():
-    assert Activation("leaky_relu", F.leaky_relu, (0.0,)).inverse() is None
-    assert Activation("leaky_relu", F.leaky_relu, (-0.5,)).inverse() is None
+    assert ElementwiseActivation("leaky_relu", F.leaky_relu, (0.0,)).inverse() is None
+    assert ElementwiseActivation("leaky_relu", F.leaky_relu, (-0.5,)).inverse() is None

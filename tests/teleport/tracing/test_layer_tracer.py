@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from teleport import NullSpace
-from teleport._tracing.layer_tracer import capture
+from teleport._tracing.layer_tracer import trace_layers
 from tests.teleport.attentive import NETWORKS
 from tests.teleport.networks import Calls, cross_entropy, mlp
 from tests.teleport.traps import TRAPS
@@ -54,7 +54,7 @@ def test_what_is_understood_moves_and_the_loss_stays(trap):
 def test_every_trainable_parameter_is_a_layers_or_has_a_reason(network):
     model, batch = network.make()
     named = dict(model.named_parameters())
-    result = capture(lambda b: cross_entropy(model, b), [batch], named, shared_objective=False)
+    result = trace_layers(lambda b: cross_entropy(model, b), [batch], named, shared_objective=False)
     held = {block.owner for layer in result.layers.values() for block in layer.blocks}
     assert held | set(result.pinned) == set(named)
     assert not held & set(result.pinned)
@@ -70,7 +70,9 @@ def test_layers_that_see_the_same_inputs_share_one_representation():
         c=nn.Linear(8, 3, bias=False),
     )
     batches = [(torch.randn(4, 6), torch.arange(4) % 3) for _ in range(2)]
-    result = capture(lambda b: cross_entropy(model, b), batches, dict(model.named_parameters()), shared_objective=False)
+    result = trace_layers(
+        lambda b: cross_entropy(model, b), batches, dict(model.named_parameters()), shared_objective=False
+    )
     a, b, c = (result.representations[f"{name}.weight"] for name in "abc")
     assert a is b
     assert a is not c  # no 1 for a bias
@@ -93,7 +95,7 @@ def test_changed_inputs_are_not_taken_for_the_same():
     """The same tensor before and after an in-place change."""
     linear = nn.Linear(3, 2).double()
     named = dict(linear.named_parameters())
-    result = capture(lambda _: _on_a_tensor_that_changes(linear), [None], named, shared_objective=False)
+    result = trace_layers(lambda _: _on_a_tensor_that_changes(linear), [None], named, shared_objective=False)
     assert result.representations["weight"].subspace(1.0).rank == 2
 
 
@@ -132,7 +134,7 @@ def test_inputs_that_were_waited_with_and_are_gone_pin_their_layer():
     """A first use that could have been skipped is looked at only when a second comes."""
     linear = nn.Linear(3, 2).double()
     named = dict(linear.named_parameters())
-    result = capture(lambda _: _on_a_tensor_that_changes(linear), [None], named, shared_objective=True)
+    result = trace_layers(lambda _: _on_a_tensor_that_changes(linear), [None], named, shared_objective=True)
     assert not result.layers
     assert "overwritten" in result.pinned["weight"]
 
@@ -141,7 +143,7 @@ def test_unused_parameters_are_named():
     model = mlp()
     model.register_parameter("unused", nn.Parameter(torch.zeros(3)))
     report = NullSpace(steps=1)(model, [(torch.randn(4, 6), torch.arange(4) % 3)], cross_entropy)
-    assert "unused (parameter): no use of it was seen" in report.reasons()
+    assert "unused (parameter): no use of it was traced" in report.reasons()
 
 
 def test_a_layer_inside_a_custom_function_is_not_taken_for_a_first_one():
@@ -158,6 +160,6 @@ def test_blocks_of_a_parameter_have_names_of_their_own():
         if network.name in names:
             model, batch = network.make()
             named = dict(model.named_parameters())
-            result = capture(lambda b, net=model: cross_entropy(net, b), [batch], named, shared_objective=False)
+            result = trace_layers(lambda b, net=model: cross_entropy(net, b), [batch], named, shared_objective=False)
             wanted = names[network.name] or "attention.in_proj_weight[24:48]"
             assert wanted in result.layers

@@ -12,7 +12,7 @@ from torch import nn
 
 from teleport import LinearUse, NullSpace, register_view
 from teleport._tracing import linear_uses as views
-from teleport._tracing.layer_tracer import capture
+from teleport._tracing.layer_tracer import trace_layers
 from tests.teleport.networks import WIDTH, Calls, cross_entropy, weight
 from tests.teleport.reference import concatenated_heads, jacobian, null_projection
 
@@ -22,7 +22,7 @@ FEW = settings(derandomize=True, max_examples=20, deadline=None)
 def captured(function, parameters):
     """The layers of ``function(*parameters)``."""
     named = {f"p{index}": nn.Parameter(parameter) for index, parameter in enumerate(parameters)}
-    result = capture(lambda _: function(*named.values()), [None], named, shared_objective=False)
+    result = trace_layers(lambda _: function(*named.values()), [None], named, shared_objective=False)
     return list(named.values()), result
 
 
@@ -185,7 +185,7 @@ def test_attention_projections_see_their_inputs(cross, need_weights):
     attention = nn.MultiheadAttention(8, 2, batch_first=True).double()
     query = normal(2, 3, 8)[:, :2]
     memory = normal(2, 1, 8) if cross else query
-    result = capture(
+    result = trace_layers(
         lambda _: attention(query, memory, memory, need_weights=need_weights)[0],
         [None],
         dict(attention.named_parameters()),
@@ -233,7 +233,7 @@ def test_a_view_of_ones_own_frees_a_layer_of_ones_own():
         outputs = model(batch[0])
         report = NullSpace(lr=100.0, relative_cap=3.0)(model, [batch], cross_entropy)
     finally:
-        del views._VIEWS[torch.bmm]
+        del views._REGISTRY[torch.bmm]
     moved = {layer.name: layer.relative_change for layer in report.layers}
     assert moved["experts"] > 1e-6
     torch.testing.assert_close(model(batch[0]), outputs, atol=1e-10, rtol=1e-10)
@@ -251,4 +251,4 @@ def test_a_view_whose_rows_do_not_fit_is_named():
         with pytest.raises(ValueError, match="input vectors must come as"):
             NullSpace()(model, batches, lambda net, x: net(x, x).sum(), constraint=batches)
     finally:
-        del views._VIEWS[F.bilinear]
+        del views._REGISTRY[F.bilinear]

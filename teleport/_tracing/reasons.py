@@ -1,0 +1,29 @@
+"""Reasons why a parameter stays as it is, as reports and errors tell them: sentences whose subject is the parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from teleport._tracing.functions import called
+
+SHARED_STORAGE = "it shares storage with another parameter"
+"""Two parameters that are views of one tensor, or reach into each other's elements."""
+
+UNUSED = "no use of it was traced"
+"""A parameter that the evaluation does not read."""
+
+
+def unregistered_use(func: Callable[..., Any]) -> str:
+    """A torch function without a rule in the registry of linear operations reads the parameter."""
+    return f"it is used by {called(func)}, which is not a registered linear map"
+
+
+def other_use(func: Callable[..., Any], role: str) -> str:
+    """A torch function reads the parameter, and not in the ``role`` that is understood."""
+    return f"it is used by {called(func)} other than as {role}"
+
+
+def unseen_read(operation: str) -> str:
+    """An operation that no torch function shows reads the parameter."""
+    return f"{operation} reads it below the torch functions, where its use cannot be seen"
