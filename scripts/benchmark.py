@@ -13,16 +13,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments import files
+from experiments.benchmarks import SUBJECTS
+from experiments.errors import UserError, one_of
+
 if TYPE_CHECKING:
     import pandas as pd
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from experiments import files  # noqa: E402
-from experiments.benchmarks import SUBJECTS  # noqa: E402
-from experiments.errors import UserError, one_of  # noqa: E402
-
 AIMS = "aims"
 
 

@@ -9,10 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from experiments.errors import UserError  # noqa: E402
+from experiments.errors import UserError
 
 
 def main(arguments: list[str]) -> int:

@@ -1,10 +1,13 @@
-"""Train on the embedded digits with and without teleportation, draw both curves, and say what was measured.
+"""Train on the embedded digits with and without teleportation, draw both curves, and print what was measured.
 
-``python scripts/demo.py [KEY=VALUE ...]``: the overrides are those of ``run.py``, and go to both runs.
+usage: python scripts/demo.py [KEY=VALUE ...]
+
+The overrides are those of ``run.py`` and apply to both runs.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import sys
@@ -16,15 +19,12 @@ from typing import TYPE_CHECKING, Any
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from experiments import files  # noqa: E402
-from experiments.configuration import config  # noqa: E402
-from experiments.configuration.mistakes import of_command_line  # noqa: E402
-from experiments.configuration.options import CONF  # noqa: E402
-from experiments.errors import UserError  # noqa: E402
-from experiments.run.sweep import log_to_console  # noqa: E402
+from experiments import files
+from experiments.configuration import config
+from experiments.configuration.mistakes import of_command_line
+from experiments.configuration.options import CONF
+from experiments.errors import UserError
+from experiments.run.sweep import log_to_console
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +67,7 @@ def compositions(overrides: list[str]) -> dict[str, DictConfig]:
 
 
 def draw(path: Path, sides: dict[str, Side], title: str) -> None:
-    """Training loss of both sides by epoch and by second; each teleport is a dotted line."""
+    """Training loss of both sides over epochs and over seconds; each teleport is a dotted line."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -90,7 +90,7 @@ def draw(path: Path, sides: dict[str, Side], title: str) -> None:
 
 
 def tell(sides: dict[str, Side]) -> str:
-    """What was measured, in words."""
+    """The measured numbers as a table and in sentences."""
     rows = [
         ("", "without", "with teleports"),
         ("training loss, at the start", *(f"{run.curve['train_loss'].iloc[0]:.4f}" for run in sides.values())),
@@ -107,20 +107,20 @@ def tell(sides: dict[str, Side]) -> str:
 
 
 def _teleports(run: Side) -> str:
-    """What the teleports did to their own batches."""
+    """What the teleports changed on their own batches, each before and after its own steps."""
     batches = run.teleports
     if batches.empty:
         return "There was no teleport in this run."
-    events = batches.groupby("event")
-    before, after = events["gradient_norm_before"].first().mean(), events["gradient_norm_after"].last().mean()
-    text = (
-        f"{run.summary['events']} teleport(s), each on {batches['batch'].nunique()} batches; in the mean over them, "
-        f"the gradient norm was {before:.3g} on the first batch before and {after:.3g} on the last batch after."
-    )
+    text = f"{run.summary['events']} teleport(s), each on {batches['batch'].nunique()} batches."
     if run.summary["no_op"]:
         return f"{text} They moved nothing."
+    first = batches.groupby("event").first()  # the first batch of an event starts at the parameters of the training
+    before, after = first["gradient_norm_before"].mean(), first["gradient_norm_after"].mean()
     change = (batches["loss_after"] - batches["loss_before"]).abs().max()
-    return f"{text} A batch's own steps changed its loss by {change:.1g} at most."
+    return (
+        f"{text} On the first batch of an event, the gradient norm went from {before:.3g} to {after:.3g} (mean). "
+        f"The steps on a batch changed its own loss by {change:.1g} at most."
+    )
 
 
 def _comparison(plain: Side, teleported: Side) -> list[str]:
@@ -141,8 +141,11 @@ def _verdict(plain: float, teleported: float) -> str:
     return f"the training loss is {how} with teleports, {teleported:.4f} against {plain:.4f}"
 
 
-def main(overrides: list[str]) -> int:
-    """Make both runs where they are missing, draw and tell; the exit code, 2 for a user's mistake."""
+def main(arguments: list[str]) -> int:
+    """Make both runs if they are missing, draw and print; the exit code, 2 for a user's mistake."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="overrides of both runs, as for run.py")
+    overrides = parser.parse_args(arguments).overrides
     log_to_console()
     try:
         composed = compositions(overrides)

@@ -9,13 +9,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from hydra import initialize_config_dir
+
+from experiments.configuration import config
+from experiments.errors import UserError
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from hydra import initialize_config_dir  # noqa: E402
-
-from experiments.configuration import config  # noqa: E402
-from experiments.errors import UserError  # noqa: E402
 
 
 def main(arguments: list[str]) -> int:

@@ -12,11 +12,8 @@ import argparse
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from experiments import files  # noqa: E402
-from experiments.errors import UserError  # noqa: E402
+from experiments import files
+from experiments.errors import UserError
 
 
 def main(arguments: list[str]) -> int:

@@ -13,15 +13,9 @@ import re
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from experiments.configuration import (  # noqa: E402
-    config,
-    options,
-)
-from experiments.errors import UserError, one_of  # noqa: E402
-from experiments.run.sweep import log_to_console  # noqa: E402
+from experiments.configuration import config, options
+from experiments.errors import UserError, one_of
+from experiments.run.sweep import log_to_console
 
 
 def main(arguments: list[str]) -> int:

@@ -1,8 +1,12 @@
 """The Makefile and the files around it: what a newcomer meets first, and what it says where it cannot go on."""
 
+import ast
 import os
 import re
+import shutil
 import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -72,14 +76,72 @@ def test_constraints_agree_with_the_requirements():
     from packaging.requirements import Requirement
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = {
-        one.name: one for one in map(Requirement, project["dependencies"] + project["optional-dependencies"]["dev"])
-    }
+    extras = project["optional-dependencies"]
+    wanted = {one.name: one for one in map(Requirement, project["dependencies"] + extras["suite"] + extras["dev"])}
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#"]
     pins = dict(line.split("==") for line in lines)
     assert {"torch", "torchvision", "numpy", "hydra-core", "ruff", "mypy"} <= set(pins)
     for name, version in pins.items():
         assert name not in wanted or version in wanted[name].specifier, name
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A copy of what a build reads, and of what it must leave out, so that the checkout stays as it is."""
+    copy = tmp_path_factory.mktemp("project")
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in ("teleport", "experiments", "conf", "scripts", "tests"):
+        shutil.copytree(ROOT / name, copy / name, ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "LICENSE", "run.py"):
+        shutil.copy(ROOT / name, copy)
+    return copy
+
+
+def build(kind: str, project: Path, folder: Path) -> zipfile.ZipFile:
+    """The wheel that `pip install .` (``wheel``) or `pip install -e .` (``editable``) builds."""
+    code = f"from setuptools import build_meta; print(build_meta.build_{kind}({str(folder)!r}))"
+    built = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    return zipfile.ZipFile(folder / built.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_library_alone_and_needs_torch_alone(project, tmp_path):
+    wheel = build("wheel", project, tmp_path)
+    held = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    library = {str(file.relative_to(ROOT)) for file in (ROOT / "teleport").rglob("*.py")}
+    assert held == {*library, "teleport/py.typed"}
+    metadata = wheel.read(next(name for name in wheel.namelist() if name.endswith("/METADATA"))).decode()
+    needed = [line for line in metadata.splitlines() if line.startswith("Requires-Dist:") and "extra ==" not in line]
+    assert needed == ["Requires-Dist: torch>=2.6"]
+
+
+@pytest.mark.slow
+def test_an_editable_install_puts_the_checkout_on_the_path(project, tmp_path):
+    """This is how scripts/ find experiments/, which no wheel holds."""
+    wheel = build("editable", project, tmp_path)
+    paths = [wheel.read(name).decode().split() for name in wheel.namelist() if name.endswith(".pth")]
+    assert paths == [[str(project)]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", sorted(file.name for file in (ROOT / "scripts").glob("*.py")))
+def test_scripts_start_from_another_folder(script, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # what an editable install puts on the path
+    command = [sys.executable, ROOT / "scripts" / script, "--help"]
+    started = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert started.returncode == 0, started.stderr
+    assert script in started.stdout
+
+
+def test_the_library_asks_for_nothing_but_torch():
+    """In an environment of torch alone nothing else can be imported."""
+    allowed = {"torch", "teleport", *sys.stdlib_module_names}
+    for file in (ROOT / "teleport").rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(file.read_text())))
+        names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+        names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level]
+        assert {name.partition(".")[0] for name in names} <= allowed, file
 
 
 def test_citation_names_the_papers():
