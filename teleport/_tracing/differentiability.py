@@ -1,7 +1,7 @@
 """Whether the graph of a loss can be differentiated as often, and with respect to as much, as a teleport needs.
 
-Inputs are the loss with its graph and the trainable parameters; the output is nothing, or the sentence of an
-:class:`teleport.UnsupportedModel` that names the operation.
+Inputs: the loss with its graph, and the trainable parameters. There is no output, but an
+:class:`teleport.UnsupportedModel` that names the operation if the graph cannot be differentiated.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def check_graph(loss: Tensor, twice: bool) -> bool:
         whether there are custom operations (``torch.autograd.Function``) in the graph.
 
     Raises:
-        UnsupportedModel: reentrant activation checkpointing, whose parameters ``torch.autograd.grad`` does not reach; or,
-            if ``twice``, an operation whose backward pass is marked ``once_differentiable``.
+        UnsupportedModel: reentrant activation checkpointing, whose parameters ``torch.autograd.grad`` does not reach;
+            or, if ``twice``, an operation whose backward pass is marked ``once_differentiable``.
     """
     operations = list(_operations_of(loss))
     for operation in operations:
@@ -47,7 +47,7 @@ def check_graph(loss: Tensor, twice: bool) -> bool:
 
 
 def check_reach(evaluate: Callable[[], Tensor], named: Iterable[tuple[str, nn.Parameter]]) -> None:
-    """Refuse a loss of which ``backward()`` finds gradients that ``torch.autograd.grad`` does not.
+    """Refuse a loss if its ``backward()`` finds gradients that ``torch.autograd.grad`` does not.
 
     That happens if a custom operation calls ``backward()`` in its own backward pass. The comparison takes two backward
     passes, and is only worth its time if the graph has custom operations.
@@ -56,20 +56,20 @@ def check_reach(evaluate: Callable[[], Tensor], named: Iterable[tuple[str, nn.Pa
         UnsupportedModel: the sentence names the first such parameter.
     """
     loss = evaluate()
-    trainable = {name: held for name, held in named if held.requires_grad}
+    trainable = {name: parameter for name, parameter in named if parameter.requires_grad}
     found = torch.autograd.grad(loss, list(trainable.values()), allow_unused=True)
-    missing = {name: held for (name, held), each in zip(trainable.items(), found, strict=True) if each is None}
-    if not missing or any(getattr(held, "_post_accumulate_grad_hooks", None) for held in trainable.values()):
+    missing = [name for name, gradient in zip(trainable, found, strict=True) if gradient is None]
+    if not missing or any(getattr(p, "_post_accumulate_grad_hooks", None) for p in trainable.values()):
         return
-    kept = {held: held.grad for held in trainable.values()}
+    gradients = {parameter: parameter.grad for parameter in trainable.values()}
     try:
-        for held in kept:
-            held.grad = None
+        for parameter in gradients:
+            parameter.grad = None
         evaluate().backward()  # type: ignore[no-untyped-call]
-        reached = [name for name, held in missing.items() if held.grad is not None and bool(held.grad.any())]
+        reached = [name for name in missing if (grad := trainable[name].grad) is not None and bool(grad.any())]
     finally:
-        for held, gradient in kept.items():
-            held.grad = gradient
+        for parameter, gradient in gradients.items():
+            parameter.grad = gradient
     if reached:
         names = sorted({operation.__name__ for operation in _operations_of(evaluate())})
         raise UnsupportedModel(

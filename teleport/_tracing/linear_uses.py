@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from teleport._tracing.random_state import preserved_random_state
+
 CHUNK = 1 << 24
 """Elements of unfolded input per chunk; bounds the memory of a convolution's patches."""
 
@@ -274,7 +276,7 @@ def _concatenated_heads(args: Any, kwargs: Any) -> Tensor:
     weight = call.arguments["out_proj_weight"]
     identity = torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)
     call.arguments.update(out_proj_weight=identity, out_proj_bias=None)
-    with torch.random.fork_rng([weight.device] if weight.is_cuda else []):
+    with preserved_random_state([weight]):
         heads = F.multi_head_attention_forward(*call.args, **call.kwargs)[0]
     assert isinstance(heads, Tensor)
     return heads

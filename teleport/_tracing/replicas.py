@@ -1,4 +1,4 @@
-"""Models whose parameters are spread or copied over processes, which a teleport of one process would take apart."""
+"""Refuses models with parameters sharded or replicated over processes: a teleport in one process would part them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from teleport._errors import UnsupportedModel
 
 
 def check_replicas(model: nn.Module) -> None:
-    """Refuse a model that is wrapped or sharded for several processes; warn of a plain one beside other processes.
+    """Refuse a model that is wrapped or sharded for several processes; warn of a plain one if others run.
 
     Raises:
         UnsupportedModel: a ``DistributedDataParallel`` of more than one process, or sharded parameters.

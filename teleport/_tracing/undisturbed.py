@@ -1,4 +1,4 @@
-"""Evaluate a model again and again without leaving a trace: modes, buffers and random state come back as they were."""
+"""Repeated evaluations of a model that leave no trace: modes, buffers and random state are restored afterwards."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrize
 
+from teleport._tracing.random_state import RandomState, preserved_random_state
+
 
 @contextmanager
-def undisturbed(model: nn.Module) -> Iterator[CommonRandom]:
+def undisturbed(model: nn.Module) -> Iterator[CommonRandomNumbers]:
     """Dropout off, batch norm on its running statistics, attention on the math path, compiled parts run eagerly.
 
-    Fused attention and recurrent kernels have no second derivative, and compiled code hides its calls. On the way out
-    each module's mode, each buffer, each parameter's ``requires_grad`` and torch's global random state are what they
-    were, after an exception too.
+    Fused attention and recurrent kernels have no second derivative, and compiled code hides its calls. On the way out,
+    after an exception too, each module's mode, each buffer, each parameter's ``requires_grad`` and torch's global
+    random state (of the CPU and of the accelerators that hold parameters) are restored.
 
     Yields:
-        the random state to return to before each evaluation.
+        the common random numbers, to be restarted before each evaluation.
     """
     modules = list(model.modules())
     modes = [module.training for module in modules]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    buffers = [_Buffer(module, name, held) for module in modules for name, held in module._buffers.items()]
-    devices = {parameter.device for parameter in model.parameters()}
-    accelerators = [d.index for d in devices if d.type == "cuda" and d.index is not None]
+    buffers = [_Buffer(module, name, tensor) for module in modules for name, tensor in module._buffers.items()]
     fast_path = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(torch.random.fork_rng(accelerators))
+        random_state = stack.enter_context(preserved_random_state(model.parameters()))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.callback(torch.backends.mha.set_fastpath_enabled, fast_path)
-        torch.backends.mha.set_fastpath_enabled(False)  # it leaves padded positions out, which training does not
+        torch.backends.mha.set_fastpath_enabled(False)  # it leaves out padded positions, which training does not
         if any(isinstance(module, nn.RNNBase) for module in modules):
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         if "torch._dynamo" in sys.modules:  # else nothing is compiled, and importing it takes seconds
@@ -44,7 +44,7 @@ def undisturbed(model: nn.Module) -> Iterator[CommonRandom]:
         try:
             for module in modules:
                 module.training = False
-            yield CommonRandom(accelerators)
+            yield CommonRandomNumbers(random_state)
         finally:
             for module, mode in zip(modules, modes, strict=True):
                 module.training = mode
@@ -57,7 +57,7 @@ def undisturbed(model: nn.Module) -> Iterator[CommonRandom]:
 
 
 class _Buffer:
-    """A module's buffer as it was: the same tensor, with the same values."""
+    """A module's buffer, saved: the tensor and a copy of its values."""
 
     def __init__(self, module: nn.Module, name: str, tensor: Tensor | None) -> None:
         self.module = module
@@ -68,26 +68,24 @@ class _Buffer:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Put tensor and values back, without writing to what was not written to."""
+        """Restore tensor and values; a tensor that was not written to is not written to here either."""
         if self.module._buffers.get(self.name) is not self.tensor:
             self.module._buffers[self.name] = self.tensor
         if self.tensor is None or self.values is None:
             return
         if _version(self.tensor) == self.version and _equal(self.tensor, self.values):
             return
-        with torch.inference_mode(
-            self.tensor.is_inference()
-        ):  # outside of that mode such a tensor cannot be written to
+        with torch.inference_mode(self.tensor.is_inference()):  # such a tensor can be written to in that mode only
             self.tensor.copy_(self.values)
 
 
 def _version(tensor: Tensor | None) -> int | None:
-    """How often a tensor was written to; ``None`` for one that does not count it."""
+    """How often a tensor was written to; ``None`` for one without a counter."""
     return None if tensor is None or tensor.is_inference() else tensor._version
 
 
 def _equal(tensor: Tensor, other: Tensor) -> bool:
-    """Whether two tensors have the same values: batch norm writes to its statistics without counting it.
+    """Whether two tensors have the same values; batch norm writes to its statistics without changing the version.
 
     Sparse and nested tensors are compared by the dense tensors in them.
     """
@@ -108,25 +106,22 @@ def _dense_parts(tensor: Tensor) -> list[Tensor]:
 
 
 def forget_casts() -> None:
-    """Forget what was computed of parameters before they moved.
+    """Clear torch's caches of values that were computed from parameters before they moved.
 
-    Inside a ``torch.autocast`` block the casts of weights are kept until its end, whatever is written to the weights
-    (torch 2.13.0, ``findings/autocast-stale-weights.sh``); inside ``parametrize.cached()`` parametrized weights are.
+    Inside a ``torch.autocast`` block the casts of weights are kept until its end, even if the weights are written to
+    (torch 2.13.0, ``findings/autocast-stale-weights.sh``); inside ``parametrize.cached()`` so are parametrized weights.
     """
     torch.clear_autocast_cache()
     parametrize._cache.clear()
 
 
-class CommonRandom:
+class CommonRandomNumbers:
     """The same random numbers for every evaluation, so that a noisy model is one function during a teleport."""
 
-    def __init__(self, accelerators: list[int]) -> None:
-        self._cpu = torch.random.get_rng_state()
-        self._cuda = [(index, torch.cuda.get_rng_state(index)) for index in accelerators]
+    def __init__(self, start: RandomState) -> None:
+        self._start = start
 
     def restart(self) -> None:
-        """Go back to the random state at the start of the teleport, and let the parameters be read anew."""
+        """Return to the random state at the start of the teleport, and forget casts of the parameters' old values."""
         forget_casts()
-        torch.random.set_rng_state(self._cpu)
-        for index, state in self._cuda:
-            torch.cuda.set_rng_state(state, index)
+        self._start.restore()

@@ -1,4 +1,4 @@
-"""A teleport leaves no trace beside the moved parameters, whether it ends well or not."""
+"""A teleport leaves no trace besides the moved parameters, whether it ends well or not."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from teleport import NullSpace, representations
+from teleport._tracing.random_state import preserved_random_state
 from teleport._tracing.undisturbed import undisturbed
 from tests.teleport.networks import WIDTH, Calls, cross_entropy, mlp
 
@@ -210,6 +211,22 @@ def test_restart_gives_the_same_numbers_again():
         first = torch.rand(3)
         random.restart()
         assert torch.equal(torch.rand(3), first)
+
+
+@pytest.mark.skipif(not torch.accelerator.is_available(), reason="there is no accelerator")
+def test_random_numbers_of_the_accelerator_are_restarted_and_restored():
+    device = torch.accelerator.current_accelerator()
+    model = mlp().to(device)
+    expected = torch.rand(3, device=device)
+    with preserved_random_state(model.parameters()) as state:
+        first = torch.rand(3, device=device)
+        state.restore()
+    with undisturbed(model) as random:
+        assert torch.equal(torch.rand(3, device=device), first)
+        random.restart()
+        assert torch.equal(torch.rand(3, device=device), first)
+    assert torch.equal(torch.rand(3, device=device), first)
+    assert not torch.equal(first, expected)
 
 
 def test_statistics_that_batch_norm_writes_without_counting_are_put_back():

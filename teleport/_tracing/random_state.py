@@ -1,0 +1,43 @@
+"""torch's global random state, of the CPU and of the accelerators (CUDA, MPS, XPU) that hold some tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+
+class RandomState:
+    """The random state as it is now.
+
+    Args:
+        tensors: those on whose accelerators random numbers may be drawn, besides the CPU.
+    """
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        accelerator = torch.accelerator.current_accelerator()
+        devices = {tensor.device for tensor in tensors}
+        self._cpu = torch.random.get_rng_state()
+        self._accelerators = [
+            (device, torch.get_device_module(device).get_rng_state(device))
+            for device in devices
+            if accelerator is not None and device.type == accelerator.type
+        ]
+
+    def restore(self) -> None:
+        """Return to this state."""
+        torch.random.set_rng_state(self._cpu)
+        for device, state in self._accelerators:
+            torch.get_device_module(device).set_rng_state(state, device)
+
+
+@contextmanager
+def preserved_random_state(tensors: Iterable[Tensor]) -> Iterator[RandomState]:
+    """Restore the random state on the way out, after an exception too; yields the state at the start."""
+    state = RandomState(tensors)
+    try:
+        yield state
+    finally:
+        state.restore()
