@@ -30,7 +30,7 @@ FLOORS = {
         {"data"},
         {"models"},
         {"run"},
-        {"analyses", "benchmarks"},
+        {"benchmarks"},
         {"figures"},
         {"command_line"},
     ],

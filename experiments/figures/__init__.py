@@ -1,12 +1,14 @@
-"""From a figure's YAML over its runs to one tidy table and a picture.
+"""Figures: from a figure's YAML over its runs to one tidy table and a picture.
 
     conf/figure/<paper>/<name>.yaml
-      runs.py        its grids of overrides -> runs, those that are missing are made
-      measure/       a run's folder -> rows
-      table.py       rows, labelled and checked -> one CSV; runs that failed are rows with their reason
-      provenance.py  where the table comes from
-      draw/          the CSV -> a picture; never trains, needs no torch
-      build.py       all of it
+      runs.py        expands its grids of overrides into runs and makes the missing ones
+      subjects/      one module per subject: its measurement (run -> rows) and its drawing (table -> picture)
+      table.py       labels, checks and stacks the rows into one CSV; a failed run is a row with its reason
+      provenance.py  records the origin of the table
+      build.py       carries out all of it
+      redraw.py      draws a committed table again, without training and without loading torch
+      compare.py     compares the methods of a figure of curves in numbers
 
-Importing this package is cheap; ``draw`` imports matplotlib, ``measure`` imports torch.
+Shared by drawings: style.py (appearance) and panels.py (one panel of curves). Shared by measurements: rebuilt.py (task
+and model of a run), weight_space.py (vectors and changes of basis), unchanged_outputs.py (channels and outputs).
 """

@@ -18,9 +18,9 @@ from experiments.configuration.config import RESULTS_VERSION
 from experiments.errors import UserError
 from experiments.figures import provenance, style, table
 from experiments.figures.choice import chosen
-from experiments.figures.draw import DRAWINGS, draw
-from experiments.figures.measure import MEASURES
+from experiments.figures.redraw import draw
 from experiments.figures.runs import FigureRun, compose_config, execute, expand, override_key, reason_of
+from experiments.figures.subjects import DRAWINGS, MEASURES
 from experiments.run.environment import commit
 
 log = logging.getLogger(__name__)

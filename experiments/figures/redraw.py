@@ -1,22 +1,47 @@
-"""A figure drawn again from its table."""
+"""A figure drawn from its table."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from omegaconf import DictConfig
+
 from experiments.figures import provenance, style, table
-from experiments.figures.draw import draw
+from experiments.figures.choice import chosen
 from experiments.figures.runs import compose_config
+from experiments.figures.subjects import DRAWINGS
+
+
+def draw(figure: DictConfig, rows: pd.DataFrame) -> Figure:
+    """The picture of a figure's table.
+
+    Args:
+        figure: the figure's configuration, of which ``title`` and ``draw`` are used.
+        rows: its table.
+
+    Raises:
+        UserError: an unknown drawing, an unknown option, or a table that the drawing cannot show.
+    """
+    drawing, options = chosen("drawing", figure.draw, DRAWINGS)
+    with rc_context(style.RC):
+        picture: Figure = drawing(rows, figure.title, **options)
+    return picture
 
 
 def redraw(folder: Path) -> list[Path]:
-    """Draw a figure again from its table, as its file under ``conf/`` says now; never trains, needs no torch.
+    """Draw a figure again from its table with the current ``conf/``; neither trains nor loads torch.
 
     Args:
-        folder: of the figure's results. Hydra must have been initialised with the configuration directory.
+        folder: the folder of the figure's results. Hydra must have been initialised with the configuration directory.
+
+    Returns:
+        the pictures written.
 
     Raises:
-        UserError: a table, a record of its origin or a figure's file that is not there or not right.
+        UserError: the table, the record of its origin or the figure's configuration is missing or invalid.
     """
     origin = provenance.read(folder / "provenance.json")
     figure = compose_config(origin["overrides"]).figure

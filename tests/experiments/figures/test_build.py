@@ -16,7 +16,7 @@ import pytest
 from experiments.errors import UserError
 from experiments.figures import table
 from experiments.figures.build import build, folder_of
-from experiments.figures.draw import draw
+from experiments.figures.redraw import draw
 from experiments.figures.runs import compose_config
 from experiments.run.runs import load_table
 from tests.experiments.figures.conftest import DIGITS, FASTER, ROOT, conf, places
@@ -165,7 +165,7 @@ def test_a_figure_without_any_result_writes_nothing(own_conf, tmp_path):
         ("  - {data: digits}\ndraw: {name: curvs}\n", "unknown drawing 'curvs'.*did you mean 'curves'"),
         ("  - {data: digits}\ndraw: {name: curves, xx: step}\n", "unknown option of the drawing 'curves' 'xx'"),
         ("  - {data: digits}\nmeasure: {name: none}\ndraw: {name: curves}\n", "unknown measure 'none'"),
-        ("  - {data: digits}\nmeasure: {name: curves, x: 1}\ndraw: {name: curves}\n", "'curves' has no options"),
+        ("  - {data: digits}\nmeasure: {name: curves, x: 1}\ndraw: {name: curves}\n", "'curves' takes no options"),
         (
             "  - {data: digits}\nmeasure: {name: error_control, steps: 1}\ndraw: {name: curves}\n",
             "needs .*'thresholds'",

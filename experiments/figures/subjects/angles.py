@@ -1,0 +1,174 @@
+"""Angles between micro-teleportations, gradients and random vectors (Armenta et al., section 4.3)."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from experiments.figures import style
+from experiments.figures.runs import FigureRun
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+PAIRS = {
+    "micro_gradient": "micro-teleport, gradient",
+    "micro_random": "micro-teleport, random",
+    "gradient_random": "gradient, random",
+    "random_random": "random, random",
+}
+"""Column of an angle -> the two vectors that it is between."""
+
+WITH_GRADIENT = ("micro_gradient", "gradient_random")  # the other angles do not depend on the batch
+WINDOW = 0.25  # degrees on either side of 90
+BINS = 41
+
+
+def measure_angles(
+    run: FigureRun,
+    *,
+    range: float,
+    teleports: int,
+    batch_sizes: Sequence[int],
+) -> pd.DataFrame:
+    """Angles in degrees, one row per micro-teleportation and batch size, all in double precision.
+
+    Gradients are computed in training mode: batch norm uses the statistics of the batch.
+
+    Args:
+        run: the run whose initial model is measured.
+        range: of the intra-landscape changes of basis.
+        teleports: number of micro-teleportations.
+        batch_sizes: one gradient is computed for each.
+
+    Returns:
+        rows ``parameters`` of the weight space, ``batch_size``, ``number`` of the teleport, and one angle per key of
+        :data:`PAIRS`; angles without a gradient are the same for each batch size.
+    """
+    import torch
+
+    from experiments.figures.rebuilt import rebuild
+    from experiments.figures.weight_space import RandomChanges, displacement, flatten, gradient, trainable
+
+    rebuilt = rebuild(run)
+    model = rebuilt.model.double()
+    batches = [rebuilt.teleport_batch(samples, torch.float64) for samples in batch_sizes]
+    gradients = [flatten(gradient(model, batch, rebuilt.loss_fn)) for batch in batches]
+    drawn = RandomChanges(model, batches[0][0]).draw(range=range, count=teleports, seed=rebuilt.config.seed)
+    found = angles(
+        (displacement(model, factors) for factors in drawn),
+        gradients,
+        torch.Generator().manual_seed(rebuilt.config.seed),
+    )
+    parameters = sum(parameter.numel() for parameter in trainable(model))
+    return pd.DataFrame(
+        [
+            {"parameters": parameters, "batch_size": size, "number": number, **row}
+            for number, rows in enumerate(found)
+            for size, row in zip(batch_sizes, rows, strict=True)
+        ]
+    )
+
+
+def angles(
+    displacements: Iterable[Tensor], gradients: Sequence[Tensor], generator: torch.Generator
+) -> Iterator[list[dict[str, float]]]:
+    """For each displacement, the four angles of :data:`PAIRS` with each gradient, in degrees.
+
+    Each displacement is compared with one random vector, standard normal and hence uniform in direction, which all
+    gradients share. The pair of random vectors is the current one and the previous one: consecutive pairs share a
+    vector, but their angles are independent.
+
+    Args:
+        displacements: of micro-teleportations, ``V - W`` [P] each; consumed one at a time.
+        gradients: at least one, [P] each.
+        generator: of the random vectors, on the CPU.
+    """
+    from experiments.figures.weight_space import angle, unit
+
+    gradients = [unit(of) for of in gradients]
+    previous = _random(gradients[0], generator)
+    for micro in map(unit, displacements):
+        other = _random(micro, generator)
+        shared = {"micro_random": angle(micro, other), "random_random": angle(previous, other)}
+        yield [{"micro_gradient": angle(micro, of), "gradient_random": angle(of, other), **shared} for of in gradients]
+        previous = other
+
+
+def _random(like: Tensor, generator: torch.Generator) -> Tensor:
+    """A random unit vector, drawn in single precision, which is faster than double and sufficient for a direction."""
+    import torch
+
+    drawn = torch.randn(like.shape, generator=generator).to(like)
+    return drawn.div_(torch.linalg.vector_norm(drawn))
+
+
+def draw_angles(table: pd.DataFrame, title: str) -> Figure:
+    """Columns are networks and, where a figure has several, data sets; rows are kinds of angles.
+
+    Args:
+        table: rows of :func:`measure_angles`.
+        title: of the whole picture.
+    """
+    figure = style.page(title, 8.2)
+    cells = list(table.groupby(["model", "data"], sort=False))
+    axes = figure.subplots(2 * len(PAIRS), len(cells), squeeze=False)
+    sizes = sorted(table["batch_size"].dropna().unique())
+    colors = dict(zip(sizes, style.PALETTE, strict=False))
+    for ((model, data), rows), column in zip(cells, axes.T, strict=True):
+        _head(column[0], model, data, rows, several=table["data"].nunique() > 1)
+        if (rows["reason"] != "").any():
+            style.no_result(column[0], rows)
+            continue
+        for pair, window, own in zip(PAIRS, column[::2], column[1::2], strict=True):
+            _window(window, rows, pair, colors)
+            _own_scale(own, rows, pair, colors)
+    for pair, line in zip(PAIRS.values(), axes[::2], strict=True):
+        line[0].set_ylabel(textwrap.fill(pair, 15), fontsize=6.5)
+    for line in axes[1::2]:
+        line[0].set_ylabel("own scale", fontsize=6)
+    for panel in axes[-1]:
+        panel.set_xlabel("degrees from 90")
+    handles = [Line2D([], [], color=color, label=f"batch {size:g}") for size, color in colors.items()]
+    style.legend(figure, [*handles, Line2D([], [], color=style.GRAY, label="no gradient in it")])
+    what = "counts over micro-teleports, in double precision; upper of two rows: 90 +- 0.25 degrees"
+    style.footnote(figure, table, what)
+    return figure
+
+
+def _head(axes: Axes, model: str, data: str, rows: pd.DataFrame, several: bool) -> None:
+    name = style.label(style.MODELS, model) + (f", {style.label(style.DATA, data)}" if several else "")
+    size = rows["parameters"].iloc[0]
+    axes.set_title(name if np.isnan(size) else f"{name}\n{size / 1e6:.2f} M parameters", fontsize=7)
+
+
+def _series(rows: pd.DataFrame, pair: str, colors: dict[float, str]) -> list[tuple[np.ndarray, str]]:
+    """Deviations from 90 degrees and their colour: one series a batch size where a gradient is in the pair."""
+    if pair in WITH_GRADIENT:
+        return [(own[pair].to_numpy() - 90, colors[size]) for size, own in rows.groupby("batch_size")]
+    return [(rows.loc[rows["batch_size"] == rows["batch_size"].min(), pair].to_numpy() - 90, style.GRAY)]
+
+
+def _window(axes: Axes, rows: pd.DataFrame, pair: str, colors: dict[float, str]) -> None:
+    for deviations, color in _series(rows, pair, colors):
+        inside = np.clip(deviations, -WINDOW, WINDOW)  # what lies outside is counted at the edge
+        axes.hist(inside, np.linspace(-WINDOW, WINDOW, BINS + 1), histtype="step", color=color, linewidth=0.9)
+    axes.set_xlim(-WINDOW, WINDOW)
+    axes.set_xticks([-WINDOW, 0, WINDOW])
+
+
+def _own_scale(axes: Axes, rows: pd.DataFrame, pair: str, colors: dict[float, str]) -> None:
+    series = _series(rows, pair, colors)
+    furthest = max(np.abs(deviations).max() for deviations, _ in series) or 1e-16
+    for deviations, color in series:
+        axes.hist(deviations, np.linspace(-furthest, furthest, BINS + 1), histtype="step", color=color, linewidth=0.9)
+    axes.set_xlim(-1.05 * furthest, 1.05 * furthest)
+    axes.set_xticks([-furthest, 0, furthest], [f"-{furthest:.0e}", "0", f"{furthest:.0e}"])

@@ -1,0 +1,131 @@
+"""Curves of losses and accuracy: one panel per data set, quantity, optimizer and further swept setting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from experiments.errors import UserError
+from experiments.figures import panels, style
+from experiments.figures.panels import AXES, QUANTITIES, Quantity, unique
+from experiments.figures.runs import FigureRun
+from experiments.run.runs import load_table
+
+
+def measure_curves(run: FigureRun) -> pd.DataFrame:
+    """The run's recorded losses: one row per evaluation or teleport, see ``event``.
+
+    ``event`` is ``evaluation`` or ``teleport``.
+
+    In a teleport's row the losses are those right after it, ``seconds`` is the time at which it began, ``duration`` its
+    length in seconds, and ``moved_layers`` the number of layers whose weights it changed (0: a no-op).
+
+    Raises:
+        UserError: a table of the run cannot be read.
+    """
+    assert run.folder is not None
+    evaluations = load_table(run.folder, "curve")
+    evaluations = evaluations.assign(event="evaluation", duration=float("nan"), moved_layers=float("nan"))
+    events = load_table(run.folder, "teleport_events")
+    if events.empty:
+        return evaluations
+    layers = load_table(run.folder, "teleport_layers")
+    moved = (layers["relative_change"] > 0).groupby(layers["event"]).sum()
+    teleports = pd.DataFrame(
+        {
+            "event": "teleport",
+            "step": events["step"],
+            "epoch": events["epoch"],
+            "seconds": events["started"],
+            "duration": events["seconds"],
+            "train_loss": events["train_loss_after"],
+            "test_loss": events["test_loss_after"],
+            "moved_layers": events["event"].map(moved).fillna(0).astype(int),
+        }
+    )
+    return pd.concat([evaluations, teleports], ignore_index=True)
+
+
+def draw_curves(
+    table: pd.DataFrame,
+    title: str,
+    *,
+    x: str = "epoch",
+    quantities: Sequence[str] = ("train", "test"),
+    rows: Sequence[str] = (),
+    lines: Sequence[str] = (),
+) -> Figure:
+    """Panels: a row for each data set (and model) and quantity, a column for each optimizer; a line for each method.
+
+    With one optimizer the quantities are the columns.
+
+    Args:
+        table: rows of :func:`measure_curves`.
+        title: of the whole picture.
+        x: ``epoch``, ``step``, or ``seconds``.
+        quantities: of ``train`` and ``test``, which are losses, and ``accuracy``, which is that of the test split.
+        rows: keys that the figure's runs sweep, each value of which has rows of its own, such as ``optimizer.lr``.
+        lines: keys that the figure's runs sweep, each value of which is a line of its own, such as ``teleport.range``.
+
+    Raises:
+        UserError: an unknown option, runs that differ in more than these panels show or that have none of the ``rows``,
+            seconds of several machines.
+    """
+    panels.check("curves", table, [x], quantities, [*rows, *lines])
+    for key in rows:
+        if table[key].isna().any():
+            raise UserError(
+                f"the key '{key}' makes rows of the drawing 'curves', and some of the figure's runs have none; name it "
+                "among the 'lines'"
+            )
+    table, looks = panels.name_lines(table, lines)
+    keys = ["data", "model", *rows]
+    tasks = table[keys].drop_duplicates().to_dict("records")
+    optimizers = [optimizer for (optimizer,) in unique(table, ["optimizer"])]
+    several_models = table["model"].nunique() > 1
+    across = len(optimizers) == 1
+    stacked = [(task, None) for task in tasks] if across else [(task, name) for task in tasks for name in quantities]
+
+    figure = style.page(title, max(1.25 * len(stacked), 2.0) + 1.1)
+    columns = [*quantities] if across else optimizers
+    # Seconds differ from task to task, so that each row has its own.
+    axes = figure.subplots(len(stacked), len(columns), squeeze=False, sharex="row" if x == "seconds" else True)
+    for (task, of_row), line in zip(stacked, axes, strict=True):
+        shown = [QUANTITIES[of_row or column] for column in columns]
+        kinds = _by_axis(line, shown)
+        here = table[(table[keys] == pd.Series(task)).all(axis="columns")]
+        for column, quantity, panel in zip(columns, shown, line, strict=True):
+            chosen = here if across else here[here["optimizer"] == column]
+            panels.panel(panel, chosen, looks, x, quantity)
+        names = [style.label(style.DATA, task["data"])]
+        names += [style.label(style.MODELS, task["model"])] if several_models else []
+        names += [style.setting(key, task[key]) for key in rows]
+        names += [QUANTITIES[of_row].name] if of_row else []
+        line[0].set_ylabel("\n".join(names))
+        for quantity, sharing in kinds:
+            panels.scale(sharing, quantity)
+    for column, panel in zip(columns, axes[0], strict=True):
+        optimizer = style.label(style.OPTIMIZERS, optimizers[0] if across else column)
+        panel.set_title(f"{QUANTITIES[column].name}, {optimizer}" if across else optimizer)
+    for panel in axes[-1]:
+        panel.set_xlabel(AXES[x])
+        panel.xaxis.set_major_locator(MaxNLocator(6, integer=x != "seconds"))
+    panels.legend(figure, table, looks)
+    return figure
+
+
+def _by_axis(line: Sequence[Axes], shown: Sequence[Quantity]) -> list[tuple[Quantity, list[Axes]]]:
+    """A row's panels of losses, and those of accuracies, which share an axis each, told at the first of them."""
+    kinds = []
+    for log in (True, False):
+        found = [(axes, quantity) for axes, quantity in zip(line, shown, strict=True) if quantity.log is log]
+        for axes, _ in found[1:]:
+            axes.sharey(found[0][0])
+            axes.tick_params(labelleft=False)
+        if found:
+            kinds.append((found[0][1], [axes for axes, _ in found]))
+    return kinds

@@ -1,0 +1,205 @@
+"""Loss and accuracy along the line between two networks, before and after teleports.
+
+Source: Armenta et al., section 4.4, after Li et al. 2018. The two networks are trained with different batch sizes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from experiments.errors import UserError
+from experiments.figures import style
+from experiments.figures.runs import FigureRun
+from experiments.run.runs import find
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from experiments.figures.rebuilt import RebuiltRun
+
+Result = TypeVar("Result")
+
+LOSS = {"color": style.PALETTE[0]}
+ACCURACY = {"color": style.PALETTE[1]}
+SPLITS = {"train": "-", "test": "--"}
+
+
+def measure_interpolation(
+    run: FigureRun, *, other_batch_size: int, ranges: Sequence[float], points: int, samples: int
+) -> pd.DataFrame:
+    """From the final network A of ``run`` to the final network B of the same configuration with another batch size.
+
+    For each range, A and B are teleported by different intra-landscape changes of basis: a common one would teleport
+    every network between them and leave the losses along the line unchanged.
+
+    Args:
+        run: a run; the run of the other batch size must be finished, too, and has no rows of its own.
+        other_batch_size: of B.
+        ranges: of the changes of basis; 0 is none.
+        points: alphas, evenly from -0.5 to 1.5; A is at 0, B at 1.
+        samples: number of samples of each split for the losses; batch norms take their statistics from those of the
+            training split.
+
+    Returns:
+        rows ``range``, ``alpha``, ``split`` (``train`` or ``test``), ``loss``, ``accuracy``.
+
+    Raises:
+        UserError: the other run is missing, or the task has no classes.
+    """
+    from experiments.figures.rebuilt import rebuild
+    from teleport import ChangeOfBasis
+
+    rebuilt = rebuild(run)
+    if rebuilt.config.training.batch_size == other_batch_size:
+        return pd.DataFrame()
+    if rebuilt.task.metric != "accuracy":
+        raise UserError(f"the measure 'interpolation' needs a task with classes, and '{rebuilt.task.name}' has none")
+    other = rebuild(_other(run, other_batch_size))
+    for each in (rebuilt, other):
+        each.load_trained()
+    splits = {name: _samples(rebuilt, name, samples) for name in SPLITS}
+    alphas = np.linspace(-0.5, 1.5, points).tolist()
+
+    rows = []
+    for size in ranges:
+        ends = [copy.deepcopy(each.model) for each in (rebuilt, other)]
+        for number, model in enumerate(ends):
+            if size:
+                ChangeOfBasis(range=size, seed=number)(model, [splits["train"]])
+        line = Line(*ends, inputs=[splits["train"][0]])
+        values_along = line.along(alphas, lambda model: _losses(rebuilt, model, splits))
+        for alpha, found in zip(alphas, values_along, strict=True):
+            rows += [{"range": size, "alpha": alpha, "split": name, **values} for name, values in found.items()]
+    return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class Line:
+    """The networks ``(1 - alpha) A + alpha B``.
+
+    Attributes:
+        first: A, at alpha = 0.
+        second: B, at alpha = 1; of the same architecture.
+        inputs: batches of inputs, from which the batch norms of each network on the line take their mean statistics:
+            the running statistics of A and B do not apply to a network between them.
+    """
+
+    first: nn.Module
+    second: nn.Module
+    inputs: Sequence[Any] = ()
+
+    def along(self, alphas: Iterable[float], evaluate: Callable[[nn.Module], Result]) -> list[Result]:
+        """``evaluate(network)`` at each alpha; the network is in evaluation mode, and the same object each time."""
+        model = copy.deepcopy(self.first).eval()
+        return [evaluate(self._at(alpha, model)) for alpha in alphas]
+
+    def _at(self, alpha: float, model: nn.Module) -> nn.Module:
+        import torch
+
+        ends = zip(self.first.parameters(), self.second.parameters(), strict=True)
+        with torch.no_grad():
+            for parameter, (first, second) in zip(model.parameters(), ends, strict=True):
+                parameter.copy_(first + alpha * (second - first))
+        reset_statistics(model, self.inputs)
+        return model
+
+
+def reset_statistics(model: nn.Module, inputs: Sequence[Any]) -> None:
+    """Set each batch norm's running statistics to their means over ``inputs``, in place; no inputs change nothing.
+
+    The mode of the model is the same afterwards.
+    """
+    import torch
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    if not norms or not inputs:
+        return
+    momenta = [module.momentum for module in norms]
+    for module in norms:
+        module.reset_running_stats()
+        module.momentum = None  # a plain mean over the batches
+        module.train()
+    with torch.no_grad():
+        for batch in inputs:
+            model(batch)
+    for module, momentum in zip(norms, momenta, strict=True):
+        module.momentum = momentum
+        module.training = model.training
+
+
+def _other(run: FigureRun, batch_size: int) -> FigureRun:
+    """The finished run of the same configuration with another batch size."""
+    config = copy.deepcopy(run.config)
+    config.training.batch_size = batch_size
+    folder = find(config)
+    if folder is None:
+        raise UserError(f"the run of batch size {batch_size} has no result, so that there is no line to it")
+    return FigureRun(run.labels, config, folder)
+
+
+def _samples(rebuilt: RebuiltRun, name: str, samples: int) -> tuple[Tensor, Tensor]:
+    """The first samples of a split, which the task has shuffled once."""
+    import torch
+
+    split = getattr(rebuilt.task, name)
+    return split.batch(torch.arange(min(samples, len(split)), device=rebuilt.device))
+
+
+def _losses(
+    rebuilt: RebuiltRun, model: nn.Module, splits: dict[str, tuple[Tensor, Tensor]]
+) -> dict[str, dict[str, float]]:
+    """``loss`` and ``accuracy`` of ``model`` on each split."""
+    import torch
+
+    found = {}
+    with torch.no_grad():
+        for name, (inputs, targets) in splits.items():
+            outputs = model(inputs)
+            accuracy = (outputs.argmax(1) == targets).float().mean().item()
+            found[name] = {"loss": rebuilt.task.loss(outputs, targets).item(), "accuracy": accuracy}
+    return found
+
+
+def draw_interpolation(table: pd.DataFrame, title: str) -> Figure:
+    """A panel a range: losses on a log axis, accuracies on one of their own.
+
+    Args:
+        table: rows of :func:`measure_interpolation`.
+        title: of the whole picture.
+    """
+    figure = style.page(title, 2.8)
+    measured, failed = table[table["reason"] == ""], table[table["reason"] != ""]
+    ranges = list(measured["range"].unique()) if len(measured) else [0.0]
+    panels = figure.subplots(1, len(ranges), squeeze=False, sharey=True)[0]
+    right = None
+    for axes, size in zip(panels, ranges, strict=True):
+        axes.set_title(f"range {size:g}" if size else "not teleported")
+        axes.set_xlabel("alpha, from A (0) to B (1)")
+        axes.set_yscale("log")
+        other = axes.twinx()
+        other.set_ylim(0, 1)
+        other.grid(False)
+        other.tick_params(right=axes is panels[-1], labelright=axes is panels[-1])
+        right = other
+        for split, line in SPLITS.items():
+            rows = measured[(measured["range"] == size) & (measured["split"] == split)] if len(measured) else measured
+            if len(rows):
+                axes.plot(rows["alpha"], rows["loss"], linestyle=line, **LOSS)
+                other.plot(rows["alpha"], rows["accuracy"], linestyle=line, **ACCURACY)
+    panels[0].set_ylabel("loss")
+    right.set_ylabel("accuracy")
+    style.no_result(panels[0], failed)
+    handles = [Line2D([], [], label="loss", **LOSS), Line2D([], [], label="accuracy", **ACCURACY)]
+    handles += [Line2D([], [], color=style.GRAY, linestyle=line, label=split) for split, line in SPLITS.items()]
+    style.legend(figure, handles)
+    style.footnote(figure, table, "A was trained with small batches, B with large ones")
+    return figure

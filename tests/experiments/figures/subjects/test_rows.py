@@ -1,0 +1,38 @@
+"""Rows with a data set, an axis and a loss of their own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from experiments.errors import UserError
+from experiments.figures.subjects.rows import draw_rows
+from tests.experiments.figures.tables import cell, tabled
+
+MNIST = {"data": "mnist", "x": "epoch", "loss": "train"}
+
+
+DIGITS = {"data": "digits", "x": "seconds", "loss": "test"}
+
+
+def test_rows_have_their_own_data_axis_loss_and_models():
+    tasks = [("mnist", "mlp_small", "sgd"), ("mnist", "mlp", "adam"), ("digits", "mlp", "adam")]
+    rows = tabled(*(cell("none", 0, [2.0 + number, 1.0], task=task) for number, task in enumerate(tasks)))
+    rows["test_loss"] += 10
+    (small, large), (empty, digits) = np.reshape(draw_rows(rows, "title", rows=[MNIST, DIGITS]).axes, (2, 2))
+    assert small.get_title() == "SGD, small MLP"
+    assert large.get_title() == "Adam, MLP"
+    np.testing.assert_array_equal(large.lines[0].get_data(), [[0, 1], [3.0, 1.0]])
+    np.testing.assert_array_equal(digits.lines[0].get_data(), [[0, 1.0], [14.0, 11.0]])
+    assert not empty.lines
+    assert not empty.axison
+
+
+def test_rows_refuse_what_they_cannot_show():
+    rows = tabled(cell("none", 0, [1.0]), cell("none", 0, [1.0], task=("digits", "mlp_small", "sgd")))
+    with pytest.raises(UserError, match="has the keys data, x, loss, not data, x"):
+        draw_rows(rows, "title", rows=[{"data": "digits", "x": "epoch"}])
+    with pytest.raises(UserError, match="did you mean 'digits'"):
+        draw_rows(rows, "title", rows=[DIGITS | {"data": "digit"}])
+    with pytest.raises(UserError, match="digits with sgd has mlp and mlp_small"):
+        draw_rows(rows, "title", rows=[DIGITS])
