@@ -1,4 +1,4 @@
-"""What the README shows works as it stands: its examples, its command lines, its table and its links."""
+"""The README and the pages under docs/ work as they stand: examples, command lines, the table of options, links."""
 
 import os
 import re
@@ -18,9 +18,11 @@ from teleport import NullSpace
 from teleport._tracing import linear_uses as views
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-COMMANDS = [line.strip() for line in README.splitlines() if line.startswith("    ")]
-EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+PAGES = {str(page.relative_to(ROOT)): page.read_text() for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
+TEXT = "\n".join(PAGES.values())
+COMMANDS = sorted({line.strip() for line in TEXT.splitlines() if line.startswith("    ")})
+EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
+LINKS = [(page, target) for page in PAGES for target in re.findall(r"\]\((?!https?:)([^)#]+)", PAGES[page])]
 
 
 def of(program: str) -> list[str]:
@@ -49,11 +51,14 @@ def test_examples_run(example):
 def test_teleporting_raises_the_gradient_norm_and_keeps_the_loss():
     scope: dict = {"__name__": "readme"}
     exec(compile(EXAMPLES[0], "README.md", "exec"), scope)
-    report = scope["report"]
+    report, model, loss_fn = scope["report"], scope["model"], scope["loss_fn"]
+    assert scope["step"] == 3 * len(scope["batches"])
     assert not report.no_op
-    assert report.gradient_norm_after > report.gradient_norm_before
+    first = report.batches[0]
+    assert first.gradient_norm_after > 1.5 * first.gradient_norm_before
     for batch in report.batches:
         assert batch.loss_after == pytest.approx(batch.loss_before, rel=1e-3)
+    assert loss_fn(model, scope["batches"][0]).isfinite()
 
 
 def test_own_model_fits_the_digits():
@@ -140,10 +145,10 @@ def test_make_targets_exist(line):
 
 
 def test_the_table_lists_each_choice():
-    rows = re.findall(r"^\| `(\w+)` \|[^|]*\| ([^|]*) \|$", README, flags=re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \|[^|]*\| ([^|]*) \|$", PAGES["docs/experiments.md"], flags=re.MULTILINE)
     assert {group: sorted(re.findall(r"`([^`]+)`", names)) for group, names in rows} == options()
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)\)", README))))
-def test_links_lead_somewhere(target):
-    assert (ROOT / target).exists()
+@pytest.mark.parametrize(("page", "target"), LINKS, ids=[f"{page}-{target}" for page, target in LINKS])
+def test_links_lead_somewhere(page, target):
+    assert ((ROOT / page).parent / target).exists()
