@@ -144,6 +144,11 @@ def test_the_library_asks_for_nothing_but_torch():
         assert {name.partition(".")[0] for name in names} <= allowed, file
 
 
+def test_tests_of_the_library_import_nothing_of_the_suite():
+    for file in (ROOT / "tests" / "teleport").rglob("*.py"):
+        assert not re.search(r"^\s*(?:from|import) experiments", file.read_text(), flags=re.MULTILINE), file
+
+
 def test_citation_names_the_papers():
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert cited["license"] == "MIT"

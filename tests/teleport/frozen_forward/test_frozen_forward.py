@@ -8,12 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from experiments.configuration.model_config import CNNConfig, ResNetConfig, TransformerConfig
-from experiments.models import cnn, resnet, transformer
-from experiments.tasks import Spec
 from teleport import NullSpace
 from teleport._engine.ascent import BatchLoss
 from teleport._frozen_forward.backward_graph import backward_graph_of
@@ -22,23 +18,10 @@ from teleport._frozen_forward.recorded_graph import GraphRecorder, Untraceable
 from teleport._tracing.layer_tracer import LayerTracer
 from tests.teleport.attentive import NETWORKS
 from tests.teleport.networks import Calls, batches_of, cross_entropy, mlp
-
-IMAGES, TOKENS = Spec("image", (3, 16, 16), 5), Spec("text", (6,), 11)
-
+from tests.teleport.whole_models import MODELS, loss
 
 RUN_AGAIN = {"conv2d circular"}
 """Networks whose backward pass writes into its own results."""
-
-
-def _text() -> nn.Module:
-    return transformer.build(TransformerConfig(name="transformer", heads=2, head_dim=24, layers=2), TOKENS)
-
-
-SUITE: dict[str, tuple[Callable[[], nn.Module], Spec]] = {
-    "cnn": (lambda: cnn.build(CNNConfig(name="cnn", channels=[8, 16, 16]), IMAGES), IMAGES),
-    "resnet": (lambda: resnet.build(ResNetConfig(name="resnet", channels=[8, 32]), IMAGES), IMAGES),
-    "transformer": (_text, TOKENS),
-}
 
 
 def both(make: Callable[[], tuple[nn.Module, list[Any]]], loss: Any = cross_entropy, **settings: Any) -> list[Any]:
@@ -75,19 +58,14 @@ def test_every_use_of_a_layer(network, caplog):
     assert bool(caplog.messages) == (network.name in RUN_AGAIN)
 
 
-@pytest.mark.parametrize("name", SUITE)
-def test_every_model_of_the_suite(name, caplog):
-    build, spec = SUITE[name]
+@pytest.mark.parametrize("name", MODELS)
+def test_every_whole_model(name, caplog):
+    build, batch_of = MODELS[name]
 
     def make() -> Any:
         torch.manual_seed(1)
         model = build().double()
-        if spec.kind == "text":
-            return model, [(torch.randint(11, (3, 6)), torch.randint(11, (3, 6))) for _ in range(2)]
-        return model, [(torch.randn(4, *spec.input_shape).double(), torch.arange(4)) for _ in range(2)]
-
-    def loss(model: nn.Module, batch: Any) -> torch.Tensor:
-        return F.cross_entropy(model(batch[0]).flatten(0, -2), batch[1].flatten())
+        return model, [batch_of() for _ in range(2)]
 
     with caplog.at_level(logging.DEBUG, "teleport"):
         assert_same(both(make, loss, lr=1.0, steps=4, relative_cap=2.0))

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from experiments.data.compat import torchvision
 from tests.teleport.teleported import error
+from tests.teleport.vision import torchvision
 
 # name -> the least share of channels that is free in place, with positive factors where there is a ReLU
 FAST = {"squeezenet1_1": 0.7, "shufflenet_v2_x0_5": 0.4}
