@@ -1,9 +1,9 @@
-"""Group actions on two adjacent layers ``U s(V X)`` (Zhao et al. 2022 and 2024), as matrices.
+"""Group actions on two adjacent layers ``U s(V X)``, as matrices (Zhao et al. 2022 and 2024).
 
 Columns of ``X`` are samples; ``V`` is ``[width, fan_in]``, ``U`` is ``[outputs, width]``, and ``T [width, width]`` is
-the element of the Lie algebra, the group's element being ``I + T``. A bias of the lower layer is a column of ``V``, and
-a row of ones of ``X``: ``T`` acts on outputs, so that it has no row or column for it. The upper layer's bias has no
-part in the product. (The published networks have no biases.) Everything is differentiable, pseudo-inverses included.
+an element of the Lie algebra, with the group element ``I + T``. A bias of the lower layer is a column of ``V``, and a
+row of ones of ``X``; ``T`` acts on outputs, so it has no row or column for the bias. The upper layer's bias has no part
+in the product. (The published networks have no biases.) All functions are differentiable, pseudo-inverses included.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from teleport._tracing.activations import ElementwiseActivation
 Inverse = Literal["exact", "first_order"]
 
 
-class Inputs:
-    """What a lower layer multiplies, ``columns [fan_in, samples]``, with its pseudo-inverse once it is asked for."""
+class LayerInputs:
+    """The inputs of a lower layer, ``columns [fan_in, samples]``, with their pseudo-inverse, computed on first use."""
 
     def __init__(self, columns: Tensor) -> None:
         self.columns = columns
@@ -31,27 +31,27 @@ class Inputs:
         """``X^+ [samples, fan_in]``."""
         return pseudo_inverse(self.columns)
 
-    def detach(self) -> Inputs:
-        """The same without a graph; a pseudo-inverse that was made is kept."""
-        same = Inputs(self.columns.detach())
+    def detach(self) -> LayerInputs:
+        """The same without a graph; a pseudo-inverse that was computed is kept."""
+        same = LayerInputs(self.columns.detach())
         if "pseudo_inverse" in self.__dict__:
             same.__dict__["pseudo_inverse"] = self.pseudo_inverse.detach()
         return same
 
 
 def pseudo_inverse(matrix: Tensor) -> Tensor:
-    """The Moore-Penrose inverse of ``matrix [m, n]``, ``[n, m]``, differentiable where the rank does not change."""
+    """The Moore-Penrose inverse of ``matrix [m, n]``, ``[n, m]``, differentiable while the rank stays the same."""
     inverse: Tensor = torch.linalg.pinv(matrix)
     return inverse
 
 
 def transform(
-    upper: Tensor, inputs: Inputs, lower: Tensor, element: Tensor, activation: ElementwiseActivation
+    upper: Tensor, inputs: LayerInputs, lower: Tensor, element: Tensor, activation: ElementwiseActivation
 ) -> tuple[Tensor, Tensor]:
     """The action of 2024, for any activation: ``V <- (I+T) V``, ``U <- U s(V X) s((I+T) V X)^+``.
 
-    The product ``U s(V X)`` is kept where ``s((I+T) V X)`` has full column rank; at T = 0 ``U`` loses what is outside
-    the span of ``s(V X)``.
+    The product ``U s(V X)`` is kept if ``s((I+T) V X)`` has full column rank. At T = 0, ``U`` loses its component
+    outside the span of ``s(V X)``.
 
     Returns:
         the new lower and upper weights.
@@ -64,7 +64,7 @@ def transform(
 
 def conjugate(
     upper: Tensor,
-    inputs: Inputs,
+    inputs: LayerInputs,
     lower: Tensor,
     element: Tensor,
     activation: ElementwiseActivation,
@@ -74,7 +74,7 @@ def conjugate(
 ) -> tuple[Tensor, Tensor]:
     """The action of 2022, for bijections s: ``V <- s^-1((I+T) s(V X)) X^+``, ``U <- U (I+T)^-1``.
 
-    The hidden value becomes ``(I+T) s(V X)`` where X has full column rank.
+    The hidden value becomes ``(I+T) s(V X)`` if X has full column rank.
 
     Args:
         upper: U.
@@ -83,8 +83,8 @@ def conjugate(
         element: T.
         activation: s.
         inverse: ``"exact"``, or ``"first_order"`` for the published code's ``U (I - T)``.
-        complement: whether V keeps what it does outside the span of X, ``V <- V + (s^-1((I+T) s(V X)) - V X) X^+``, so
-            that the action is the identity at T = 0; the published one loses it.
+        complement: whether V keeps its component outside the span of X, ``V <- V + (s^-1((I+T) s(V X)) - V X) X^+``,
+            so that the action is the identity at T = 0; the published action loses this component.
 
     Returns:
         the new lower and upper weights.
@@ -105,11 +105,11 @@ def inverse_of(activation: ElementwiseActivation) -> Callable[[Tensor], Tensor]:
     """The inverse of an activation.
 
     Raises:
-        ValueError: it is no bijection of the real numbers onto themselves.
+        ValueError: it is not a bijection of the real numbers onto themselves.
     """
     inverse = activation.inverse()
     if inverse is None:
-        raise ValueError(f"{activation.name} is no bijection of the real numbers onto themselves")
+        raise ValueError(f"{activation.name} is not a bijection of the real numbers onto themselves")
     return inverse
 
 
@@ -117,8 +117,8 @@ def inverse_of(activation: ElementwiseActivation) -> Callable[[Tensor], Tensor]:
 def residual(
     before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor], inputs: Tensor, activation: ElementwiseActivation
 ) -> float:
-    """How far an action on (V, U) missed keeping the pair's output: ``|U' s(V' X) - U s(V X)| / |U s(V X)|``."""
+    """The relative change of a pair's output by an action on (V, U): ``|U' s(V' X) - U s(V X)| / |U s(V X)|``."""
     (lower, upper), (moved_lower, moved_upper) = before, after
     output = upper @ activation(lower @ inputs)
-    missed = moved_upper @ activation(moved_lower @ inputs) - output
-    return float(missed.norm() / output.norm()) if bool(output.any()) else float(missed.norm())
+    change = moved_upper @ activation(moved_lower @ inputs) - output
+    return float(change.norm() / output.norm()) if bool(output.any()) else float(change.norm())

@@ -1,4 +1,9 @@
-"""All adjacent pairs of a model on one batch, moved together by one group element each."""
+"""A path in the group: the weights of all adjacent pairs of a model, moved by one group element per pair.
+
+Input: the pairs of one batch (``_tracing/layer_pairs.py``) and the action of a variant. Output: the layers' weights as
+a function of one length, along the directions of the Lie algebra elements T in which an objective grows (Zhao et al.
+2022, 2024).
+"""
 
 from __future__ import annotations
 
@@ -10,81 +15,81 @@ from torch import Tensor, nn
 
 from teleport._engine.ascent import BatchLoss, Point
 from teleport._errors import UnsupportedModel
-from teleport._symmetry.group_actions import Inputs, Inverse, conjugate, residual, transform
+from teleport._symmetry.group_actions import Inverse, LayerInputs, conjugate, residual, transform
 from teleport._tracing.layer_pairs import LayerPair
 from teleport._tracing.layers import Layer
 
 
 @dataclass(frozen=True)
-class Rule:
-    """What a variant does to a pair, see :class:`teleport.Symmetry`."""
+class PairAction:
+    """The action of a variant on one pair of layers, see :class:`teleport.Symmetry`."""
 
     variant: str
     inverse: Inverse
 
     @property
-    def lossy(self) -> bool:
-        """Whether the action at T = 0 is not the identity."""
-        return self.variant != "corrected"
+    def identity_at_zero(self) -> bool:
+        """Whether the action at T = 0 is the identity."""
+        return self.variant == "corrected"
 
     def refusal(self, pair: LayerPair) -> str:
-        """Why the variant cannot act on a pair, empty where it can."""
+        """Why the variant cannot act on a pair, empty if it can."""
         if self.variant == "2024" or pair.activation.inverse() is not None:
             return ""
         slope = f" of slope {pair.activation.slope:g}" if pair.activation.name == "leaky_relu" else ""
         return (
-            f"the activation {pair.activation.name}{slope} between '{pair.lower.name}' and '{pair.upper.name}' is no "
-            "bijection of the real numbers onto themselves, as leaky_relu with a positive slope is"
+            f"the activation {pair.activation.name}{slope} between '{pair.lower.name}' and '{pair.upper.name}' is not "
+            "a bijection of the real numbers onto themselves, as leaky_relu with a positive slope is"
         )
 
-    def act(
-        self, pair: LayerPair, weights: tuple[Tensor, Tensor], inputs: Inputs, element: Tensor
+    def __call__(
+        self, pair: LayerPair, weights: tuple[Tensor, Tensor], inputs: LayerInputs, element: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The new lower and upper weights of a pair."""
+        """The new lower and upper weights of a pair under T = ``element``."""
         lower, upper = weights
         if self.variant == "2024":
             return transform(upper, inputs, lower, element, pair.activation)
         return conjugate(
-            *(upper, inputs, lower, element, pair.activation), inverse=self.inverse, complement=not self.lossy
+            *(upper, inputs, lower, element, pair.activation), inverse=self.inverse, complement=self.identity_at_zero
         )
 
 
 @dataclass(frozen=True)
-class Moved:
-    """What an action made of the layers' matrices, the inputs that it took, and each pair's residual if measured."""
+class ActionResult:
+    """The layers' matrices after an action, each pair's inputs for it, and each pair's residual if measured."""
 
     weights: list[Tensor]
-    inputs: list[Inputs]
+    inputs: list[LayerInputs]
     residuals: list[float]
 
 
-class Stack:
-    """The pairs of one batch.
+class AdjacentLayers:
+    """The layers in the pairs of one batch, and the action on them.
 
     Attributes:
-        rule: what is done to each pair.
+        action: on each pair.
         layers: of the pairs, each once; ``parameters``: theirs.
-        joints: the numbers of each pair's lower and upper layer.
-        residuals: by the lower layer's name, how far the steps so far missed keeping a pair's output, the largest.
+        indices: of each pair's lower and upper layer among ``layers``.
+        residuals: the largest residual of a step so far, by the lower layer's name.
 
     Raises:
-        UnsupportedModel: the rule cannot act on one of the pairs.
+        UnsupportedModel: the variant cannot act on one of the pairs.
     """
 
-    def __init__(self, pairs: Sequence[LayerPair], rule: Rule) -> None:
-        for refusal in filter(None, map(rule.refusal, pairs)):
+    def __init__(self, pairs: Sequence[LayerPair], action: PairAction) -> None:
+        for refusal in filter(None, map(action.refusal, pairs)):
             raise UnsupportedModel(refusal)
-        self.rule = rule
+        self.action = action
         self.pairs = list(pairs)
         self.layers = list({layer.name: layer for pair in pairs for layer in (pair.lower, pair.upper)}.values())
         self.parameters = list(dict.fromkeys(block.parameter for layer in self.layers for block in layer.blocks))
         self.residuals: dict[str, float] = {}
-        number = {layer.name: index for index, layer in enumerate(self.layers)}
-        self.joints = [(number[pair.lower.name], number[pair.upper.name]) for pair in pairs]
+        index_of = {layer.name: index for index, layer in enumerate(self.layers)}
+        self.indices = [(index_of[pair.lower.name], index_of[pair.upper.name]) for pair in pairs]
         dtypes = [matrix_of(pair.lower).dtype for pair in pairs]
-        self._first = [self._inputs(pair, pair.inputs.T.to(dtype)) for pair, dtype in zip(pairs, dtypes, strict=True)]
+        self._inputs = [_inputs_of(pair, pair.inputs.T.to(dtype)) for pair, dtype in zip(pairs, dtypes, strict=True)]
 
-    def read(self) -> list[Tensor]:
+    def matrices(self) -> list[Tensor]:
         """A copy of each layer's matrix ``[out, dimension]``, its bias the last column."""
         return [matrix_of(layer) for layer in self.layers]
 
@@ -94,28 +99,24 @@ class Stack:
         for layer, matrix in zip(self.layers, matrices, strict=True):
             layer.scatter(matrix[None], _values(layer))
 
-    def ray(self) -> GroupPath:
-        """The action from where the weights stand."""
-        return GroupPath(self)
-
-    def advance(self, ray: GroupPath) -> None:
-        """Note what a step missed; the published code of 2024 multiplies later inputs by ``I + T``."""
-        for pair, missed in zip(self.pairs, ray.missed, strict=True):
+    def record_step(self, path: GroupPath) -> None:
+        """Record a step's residuals; the published code of 2024 multiplies later inputs by ``I + T``."""
+        for pair, missed in zip(self.pairs, path.residuals, strict=True):
             self.residuals[pair.lower.name] = max(self.residuals.get(pair.lower.name, 0.0), missed)
-        if self.rule.variant == "2024":
-            for number, pair in enumerate(self.pairs):
+        if self.action.variant == "2024":
+            for index, pair in enumerate(self.pairs):
                 if pair.follows is not None:
-                    held = self._first[number].columns[: pair.inputs.shape[1]]
-                    self._first[number] = self._inputs(pair, held + ray.elements[pair.follows] @ held)
+                    columns = self._inputs[index].columns[: pair.inputs.shape[1]]
+                    self._inputs[index] = _inputs_of(pair, columns + path.elements[pair.follows] @ columns)
 
     def act(
         self,
         weights: Sequence[Tensor],
         elements: Sequence[Tensor],
-        inputs: Sequence[Inputs] | None = None,
+        inputs: Sequence[LayerInputs] | None = None,
         measure: bool = False,
-    ) -> Moved:
-        """Let each pair's element act, from the inputs on.
+    ) -> ActionResult:
+        """Act on each pair by its element, in the order of use.
 
         Args:
             weights: the layers' matrices.
@@ -123,70 +124,64 @@ class Stack:
             inputs: of each pair; ``None`` takes those that the variant takes at T = 0.
             measure: whether to measure residuals.
         """
-        moved = Moved(list(weights), [], [])
+        result = ActionResult(list(weights), [], [])
         hidden: list[Tensor] = []
-        for number, (pair, (below, above)) in enumerate(zip(self.pairs, self.joints, strict=True)):
-            here = self._first[number] if inputs is None else inputs[number]
-            if inputs is None and pair.follows is not None and self.rule.variant != "2024":
-                here = self._inputs(pair, hidden[pair.follows])
-            moved.inputs.append(here)
-            width = len(moved.weights[below])
-            before = (moved.weights[below], moved.weights[above][:, :width])
-            lower, upper = after = self.rule.act(pair, before, here, elements[number])
+        for index, (pair, (below, above)) in enumerate(zip(self.pairs, self.indices, strict=True)):
+            pair_inputs = self._inputs[index] if inputs is None else inputs[index]
+            if inputs is None and pair.follows is not None and self.action.variant != "2024":
+                pair_inputs = _inputs_of(pair, hidden[pair.follows])
+            result.inputs.append(pair_inputs)
+            width = len(result.weights[below])
+            before = (result.weights[below], result.weights[above][:, :width])
+            lower, upper = after = self.action(pair, before, pair_inputs, elements[index])
             if measure:
-                moved.residuals.append(residual(before, after, here.columns, pair.activation))
-            moved.weights[above] = torch.cat([upper, moved.weights[above][:, width:]], dim=1)
-            moved.weights[below] = lower
-            hidden.append(pair.activation(lower @ here.columns))
-        return moved
-
-    def _inputs(self, pair: LayerPair, columns: Tensor) -> Inputs:
-        """What a pair's lower layer multiplies: ``columns``, and a row of ones where it has a bias."""
-        if pair.lower.bias is None:
-            return Inputs(columns)
-        return Inputs(torch.cat([columns, columns.new_ones(1, columns.shape[1])]))
+                result.residuals.append(residual(before, after, pair_inputs.columns, pair.activation))
+            result.weights[above] = torch.cat([upper, result.weights[above][:, width:]], dim=1)
+            result.weights[below] = lower
+            hidden.append(pair.activation(lower @ pair_inputs.columns))
+        return result
 
 
 class GroupPath:
-    """The weights as a function of how far T goes along its directions, from where they stand (at length 0).
+    """The weights as a function of the length of T along its directions, from the current weights at length 0.
 
     Attributes:
-        missed: the residual of each pair at the length that was moved to.
+        residuals: of each pair, at the length of the last :meth:`move_to`.
         elements: T of each pair there.
-        directions: of T, one a pair, once they are aimed.
+        directions: of T, one per pair, once they are computed.
     """
 
-    def __init__(self, stack: Stack) -> None:
-        self.stack = stack
-        self.start = stack.read()
-        self.missed = [0.0] * len(stack.pairs)
-        self._zeros = [_zeros(self.start[below]) for below, _ in stack.joints]
+    def __init__(self, layers: AdjacentLayers) -> None:
+        self.layers = layers
+        self.start = layers.matrices()
+        self.residuals = [0.0] * len(layers.pairs)
+        self._zeros = [_zeros(self.start[below]) for below, _ in layers.indices]
         self.elements: list[Tensor] = [zero.detach() for zero in self._zeros]
-        self._at_zero = stack.act(self.start, self._zeros)
-        self._inputs = [inputs.detach() for inputs in self._at_zero.inputs] if stack.rule.lossy else None
+        self._at_zero = layers.act(self.start, self._zeros)
+        self._inputs = None if layers.action.identity_at_zero else [inputs.detach() for inputs in self._at_zero.inputs]
         self.directions: list[Tensor] = []
 
-    def at_zero(self, objective: BatchLoss) -> Point:
-        """Set the weights to what the action makes of them at T = 0, and evaluate with a graph."""
-        self.stack.write([matrix.detach() for matrix in self._at_zero.weights])
+    def evaluate_at_zero(self, objective: BatchLoss) -> Point:
+        """Set the weights to the result of the action at T = 0, and evaluate with a graph."""
+        self.layers.write([matrix.detach() for matrix in self._at_zero.weights])
         return objective.point(True)
 
-    def aim(self, gradients: Sequence[Tensor]) -> None:
-        """Let T go along the pull-back of ``gradients``, one a parameter of the stack, through the action at T = 0."""
-        given = dict(zip(self.stack.parameters, gradients, strict=True))
-        pulled = [layer.gather(given)[0].to(held) for layer, held in zip(self.stack.layers, self.start, strict=True)]
+    def compute_directions(self, gradients: Sequence[Tensor]) -> None:
+        """The directions of T: the pull-back of ``gradients``, one per parameter, through the action at T = 0."""
+        given = dict(zip(self.layers.parameters, gradients, strict=True))
+        pulled = [layer.gather(given)[0].to(start) for layer, start in zip(self.layers.layers, self.start, strict=True)]
         self.directions = list(torch.autograd.grad(self._at_zero.weights, self._zeros, pulled))
 
     @torch.no_grad()
     def move_to(self, length: float) -> None:
-        """Set the weights to those at T = length times its direction; at 0 to where they stood."""
+        """Set the weights to those at T = length times its direction; at 0 to those at the start."""
         if not length:
-            self.stack.write(self.start)
+            self.layers.write(self.start)
             return
         self.elements = [length * direction for direction in self.directions]
-        moved = self.stack.act(self.start, self.elements, self._inputs, measure=True)
-        self.missed = moved.residuals
-        self.stack.write(moved.weights)
+        result = self.layers.act(self.start, self.elements, self._inputs, measure=True)
+        self.residuals = result.residuals
+        self.layers.write(result.weights)
 
 
 def matrix_of(layer: Layer) -> Tensor:
@@ -201,3 +196,10 @@ def _values(layer: Layer) -> dict[nn.Parameter, Tensor]:
 
 def _zeros(lower: Tensor) -> Tensor:
     return lower.new_zeros(len(lower), len(lower)).requires_grad_()
+
+
+def _inputs_of(pair: LayerPair, columns: Tensor) -> LayerInputs:
+    """The inputs of a pair's lower layer: ``columns``, and a row of ones if it has a bias."""
+    if pair.lower.bias is None:
+        return LayerInputs(columns)
+    return LayerInputs(torch.cat([columns, columns.new_ones(1, columns.shape[1])]))

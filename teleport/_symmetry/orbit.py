@@ -1,4 +1,4 @@
-"""Teleportation along the orbit of a group action of one's own (Zhao et al. 2022)."""
+"""Teleportation along the orbit of a group action that the caller gives (Zhao et al. 2022)."""
 
 from __future__ import annotations
 
@@ -19,33 +19,34 @@ from teleport._engine.transaction import Snapshot, roll_back_if_violated
 from teleport._spaces.norms import inner
 
 Action = Callable[[Tensor, dict[str, Tensor]], Mapping[str, Tensor]]
-"""``action(theta, weights)``: from a group element and all parameters by name to those that it moves, where it moves
-them. Differentiable in theta; at theta = 0 it moves nothing."""
+"""``action(theta, weights)`` returns the new values of the parameters that it moves, by name, given a group element and
+the values of all parameters by name. It is differentiable in theta, and the identity at theta = 0."""
 
 
 class Orbit:
-    """Raise the gradient norm along the orbit of a symmetry of the loss that you know: bring your own group.
+    """Raise the gradient norm along the orbit of a known symmetry of the loss, given by the caller.
 
-    For each batch: theta starts at 0, where the action is the identity, and takes ``steps`` steps of gradient ascent on
-    the objective at the weights that the action leads to, ``max_theta |grad L(g(theta) w)|`` (Zhao et al. 2022). Each
-    point of the way is one action on the weights that the batch began with, so that errors do not add up.
+    Per batch: theta starts at 0, where the action is the identity, and takes ``steps`` steps of gradient ascent on the
+    objective at the transformed weights, ``max_theta |grad L(g(theta) w)|`` (Zhao et al. 2022). Each step applies one
+    action to the weights from the start of the batch, so that errors do not accumulate.
 
-    Use it where the loss has a symmetry that no other method here finds: rotations between two linear maps, a scale of
+    Use it if the loss has a symmetry that no other method here finds: rotations between two linear maps, a scale of
     inputs, a permutation made continuous, the level sets of a test function. That the loss does not depend on theta is
-    your claim; the guard takes a move back on which it does.
+    the caller's claim; the guard rolls back a move that changes the loss.
 
     Args:
         action: ``action(theta, weights)``, see :data:`Action`. It may move trainable parameters only.
         shape: of theta; ``()`` for groups of one number. theta has the dtype and device of the first trainable
             parameter.
         lr: the length of a step of theta along the gradient of the objective.
-        steps: K, steps a batch.
-        objective: what is raised or lowered: a name in ``teleport.OBJECTIVES``, or one of your own. That of Zhao et al.
-            is the squared gradient norm; its logarithm takes steps that do not depend on the scale of the loss.
-        objective_scale: see :class:`teleport.NullSpace`, as for all that follow.
+        steps: K, steps per batch.
+        objective: the objective that is raised or lowered: a name in ``teleport.OBJECTIVES``, or a
+            :class:`teleport.TeleportObjective`. That of Zhao et al. is the squared gradient norm; the steps on its
+            logarithm do not depend on the scale of the loss.
+        objective_scale: see :class:`teleport.NullSpace`, as for all arguments below.
         step: ``"cap"`` or ``"fixed"``.
         cap: the largest gradient norm, ``None`` for none.
-        relative_cap: a cap as a factor on the mean gradient norm over the event's batches before it.
+        relative_cap: a cap as a factor on the mean gradient norm over the event's batches before the event.
         guard: ``"transaction"`` or ``"none"``.
         tolerance: of the guard, relative.
 
@@ -86,35 +87,35 @@ class Orbit:
         """Teleport ``model`` in place.
 
         Args:
-            model: any module that the action is one of. What comes back as it was is what :class:`teleport.NullSpace`
-                says.
-            batches: what ``loss_fn`` takes, one level set each; B batches of n samples.
+            model: any module with the parameters that the action moves. What is restored is told in
+                :class:`teleport.NullSpace`.
+            batches: arguments for ``loss_fn``, one level set each; B batches of n samples.
             loss_fn: ``loss_fn(model, batch)``, a scalar tensor.
 
         Raises:
-            ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, no such parameter;
-                or an action that moves something at theta = 0, what is no trainable parameter or changes its shape, or
-                that does not depend on theta.
+            ValueError: there are no batches or no trainable parameters; the loss is not a scalar or depends on no
+                trainable parameter; or the action is not the identity at theta = 0, moves something other than a
+                trainable parameter, changes a shape, or does not depend on theta.
         """
         return run_event("orbit", model, batches, loss_fn, self._work)
 
     def _work(self, event: Event) -> tuple[list[BatchReport], list[LayerReport]]:
-        ledger = ParameterStatistics(event.named)
+        statistics = ParameterStatistics(event.named)
         losses = [event.objective(batch, event.trainable) for batch in event.batches]
         cap = Caps(self.cap, self.relative_cap, losses).over(event.trainable)
         reports = [self._teleport(loss, _Orbit(self.action, self.shape, event), cap) for loss in losses]
-        return reports, ledger.close()
+        return reports, statistics.close()
 
     def _teleport(self, loss: BatchLoss, orbit: _Orbit, cap: float) -> BatchReport:
-        """At most K steps of theta on one batch, undone where the guard says so."""
+        """At most K steps of theta on one batch, rolled back if they violate the tolerance."""
         objective = self._objective
 
         def direction(point: Point) -> list[Tensor]:
-            pulled = orbit.pulled(objective.direction(loss, point, orbit.moved))
-            return [pulled if objective.ascended else -pulled]
+            gradient = orbit.pull_back(objective.direction(loss, point, orbit.moved))
+            return [gradient if objective.ascended else -gradient]
 
-        went = ascend(
-            _Followed(loss, orbit),
+        ascent = ascend(
+            _OrbitLoss(loss, orbit),
             [orbit.theta],
             direction,
             lr=self.lr,
@@ -123,19 +124,19 @@ class Orbit:
             rule=self.step,
             score=lambda point: objective.score(loss, point),
         )
-        report = went.report()
+        report = ascent.report()
         if self.guard == "transaction":
             roll_back_if_violated(report, self.tolerance, orbit.snapshot)
         return report
 
 
 class _Orbit:
-    """The orbit of the weights as they stand.
+    """The orbit of the current weights.
 
     Attributes:
-        theta: where on the orbit, a parameter of its own.
+        theta: the group element, a parameter of its own.
         moved: the parameters that the action moves.
-        snapshot: of them, at theta = 0.
+        snapshot: of these parameters, at theta = 0.
     """
 
     def __init__(self, action: Action, shape: tuple[int, ...], event: Event) -> None:
@@ -154,40 +155,40 @@ class _Orbit:
 
     def _check(self, name: str, value: Tensor, named: Mapping[str, nn.Parameter]) -> None:
         if name not in named or not named[name].requires_grad:
-            raise ValueError(f"the action moves '{name}', which is no trainable parameter of the model")
+            raise ValueError(f"the action moves '{name}', which is not a trainable parameter of the model")
         start = self._start[name]
         if value.shape != start.shape:
-            raise ValueError(f"the action makes '{name}' of shape {list(value.shape)}, expected {list(start.shape)}")
+            raise ValueError(f"the action returns '{name}' of shape {list(value.shape)}, expected {list(start.shape)}")
         rounding = torch.finfo(start.dtype).eps ** 0.5
         if not float((value.detach() - start).norm()) <= rounding * max(1.0, float(start.norm())):
             raise ValueError(f"the action moves '{name}' at theta = 0, where it must be the identity")
 
-    def follow(self) -> None:
-        """Set the parameters to where theta leads; at theta = 0 they are what they were, bit for bit."""
+    def apply(self) -> None:
+        """Set the parameters to the action of theta; at theta = 0 they are what they were, bit for bit."""
         self.snapshot.restore()
         if not self.theta.any():
             return
         with torch.no_grad():
-            placed = self._action(self.theta, dict(self._start))
+            values = self._action(self.theta, dict(self._start))
             for name, parameter in zip(self._names, self.moved, strict=True):
-                parameter.copy_(placed[name])
+                parameter.copy_(values[name])
 
-    def pulled(self, directions: list[Tensor]) -> Tensor:
-        """The gradient with respect to theta, from that with respect to the parameters that it moves."""
-        placed = self._action(self.theta, dict(self._start))
-        slope = inner((placed[name] for name in self._names), directions)
+    def pull_back(self, gradients: list[Tensor]) -> Tensor:
+        """The gradient with respect to theta, from the gradients with respect to the moved parameters."""
+        values = self._action(self.theta, dict(self._start))
+        slope = inner((values[name] for name in self._names), gradients)
         (gradient,) = torch.autograd.grad(slope, [self.theta], materialize_grads=True)
         return gradient
 
 
-class _Followed(BatchLoss):
-    """The loss as a function of theta: the parameters follow it before they are looked at."""
+class _OrbitLoss(BatchLoss):
+    """The loss as a function of theta: the action is applied to the parameters before each evaluation."""
 
     def __init__(self, loss: BatchLoss, orbit: _Orbit) -> None:
         super().__init__(loss.evaluate, loss.parameters)
         self._orbit = orbit
 
     def point(self, differentiable: bool) -> Point:
-        """The loss and its gradients where theta leads."""
-        self._orbit.follow()
+        """The loss and its gradients at the action of theta."""
+        self._orbit.apply()
         return super().point(differentiable)

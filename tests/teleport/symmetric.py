@@ -1,4 +1,4 @@
-"""Networks, batches and what else the tests of symmetry teleportation share."""
+"""Networks, batches and helpers that the tests of symmetry teleportation share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from teleport import Symmetry
 from teleport._engine.ascent import BatchLoss
-from teleport._symmetry.group_path import Stack
+from teleport._symmetry.group_path import AdjacentLayers
 from teleport._tracing.layer_pairs import trace_layer_pairs
 from tests.teleport.networks import cross_entropy
 from tests.teleport.symmetry_reference import SLOPE
@@ -31,12 +31,12 @@ def batch_of(samples: int, features: int = 12, dtype: torch.dtype = torch.float6
     return torch.randn(samples, features).to(dtype), torch.arange(samples) % 3
 
 
-def stack_of(model: nn.Module, batch, variant: str) -> tuple[Stack, BatchLoss]:
+def layers_of(model: nn.Module, batch, variant: str) -> tuple[AdjacentLayers, BatchLoss]:
     def evaluate():
         return cross_entropy(model, batch)
 
-    chains = trace_layer_pairs(evaluate, dict(model.named_parameters()))
-    return Stack(chains.pairs, Symmetry(variant).rule), BatchLoss(evaluate, list(model.parameters()))
+    traced = trace_layer_pairs(evaluate, dict(model.named_parameters()))
+    return AdjacentLayers(traced.pairs, Symmetry(variant).pair_action), BatchLoss(evaluate, list(model.parameters()))
 
 
 def leaky(values: np.ndarray) -> np.ndarray:

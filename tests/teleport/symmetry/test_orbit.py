@@ -1,4 +1,4 @@
-"""The orbit of a group action: closed forms on quadratics, slow references, and actions that are none."""
+"""The orbit of a group action: closed forms on quadratics, slow references, and invalid actions."""
 
 from __future__ import annotations
 
@@ -146,14 +146,14 @@ def test_single_precision():
 @pytest.mark.parametrize(
     ("action", "said"),
     [
-        (lambda theta, weights: {"v": weights["w"] * theta.cos()}, "moves 'v', which is no trainable parameter"),
-        (lambda theta, weights: {"w": weights["w"].sum() * theta.cos()}, r"makes 'w' of shape \[\], expected \[2\]"),
+        (lambda theta, weights: {"v": weights["w"] * theta.cos()}, "moves 'v', which is not a trainable parameter"),
+        (lambda theta, weights: {"w": weights["w"].sum() * theta.cos()}, r"returns 'w' of shape \[\], expected \[2\]"),
         (lambda theta, weights: {"w": weights["w"] * theta}, "moves 'w' at theta = 0, where it must be the identity"),
         (lambda theta, weights: {"w": weights["w"] * 1}, "does not depend on theta"),
         (lambda theta, weights: {}, "does not depend on theta"),
     ],
 )
-def test_actions_that_are_none_are_refused(action, said):
+def test_invalid_actions_are_refused(action, said):
     model = Point(8.0, -2.0)
     with pytest.raises(ValueError, match=said):
         Orbit(action)(model, ONE, ellipse)
@@ -164,7 +164,7 @@ def test_a_frozen_parameter_must_not_be_moved():
     model = Point(8.0, -2.0)
     model.other = nn.Parameter(torch.ones((), dtype=torch.float64))
     model.w.requires_grad_(False)
-    with pytest.raises(ValueError, match="'w', which is no trainable parameter"):
+    with pytest.raises(ValueError, match="'w', which is not a trainable parameter"):
         Orbit(turn)(model, ONE, lambda net, batch: ellipse(net, batch) * net.other)
 
 

@@ -1,4 +1,4 @@
-"""Symmetry teleportation: its guard and report, and what it refuses."""
+"""Symmetry teleportation: its guard and report, and the models that it refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The group action at T = 0, where only the corrected one is the identity, and next to it."""
+"""The group action at T = 0, at which only the corrected one is the identity, and near it."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import torch.nn.functional as F
 from torch import nn
 
 from teleport import Symmetry
-from teleport._symmetry.group_actions import Inputs, conjugate
+from teleport._symmetry.group_actions import LayerInputs, conjugate
 from teleport._tracing.activations import ElementwiseActivation
 from tests.teleport.networks import cross_entropy
-from tests.teleport.symmetric import VARIANTS, arrays, batch_of, leaky, mlp, stack_of
+from tests.teleport.symmetric import VARIANTS, arrays, batch_of, layers_of, leaky, mlp
 from tests.teleport.symmetry_reference import SLOPE
 
 
 def weights_at_zero(model: nn.Module, batch, variant: str) -> list[np.ndarray]:
-    stack, _ = stack_of(model, batch, variant)
-    zeros = [torch.zeros(len(pair.lower.weight.parameter), dtype=torch.float64).diag() for pair in stack.pairs]
-    return [matrix.numpy() for matrix in stack.act(stack.read(), zeros).weights]
+    layers, _ = layers_of(model, batch, variant)
+    zeros = [torch.zeros(len(pair.lower.weight.parameter), dtype=torch.float64).diag() for pair in layers.pairs]
+    return [matrix.numpy() for matrix in layers.act(layers.matrices(), zeros).weights]
 
 
 def test_corrected_is_the_identity_at_zero():
     model, batch = mlp(12, 9, 8, 3), batch_of(5)
-    stack, _ = stack_of(model, batch, "corrected")
-    for moved, start in zip(weights_at_zero(model, batch, "corrected"), stack.read(), strict=True):
+    layers, _ = layers_of(model, batch, "corrected")
+    for moved, start in zip(weights_at_zero(model, batch, "corrected"), layers.matrices(), strict=True):
         np.testing.assert_allclose(moved, start.numpy(), rtol=0, atol=1e-13)
 
 
@@ -75,9 +75,9 @@ def test_first_order_against_exact_inverse():
 
     def uppers(scale):
         return [
-            conjugate(*(upper, Inputs(columns), lower, scale * element, activation), inverse=inverse, complement=False)[
-                1
-            ]
+            conjugate(
+                *(upper, LayerInputs(columns), lower, scale * element, activation), inverse=inverse, complement=False
+            )[1]
             for inverse in ("exact", "first_order")
         ]
 

@@ -1,4 +1,4 @@
-"""What symmetry teleportation keeps on its batch, and the residual where it cannot."""
+"""Symmetry teleportation keeps the loss of its batch, or reports the residual."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from teleport import Symmetry
-from teleport._symmetry.group_actions import Inputs, conjugate
+from teleport._symmetry.group_actions import LayerInputs, conjugate
 from teleport._tracing.activations import ElementwiseActivation
 from tests.teleport.networks import cross_entropy
 from tests.teleport.symmetric import VARIANTS, arrays, batch_of, leaky, mlp
@@ -94,7 +94,7 @@ def test_the_lower_layers_new_weight_is_the_least_squares_solution():
     lower, upper, columns, element = (torch.randn(*shape).double() for shape in ((5, 7), (3, 5), (7, 60), (5, 5)))
     element = element / 20
     activation = ElementwiseActivation("leaky_relu", F.leaky_relu, (SLOPE,))
-    moved, _ = conjugate(upper, Inputs(columns), lower, element, activation, inverse="exact", complement=True)
+    moved, _ = conjugate(upper, LayerInputs(columns), lower, element, activation, inverse="exact", complement=True)
     mixed = (np.eye(5) + element.numpy()) @ leaky((lower @ columns).numpy())
     wanted = np.where(mixed > 0, mixed, mixed / SLOPE)
     solution = np.linalg.lstsq(columns.numpy().T, wanted.T, rcond=None)[0].T

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from teleport import Symmetry
+from teleport._symmetry.group_path import GroupPath
 from tests.teleport.networks import cross_entropy
-from tests.teleport.symmetric import VARIANTS, arrays, batch_of, mlp, stack_of
+from tests.teleport.symmetric import VARIANTS, arrays, batch_of, layers_of, mlp
 from tests.teleport.symmetry_reference import teleport_2022, teleport_2024
 
 
@@ -18,22 +19,22 @@ from tests.teleport.symmetry_reference import teleport_2022, teleport_2024
 @pytest.mark.parametrize("samples", [5, 40])
 def test_the_direction_of_t_against_finite_differences(variant, samples):
     model, batch = mlp(12, 6, 5, 3), batch_of(samples)
-    stack, objective = stack_of(model, batch, variant)
-    ray = stack.ray()
-    start = stack.read()
-    ray.aim(objective.ascent_direction(ray.at_zero(objective), stack.parameters))
+    layers, objective = layers_of(model, batch, variant)
+    path = GroupPath(layers)
+    start = layers.matrices()
+    path.compute_directions(objective.ascent_direction(path.evaluate_at_zero(objective), layers.parameters))
 
     def half_squared_norm(elements):
-        stack.write(stack.act(start, elements).weights)
+        layers.write(layers.act(start, elements).weights)
         return objective.point(False).norm ** 2 / 2
 
     torch.manual_seed(0)
-    for number, direction in enumerate(ray.directions):
+    for number, direction in enumerate(path.directions):
         probe = torch.randn_like(direction)
         step = 1e-6
         sides = []
         for sign in (1, -1):
-            elements = [torch.zeros_like(each) for each in ray.directions]
+            elements = [torch.zeros_like(each) for each in path.directions]
             elements[number] = sign * step * probe
             sides.append(half_squared_norm(elements))
         measured = (sides[0] - sides[1]) / (2 * step)
