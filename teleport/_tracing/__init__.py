@@ -1,1 +1,1 @@
-"""What one evaluation of a loss shows: layers, reads, ownership of memory."""
+"""Tracing one evaluation of a loss: its layers and layer pairs, reads of parameters, ownership of storage."""

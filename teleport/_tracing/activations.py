@@ -34,7 +34,7 @@ class ElementwiseActivation:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, values: Tensor) -> Tensor:
-        """The activation of ``values``, of any shape."""
+        """The activation of ``values`` of any shape, elementwise."""
         return self.function(values, *self.args, **self.kwargs)
 
     @property

@@ -1,4 +1,4 @@
-"""How an evaluation of a model is run to be watched: which call of the model it is, and in which modes."""
+"""Evaluations of a model for tracing: the arguments of its call, the modules that run, their modes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def first_call(model: nn.Module, evaluate: Callable[[], Any]) -> tuple[tuple[Any
     """The arguments that ``evaluate`` first calls the model with.
 
     Raises:
-        ValueError: it does not call it.
+        ValueError: ``evaluate`` does not call the model.
     """
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
     hook = model.register_forward_pre_hook(lambda _, args, kwargs: calls.append((args, kwargs)), with_kwargs=True)
@@ -48,19 +48,19 @@ def reached_modules() -> Iterator[set[nn.Module]]:
 
 
 def leaves_out(reached: set[nn.Module], modes: Modes) -> bool:
-    """Whether there are modules in training mode with parameters of their own that were not reached.
+    """Whether a module in training mode that has parameters of its own was not reached.
 
-    An auxiliary head, which only training calls, is one; so is what is used without a call, which costs no more than
-    another evaluation.
+    An auxiliary head that is only called in training is such a module. So is one whose parameters are used without a
+    call of it; then the answer costs one more evaluation, and nothing else.
     """
     return any(
-        training and module not in reached and any(held is not None for held in module._parameters.values())
+        training and module not in reached and any(parameter is not None for parameter in module._parameters.values())
         for module, training in modes.items()
     )
 
 
 def in_modes(model: nn.Module, evaluate: Callable[[], Any], modes: Modes) -> Callable[[], Any]:
-    """``evaluate`` with the modules of ``model`` in these modes, and no trace of that left in buffers either."""
+    """``evaluate`` with the modules of ``model`` in these modes; modes and buffers are restored after each call."""
 
     def run() -> Any:
         with undisturbed(model):

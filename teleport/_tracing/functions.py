@@ -1,4 +1,4 @@
-"""Names of torch functions, and functions by name."""
+"""Names of torch functions, and torch functions by name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def function_name(function: Callable[..., Any]) -> str:
     """The name under which :func:`torch_function` finds it.
 
     Raises:
-        ValueError: it is not one of torch's.
+        ValueError: ``function`` is not one of torch's.
     """
     name = resolve_name(function)
     if name is None or torch_function(name) != function:
@@ -29,10 +29,10 @@ def function_name(function: Callable[..., Any]) -> str:
 
 @functools.cache
 def torch_function(name: str) -> Callable[..., Any]:
-    """The torch function of this name, and nothing else that the name may lead to.
+    """The torch function of this name, and no other object that the name resolves to.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no such function.
     """
     found: Any = torch
     for part in name.removeprefix("torch.").split("."):

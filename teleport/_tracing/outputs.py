@@ -1,4 +1,4 @@
-"""What a model returns, compared: how a change of basis is judged where there is no loss."""
+"""Comparison of a model's outputs before and after a move, for a change of basis without a loss."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def tensors_returned(result: Any) -> Iterator[Tensor]:
 
 
 def _parts(value: Any) -> list[Any]:
-    """What a container or an object holds; of functions, classes and modules nothing."""
+    """The elements of a container, or the attributes of an object; none of functions, classes and modules."""
     if isinstance(value, Mapping):
         return list(value.values())
     if isinstance(value, (list, tuple)):
@@ -48,16 +48,16 @@ def outputs_of(model: nn.Module, batch: Any, forward: Forward) -> list[Tensor]:
     """Copies of all floating-point tensors that ``forward`` returns, containers and objects opened.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no such tensor.
     """
-    kept = [tensor.clone() for tensor in tensors_returned(forward(model, batch)) if tensor.is_floating_point()]
-    if not kept:
-        raise ValueError("forward returned no tensor of numbers to compare")
-    return kept
+    outputs = [tensor.clone() for tensor in tensors_returned(forward(model, batch)) if tensor.is_floating_point()]
+    if not outputs:
+        raise ValueError("forward returned no floating-point tensor to compare")
+    return outputs
 
 
 def difference(before: Iterable[Tensor], after: Iterable[Tensor]) -> float:
-    """The largest ``max |after - before| / max |before|``; infinite where shapes, or what is finite, differ."""
+    """The largest ``max |after - before| / max |before|``; infinite if shapes differ, or which elements are finite."""
     worst = 0.0
     for old, new in zip(before, after, strict=True):
         if old.shape != new.shape or not torch.equal(old.isfinite(), new.isfinite()):

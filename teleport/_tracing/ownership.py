@@ -1,4 +1,4 @@
-"""Whose memory a tensor is: the parameters that it is, or is a view of."""
+"""Ownership of storage: the parameters that a tensor shares memory with, as the parameter itself or a view of it."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from torch import Tensor, nn
 class Owners:
     """Tells which of some named parameters a tensor shares memory with.
 
-    Memory, not object identity, is what counts: ``weight.t()``, ``weight.data`` and the rows of a packed projection
+    Tensors are compared by memory, not by identity: ``weight.t()``, ``weight.data`` and the rows of a packed projection
     all change when the parameter moves.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        self._held: dict[int, list[tuple[int, int, str]]] = {}  # storage -> (first byte, end, name)
+        self._extents: dict[int, list[tuple[int, int, str]]] = {}  # storage -> (first byte, end, name)
         for name, parameter in parameters.items():
             storage = storage_of(parameter)
             if storage is not None:
-                self._held.setdefault(storage, []).append((*_extent(parameter), name))
+                self._extents.setdefault(storage, []).append((*_extent(parameter), name))
 
     def of(self, tensor: Tensor | None) -> list[str]:
-        """The names of the parameters whose memory ``tensor`` reaches into, mostly none or one."""
+        """The names of the parameters whose memory ``tensor`` overlaps, mostly none or one."""
         storage = None if tensor is None else storage_of(tensor)
-        if tensor is None or storage not in self._held:
+        if tensor is None or storage not in self._extents:
             return []
         first, end = _extent(tensor)
-        return [name for start, stop, name in self._held[storage] if first < stop and start < end]
+        return [name for start, stop, name in self._extents[storage] if first < stop and start < end]
 
     def shared(self) -> set[str]:
-        """Parameters whose memory reaches into another parameter's."""
+        """Names of the parameters whose memory overlaps another parameter's."""
         names = set()
-        for held in self._held.values():
-            for index, (start, stop, name) in enumerate(held):
-                for other_start, other_stop, other in held[:index]:
+        for extents in self._extents.values():
+            for index, (start, stop, name) in enumerate(extents):
+                for other_start, other_stop, other in extents[:index]:
                     if start < other_stop and other_start < stop:
                         names |= {name, other}
         return names
@@ -55,7 +55,7 @@ def tensors_in(values: Any) -> Iterator[Tensor]:
 
 
 def storage_of(tensor: Tensor) -> int | None:
-    """Identifies a tensor's memory; ``None`` for tensors that have none of their own (vmapped, sparse, empty)."""
+    """Identifies a tensor's storage; ``None`` for tensors without one (vmapped, sparse, empty)."""
     try:
         return tensor.untyped_storage().data_ptr() or None
     except (RuntimeError, NotImplementedError):
@@ -63,12 +63,15 @@ def storage_of(tensor: Tensor) -> int | None:
 
 
 def keeps_layout(tensor: Tensor) -> bool:
-    """Whether a new tensor like it has the same strides, so that a part lies at the same place in both."""
+    """Whether a new tensor like it has the same strides, so that a part has the same offset in both."""
     return torch.empty_like(tensor).stride() == tensor.stride()
 
 
 def distinct_elements(tensor: Tensor) -> bool:
-    """Whether no two elements share memory (an expanded tensor's do); decided by the strides, never wrongly yes."""
+    """Whether no two elements share memory, as those of an expanded tensor do.
+
+    This is decided by the strides: ``True`` is always right, ``False`` may be wrong for unusual strides.
+    """
     reach = 0
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
         if size > 1:
@@ -79,7 +82,7 @@ def distinct_elements(tensor: Tensor) -> bool:
 
 
 def _extent(tensor: Tensor) -> tuple[int, int]:
-    """The first byte of the tensor's storage that it reaches, and the end."""
+    """The tensor's first byte in its storage, and the byte after its last."""
     size = tensor.element_size()
     first = int(tensor.storage_offset()) * size
     if tensor.numel() == 0:

@@ -122,5 +122,5 @@ def test_bad_calls():
     model = stack(5, 7, 3)
     with pytest.raises(ValueError, match="at least one batch"):
         ChangeOfBasis()(model, [])
-    with pytest.raises(ValueError, match="forward returned no tensor of numbers"):
+    with pytest.raises(ValueError, match="forward returned no floating-point tensor"):
         ChangeOfBasis()(model, [torch.randn(4, 5).double()], forward=lambda net, x: net(x).argmax(1))

@@ -1,4 +1,4 @@
-"""Adjacent layers are found where they compute; what else reads a weight or a hidden value parts them."""
+"""Adjacent layers are found at the calls that use them; another use of a weight or a hidden value breaks the pair."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def between(module: nn.Module) -> nn.Module:
         (Calls(lambda net, x: net.b(net.a(x).T.relu()), a=nn.Linear(6, 4), b=nn.Linear(4, 3)), "a.", "T"),
     ],
 )
-def test_what_parts_two_layers_is_named(model, name, why):
+def test_the_reason_for_a_missing_pair_is_named(model, name, why):
     with pytest.raises(
         UnsupportedModel, match=f"no two linear layers .*'{name}.*is the lower layer of no pair.*{why}"
     ) as caught:
@@ -132,7 +132,7 @@ def test_what_parts_two_layers_is_named(model, name, why):
     assert "\n" not in str(caught.value)
 
 
-def test_a_convolution_in_the_way():
+def test_a_convolution_as_the_lower_layer():
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
     with pytest.raises(UnsupportedModel, match=r"'0\.weight' is the lower layer of no pair: it is used by .*conv2d"):
         pairs_of(model, torch.randn(4, 1, 4, 4))
@@ -146,7 +146,7 @@ def test_a_penalty_on_a_weight_keeps_it_out_of_pairs():
     assert traced.pairs[0].follows is None
 
 
-def test_looking_at_shapes_parts_nothing():
+def test_reading_metadata_keeps_the_pair():
     def forward(net, x):
         hidden = net.a(x)
         assert hidden.shape[0] == hidden.size(0) == len(hidden)
@@ -156,7 +156,7 @@ def test_looking_at_shapes_parts_nothing():
     assert names_of(pairs_of(model, torch.randn(4, 6))) == [("a.weight", "relu", "b.weight")]
 
 
-def test_a_dropout_that_is_on_parts_two_layers():
+def test_an_active_dropout_breaks_the_pair():
     model = Calls(lambda net, x: net.b(F.dropout(net.a(x), 0.5)), a=nn.Linear(6, 6), b=nn.Linear(6, 3))
     with pytest.raises(UnsupportedModel, match="dropout"):
         pairs_of(model, torch.randn(4, 6))

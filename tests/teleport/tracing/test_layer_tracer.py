@@ -1,4 +1,4 @@
-"""What is not understood stays put and is named; what is understood is named right."""
+"""Parameters with a use that is not understood stay and are named; layers are found with the right names."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def teleported(trap):
 
 
 @pytest.mark.parametrize("trap", TRAPS, ids=str)
-def test_what_is_not_understood_stays_and_is_named(trap):
+def test_parameters_that_are_not_understood_stay_and_are_named(trap):
     (before, after), moved, report = teleported(trap)
     assert abs(after - before) <= 1e-10 * max(1.0, abs(before))
     assert not moved & set(trap.stays)
@@ -43,7 +43,7 @@ def test_what_is_not_understood_stays_and_is_named(trap):
 
 
 @pytest.mark.parametrize("trap", UNDERSTOOD, ids=str)
-def test_what_is_understood_moves_and_the_loss_stays(trap):
+def test_layers_that_are_understood_move_and_the_loss_stays(trap):
     (before, after), moved, _ = teleported(trap)
     assert abs(after - before) <= 1e-10 * max(1.0, abs(before))
     assert set(trap.stays) <= moved
@@ -61,7 +61,7 @@ def test_every_trainable_parameter_is_a_layers_or_has_a_reason(network):
     assert all(result.pinned.values())
 
 
-def test_layers_that_see_the_same_inputs_share_one_representation():
+def test_layers_with_the_same_inputs_share_one_representation():
     model = Calls(
         _three_heads,
         first=nn.Linear(6, 8),
@@ -80,8 +80,8 @@ def test_layers_that_see_the_same_inputs_share_one_representation():
 
 
 def _three_heads(net, x):
-    seen = torch.tanh(net.first(x))
-    return net.a(seen) + net.b(seen) * net.c(seen)
+    hidden = torch.tanh(net.first(x))
+    return net.a(hidden) + net.b(hidden) * net.c(hidden)
 
 
 def _on_a_tensor_that_changes(linear):
@@ -113,8 +113,8 @@ class _Own(torch.autograd.Function):
         return outer @ weight, outer.T @ inputs
 
 
-def test_inputs_that_are_overwritten_before_they_are_looked_at():
-    """Else they are looked at after the evaluation that the walk starts from."""
+def test_inputs_that_are_overwritten_before_they_are_represented():
+    """Otherwise they are represented after the evaluation that the ascent starts from."""
     torch.manual_seed(0)
     model = nn.ModuleDict({"first": nn.Linear(6, 24), "own": nn.Linear(24, 3, bias=False)}).double()
     batch = (torch.randn(4, 6).double(), torch.arange(4) % 3)
@@ -130,8 +130,8 @@ def test_inputs_that_are_overwritten_before_they_are_looked_at():
     assert report.loss_after == pytest.approx(report.loss_before, rel=1e-10)
 
 
-def test_inputs_that_were_waited_with_and_are_gone_pin_their_layer():
-    """A first use that could have been skipped is looked at only when a second comes."""
+def test_waiting_inputs_that_are_overwritten_pin_their_layer():
+    """A first use on constant inputs is represented only when there is a second."""
     linear = nn.Linear(3, 2).double()
     named = dict(linear.named_parameters())
     result = trace_layers(lambda _: _on_a_tensor_that_changes(linear), [None], named, shared_objective=True)

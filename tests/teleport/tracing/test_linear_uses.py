@@ -1,4 +1,4 @@
-"""Views against the Jacobian of the layer's output with respect to its own weight and bias."""
+"""The registered linear operations against the Jacobian of the layer's output with respect to its weight and bias."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from teleport import LinearUse, NullSpace, register_view
-from teleport._tracing import linear_uses as views
+from teleport._tracing import linear_uses
 from teleport._tracing.layer_tracer import trace_layers
 from tests.teleport.networks import WIDTH, Calls, cross_entropy, weight
 from tests.teleport.reference import concatenated_heads, jacobian, null_projection
@@ -39,7 +39,7 @@ def library_projection(layer, subspace, parameters):
 
 
 def assert_matches_jacobian(function, *parameters):
-    """The projection is the orthogonal one on the null space of the output's Jacobian; its symmetries are its own."""
+    """The projection is the orthogonal one on the null space of the output's Jacobian."""
     held, result = captured(function, parameters)
     ((name, layer),) = result.layers.items()
     subspace = result.representations[name].subspace(1.0)
@@ -54,7 +54,7 @@ def assert_matches_jacobian(function, *parameters):
 
 
 def rows_of(layer):
-    """Outputs a group of the layer's matrices."""
+    """Outputs per group of the layer's matrices."""
     matrix = layer.gather({block.parameter: block.parameter.detach() for block in layer.blocks})
     return matrix.shape[1]
 
@@ -144,13 +144,13 @@ def test_a_convolution_that_differs_by_axis():
 
 def test_convolution_in_chunks(monkeypatch):
     inputs = normal(5, 2, 3, 3)
-    monkeypatch.setattr(views, "CHUNK", 40)
+    monkeypatch.setattr(linear_uses, "CHUNK", 40)
     assert_matches_jacobian(lambda w, b: F.conv2d(inputs, w, b, stride=2), normal(2, 2, 2, 2), normal(2))
 
 
 @pytest.mark.parametrize("spatial", [1, 2, 3])
 def test_transposed_convolutions(spatial):
-    """Every output stays, the projection being the one on what no position's channel vector sees."""
+    """Every output stays, the projection being the one on the null space of the channel vectors of all positions."""
 
     @FEW
     @given(st.integers(1, 2), st.integers(1, 3), st.integers(1, 2), st.integers(0, 1), st.integers(1, 2), st.booleans())
@@ -204,8 +204,8 @@ def test_attention_projections_see_their_inputs(cross, need_weights):
     assert keys is values
 
 
-def test_a_view_of_ones_own_frees_a_layer_of_ones_own():
-    """The documented example: ``torch.bmm`` with one weight a group."""
+def test_a_view_registered_by_the_user_lets_the_users_layer_move():
+    """The documented example: ``torch.bmm`` with one weight per group."""
 
     def build():
         torch.manual_seed(1)
@@ -233,7 +233,7 @@ def test_a_view_of_ones_own_frees_a_layer_of_ones_own():
         outputs = model(batch[0])
         report = NullSpace(lr=100.0, relative_cap=3.0)(model, [batch], cross_entropy)
     finally:
-        del views._REGISTRY[torch.bmm]
+        del linear_uses._REGISTRY[torch.bmm]
     moved = {layer.name: layer.relative_change for layer in report.layers}
     assert moved["experts"] > 1e-6
     torch.testing.assert_close(model(batch[0]), outputs, atol=1e-10, rtol=1e-10)
@@ -251,4 +251,4 @@ def test_a_view_whose_rows_do_not_fit_is_named():
         with pytest.raises(ValueError, match="input vectors must come as"):
             NullSpace()(model, batches, lambda net, x: net(x, x).sum(), constraint=batches)
     finally:
-        del views._REGISTRY[F.bilinear]
+        del linear_uses._REGISTRY[F.bilinear]

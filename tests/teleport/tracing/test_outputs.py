@@ -1,4 +1,4 @@
-"""What a model returns: every tensor of it is found, and so carries 1 and is compared."""
+"""The outputs of a model: every tensor is found, so that its scale stays 1 and it is compared."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Slotted:
 
 
 class Plain:
-    def __init__(self, **held: Any) -> None:
-        self.__dict__.update(held)
+    def __init__(self, **attributes: Any) -> None:
+        self.__dict__.update(attributes)
 
 
 def test_every_container_and_object_is_opened_once():
@@ -38,7 +38,7 @@ def test_every_container_and_object_is_opened_once():
 
 
 class Returning(nn.Module):
-    """A hidden layer and a head, whose values ``give`` puts into what is returned."""
+    """A hidden layer and a head, whose values ``give`` combines into the result."""
 
     def __init__(self, give: Any) -> None:
         super().__init__()
@@ -69,6 +69,6 @@ def test_no_output_is_overlooked(name, activations):
     assert report.channels == (0, 0, 8)
 
 
-def test_no_number_to_compare_is_an_error():
-    with pytest.raises(ValueError, match="returned no tensor of numbers to compare"):
+def test_outputs_without_floating_point_tensors_are_an_error():
+    with pytest.raises(ValueError, match="returned no floating-point tensor to compare"):
         outputs_of(nn.Identity(), torch.arange(3), lambda model, batch: {"index": model(batch)})

@@ -1,4 +1,4 @@
-"""Whose memory a tensor is, against writing to the tensor and looking which parameters changed."""
+"""Ownership of storage, against the parameters that change if the tensor is written to."""
 
 from __future__ import annotations
 
