@@ -9,6 +9,7 @@ from teleport._change_of_basis.change_of_basis import ChangeOfBasis
 from teleport._change_of_basis.pseudo_teleport import PseudoTeleport
 from teleport._change_of_basis.saving import load, save
 from teleport._change_of_basis.teleported import Teleported
+from teleport._engine.contract import Callback, LossFn, Progress, Teleporter
 from teleport._engine.objectives import (
     OBJECTIVES,
     Curvature,
@@ -20,6 +21,7 @@ from teleport._engine.objectives import (
 )
 from teleport._engine.report import BatchReport, LayerReport, StepRecord, TeleportReport
 from teleport._engine.schedule import Schedule
+from teleport._engine.statuses import Stopped
 from teleport._engine.transport import transport_state
 from teleport._errors import UnsupportedModel
 from teleport._level_set.level_set import LevelSet
@@ -36,6 +38,7 @@ __all__ = [
     "OBJECTIVES",
     "BasisChange",
     "BatchReport",
+    "Callback",
     "ChangeOfBasis",
     "Curvature",
     "LayerReport",
@@ -43,8 +46,10 @@ __all__ = [
     "LinearUse",
     "LogGradientNorm",
     "LossAfterStep",
+    "LossFn",
     "NullSpace",
     "Orbit",
+    "Progress",
     "PseudoTeleport",
     "RandomNullSpace",
     "Representation",
@@ -53,10 +58,12 @@ __all__ = [
     "Sharpness",
     "SquaredGradientNorm",
     "StepRecord",
+    "Stopped",
     "Symmetry",
     "TeleportObjective",
     "TeleportReport",
     "Teleported",
+    "Teleporter",
     "UnsupportedModel",
     "load",
     "register_view",

@@ -11,6 +11,7 @@ from teleport._change_of_basis.basis_change import BasisChange
 from teleport._change_of_basis.multiplication import multiplications_of
 from teleport._change_of_basis.teleported import Teleported, unwrapped
 from teleport._engine.report import BatchReport, LayerReport
+from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot
 from teleport._quiver.quiver import Freedom, Quiver
 from teleport._tracing.evaluations import modes_of
@@ -53,8 +54,10 @@ class BasisEvent:
         self.snapshot = Snapshot(moved)
         return moved
 
-    def act(self) -> bool:
-        """Change the basis; whether that changed anything."""
+    def act(self, stopped: bool) -> bool:
+        """Change the basis, unless the callback ``stopped`` the event; whether that changed anything."""
+        if stopped:
+            self.undo()
         if bool((self.change.tau == 1).all()):
             return False
         self.change.apply(self.model)
@@ -78,7 +81,7 @@ class BasisEvent:
         if broken := next((report.reason for report in reports if report.reason), ""):
             self.undo()
             for report in reports:
-                report.accepted, report.stopped, report.reason = False, "rolled back", report.reason or broken
+                report.accepted, report.stopped, report.reason = False, Stopped.ROLLED_BACK, report.reason or broken
 
     def layers(self) -> list[LayerReport]:
         """A report a weight that makes channels, and one a parameter that stays for a reason of its own."""

@@ -17,8 +17,10 @@ from teleport._change_of_basis.basis_event import BasisEvent
 from teleport._change_of_basis.sampling import Sampling, check_sampling, draw_tau
 from teleport._change_of_basis.teleported import unwrapped
 from teleport._engine.ascent import BatchLoss
-from teleport._engine.event import Event, LossFn, run_event
-from teleport._engine.report import BatchReport, LayerReport, TeleportReport
+from teleport._engine.contract import Callback, LossFn, Monitor
+from teleport._engine.event import Event, run_event
+from teleport._engine.report import BatchReport, LayerReport, StepRecord, TeleportReport
+from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, restored_on_error, violation
 from teleport._errors import UnsupportedModel
 from teleport._quiver.find_quiver import find_quiver, watch
@@ -92,7 +94,9 @@ class ChangeOfBasis:
         batches: Iterable[Any],
         loss_fn: LossFn | None = None,
         forward: Forward | None = None,
+        *,
         generator: torch.Generator | None = None,
+        callback: Callback | None = None,
     ) -> TeleportReport:
         """Teleport ``model``; ``report.model`` is what computes its function afterwards, ``report.change`` what acted.
 
@@ -106,6 +110,8 @@ class ChangeOfBasis:
             forward: ``forward(model, batch)``, one evaluation where there is no loss; by default the model called with
                 the batch, or with the first entry of a tuple or list.
             generator: drawn from in place of the method's own; on the CPU.
+            callback: called per batch before the change and after it (step 1), see ``teleport.Callback``. If it ends
+                the event before the change, nothing moves. Without a loss, losses and norms are NaN.
 
         Raises:
             ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, or no such parameter;
@@ -120,7 +126,7 @@ class ChangeOfBasis:
 
         try:
             if loss_fn is None:
-                report = self._by_outputs(event, change, list(batches), forward or call_model)
+                report = self._by_outputs(event, change, list(batches), forward or call_model, callback)
             else:
                 report = run_event(
                     "change of basis",
@@ -128,6 +134,7 @@ class ChangeOfBasis:
                     batches,
                     loss_fn,
                     lambda losses: self._by_loss(event, change, losses),
+                    callback,
                 )
         except BaseException:
             event.restore_form()
@@ -195,9 +202,11 @@ class ChangeOfBasis:
         losses.moved |= change([partial(losses.evaluate, batch) for batch in losses.batches])
         objectives = [losses.objective(batch, losses.trainable) for batch in losses.batches]
         before = [_loss_and_norm(objective) for objective in objectives]
-        acted = event.act()
+        stopped = tell_of_step(losses.monitor, 0, before)
+        acted = event.act(stopped)
         after = [_loss_and_norm(objective) for objective in objectives] if acted else before
-        reports = [_report(acted, *old, *new) for old, new in zip(before, after, strict=True)]
+        stopped = stopped or (acted and tell_of_step(losses.monitor, 1, after))
+        reports = [_report(acted, stopped, *old, *new) for old, new in zip(before, after, strict=True)]
         if self.guard == "transaction":
             tolerance = _tolerance(self.tolerance, losses.named.values())
             event.judge(
@@ -209,7 +218,14 @@ class ChangeOfBasis:
             )
         return reports, event.layers()
 
-    def _by_outputs(self, event: BasisEvent, change: _Change, batches: list[Any], forward: Forward) -> TeleportReport:
+    def _by_outputs(
+        self,
+        event: BasisEvent,
+        change: _Change,
+        batches: list[Any],
+        forward: Forward,
+        callback: Callback | None,
+    ) -> TeleportReport:
         """Change the basis where the outputs on the batches tell whether the function is kept."""
         start = time.perf_counter()
         if not batches:
@@ -224,10 +240,14 @@ class ChangeOfBasis:
 
                 before = [outputs(batch) for batch in batches]
                 moved = change([partial(forward, event.model, batch) for batch in batches])
-                acted = event.act()
+                unknown = [(math.nan, math.nan)] * len(batches)
+                monitor = Monitor("change of basis", len(batches), callback)
+                stopped = tell_of_step(monitor, 0, unknown)
+                acted = event.act(stopped)
+                stopped = stopped or (acted and tell_of_step(monitor, 1, unknown))
                 moves = [difference(old, outputs(batch)) for old, batch in zip(before, batches, strict=True)]
                 snapshot.restore_all_but(moved)
-            reports = [_report(acted, math.nan, math.nan, math.nan, math.nan) for _ in batches]
+            reports = [_report(acted, stopped, math.nan, math.nan, math.nan, math.nan) for _ in batches]
             if self.guard == "transaction":
                 tolerance = _tolerance(self.tolerance, parameters)
                 event.judge(reports, [_broken_outputs(move, tolerance, event.snapshot) for move in moves])
@@ -243,9 +263,17 @@ def _loss_and_norm(objective: BatchLoss) -> tuple[float, float]:
     return float(point.loss), point.norm
 
 
-def _report(acted: bool, loss_before: float, norm_before: float, loss_after: float, norm_after: float) -> BatchReport:
-    stopped = "steps done" if acted else "nothing moves"
-    return BatchReport(loss_before, loss_after, norm_before, norm_after, steps=int(acted), stopped=stopped)
+def tell_of_step(monitor: Monitor, step: int, points: Sequence[tuple[float, float]]) -> bool:
+    """Tell the callback of one step that all batches take together, per batch; whether the event is to end."""
+    return any(monitor.tell(batch, 1, StepRecord(step, loss, norm)) for batch, (loss, norm) in enumerate(points))
+
+
+def _report(
+    acted: bool, stopped: bool, loss_before: float, norm_before: float, loss_after: float, norm_after: float
+) -> BatchReport:
+    done = Stopped.STEPS_DONE if acted else Stopped.NOTHING_MOVES
+    steps, why = int(acted), Stopped.CALLBACK if stopped else done
+    return BatchReport(loss_before, loss_after, norm_before, norm_after, steps, why)
 
 
 def _tolerance(tolerance: float, parameters: Iterable[nn.Parameter]) -> float:

@@ -8,13 +8,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from teleport._change_of_basis.change_of_basis import ChangeOfBasis
+from teleport._change_of_basis.change_of_basis import ChangeOfBasis, tell_of_step
 from teleport._change_of_basis.multiplication import multiplications_of
 from teleport._change_of_basis.sampling import Sampling
 from teleport._change_of_basis.teleported import unwrapped
-from teleport._engine.event import Event, LossFn, run_event
+from teleport._engine.contract import Callback, LossFn
+from teleport._engine.event import Event, run_event
 from teleport._engine.parameter_statistics import ParameterStatistics
 from teleport._engine.report import BatchReport, LayerReport, TeleportReport
+from teleport._engine.statuses import Stopped
 from teleport._tracing.evaluations import Modes, modes_of
 
 
@@ -42,17 +44,30 @@ class PseudoTeleport:
         self.generator = self._change_of_basis.generator
 
     def __call__(
-        self, model: nn.Module, batches: Iterable[Any], loss_fn: LossFn, generator: torch.Generator | None = None
+        self,
+        model: nn.Module,
+        batches: Iterable[Any],
+        loss_fn: LossFn,
+        *,
+        generator: torch.Generator | None = None,
+        callback: Callback | None = None,
     ) -> TeleportReport:
         """Move ``model`` in place; arguments, errors and what comes back as it was are those of
         :class:`teleport.ChangeOfBasis`.
+
+        Args:
+            model: see there.
+            batches: see there.
+            loss_fn: ``loss_fn(model, batch)``, a scalar tensor.
+            generator: drawn from in place of the method's own; on the CPU.
+            callback: called per batch before the move and after it (step 1), see ``teleport.Callback``.
         """
 
         def work(event: Event) -> tuple[list[BatchReport], list[LayerReport]]:
             return self._move(event, modes, generator or self.generator)
 
         modes = modes_of(model)
-        return run_event("pseudo-teleportation", model, batches, loss_fn, work)
+        return run_event("pseudo-teleportation", model, batches, loss_fn, work, callback)
 
     def _move(
         self, event: Event, modes: Modes, generator: torch.Generator
@@ -65,9 +80,14 @@ class PseudoTeleport:
         statistics = ParameterStatistics(named)
         objectives = [event.objective(batch, event.trainable) for batch in event.batches]
         before = [objective.point(differentiable=False) for objective in objectives]
-        _add(parameters, [_normal(parameter, generator) for parameter in parameters], change.distance(event.model))
-        after = [objective.point(differentiable=False) for objective in objectives]
-        steps, stopped = (1, "steps done") if parameters else (0, "nothing moves")
+        if tell_of_step(event.monitor, 0, [(float(each.loss), each.norm) for each in before]):
+            after, steps, stopped = before, 0, Stopped.CALLBACK
+        else:
+            _add(parameters, [_normal(parameter, generator) for parameter in parameters], change.distance(event.model))
+            after = [objective.point(differentiable=False) for objective in objectives]
+            steps, stopped = (1, Stopped.STEPS_DONE) if parameters else (0, Stopped.NOTHING_MOVES)
+            if parameters and tell_of_step(event.monitor, 1, [(float(each.loss), each.norm) for each in after]):
+                stopped = Stopped.CALLBACK
         reports = [
             BatchReport(float(old.loss), float(new.loss), old.norm, new.norm, steps, stopped)
             for old, new in zip(before, after, strict=True)

@@ -10,7 +10,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from teleport._engine.contract import StepMonitor, unmonitored
 from teleport._engine.report import BatchReport, StepRecord
+from teleport._engine.statuses import Stopped
 from teleport._spaces.norms import half_squared_norm
 from teleport._tracing.differentiability import check_graph
 
@@ -205,7 +207,7 @@ class Ascent:
     start: Point
     end: Point
     steps: int
-    stopped: str
+    stopped: Stopped
     trace: list[StepRecord]
 
     def report(self) -> BatchReport:
@@ -232,6 +234,7 @@ def ascend(
     rule: str,
     start: Point | None = None,
     score: Callable[[Point], float] | None = None,
+    monitor: StepMonitor = unmonitored,
 ) -> Ascent:
     """Take up to ``steps`` steps along ``direction``, in place.
 
@@ -247,14 +250,17 @@ def ascend(
         start: the point where the parameters stand, with a graph where ``steps > 0``; ``None`` evaluates it.
         score: what no step of the rule ``"cap"`` may lower, of a point at which the parameters stand; ``None`` for the
             gradient norm.
+        monitor: told of the start and of each step; ``True`` ends the ascent there.
     """
     start = point = start or objective.point(steps > 0)
     norm = point.norm
     trace = [StepRecord(0, float(point.loss), norm)]
-    stopped, taken = "steps done", 0
+    stopped, taken = Stopped.STEPS_DONE, 0
+    if monitor(trace[0]):
+        return Ascent(start, point, 0, Stopped.CALLBACK, trace)
     for step in range(1, steps + 1):
         if out_of_room(norm, cap, rule):
-            stopped = "above cap" if taken == 0 else "cap reached"
+            stopped = Stopped.ABOVE_CAP if taken == 0 else Stopped.CAP_REACHED
             break
         directions, more = direction(point), step < steps
         if rule == "fixed":
@@ -265,7 +271,7 @@ def ascend(
             better = None if score is None else _better(score, point)
             length, reached = capped_step(objective, line, lr, norm, cap, more, better)
             if length == 0:
-                stopped = "no ascent"
+                stopped = Stopped.NO_ASCENT
                 point = objective.point(False)
                 break
         if reached is None or (more and not reached.differentiable):
@@ -273,6 +279,9 @@ def ascend(
         point, norm, taken = reached, reached.norm, step
         trace.append(StepRecord(step, float(point.loss), norm))
         if not math.isfinite(norm):
-            stopped = "not finite"
+            stopped = Stopped.NOT_FINITE
+            break
+        if monitor(trace[-1]):
+            stopped = Stopped.CALLBACK
             break
     return Ascent(start, point, taken, stopped, trace)

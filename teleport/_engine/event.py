@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from teleport._engine.ascent import BatchLoss
+from teleport._engine.contract import Callback, LossFn, Monitor
 from teleport._engine.report import BatchReport, LayerReport, TeleportReport
 from teleport._engine.transaction import Snapshot, restored_on_error
 from teleport._errors import UnsupportedModel
@@ -20,8 +21,6 @@ from teleport._tracing.replicas import check_replicas
 from teleport._tracing.undisturbed import undisturbed
 
 log = logging.getLogger(__name__)
-
-LossFn = Callable[[nn.Module, Any], Tensor]
 
 ONCE_DIFFERENTIABLE = re.compile(
     r"derivative for \S+ is not implemented|differentiate twice a function that was marked.*"
@@ -38,12 +37,16 @@ class Event:
         evaluate: the loss of a batch, a scalar, at the parameters as they stand; the same random numbers each time.
         named: all parameters by name; ``trainable``: those that require a gradient.
         moved: parameters that the method moves. What evaluating the loss changes in others is put back.
+        monitor: of the steps, for the callback.
     """
 
-    def __init__(self, model: nn.Module, batches: list[Any], evaluate: Callable[[Any], Tensor]) -> None:
+    def __init__(
+        self, model: nn.Module, batches: list[Any], evaluate: Callable[[Any], Tensor], monitor: Monitor
+    ) -> None:
         self.model = model
         self.batches = batches
         self.evaluate = evaluate
+        self.monitor = monitor
         self.named = dict(model.named_parameters())
         self.trainable = [parameter for parameter in self.named.values() if parameter.requires_grad]
         self.moved: set[nn.Parameter] = set()
@@ -65,6 +68,7 @@ def run_event(
     batches: Iterable[Any],
     loss_fn: LossFn,
     work: Callable[[Event], tuple[list[BatchReport], list[LayerReport]]],
+    callback: Callback | None = None,
 ) -> TeleportReport:
     """Let ``work`` move the parameters of ``model``, in place and without another trace, and report.
 
@@ -74,7 +78,9 @@ def run_event(
         batches: what ``loss_fn`` takes.
         loss_fn: ``loss_fn(model, batch)``, a scalar tensor.
         work: moves the parameters; returns its report of each batch and of each layer. The first batch's is to have
-            the loss that it found before anything moved, the last one's the loss where the parameters then stand.
+            the loss that it found before anything moved, the last one's the loss where the parameters then stand. It
+            leaves out batches that were not begun when the callback ended the event.
+        callback: the caller's, which ``work`` tells of its steps through ``event.monitor``.
 
     Raises:
         ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, or no such parameter.
@@ -99,13 +105,14 @@ def run_event(
                 custom_operations.append(check_graph(loss, twice=False))
             return loss.reshape(())
 
-        event = Event(model, batches, evaluate)
+        event = Event(model, batches, evaluate, Monitor(method, len(batches), callback))
         try:
             others = [evaluate(batch).detach() for batch in batches[1:]]
             reports, layers = work(event)
             first, last = reports[0], reports[-1]
             loss_before = _mean([first.loss_before, *others])
-            others = [evaluate(batch).detach() for batch in batches[:-1]]
+            end = len(reports) - 1  # the last batch, unless the callback ended the event
+            others = [evaluate(batch).detach() for batch in batches[:end] + batches[end + 1 :]]
             loss_after = _mean([*others, last.loss_after if last.accepted else last.loss_before])
             if any(custom_operations):
                 check_reach(lambda: evaluate(batches[0]), event.named.items())
@@ -114,17 +121,20 @@ def run_event(
                 raise UnsupportedModel(f"{method} differentiates twice, and torch cannot: {operation[0]}") from error
             raise
         before.restore_all_but(event.moved)
+    norms_before = [each.gradient_norm_before for each in reports]
+    norms_after = [each.gradient_norm_after if each.accepted else each.gradient_norm_before for each in reports]
     report = TeleportReport(
         method=method,
         loss_before=loss_before,
         loss_after=loss_after,
-        gradient_norm_before=first.gradient_norm_before,
-        gradient_norm_after=last.gradient_norm_after if last.accepted else last.gradient_norm_before,
+        gradient_norm_before=sum(norms_before) / len(reports),
+        gradient_norm_after=sum(norms_after) / len(reports),
         batches=reports,
         layers=layers,
         seconds=time.perf_counter() - start,
     )
     if report.no_op:
+        report.gradient_norm_after = report.gradient_norm_before  # evaluated twice, it may differ by rounding
         log.info("the teleport moved nothing: %s", "; ".join(report.reasons().splitlines()))
     return report
 

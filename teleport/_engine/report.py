@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from teleport._engine.statuses import Stopped
+
 
 @dataclass(frozen=True)
 class StepRecord:
@@ -28,8 +30,7 @@ class BatchReport:
 
     ``loss_*`` and ``gradient_norm_*`` are taken on this batch, right before and right after its own steps; where
     ``accepted`` is false those steps were undone, and the ``*_after`` values say what they had led to.
-    ``stopped`` is one of ``"steps done"``, ``"cap reached"``, ``"above cap"``, ``"no ascent"``, ``"not finite"``,
-    ``"nothing moves"``, ``"stationary"``, ``"rolled back"``; of a rescaling ``"bound reached"``, ``"minimum reached"``.
+    ``stopped`` is a member of :class:`teleport.Stopped`.
     """
 
     loss_before: float
@@ -37,7 +38,7 @@ class BatchReport:
     gradient_norm_before: float
     gradient_norm_after: float
     steps: int
-    stopped: str
+    stopped: Stopped
     accepted: bool = True
     reason: str = ""  # why the transaction was undone, empty where it was kept
     trace: list[StepRecord] = field(default_factory=list)
@@ -85,6 +86,10 @@ class TeleportReport:
     ``loss_before`` and ``loss_after`` are means over all batches of the event, before its first and after its last
     step; with several batches they differ, because a move that keeps one batch's loss changes another's
     (``drift``). What the transaction guards is each batch's own loss, in ``batches``.
+
+    ``gradient_norm_before`` and ``gradient_norm_after`` are means over the reports in ``batches``: of each batch's norm
+    right before its own steps, and right after them (of the one before if they were undone). Measuring all batches at
+    the same parameters would take another gradient per batch.
 
     ``group`` has, of a method that multiplies parameters by factors, those of each parameter that moved, in its shape
     or one that broadcasts to it: the element of the group that acted, for :func:`teleport.transport_state`.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from teleport._engine.report import BatchReport
+from teleport._engine.statuses import Stopped
 from teleport._tracing.ownership import distinct_elements
 
 
@@ -85,4 +86,4 @@ def roll_back_if_violated(
     report.reason = violation(before, after, report.gradient_norm_after, tolerance, snapshot)
     if report.reason:
         snapshot.restore()
-        report.accepted, report.stopped = False, "rolled back"
+        report.accepted, report.stopped = False, Stopped.ROLLED_BACK

@@ -7,14 +7,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from teleport._arguments import check_limits, check_steps
 from teleport._engine.ascent import BatchLoss, Line, Point, out_of_room
 from teleport._engine.caps import Caps
-from teleport._engine.event import Event, LossFn, run_event
+from teleport._engine.contract import Callback, LossFn, StepMonitor
+from teleport._engine.event import Event, run_event
 from teleport._engine.parameter_statistics import ParameterStatistics
 from teleport._engine.report import BatchReport, LayerReport, StepRecord, TeleportReport
+from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, roll_back_if_violated
 from teleport._spaces.norms import inner
 
@@ -72,7 +75,15 @@ class LevelSet:
         check_steps(self.lr, self.steps)
         check_limits(self.cap, self.relative_cap, self.guard, self.tolerance)
 
-    def __call__(self, model: nn.Module, batches: Iterable[Any], loss_fn: LossFn) -> TeleportReport:
+    def __call__(
+        self,
+        model: nn.Module,
+        batches: Iterable[Any],
+        loss_fn: LossFn,
+        *,
+        generator: torch.Generator | None = None,
+        callback: Callback | None = None,
+    ) -> TeleportReport:
         """Teleport ``model`` in place.
 
         Args:
@@ -80,25 +91,31 @@ class LevelSet:
                 :class:`teleport.NullSpace` says.
             batches: what ``loss_fn`` takes, one level set each; B batches of n samples.
             loss_fn: ``loss_fn(model, batch)``, a scalar tensor.
+            generator: accepted as of every method, and not used: nothing is drawn.
+            callback: called per batch and per step, see ``teleport.Callback``.
 
         Raises:
             ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, or no such
                 parameter; :class:`teleport.UnsupportedModel`, one, where torch cannot differentiate the loss twice.
         """
-        return run_event("levelset", model, batches, loss_fn, self._work)
+        return run_event("levelset", model, batches, loss_fn, self._work, callback)
 
     def _work(self, event: Event) -> tuple[list[BatchReport], list[LayerReport]]:
         event.moved |= set(event.trainable)
         statistics = ParameterStatistics(event.named)
         losses = [event.objective(batch, event.trainable) for batch in event.batches]
         cap = Caps(self.cap, self.relative_cap, losses).over(event.trainable)
-        reports = [self._teleport(loss, cap) for loss in losses]
+        reports = []
+        for number, loss in enumerate(losses):
+            reports.append(self._teleport(loss, cap, event.monitor.on(number, self.steps)))
+            if event.monitor.stopped:
+                break
         return reports, statistics.close()
 
-    def _teleport(self, loss: BatchLoss, cap: float) -> BatchReport:
+    def _teleport(self, loss: BatchLoss, cap: float, monitor: StepMonitor) -> BatchReport:
         """At most K steps on the level set of one batch."""
         snapshot = Snapshot(loss.parameters)
-        walk = _Walk(self, loss, cap)
+        walk = _Walk(self, loss, cap, monitor)
         walk.run()
         start, end = walk.trace[0], walk.trace[-1]
         report = BatchReport(
@@ -107,7 +124,7 @@ class LevelSet:
             gradient_norm_before=start.gradient_norm,
             gradient_norm_after=end.gradient_norm,
             steps=end.step,
-            stopped=walk.stopped,
+            stopped=walk.stopped or Stopped.STEPS_DONE,
             trace=walk.trace,
         )
         if self.guard == "transaction":
@@ -148,38 +165,44 @@ class _Linearised:
 class _Walk:
     """The steps on one batch."""
 
-    def __init__(self, method: LevelSet, loss: BatchLoss, cap: float) -> None:
+    def __init__(self, method: LevelSet, loss: BatchLoss, cap: float, monitor: StepMonitor) -> None:
         self.method = method
         self.loss = loss
         self.cap = cap
+        self.monitor = monitor
         self.rho = method.lr
         self.point = loss.point(method.steps > 0)
         self.level = float(self.point.loss)  # f_0
         self.room = method.tolerance * max(1.0, abs(self.level))
         self.gamma = 1 / max(1.0, abs(self.level))
         self.trace = [StepRecord(0, self.level, self.point.norm)]
-        self.stopped = ""
+        self.stopped: Stopped | None = None
 
     def run(self) -> None:
         """Step until one of the reasons to stop holds."""
+        if self.monitor(self.trace[0]):
+            self.stopped = Stopped.CALLBACK
+            return
         for step in range(1, self.method.steps + 1):
             norm = self.trace[-1].gradient_norm
             if out_of_room(norm, self.cap, "cap"):
-                self.stopped = "above cap" if step == 1 else "cap reached"
+                self.stopped = Stopped.ABOVE_CAP if step == 1 else Stopped.CAP_REACHED
             elif not (math.isfinite(norm) and math.isfinite(self.level)):
-                self.stopped = "not finite"
+                self.stopped = Stopped.NOT_FINITE
             elif norm == 0:
-                self.stopped = "stationary"
+                self.stopped = Stopped.STATIONARY
             else:
                 self._step(step)
+                if not self.stopped and self.monitor(self.trace[-1]):
+                    self.stopped = Stopped.CALLBACK
             if self.stopped:
                 return
-        self.stopped = "steps done"
+        self.stopped = Stopped.STEPS_DONE
 
     def _step(self, step: int) -> None:
         here = self._linearise()
         if here.stationary:
-            self.stopped = "stationary"
+            self.stopped = Stopped.STATIONARY
             return
         self.gamma = max(self.gamma, 2 * here.multiplier)
         merit = self._merit(self.point)
@@ -194,7 +217,7 @@ class _Walk:
             self.rho /= 2
         else:
             line.move_to(0.0)
-            self.stopped = "no ascent"
+            self.stopped = Stopped.NO_ASCENT
             return
         self.point = self.loss.point(True) if more and not reached.differentiable else reached
         self.trace.append(StepRecord(step, float(reached.loss), reached.norm))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from teleport._engine.ascent import Ascent, BatchLoss, Point
+from teleport._engine.contract import StepMonitor
 from teleport._frozen_forward.frozen_forward import FrozenForward
 from teleport._frozen_forward.projected_products import Projection
 from teleport._frozen_forward.recorded_graph import GraphRecorder
@@ -32,6 +33,7 @@ class AscentProblem:
         cap: the largest gradient norm.
         start: the point where the parameters stand, or ``None`` where it is not known yet.
         project: from a tensor a parameter to their parts in the null space, zero where no layer may move.
+        monitor: to be told of the start and of each step; ``True`` ends the event there.
     """
 
     batch: int
@@ -40,6 +42,7 @@ class AscentProblem:
     cap: float
     start: Point | None
     project: Project
+    monitor: StepMonitor
 
 
 StepRule = Callable[[AscentProblem], Ascent]

@@ -13,8 +13,10 @@ from torch import nn
 
 from teleport._engine.ascent import Ascent, BatchLoss, Point, out_of_room
 from teleport._engine.caps import Caps
-from teleport._engine.event import Event, LossFn, run_event
+from teleport._engine.contract import Callback, LossFn, StepMonitor
+from teleport._engine.event import Event, run_event
 from teleport._engine.report import BatchReport, LayerReport, StepRecord, TeleportReport
+from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, roll_back_if_violated
 from teleport._frozen_forward.frozen_forward import recorded
 from teleport._frozen_forward.recorded_graph import GraphRecorder, Untraceable
@@ -41,6 +43,7 @@ class NullSpaceSettings:
     tolerance: float
     objective_params: str
     differentiable: bool
+    steps: int
     held_forward: bool = False
 
 
@@ -52,6 +55,7 @@ def run_null_space_event(
     batches: Iterable[Any],
     loss_fn: LossFn,
     constraint: Iterable[Any] | None,
+    callback: Callback | None,
 ) -> TeleportReport:
     """One event: ``step_rule`` on each batch, in the null space of its layers' inputs or of the ``constraint``'s.
 
@@ -61,7 +65,11 @@ def run_null_space_event(
     constraint = None if constraint is None else list(constraint)
     if constraint == []:
         raise ValueError("a teleport needs at least one batch")
-    return run_event(method, model, batches, loss_fn, lambda event: _Work(moves, step_rule, event, constraint).run())
+
+    def work(event: Event) -> tuple[list[BatchReport], list[LayerReport]]:
+        return _Work(moves, step_rule, event, constraint).run()
+
+    return run_event(method, model, batches, loss_fn, work, callback)
 
 
 class _Work:
@@ -86,10 +94,15 @@ class _Work:
         objectives = [event.objective(batch, event.trainable) for batch in event.batches]
         caps = Caps(self.moves.cap, self.moves.relative_cap, objectives)
         for number, batch in enumerate(event.batches):
-            reports.append(self._crowded_out(batch, caps, reports) or self._on_batch(number, batch, caps))
+            monitor = event.monitor.on(number, self.moves.steps)
+            reports.append(
+                self._crowded_out(batch, caps, reports, monitor) or self._on_batch(number, batch, caps, monitor)
+            )
+            if event.monitor.stopped:
+                break
         return reports, self.statistics.close(reports)
 
-    def _on_batch(self, number: int, batch: Any, caps: Caps) -> BatchReport:
+    def _on_batch(self, number: int, batch: Any, caps: Caps, monitor: StepMonitor) -> BatchReport:
         """Teleport on one batch; of its graph nothing is held afterwards."""
         moves, event = self.moves, self.event
         lasting = self.constraint is not None and moves.threshold == 1  # at the exact null space no input changes
@@ -98,15 +111,17 @@ class _Work:
         here, tape = self._point(batch, recorder)
         full = here is not None and out_of_room(here.norm, caps.over(event.trainable), moves.rule)
         if here is not None and full and self.moving is not None:
-            return _stayed(here)  # before its inputs are decomposed for nothing
+            return _stayed(here, monitor)  # before its inputs are decomposed for nothing
         if self.moving is None or not lasting:
             self.moving = self.statistics.open(self._capture(batch, recorder), moves.threshold)
         self.statistics.next_batch()
         if self._versions() != versions:  # a model that writes into its parameters as it runs
             here = tape = None
-        return self._teleport(number, batch, self.moving, caps, here, tape)
+        return self._teleport(number, batch, self.moving, caps, here, tape, monitor)
 
-    def _crowded_out(self, batch: Any, caps: Caps, reports: list[BatchReport]) -> BatchReport | None:
+    def _crowded_out(
+        self, batch: Any, caps: Caps, reports: list[BatchReport], monitor: StepMonitor
+    ) -> BatchReport | None:
         """The report of a batch that has no room under the cap, found without a graph; ``None`` where it has some.
 
         Looked for only after a batch that ended at the cap, where the next one stands there, too, most likely.
@@ -117,7 +132,7 @@ class _Work:
         if not out_of_room(reports[-1].gradient_norm_after, cap, rule):
             return None
         here = self.event.objective(batch, self.event.trainable).point(False)
-        return _stayed(here) if out_of_room(here.norm, cap, rule) else None
+        return _stayed(here, monitor) if out_of_room(here.norm, cap, rule) else None
 
     def _recorder(self) -> LayerTracer | None:
         """Watches the evaluation of a batch that its own walk starts from, where it is its own constraint."""
@@ -148,7 +163,14 @@ class _Work:
         return [parameter._version for parameter in self.event.trainable]
 
     def _teleport(
-        self, number: int, batch: Any, moving: Moving, caps: Caps, start: Point | None, tape: GraphRecorder | None
+        self,
+        number: int,
+        batch: Any,
+        moving: Moving,
+        caps: Caps,
+        start: Point | None,
+        tape: GraphRecorder | None,
+        monitor: StepMonitor,
     ) -> BatchReport:
         """A walk on the level set of one batch, undone where the guard says so."""
         moves = self.moves
@@ -162,11 +184,11 @@ class _Work:
         if start is None and self.hold and parameters:
             start, tape = recorded(loss)
         project = projection(moving, parameters, self.statistics)
-        problem = AscentProblem(number, loss, parameters, caps.over(over), start, project)
+        problem = AscentProblem(number, loss, parameters, caps.over(over), start, project, monitor)
         ascent = self._ascend(problem, tape, moving, batch)
         report = ascent.report()
-        if not moving:
-            report.stopped = "nothing moves"
+        if not moving and report.stopped != Stopped.CALLBACK:
+            report.stopped = Stopped.NOTHING_MOVES
         if self._guarded:
             losses = None
             if (
@@ -213,7 +235,9 @@ class _Work:
         return self.moves.guard == "transaction"
 
 
-def _stayed(point: Point) -> BatchReport:
+def _stayed(point: Point, monitor: StepMonitor) -> BatchReport:
     """The report of a batch whose gradient norm is above the cap already."""
     loss, norm = float(point.loss), point.norm
-    return BatchReport(loss, loss, norm, norm, steps=0, stopped="above cap", trace=[StepRecord(0, loss, norm)])
+    here = StepRecord(0, loss, norm)
+    stopped = Stopped.CALLBACK if monitor(here) else Stopped.ABOVE_CAP
+    return BatchReport(loss, loss, norm, norm, steps=0, stopped=stopped, trace=[here])

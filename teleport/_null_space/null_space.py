@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from teleport._arguments import check_choice, check_limits, check_steps, check_threshold
 from teleport._engine.ascent import Ascent, Point, ascend
-from teleport._engine.event import LossFn
+from teleport._engine.contract import Callback, LossFn
 from teleport._engine.objectives import TeleportObjective, objective_of
 from teleport._engine.report import TeleportReport
 from teleport._null_space.ascent_problem import AscentProblem
@@ -84,7 +85,14 @@ class NullSpace:
         return objective_of(self.objective, self.objective_scale)
 
     def __call__(
-        self, model: nn.Module, batches: Iterable[Any], loss_fn: LossFn, constraint: Iterable[Any] | None = None
+        self,
+        model: nn.Module,
+        batches: Iterable[Any],
+        loss_fn: LossFn,
+        constraint: Iterable[Any] | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        callback: Callback | None = None,
     ) -> TeleportReport:
         """Teleport ``model`` in place.
 
@@ -96,6 +104,8 @@ class NullSpace:
             loss_fn: ``loss_fn(model, batch)``, a scalar tensor.
             constraint: batches whose layer inputs are protected, all together, instead of each batch's own; an
                 objective on other data than the constraint frees the first layer too.
+            generator: accepted as of every method, and not used: nothing is drawn.
+            callback: called per batch and per step, see ``teleport.Callback``.
 
         Raises:
             ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, or no such
@@ -110,9 +120,10 @@ class NullSpace:
             tolerance=self.tolerance,
             objective_params=self.objective_params,
             differentiable=self.steps > 0,
+            steps=self.steps,
             held_forward=self.forward == "once" and self.steps > 1 and self._objective.of_norm,
         )
-        return run_null_space_event("nullspace", moves, self._ascend, model, batches, loss_fn, constraint)
+        return run_null_space_event("nullspace", moves, self._ascend, model, batches, loss_fn, constraint, callback)
 
     def _ascend(self, problem: AscentProblem) -> Ascent:
         """Up to K steps along the objective's projected gradient (equation 5)."""
@@ -132,4 +143,5 @@ class NullSpace:
             rule=self.step,
             start=problem.start,
             score=lambda point: objective.score(loss, point),
+            monitor=problem.monitor,
         )

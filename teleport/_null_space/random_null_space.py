@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from teleport._arguments import check_limits, check_positive, check_threshold
 from teleport._engine.ascent import Ascent, Line, capped_step, out_of_room
-from teleport._engine.event import LossFn
+from teleport._engine.contract import Callback, LossFn
 from teleport._engine.report import StepRecord, TeleportReport
+from teleport._engine.statuses import Stopped
 from teleport._null_space.ascent_problem import AscentProblem
 from teleport._null_space.driver import NullSpaceSettings, run_null_space_event
 from teleport._spaces.norms import inner
@@ -59,10 +60,26 @@ class RandomNullSpace:
         check_limits(self.cap, self.relative_cap, self.guard, self.tolerance)
 
     def __call__(
-        self, model: nn.Module, batches: Iterable[Any], loss_fn: LossFn, constraint: Iterable[Any] | None = None
+        self,
+        model: nn.Module,
+        batches: Iterable[Any],
+        loss_fn: LossFn,
+        constraint: Iterable[Any] | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        callback: Callback | None = None,
     ) -> TeleportReport:
         """Teleport ``model`` in place; arguments, errors and what comes back as it was are those of
         :class:`teleport.NullSpace`.
+
+        Args:
+            model: see there, as for ``batches``, ``loss_fn`` and ``constraint``.
+            batches: one move each.
+            loss_fn: ``loss_fn(model, batch)``, a scalar tensor.
+            constraint: batches whose layer inputs are protected.
+            generator: drawn from in place of ``seed``, the batch's number and the weights; on any device. Each batch
+                that can move advances it.
+            callback: called per batch and per step, see ``teleport.Callback``; a batch has one step.
         """
         moves = NullSpaceSettings(
             self.threshold,
@@ -73,40 +90,54 @@ class RandomNullSpace:
             tolerance=self.tolerance,
             objective_params="all",
             differentiable=False,
+            steps=1,
         )
-        return run_null_space_event("random", moves, self._ascend, model, batches, loss_fn, constraint)
 
-    def _ascend(self, problem: AscentProblem) -> Ascent:
+        def step_rule(problem: AscentProblem) -> Ascent:
+            return self._ascend(problem, generator)
+
+        return run_null_space_event("random", moves, step_rule, model, batches, loss_fn, constraint, callback)
+
+    def _ascend(self, problem: AscentProblem, generator: torch.Generator | None) -> Ascent:
         """One step along the direction drawn."""
         start = problem.start or problem.loss.point(False)
         trace = [StepRecord(0, float(start.loss), start.norm)]
+        if problem.monitor(trace[0]):
+            return Ascent(start, start, 0, Stopped.CALLBACK, trace)
         if out_of_room(start.norm, problem.cap, "cap"):
-            return Ascent(start, start, 0, "above cap", trace)
+            return Ascent(start, start, 0, Stopped.ABOVE_CAP, trace)
         if not problem.parameters:
-            return Ascent(start, start, 0, "nothing moves", trace)
-        drawn = problem.project(self._draw(problem))
+            return Ascent(start, start, 0, Stopped.NOTHING_MOVES, trace)
+        drawn = problem.project(self._draw(problem, generator))
         drawn_norm, weight_norm = (float(inner(held, held).sqrt()) for held in (drawn, _values(problem.parameters)))
         if drawn_norm == 0:
-            return Ascent(start, start, 0, "no ascent", trace)
+            return Ascent(start, start, 0, Stopped.NO_ASCENT, trace)
         whole = self.length * (weight_norm or 1.0) / drawn_norm
         line = Line(problem.parameters, drawn)
         length, end = capped_step(problem.loss, line, whole, start.norm, problem.cap, False, better=lambda point: True)
         end = end or problem.loss.point(False)
         if length == 0:
-            return Ascent(start, end, 0, "no ascent", trace)
+            return Ascent(start, end, 0, Stopped.NO_ASCENT, trace)
         trace.append(StepRecord(1, float(end.loss), end.norm))
-        return Ascent(start, end, 1, "steps done" if length == whole else "cap reached", trace)
+        stopped = Stopped.STEPS_DONE if length == whole else Stopped.CAP_REACHED
+        return Ascent(start, end, 1, Stopped.CALLBACK if problem.monitor(trace[-1]) else stopped, trace)
 
-    def _draw(self, problem: AscentProblem) -> list[Tensor]:
-        """Standard normal numbers for each parameter, drawn on the CPU, so that devices agree."""
+    def _draw(self, problem: AscentProblem, generator: torch.Generator | None) -> list[Tensor]:
+        """Standard normal numbers for each parameter, drawn on the CPU unless ``generator`` is on another device."""
+        source = generator or self._source(problem)
+        return [
+            torch.randn(parameter.shape, generator=source, dtype=torch.float64, device=source.device).to(
+                parameter.device, parameter.dtype
+            )
+            for parameter in problem.parameters
+        ]
+
+    def _source(self, problem: AscentProblem) -> torch.Generator:
+        """A generator seeded from ``seed``, the number of the batch and the values of the weights."""
         digest = hashlib.sha256(f"{self.seed} {problem.batch}".encode())
         for values in _values(problem.parameters):
             digest.update(values.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        source = torch.Generator().manual_seed(int.from_bytes(digest.digest()[:8]) >> 1)
-        return [
-            torch.randn(parameter.shape, generator=source, dtype=torch.float64).to(parameter.device, parameter.dtype)
-            for parameter in problem.parameters
-        ]
+        return torch.Generator().manual_seed(int.from_bytes(digest.digest()[:8]) >> 1)
 
 
 def _values(parameters: Iterable[nn.Parameter]) -> list[Tensor]:

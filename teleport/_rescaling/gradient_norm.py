@@ -8,13 +8,14 @@ convex in log tau and has no upper bound.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from teleport._engine.ascent import BELOW_CAP
+from teleport._engine.statuses import Stopped
 from teleport._quiver.quiver import Scaled
 from teleport._rescaling.factor_variables import FactorVariables
 
@@ -25,13 +26,17 @@ BISECTIONS = 60
 """Halvings of a step, each of which costs a product a weight and no evaluation of the loss."""
 
 
+NormMonitor = Callable[[int, float], bool]
+"""Told of the number of a step and the squared norm after it; ``True`` if the event is to end."""
+
+
 @dataclass
 class Trajectory:
     """How log tau went: the variables at the end, the squared norm after each step (first: before any), and why."""
 
     x: Tensor
     squared_norms: list[float]
-    stopped: str
+    stopped: Stopped
 
     @property
     def steps(self) -> int:
@@ -85,7 +90,17 @@ class SquaredGradientNormOfFactors:
             rising.index_add_(0, channels.variable[units], up[units])
         return falling, rising
 
-    def ascend(self, x: Tensor, *, lr: float, steps: int, cap: float, rule: str, bound: float) -> Trajectory:
+    def ascend(
+        self,
+        x: Tensor,
+        *,
+        lr: float,
+        steps: int,
+        cap: float,
+        rule: str,
+        bound: float,
+        monitor: NormMonitor | None = None,
+    ) -> Trajectory:
         """Ascend from ``x`` along the gradient, each step scaled so that its largest change is ``lr``.
 
         Args:
@@ -96,27 +111,31 @@ class SquaredGradientNormOfFactors:
             rule: ``"cap"`` shortens the step that would pass the cap, to end within 2 % below it; ``"fixed"`` takes it
                 whole, and stops after it.
             bound: on ``|x|``.
+            monitor: told of each step; ``True`` ends the ascent there.
         """
         squared = [self.at(x)]
-        stopped = "steps done"
+        stopped = Stopped.STEPS_DONE
         for step in range(steps):
             norm = math.sqrt(squared[-1])
             if norm > cap or (rule == "cap" and norm >= BELOW_CAP * cap):
-                stopped = "cap reached" if step else "above cap"
+                stopped = Stopped.CAP_REACHED if step else Stopped.ABOVE_CAP
                 break
             gradient = self.gradient(x)
             free = (gradient != 0) & ~((x.abs() >= bound) & (x.sign() == gradient.sign()))
             if not bool(free.any()):
-                stopped = "bound reached" if bool((gradient != 0).any()) else "no ascent"
+                stopped = Stopped.BOUND_REACHED if bool((gradient != 0).any()) else Stopped.NO_ASCENT
                 break
             direction = torch.where(free, gradient, 0)
             direction *= lr / float(direction.abs().max())
             reached = self._step(x, direction, norm, cap if rule == "cap" else math.inf, bound)
             if reached is None:
-                stopped = "no ascent"
+                stopped = Stopped.NO_ASCENT
                 break
             x = reached
             squared.append(self.at(x))
+            if monitor is not None and monitor(step + 1, squared[-1]):
+                stopped = Stopped.CALLBACK
+                break
         return Trajectory(x, squared, stopped)
 
     def _step(self, x: Tensor, direction: Tensor, norm: float, cap: float, bound: float) -> Tensor | None:
@@ -138,7 +157,7 @@ class SquaredGradientNormOfFactors:
                 high = length
         return best
 
-    def balance(self, x: Tensor, *, sweeps: int, bound: float) -> Trajectory:
+    def balance(self, x: Tensor, *, sweeps: int, bound: float, monitor: NormMonitor | None = None) -> Trajectory:
         """Descend from ``x`` to the minimum, by the closed-form minimum of each group of channels in turn.
 
         Given the others, ``a exp(-2x) + b exp(2x)`` is least at ``(log a - log b) / 4``: for a single hidden layer the
@@ -148,9 +167,10 @@ class SquaredGradientNormOfFactors:
             x: ``[variables]``, where the descent starts.
             sweeps: over all groups, at most.
             bound: on ``|x|``; the minimum is the one within it.
+            monitor: told of each sweep; ``True`` ends the descent there.
         """
         squared = [self.at(x)]
-        for _ in range(sweeps):
+        for sweep in range(1, sweeps + 1):
             before = x
             for block, terms in zip(self.channels.blocks, self._of_block, strict=True):
                 falling, rising = (part[block] for part in self._parts(x, terms))
@@ -158,9 +178,11 @@ class SquaredGradientNormOfFactors:
                 shift = torch.where((falling == 0) & (rising == 0), 0, shift)
                 x = x.index_copy(0, block, (x[block] + shift).clamp(-bound, bound))
             if not bool(((x - before).abs() > STILL).any()):
-                return Trajectory(before, squared, "minimum reached")
+                return Trajectory(before, squared, Stopped.MINIMUM_REACHED)
             squared.append(self.at(x))
-        return Trajectory(x, squared, "steps done")
+            if monitor is not None and monitor(sweep, squared[-1]):
+                return Trajectory(x, squared, Stopped.CALLBACK)
+        return Trajectory(x, squared, Stopped.STEPS_DONE)
 
 
 class _Term:

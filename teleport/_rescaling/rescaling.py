@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,8 +13,10 @@ from torch import Tensor, nn
 from teleport._arguments import check_choice, check_limits, check_positive, check_steps
 from teleport._engine.ascent import Point
 from teleport._engine.caps import Caps
-from teleport._engine.event import Event, LossFn, run_event
+from teleport._engine.contract import Callback, LossFn
+from teleport._engine.event import Event, run_event
 from teleport._engine.report import BatchReport, LayerReport, StepRecord, TeleportReport
+from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, violation
 from teleport._rescaling.factor_variables import find_factor_variables
 from teleport._rescaling.gradient_norm import SquaredGradientNormOfFactors, Trajectory
@@ -68,7 +71,15 @@ class Rescaling:
         check_steps(self.lr, self.steps, self.step)
         check_limits(self.cap, self.relative_cap, self.guard, self.tolerance)
 
-    def __call__(self, model: nn.Module, batches: Iterable[Any], loss_fn: LossFn) -> TeleportReport:
+    def __call__(
+        self,
+        model: nn.Module,
+        batches: Iterable[Any],
+        loss_fn: LossFn,
+        *,
+        generator: torch.Generator | None = None,
+        callback: Callback | None = None,
+    ) -> TeleportReport:
         """Teleport ``model`` in place; ``report.group`` has the factors of each parameter that moved.
 
         Args:
@@ -76,6 +87,8 @@ class Rescaling:
                 they were. After an exception the parameters do, too.
             batches: what ``loss_fn`` takes.
             loss_fn: ``loss_fn(model, batch)``, a scalar tensor.
+            generator: accepted as of every method, and not used: nothing is drawn.
+            callback: called per batch and per step, see ``teleport.Callback``.
 
         Raises:
             ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, or no such
@@ -86,7 +99,7 @@ class Rescaling:
         def work(event: Event) -> tuple[list[BatchReport], list[LayerReport]]:
             return _Work(self, event, acted).run()
 
-        report = run_event("rescaling", model, batches, loss_fn, work)
+        report = run_event("rescaling", model, batches, loss_fn, work, callback)
         report.group = acted
         return report
 
@@ -111,14 +124,19 @@ class _Work:
         objectives = [event.objective(batch, event.trainable) for batch in event.batches]
         cap = Caps(method.cap, method.relative_cap, objectives).over(event.trainable)
         together = [event.batches] if method.mode == "balance" else [[batch] for batch in event.batches]
-        reports = [report for batches in together for report in self._teleport(batches, cap)]
+        event.monitor.batches = len(together)
+        reports: list[BatchReport] = []
+        for number, batches in enumerate(together):
+            reports += self._teleport(number, batches, cap)
+            if event.monitor.stopped:
+                break
         self._keep_group()
         return reports, self._layers()
 
-    def _teleport(self, batches: list[Any], cap: float) -> list[BatchReport]:
+    def _teleport(self, number: int, batches: list[Any], cap: float) -> list[BatchReport]:
         """Rescale for the mean squared norm over ``batches``, undone where the guard says so."""
         before, x = [self._point(batch) for batch in batches], self.x
-        way = self._way(before, cap)
+        way = self._way(number, before, cap)
         self._apply(way.x)
         after = [self._point(batch) for batch in batches] if way.steps else before
         reports = [
@@ -139,13 +157,13 @@ class _Work:
             if broken := next((report.reason for report in reports if report.reason), ""):
                 self._apply(x)
                 for report in reports:  # they moved together
-                    report.accepted, report.stopped, report.reason = False, "rolled back", report.reason or broken
+                    report.accepted, report.stopped, report.reason = False, Stopped.ROLLED_BACK, report.reason or broken
         return reports
 
     def _point(self, batch: Any) -> Point:
         return self.event.objective(batch, self.event.trainable).point(differentiable=False)
 
-    def _way(self, points: list[Point], cap: float) -> Trajectory:
+    def _way(self, number: int, points: list[Point], cap: float) -> Trajectory:
         """Where the variables go, by the closed form of the mean squared norm."""
         method = self.method
         squares = {
@@ -153,13 +171,22 @@ class _Work:
             for parameter, *gradients in zip(self.event.trainable, *(point.gradients for point in points), strict=True)
         }
         objective = SquaredGradientNormOfFactors(self.channels, squares, self.x)
+        loss = sum(float(point.loss) for point in points) / len(points)  # which no step changes
+
+        def monitor(step: int, squared_norm: float) -> bool:
+            record = StepRecord(step, loss, math.sqrt(squared_norm))
+            return self.event.monitor.tell(number, method.steps, record)
+
+        if self.event.monitor.active and monitor(0, objective.at(self.x)):
+            return Trajectory(self.x, [objective.at(self.x)], Stopped.CALLBACK)
         if not len(self.x):
-            return Trajectory(self.x, [objective.at(self.x)], "nothing moves")
+            return Trajectory(self.x, [objective.at(self.x)], Stopped.NOTHING_MOVES)
         if not all(bool(square.isfinite().all()) for square in squares.values()):
-            return Trajectory(self.x, [objective.at(self.x)], "not finite")
+            return Trajectory(self.x, [objective.at(self.x)], Stopped.NOT_FINITE)
         if method.mode == "balance":
-            return objective.balance(self.x, sweeps=method.steps, bound=method.bound)
-        return objective.ascend(self.x, lr=method.lr, steps=method.steps, cap=cap, rule=method.step, bound=method.bound)
+            return objective.balance(self.x, sweeps=method.steps, bound=method.bound, monitor=monitor)
+        limits = {"cap": cap, "bound": method.bound}
+        return objective.ascend(self.x, lr=method.lr, steps=method.steps, rule=method.step, monitor=monitor, **limits)
 
     @torch.no_grad()
     def _apply(self, x: Tensor) -> None:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from teleport._arguments import check_limits, check_steps
 from teleport._engine.ascent import BatchLoss, Point, ascend
 from teleport._engine.caps import Caps
-from teleport._engine.event import Event, LossFn, run_event
+from teleport._engine.contract import Callback, LossFn, StepMonitor
+from teleport._engine.event import Event, run_event
 from teleport._engine.objectives import TeleportObjective, objective_of
 from teleport._engine.parameter_statistics import ParameterStatistics
 from teleport._engine.report import BatchReport, LayerReport, TeleportReport
@@ -83,7 +84,15 @@ class Orbit:
         self.tolerance = tolerance
         self._objective = objective_of(objective, objective_scale)
 
-    def __call__(self, model: nn.Module, batches: Iterable[Any], loss_fn: LossFn) -> TeleportReport:
+    def __call__(
+        self,
+        model: nn.Module,
+        batches: Iterable[Any],
+        loss_fn: LossFn,
+        *,
+        generator: torch.Generator | None = None,
+        callback: Callback | None = None,
+    ) -> TeleportReport:
         """Teleport ``model`` in place.
 
         Args:
@@ -91,22 +100,29 @@ class Orbit:
                 :class:`teleport.NullSpace`.
             batches: arguments for ``loss_fn``, one level set each; B batches of n samples.
             loss_fn: ``loss_fn(model, batch)``, a scalar tensor.
+            generator: accepted as of every method, and not used: nothing is drawn.
+            callback: called per batch and per step, see ``teleport.Callback``.
 
         Raises:
             ValueError: there are no batches or no trainable parameters; the loss is not a scalar or depends on no
                 trainable parameter; or the action is not the identity at theta = 0, moves something other than a
                 trainable parameter, changes a shape, or does not depend on theta.
         """
-        return run_event("orbit", model, batches, loss_fn, self._work)
+        return run_event("orbit", model, batches, loss_fn, self._work, callback)
 
     def _work(self, event: Event) -> tuple[list[BatchReport], list[LayerReport]]:
         statistics = ParameterStatistics(event.named)
         losses = [event.objective(batch, event.trainable) for batch in event.batches]
         cap = Caps(self.cap, self.relative_cap, losses).over(event.trainable)
-        reports = [self._teleport(loss, _Orbit(self.action, self.shape, event), cap) for loss in losses]
+        reports = []
+        for number, loss in enumerate(losses):
+            monitor = event.monitor.on(number, self.steps)
+            reports.append(self._teleport(loss, _Orbit(self.action, self.shape, event), cap, monitor))
+            if event.monitor.stopped:
+                break
         return reports, statistics.close()
 
-    def _teleport(self, loss: BatchLoss, orbit: _Orbit, cap: float) -> BatchReport:
+    def _teleport(self, loss: BatchLoss, orbit: _Orbit, cap: float, monitor: StepMonitor) -> BatchReport:
         """At most K steps of theta on one batch, rolled back if they violate the tolerance."""
         objective = self._objective
 
@@ -123,6 +139,7 @@ class Orbit:
             cap=cap,
             rule=self.step,
             score=lambda point: objective.score(loss, point),
+            monitor=monitor,
         )
         report = ascent.report()
         if self.guard == "transaction":

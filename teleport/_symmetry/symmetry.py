@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from teleport._arguments import check_choice, check_limits, check_steps
 from teleport._engine.ascent import Ascent, BatchLoss, capped_step, out_of_room
 from teleport._engine.caps import Caps
-from teleport._engine.event import Event, LossFn, run_event
+from teleport._engine.contract import Callback, LossFn, StepMonitor
+from teleport._engine.event import Event, run_event
 from teleport._engine.report import BatchReport, LayerReport, StepRecord, TeleportReport
+from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, roll_back_if_violated
 from teleport._errors import UnsupportedModel
 from teleport._symmetry.group_actions import Inverse
@@ -95,7 +97,15 @@ class Symmetry:
         published: Inverse = "exact" if self.variant == "corrected" else "first_order"
         return PairAction(self.variant, self.inverse or published)
 
-    def __call__(self, model: nn.Module, batches: Iterable[Any], loss_fn: LossFn) -> TeleportReport:
+    def __call__(
+        self,
+        model: nn.Module,
+        batches: Iterable[Any],
+        loss_fn: LossFn,
+        *,
+        generator: torch.Generator | None = None,
+        callback: Callback | None = None,
+    ) -> TeleportReport:
         """Teleport ``model`` in place.
 
         Args:
@@ -104,13 +114,15 @@ class Symmetry:
                 parameters are, too.
             batches: arguments for ``loss_fn``, one level set each; B batches of n samples.
             loss_fn: ``loss_fn(model, batch)``, a scalar tensor.
+            generator: accepted as of every method, and not used: nothing is drawn.
+            callback: called per batch and per step, see ``teleport.Callback``.
 
         Raises:
             ValueError: there are no batches or no trainable parameters, or the loss is not a scalar or depends on no
                 trainable parameter.
             UnsupportedModel: (a ``ValueError``) no two layers are adjacent, or the variant cannot invert an activation.
         """
-        return run_event("symmetry", model, batches, loss_fn, lambda event: _SymmetryEvent(self, event).run())
+        return run_event("symmetry", model, batches, loss_fn, lambda event: _SymmetryEvent(self, event).run(), callback)
 
 
 class _SymmetryEvent:
@@ -127,10 +139,12 @@ class _SymmetryEvent:
         method, event = self.method, self.event
         objectives = [event.objective(batch, event.trainable) for batch in event.batches]
         cap = Caps(method.cap, method.relative_cap, objectives).over(event.trainable)
-        reports = [
-            self._teleport(objective, self._adjacent_layers(batch), cap)
-            for batch, objective in zip(event.batches, objectives, strict=True)
-        ]
+        reports = []
+        for number, (batch, objective) in enumerate(zip(event.batches, objectives, strict=True)):
+            monitor = event.monitor.on(number, method.steps)
+            reports.append(self._teleport(objective, self._adjacent_layers(batch), cap, monitor))
+            if event.monitor.stopped:
+                break
         return reports, self._close()
 
     def _adjacent_layers(self, batch: Any) -> AdjacentLayers:
@@ -148,22 +162,24 @@ class _SymmetryEvent:
         self.event.moved |= set(layers.parameters)
         return layers
 
-    def _teleport(self, objective: BatchLoss, layers: AdjacentLayers, cap: float) -> BatchReport:
+    def _teleport(self, objective: BatchLoss, layers: AdjacentLayers, cap: float, monitor: StepMonitor) -> BatchReport:
         """At most K steps on one batch, rolled back if they violate the tolerance."""
         snapshot = Snapshot(layers.parameters)
-        report = self._ascend(objective, layers, cap).report()
+        report = self._ascend(objective, layers, cap, monitor).report()
         for name, residual in layers.residuals.items():
             self.reports[name].residual = max(self.reports[name].residual or 0.0, residual)
         if self.method.guard == "transaction":
             roll_back_if_violated(report, self.method.tolerance, snapshot)
         return report
 
-    def _ascend(self, objective: BatchLoss, layers: AdjacentLayers, cap: float) -> Ascent:
+    def _ascend(self, objective: BatchLoss, layers: AdjacentLayers, cap: float, monitor: StepMonitor) -> Ascent:
         """K times: T from 0, its gradient, one step of the action."""
         method, identity = self.method, layers.action.identity_at_zero
         start = point = objective.point(method.steps > 0 and identity)
         trace = [StepRecord(0, float(start.loss), start.norm)]
-        stopped, taken = "steps done", 0
+        stopped, taken = Stopped.STEPS_DONE, 0
+        if monitor(trace[0]):
+            return Ascent(start, start, 0, Stopped.CALLBACK, trace)
         for step in range(1, method.steps + 1):
             weights = layers.matrices()
             try:
@@ -171,25 +187,29 @@ class _SymmetryEvent:
                 at_zero = point if identity else path.evaluate_at_zero(objective)
                 if out_of_room(at_zero.norm, cap, method.step):
                     path.move_to(0)
-                    stopped = "above cap" if taken == 0 else "cap reached"
+                    stopped = Stopped.ABOVE_CAP if taken == 0 else Stopped.CAP_REACHED
                     break
                 path.compute_directions(objective.ascent_direction(at_zero, layers.parameters))
                 if not self._step(objective, path, point.norm, cap):
-                    stopped = "no ascent"
+                    stopped = Stopped.NO_ASCENT
                     break
             except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # a matrix is not finite, or I + T is singular
                 layers.write(weights)
-                stopped = "not finite"
+                stopped = Stopped.NOT_FINITE
                 break
             layers.record_step(path)
             taken = step
-            if step == method.steps or identity or method.step == "cap":  # otherwise nothing needs the norm
+            needed = step == method.steps or identity or method.step == "cap"
+            if needed or self.event.monitor.active:  # otherwise nothing needs the norm
                 point = objective.point(step < method.steps and identity)
                 trace.append(StepRecord(step, float(point.loss), point.norm))
                 if not math.isfinite(point.norm):
-                    stopped = "not finite"
+                    stopped = Stopped.NOT_FINITE
                     break
-        end = point if stopped == "steps done" else objective.point(False)
+                if monitor(trace[-1]):
+                    stopped = Stopped.CALLBACK
+                    break
+        end = point if stopped in (Stopped.STEPS_DONE, Stopped.CALLBACK) else objective.point(False)
         return Ascent(start, end, taken, stopped, trace)
 
     def _step(self, objective: BatchLoss, path: GroupPath, norm: float, cap: float) -> bool:

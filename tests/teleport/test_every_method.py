@@ -20,9 +20,11 @@ from teleport import (
     LevelSet,
     NullSpace,
     Orbit,
+    Progress,
     PseudoTeleport,
     RandomNullSpace,
     Rescaling,
+    Stopped,
     Symmetry,
     UnsupportedModel,
 )
@@ -143,7 +145,11 @@ def gradient_norm(model: nn.Module, problem: Problem, batch: Any) -> float:
 def test_every_exported_method_has_a_row():
     def is_method(thing: Any) -> bool:
         calls = inspect.isclass(thing) and "__call__" in vars(thing)
-        return calls and {"model", "batches"} <= set(inspect.signature(thing.__call__).parameters)
+        return (
+            calls
+            and thing is not teleport.Teleporter
+            and {"model", "batches"} <= set(inspect.signature(thing.__call__).parameters)
+        )
 
     exported = {name for name in teleport.__all__ if is_method(getattr(teleport, name))}
     assert exported == {type(row.make()).__name__ for row in ROWS}
@@ -183,11 +189,14 @@ def test_the_report_is_filled(row):
     after = after_it(model, report)
     mean_after = sum(float(CLASSES.loss_fn(after, batch).detach()) for batch in batches) / 3
     assert report.loss_after == pytest.approx(mean_after)
-    assert report.gradient_norm_before == pytest.approx(norm)
+    assert report.batches[0].gradient_norm_before == pytest.approx(norm)
     assert len(report.batches) == 3
     assert report.batches[0].loss_before == pytest.approx(first)
     assert report.batches[-1].loss_after == pytest.approx(float(CLASSES.loss_fn(after, batches[-1]).detach()))
-    assert report.gradient_norm_after == pytest.approx(gradient_norm(after, CLASSES, batches[-1]))
+    assert report.batches[-1].gradient_norm_after == pytest.approx(gradient_norm(after, CLASSES, batches[-1]))
+    for moment in ("before", "after"):
+        norms = [getattr(batch, f"gradient_norm_{moment}") for batch in report.batches]
+        assert getattr(report, f"gradient_norm_{moment}") == pytest.approx(sum(norms) / 3)
     for batch in report.batches:
         assert batch.stopped
         assert batch.accepted == (not batch.reason)
@@ -321,3 +330,126 @@ def test_a_frozen_parameter_stays(row):
     frozen = model[2].bias.clone()
     row.make()(model, [batch], CLASSES.loss_fn)
     assert torch.equal(model[2].bias, frozen)
+
+
+@every_method
+def test_the_callback_is_told_of_each_step_on_each_batch(row):
+    model, batches = CLASSES.make(batches=2)
+    plain = copy.deepcopy(model)
+    told: list[Progress] = []
+    report = row.make()(model, batches, CLASSES.loss_fn, callback=told.append)
+    without = row.make()(plain, batches, CLASSES.loss_fn)
+    assert unchanged(after_it(plain, without), values(after_it(model, report)))  # being told of changes nothing
+    assert {each.method for each in told} == {report.method}
+    assert {each.batches for each in told} == {2}
+    for number, batch in enumerate(report.batches):
+        of_batch = [each for each in told if each.batch == number]
+        assert [each.step for each in of_batch] == list(range(batch.steps + 1))
+        assert all(each.step <= each.steps for each in of_batch)
+        assert (of_batch[0].loss, of_batch[0].gradient_norm) == (batch.loss_before, batch.gradient_norm_before)
+        assert of_batch[-1].gradient_norm == pytest.approx(batch.gradient_norm_after)
+        if batch.trace:
+            assert [each.gradient_norm for each in of_batch] == pytest.approx([s.gradient_norm for s in batch.trace])
+
+
+@every_method
+def test_the_callback_ends_the_event_after_the_step(row):
+    model, batches = CLASSES.make(batches=3)
+    start, [loss, *_] = values(model), [float(CLASSES.loss_fn(model, batch).detach()) for batch in batches]
+    report = row.make()(model, batches, CLASSES.loss_fn, callback=lambda progress: progress.step == 1)
+    together = isinstance(row.make(), ChangeOfBasis | PseudoTeleport)
+    assert len(report.batches) == (3 if together else 1)
+    assert {batch.stopped for batch in report.batches} == {Stopped.CALLBACK}
+    assert [batch.steps for batch in report.batches] == [1] * len(report.batches)
+    assert report.batches[0].accepted
+    assert not unchanged(model, start)
+    after = after_it(model, report)
+    losses = [float(CLASSES.loss_fn(after, batch).detach()) for batch in batches]
+    assert report.loss_after == pytest.approx(sum(losses) / 3)
+    assert losses[0] - loss <= max(row.keeps, 1e-12) * max(1.0, abs(loss))
+
+
+@every_method
+def test_the_callback_may_end_the_event_before_the_first_step(row):
+    model, batches = CLASSES.make(batches=2)
+    start = values(model)
+    report = row.make()(model, batches, CLASSES.loss_fn, callback=lambda progress: True)
+    assert report.no_op
+    assert unchanged(model, start)
+    assert {batch.stopped for batch in report.batches} == {"stopped by the callback"}
+    assert report.loss_after == pytest.approx(report.loss_before, rel=1e-12)
+    assert report.gradient_norm_after == report.gradient_norm_before
+
+
+@every_method
+def test_only_true_of_a_callback_ends_the_event(row):
+    model, batches = CLASSES.make(batches=2)
+    report = row.make()(model, batches, CLASSES.loss_fn, callback=lambda progress: 1)
+    assert Stopped.CALLBACK not in {batch.stopped for batch in report.batches}
+
+
+@every_method
+def test_an_exception_of_the_callback_puts_all_parameters_back(row):
+    model, batches = CLASSES.make(batches=2)
+    start = values(model)
+
+    def interrupt(progress: Progress) -> None:
+        if (progress.batch, progress.step) == (1, 1):
+            assert not unchanged(model, start)
+            raise KeyboardInterrupt("enough")
+
+    with pytest.raises(KeyboardInterrupt, match="enough"):
+        row.make()(model, batches, CLASSES.loss_fn, callback=interrupt)
+    assert unchanged(model, start)
+
+
+@every_method
+def test_a_move_that_the_callback_ended_is_guarded(row):
+    """A loss that is 1 higher at each evaluation breaks the promise of whatever moves."""
+    model, [batch] = CLASSES.make()
+    start, calls = values(model), []
+
+    def loss_fn(net: nn.Module, batch: Any) -> Tensor:
+        calls.append(1)
+        return CLASSES.loss_fn(net, batch) + len(calls)
+
+    report = row.make()(model, [batch], loss_fn, callback=lambda progress: progress.step == 1)
+    if row.guarded:
+        assert unchanged(model, start)
+        assert report.batches[0].stopped in (Stopped.ROLLED_BACK, Stopped.NO_ASCENT)
+
+
+@every_method
+def test_a_call_has_the_signature_of_the_contract(row):
+    method = row.make()
+    assert isinstance(method, teleport.Teleporter)
+    contract = inspect.signature(teleport.Teleporter.__call__).parameters
+    own = inspect.signature(type(method).__call__).parameters
+    assert list(own)[:4] == ["self", "model", "batches", "loss_fn"]
+    for name in ("generator", "callback"):
+        assert (own[name].kind, own[name].default) == (contract[name].kind, contract[name].default)
+        assert own[name].kind is inspect.Parameter.KEYWORD_ONLY
+
+
+@every_method
+def test_the_generator_decides_all_that_is_drawn(row):
+    model, batches = CLASSES.make(batches=2)
+    moved = []
+    for seed in (1, 1, 2):
+        net, source = copy.deepcopy(model), torch.Generator().manual_seed(seed)
+        before = source.get_state()
+        report = row.make()(net, batches, CLASSES.loss_fn, generator=source)
+        moved.append((values(after_it(net, report)), torch.equal(source.get_state(), before)))
+    (one, _), (same, _), (other, untouched) = moved
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    draws = isinstance(row.make(), ChangeOfBasis | PseudoTeleport | RandomNullSpace)
+    assert all(torch.equal(one[name], other[name]) for name in one) != draws
+    assert untouched != draws
+
+
+def test_statuses_are_the_texts_that_tables_hold():
+    assert {str(status) for status in Stopped} == {
+        *("steps done", "cap reached", "above cap", "no ascent", "not finite", "nothing moves", "stationary"),
+        *("bound reached", "minimum reached", "rolled back", "stopped by the callback"),
+    }
+    assert Stopped("above cap") is Stopped.ABOVE_CAP

@@ -1,0 +1,143 @@
+"""The contract of all teleport methods: how they are called, what they report, and the arguments that they share.
+
+A method is an object that is called as ``method(model, batches, loss_fn)`` (:class:`Teleporter`), moves the parameters
+of ``model`` in place and returns a :class:`teleport.TeleportReport`. Its settings are arguments of its class.
+
+Shared settings. Each method has those that apply to it, with these meanings:
+
+- ``cap`` (float or ``None``): the largest gradient norm, over all trainable parameters. A batch whose norm is above it
+  takes no step. ``None`` is no cap.
+- ``relative_cap`` (float or ``None``): a cap as a factor on the mean gradient norm over the event's batches, taken
+  before its first step. With both caps the smaller one holds.
+- ``step`` (the step rule): ``"cap"`` shortens a step so that the gradient norm ends at most at the cap, within 2 %
+  below it if the whole step would pass it, and so that the objective does not get worse. ``"fixed"`` takes each step
+  whole, and stops once the norm is above the cap (Wu et al. 2025, Algorithm 1).
+- ``guard``: ``"transaction"`` undoes the steps on a batch if they changed its loss by more than
+  ``tolerance * max(1, |loss|)``, or made the loss, the gradient norm or a parameter infinite or NaN. The batch's report
+  then has ``accepted=False``, and a ``reason``. ``"none"`` keeps all steps.
+- ``tolerance`` (float above 0): of the guard, relative to ``max(1, |loss|)``.
+- ``lr`` (float above 0): the length of a step, in units of the method's direction. ``steps`` (int from 0): at most so
+  many steps per batch.
+
+Shared arguments of a call:
+
+- ``generator``: the source of all random numbers that a method draws itself. ``RandomNullSpace``, ``ChangeOfBasis`` and
+  ``PseudoTeleport`` draw; the other methods are deterministic, accept it and do not use it. torch's global random state
+  is never used, and comes back as it was.
+- ``callback``: called with a :class:`Progress` per batch and per step, see :data:`Callback`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from teleport._engine.report import StepRecord, TeleportReport
+
+LossFn: TypeAlias = Callable[[nn.Module, Any], Tensor]
+"""``loss_fn(model, batch)``: the loss of ``model`` on one batch, a scalar tensor. A batch is whatever it takes."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The state of a teleport event when its callback is called.
+
+    Attributes:
+        method: the name of the method, as in the report.
+        batch: the number of the batch, from 0; ``batches``: how many the event has. A method that moves for all
+            batches together (``Rescaling(mode="balance")``) counts them as one.
+        step: the number of steps taken on this batch: 0 before the first; ``steps``: how many there may be.
+        loss: the loss of the batch at this step. If the forward pass is run once per batch (``NullSpace``) it is the
+            loss before the first step, which such steps keep. NaN in a change of basis without a loss.
+        gradient_norm: the gradient norm on the batch at this step.
+    """
+
+    method: str
+    batch: int
+    batches: int
+    step: int
+    steps: int
+    loss: float
+    gradient_norm: float
+
+
+Callback: TypeAlias = Callable[[Progress], bool | None]
+"""``callback(progress)``: called before the first step on each batch (``step`` 0) and after each step.
+
+If it returns ``True`` the event ends there: the steps so far are kept, subject to the guard, the batch's report has
+``Stopped.CALLBACK``, and batches that were not begun have no report. Any other value, ``None`` included, goes on. If it
+raises, all parameters are put back, and the exception goes on to the caller.
+"""
+
+
+@runtime_checkable
+class Teleporter(Protocol):
+    """A teleport method: an object that is called to move the parameters of a model.
+
+    ``isinstance(x, Teleporter)`` says only that ``x`` can be called; a type checker compares the signature.
+    """
+
+    def __call__(
+        self,
+        model: nn.Module,
+        batches: Iterable[Any],
+        loss_fn: LossFn,
+        *,
+        generator: torch.Generator | None = None,
+        callback: Callback | None = None,
+    ) -> TeleportReport:
+        """Move the parameters of ``model`` in place, and report.
+
+        Args:
+            model: any module that the method supports; parameters are restored after an exception.
+            batches: at least one; each is what ``loss_fn`` takes.
+            loss_fn: the loss, see :data:`LossFn`.
+            generator: the source of the random numbers that the method draws.
+            callback: called per batch and per step.
+        """
+
+
+class Monitor:
+    """Calls the callback of one event, and holds whether it asked to stop.
+
+    Args:
+        method: the name of the method.
+        batches: the number of batches of the event.
+        callback: the caller's, or ``None``.
+
+    Attributes:
+        active: whether there is a callback.
+        stopped: whether it returned ``True``.
+    """
+
+    def __init__(self, method: str, batches: int, callback: Callback | None) -> None:
+        self.method = method
+        self.batches = batches
+        self._callback = callback
+        self.active = callback is not None
+        self.stopped = False
+
+    def tell(self, batch: int, steps: int, record: StepRecord) -> bool:
+        """Tell of one step on one batch; whether the event is to end."""
+        if self._callback is not None:
+            where = (self.method, batch, self.batches, record.step, steps)
+            answer = self._callback(Progress(*where, record.loss, record.gradient_norm))
+            self.stopped = self.stopped or answer is True
+        return self.stopped
+
+    def on(self, batch: int, steps: int) -> StepMonitor:
+        """The monitor of the steps on one batch."""
+        return lambda record: self.tell(batch, steps, record)
+
+
+StepMonitor: TypeAlias = Callable[[StepRecord], bool]
+"""Tells the callback of one step; ``True`` if the event is to end."""
+
+
+def unmonitored(record: StepRecord) -> bool:
+    """The monitor of steps without a callback."""
+    return False
