@@ -2,8 +2,8 @@
 
 The null-space method needs the weight matrix of every layer and the vectors that it multiplies. Layers are recognised
 at the call of ``torch.nn.functional.linear`` and its like, not by their module class: a hand-written attention, a
-functional model and ``nn.Linear`` all end in the same call. The view that is registered for a function translates one
-call into :class:`LinearUse` values (Wu et al. 2025, equations 8 to 16). A parameter that a function without a view
+functional model and ``nn.Linear`` all end in the same call. The recogniser that is registered for a function translates
+one call into :class:`LinearUse` values (Wu et al. 2025, equations 8 to 16). A parameter that an unregistered function
 receives stays as it is.
 """
 
@@ -64,17 +64,19 @@ def from_matrix(matrix: Tensor, shape: torch.Size, transposed: bool) -> Tensor:
     return (matrix.transpose(1, 2) if transposed else matrix).reshape(shape)
 
 
-View = Callable[..., list[LinearUse]]
-_REGISTRY: dict[Callable[..., Any], View] = {}
+Recogniser = Callable[..., list[LinearUse]]
+"""Called with the arguments of a function, it returns the linear uses of the call."""
+
+_REGISTRY: dict[Callable[..., Any], Recogniser] = {}
 
 
-def register_view(*functions: Callable[..., Any]) -> Callable[[View], View]:
-    """Register a view: it tells which arguments of a call are weights of linear maps, and on which inputs.
+def register_view(*functions: Callable[..., Any]) -> Callable[[Recogniser], Recogniser]:
+    """Register a recogniser: it tells which arguments of a call are weights of linear maps, and on which inputs.
 
-    The view is called with the arguments of each call, right before it, and returns the call's linear uses. A use
+    It is called with the arguments of each call, right before the call, and returns the call's linear uses. A use
     states that the result depends on ``use.weight`` through ``matrix @ input (+ bias)`` alone, for all inputs in
-    ``use.rows``. A parameter among the arguments that is in no use stays as it is, and so do all of them if the view's
-    signature does not fit the call.
+    ``use.rows``. A parameter among the arguments that is in no use stays as it is, and so do all of them if the
+    recogniser's signature does not fit the call.
 
     Args:
         functions: torch functions, as ``torch.overrides`` sees them. The caller's own function becomes one by
@@ -89,29 +91,29 @@ def register_view(*functions: Callable[..., Any]) -> Callable[[View], View]:
             return [LinearUse("experts", weight, input, lambda: iter([input]), groups=groups, transposed=True)]
     """
 
-    def register(view: View) -> View:
+    def register(recogniser: Recogniser) -> Recogniser:
         for function in functions:
-            _REGISTRY[function] = view
-        return view
+            _REGISTRY[function] = recogniser
+        return recogniser
 
     return register
 
 
 def is_linear_operation(function: Callable[..., Any]) -> bool:
-    """Whether a view is registered for ``function``."""
+    """Whether a recogniser is registered for ``function``."""
     return function in _REGISTRY
 
 
 def linear_uses(function: Callable[..., Any], args: Any, kwargs: Any) -> list[LinearUse]:
-    """The linear uses of a call; none if ``function`` has no view, or one that does not take these arguments."""
-    view = _REGISTRY.get(function)
-    if view is None:
+    """The linear uses of a call; none if ``function`` has no recogniser, or one without these arguments."""
+    recogniser = _REGISTRY.get(function)
+    if recogniser is None:
         return []
     try:
-        inspect.signature(view).bind(*args, **kwargs)
+        inspect.signature(recogniser).bind(*args, **kwargs)
     except TypeError:
         return []
-    return view(*args, **kwargs)
+    return recogniser(*args, **kwargs)
 
 
 def _linear_use(
@@ -176,10 +178,10 @@ def _per_axis(value: Any, spatial: int) -> list[int]:
     return values * spatial if len(values) == 1 else values
 
 
-def _convolution(kind: str, spatial: int) -> View:
+def _convolution(kind: str, spatial: int) -> Recogniser:
     """Convolution as a product with unfolded patches (equation 9; appendix A.4)."""
 
-    def view(
+    def recogniser(
         input: Tensor,
         weight: Tensor,
         bias: Tensor | None = None,
@@ -204,17 +206,17 @@ def _convolution(kind: str, spatial: int) -> View:
         key = (kind, kernel, tuple(steps), str(padding), tuple(gaps), groups)
         return [LinearUse(kind, weight, input, rows, key=key, bias=bias, groups=groups)]
 
-    return view
+    return recogniser
 
 
-def _transposed_convolution(kind: str, spatial: int) -> View:
+def _transposed_convolution(kind: str, spatial: int) -> Recogniser:
     """Transposed convolution: every tap multiplies the channel vector of every position.
 
     Every output is kept if those products are. The bias is added once per output, not once per product, so that it is
     no extra input and stays as it is.
     """
 
-    def view(
+    def recogniser(
         input: Tensor,
         weight: Tensor,
         bias: Tensor | None = None,
@@ -232,7 +234,7 @@ def _transposed_convolution(kind: str, spatial: int) -> View:
         key = (kind, groups)
         return [LinearUse(kind, weight, input, rows, key=key, groups=groups, transposed=True)]
 
-    return view
+    return recogniser
 
 
 for _spatial in (1, 2, 3):

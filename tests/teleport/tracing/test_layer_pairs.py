@@ -11,6 +11,7 @@ from teleport._errors import UnsupportedModel
 from teleport._tracing.activations import ElementwiseActivation, activation_of
 from teleport._tracing.layer_pairs import LayerPairs, trace_layer_pairs
 from tests.teleport.networks import Calls, weight
+from tests.teleport.traps import scripted_product
 
 
 def pairs_of(model: nn.Module, inputs: Tensor, penalty=lambda model: 0.0) -> LayerPairs:
@@ -144,6 +145,28 @@ def test_a_penalty_on_a_weight_keeps_it_out_of_pairs():
     assert names_of(traced) == [("2.weight", "relu", "4.weight")]
     assert "square" in traced.unpaired["0.weight"]
     assert traced.pairs[0].follows is None
+
+
+@pytest.mark.parametrize(
+    ("penalty", "reason"),
+    [
+        (lambda model: float(model[0].weight.detach().numpy().sum()), "used by torch.Tensor.numpy other than"),
+        (lambda model: scripted_product(torch.ones(1, 6), model[0].weight).sum(), "below the torch functions"),
+    ],
+)
+def test_a_read_outside_of_ordinary_functions_keeps_a_weight_out_of_pairs(penalty, reason):
+    model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
+    traced = pairs_of(model, torch.randn(4, 6), penalty)
+    assert names_of(traced) == [("2.weight", "relu", "4.weight")]
+    assert reason in traced.unpaired["0.weight"]
+
+
+def test_parameters_with_one_storage_are_in_no_pair():
+    model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3), nn.Linear(3, 3))
+    model[2].weight.data = model[0].weight.data
+    traced = pairs_of(model, torch.randn(4, 6))
+    assert names_of(traced) == [("4.weight", "identity", "5.weight")]
+    assert traced.unpaired["0.weight"] == traced.unpaired["2.weight"] == "it shares storage with another parameter"
 
 
 def test_reading_metadata_keeps_the_pair():

@@ -204,7 +204,7 @@ def test_attention_projections_see_their_inputs(cross, need_weights):
     assert keys is values
 
 
-def test_a_view_registered_by_the_user_lets_the_users_layer_move():
+def test_a_recogniser_registered_by_the_user_lets_the_users_layer_move():
     """The documented example: ``torch.bmm`` with one weight per group."""
 
     def build():
@@ -222,12 +222,12 @@ def test_a_view_registered_by_the_user_lets_the_users_layer_move():
     before = NullSpace(relative_cap=3.0)(build(), [batch], cross_entropy)
     assert "torch.bmm" in before.reasons()
 
-    def view(input, mat2):
+    def recogniser(input, mat2):
         groups, dimension, out = mat2.shape
         flat = mat2.view(groups * dimension, out)
         return [LinearUse("experts", flat, input, lambda: iter([input]), groups=groups, transposed=True)]
 
-    register_view(torch.bmm)(view)
+    register_view(torch.bmm)(recogniser)
     try:
         model = build()
         outputs = model(batch[0])
@@ -239,13 +239,13 @@ def test_a_view_registered_by_the_user_lets_the_users_layer_move():
     torch.testing.assert_close(model(batch[0]), outputs, atol=1e-10, rtol=1e-10)
 
 
-def test_a_view_whose_rows_do_not_fit_is_named():
+def test_a_recogniser_whose_rows_do_not_fit_is_named():
     model = nn.Bilinear(3, 3, 2)
 
-    def view(input1, input2, weight, bias=None):
+    def recogniser(input1, input2, weight, bias=None):
         return [LinearUse("bilinear", weight, input1, lambda: iter([input1]))]
 
-    register_view(F.bilinear)(view)
+    register_view(F.bilinear)(recogniser)
     try:
         batches = [torch.randn(4, 3)]
         with pytest.raises(ValueError, match="input vectors must come as"):
