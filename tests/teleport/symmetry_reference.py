@@ -1,10 +1,10 @@
-"""The published group actions, written plainly on lists of weights without biases (columns are samples).
+"""Reference implementation of the published group actions, on lists of weights without biases (columns are samples).
 
-What the authors' programs compute: the direction is the gradient at T = 0 of the squared gradient norm, itself taken at
-the weights that the action at T = 0 makes; in 2022 later inputs are those of the network at T = 0, in 2024 they are
-held and multiplied by I + T after each step. One thing is not theirs: a weight's gradient here is that with the other
-weights held. The program of 2022 differentiates the later weights by the earlier ones as well, from whose hidden values
-it made them; no weight may therefore be made out of the very tensor that stands for another.
+It computes what the authors' programs compute: the direction is the gradient at T = 0 of the squared gradient norm,
+which is taken at the weights after the action at T = 0; in 2022 later inputs are those of the network at T = 0, in 2024
+they are kept and multiplied by I + T after each step. One thing differs: the gradient of a weight is taken with the
+other weights constant. The program of 2022 also differentiates the later weights by the earlier ones, from whose hidden
+values it computed them; so here no weight is computed from the tensor that represents another weight.
 """
 
 from __future__ import annotations
@@ -45,15 +45,17 @@ def step_of_t(weights: list[Tensor], elements: list[Tensor], inputs: Tensor, tar
 def teleport_2022(weights: list[Tensor], inputs: Tensor, targets: Tensor, lr: float, steps: int) -> list[Tensor]:
     weights = [weight.clone().requires_grad_() for weight in weights]
     for _ in range(steps):
-        elements, moved, seen = zeros(weights), list(weights), [inputs]
+        elements, moved, layer_inputs = zeros(weights), list(weights), [inputs]
         for layer, element in enumerate(elements):
-            again, _ = act_2022(moved[layer], moved[layer + 1], seen[layer], element)
-            moved[layer], moved[layer + 1] = act_2022(moved[layer], moved[layer + 1], seen[layer], element)
-            seen.append(s(again @ seen[layer]))
+            again, _ = act_2022(moved[layer], moved[layer + 1], layer_inputs[layer], element)
+            moved[layer], moved[layer + 1] = act_2022(moved[layer], moved[layer + 1], layer_inputs[layer], element)
+            layer_inputs.append(s(again @ layer_inputs[layer]))
         elements, _ = step_of_t(moved, elements, inputs, targets, lr)
         with torch.no_grad():
             for layer, element in enumerate(elements):
-                weights[layer], weights[layer + 1] = act_2022(weights[layer], weights[layer + 1], seen[layer], element)
+                weights[layer], weights[layer + 1] = act_2022(
+                    weights[layer], weights[layer + 1], layer_inputs[layer], element
+                )
         weights = [weight.detach().requires_grad_() for weight in weights]
     return weights
 
@@ -68,21 +70,23 @@ def teleport_2024(
 ) -> tuple[list[Tensor], int]:
     """The weights, and the steps that were taken."""
     weights = [weight.clone().requires_grad_() for weight in weights]
-    held = [inputs]
+    layer_inputs = [inputs]
     for weight in weights[:-2]:
-        held.append(s(weight @ held[-1]).detach())
+        layer_inputs.append(s(weight @ layer_inputs[-1]).detach())
     for step in range(steps):
         elements, moved = zeros(weights), list(weights)
         for layer, element in enumerate(elements):
-            moved[layer], moved[layer + 1] = act_2024(moved[layer], moved[layer + 1], held[layer], element)
+            moved[layer], moved[layer + 1] = act_2024(moved[layer], moved[layer + 1], layer_inputs[layer], element)
         elements, norm = step_of_t(moved, elements, inputs, targets, lr)
         if norm > cap:
             return weights, step
         with torch.no_grad():
             for layer, element in enumerate(elements):
-                weights[layer], weights[layer + 1] = act_2024(weights[layer], weights[layer + 1], held[layer], element)
-            for layer in range(1, len(held)):
-                held[layer] = held[layer] + elements[layer - 1] @ held[layer]
+                weights[layer], weights[layer + 1] = act_2024(
+                    weights[layer], weights[layer + 1], layer_inputs[layer], element
+                )
+            for layer in range(1, len(layer_inputs)):
+                layer_inputs[layer] = layer_inputs[layer] + elements[layer - 1] @ layer_inputs[layer]
         weights = [weight.detach().requires_grad_() for weight in weights]
     return weights, steps
 

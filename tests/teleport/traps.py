@@ -1,4 +1,4 @@
-"""Models that use a weight in a way that a null-space move would be seen through: each names what must stay."""
+"""Models with a use of a weight through which a null-space move would change the loss; each names what must stay."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.teleport.networks import WIDTH, Calls, between, cross_entropy, mlp, w
 
 @dataclass(frozen=True)
 class Trap:
-    """A model and loss; ``stays`` says of parameters a part of the reason for which they must not move."""
+    """A model and loss; ``stays`` maps parameters that must not move to a part of the reason in the report."""
 
     name: str
     build: Callable[[], nn.Module]
@@ -35,7 +35,7 @@ class Trap:
 
 
 class OwnProduct(torch.autograd.Function):
-    """``x @ W^T`` with a backward pass of its own, the forward out of reach of torch where ``hidden``."""
+    """``x @ W^T`` with a backward pass of its own, the forward in numpy if ``hidden``."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, hidden: bool) -> Tensor:
@@ -275,7 +275,7 @@ TRAPS = [
         between(lambda net, x: F.linear(x, net.used, net.b), used=square, b=lambda: weight(4, WIDTH)),
         {"b": "linear"},
     ),
-    # values that leave torch, or steer the program
+    # values that are exported from torch, or decide a branch
     Trap("item", between(with_both(lambda x, w: w[0, 0].item() * x), used=linear), {USED: "item"}),
     Trap("tolist", between(with_both(lambda x, w: w[0].tolist()[3] * x), used=linear), {USED: "tolist"}),
     Trap("numpy", between(with_both(lambda x, w: float(w.detach().numpy()[0, 3]) * x), used=linear), {USED: "numpy"}),
@@ -307,7 +307,7 @@ TRAPS = [
     Trap("tangent penalty", mlp, ALL, loss=_tangent_penalty),
     Trap("functional gradient", mlp, ALL, loss=_functional_gradient),
     Trap("functional call on scaled weights", mlp, ALL, loss=_functional_scaled),
-    # the loss sees the weights
+    # the loss depends on the weights directly
     Trap("L2 term", mlp, ALL, loss=_with_penalty(lambda m: sum(p.square().sum() for p in m.parameters()))),
     Trap("L2 term, foreach", mlp, ALL, loss=_with_penalty(lambda m: sum(torch._foreach_norm(list(m.parameters()))))),
     Trap(

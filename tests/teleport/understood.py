@@ -1,4 +1,4 @@
-"""Models that look like traps and are none: their layers move, and the loss stays."""
+"""Models that look like traps but are supported: their layers move, and the loss stays."""
 
 from __future__ import annotations
 

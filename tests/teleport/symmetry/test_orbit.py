@@ -35,8 +35,8 @@ ONE = [torch.ones((), dtype=torch.float64)]
 
 
 @pytest.mark.parametrize("start", [(8.0, -2.0), (0.1, 3.0), (-5.0, -0.01)])
-def test_on_a_quadratic_it_goes_to_the_eigenvector_of_the_largest_eigenvalue(start):
-    """On ``f = f_0`` the norm is largest, ``6 sqrt(f_0)``, where x = 0 (Zhao et al. 2022)."""
+def test_on_a_quadratic_it_converges_to_the_eigenvector_of_the_largest_eigenvalue(start):
+    """On ``f = f_0`` the norm is largest, ``6 sqrt(f_0)``, at x = 0 (Zhao et al. 2022)."""
     model = Point(*start)
     level = start[0] ** 2 + 9 * start[1] ** 2
     report = Orbit(turn, steps=30)(model, ONE, ellipse)
@@ -81,7 +81,7 @@ def test_steps_end_below_the_cap():
     assert report.batches[0].stopped == "cap reached"
 
 
-def test_each_batch_goes_on_from_where_the_last_one_ended():
+def test_each_batch_starts_from_the_weights_after_the_last_one():
     model, batches = Point(8.0, -2.0), [torch.ones((), dtype=torch.float64), torch.full((), 2.0, dtype=torch.float64)]
     report = Orbit(turn, lr=0.1, steps=2)(model, batches, ellipse)
     first, second = report.batches
@@ -90,7 +90,7 @@ def test_each_batch_goes_on_from_where_the_last_one_ended():
 
 
 def test_without_a_step_the_weights_are_the_same_bit_for_bit():
-    """The action at 0 is the identity but for rounding: (3 y) / 3 is not y."""
+    """The action at 0 is the identity up to rounding: (3 y) / 3 is not y."""
     for values, method in [
         ((8.0, -2.1), Orbit(turn, steps=0)),
         ((0.0, 2.1), Orbit(turn)),
@@ -124,7 +124,7 @@ def test_a_group_of_matrices_on_two_linear_maps():
     assert {layer.name for layer in report.layers if layer.relative_change} == {"0.weight", "1.weight"}
 
 
-def test_an_action_that_does_not_keep_the_loss_is_undone():
+def test_an_action_that_changes_the_loss_is_rolled_back():
     def stretch(theta, weights):
         return {"w": theta.exp() * weights["w"]}
 

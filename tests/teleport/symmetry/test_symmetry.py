@@ -17,7 +17,7 @@ from tests.teleport.symmetric import VARIANTS, arrays, batch_of, mlp
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_loss_that_moved_is_put_back(variant):
+def test_a_loss_that_changed_is_rolled_back(variant):
     """60 samples of 12 dimensions leave a residual far above the tolerance."""
     model, batch = mlp(12, 9, 3), batch_of(60)
     before = arrays(model)
@@ -32,7 +32,7 @@ def test_a_loss_that_moved_is_put_back(variant):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("guard", ["transaction", "none"])
-def test_numbers_that_run_away_end_the_ascent(variant, guard):
+def test_non_finite_values_end_the_ascent(variant, guard):
     model, batch = mlp(12, 9, 3), batch_of(5)
     report = Symmetry(variant, lr=1e200, steps=5, step="fixed", guard=guard)(model, [batch], cross_entropy)
     (entry,) = report.batches
@@ -45,7 +45,7 @@ def test_numbers_that_run_away_end_the_ascent(variant, guard):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_same_twice_and_no_trace(variant, dtype):
+def test_it_is_deterministic_and_leaves_no_trace(variant, dtype):
     model = nn.Sequential(mlp(12, 9, 8, dtype=dtype), nn.LeakyReLU(), nn.Dropout(0.5), mlp(8, 3, dtype=dtype)).train()
     model[2].register_buffer("count", torch.zeros(1))
     next(model.parameters()).grad = torch.ones_like(next(model.parameters()))
@@ -118,8 +118,8 @@ def test_layers_under_vmap_stay_with_their_reason():
     model = nn.ModuleList([mlp(12, 9, 3), mlp(12, 9, 3)])
 
     def loss_fn(model: nn.Module, batch: Any) -> Tensor:
-        seen, wrapped = model
-        return F.cross_entropy(seen(batch[0]) + torch.vmap(wrapped)(batch[0]), batch[1])
+        plain, wrapped = model
+        return F.cross_entropy(plain(batch[0]) + torch.vmap(wrapped)(batch[0]), batch[1])
 
     report = Symmetry("2024")(model, [batch_of(5)], loss_fn)
     reasons = {layer.name: layer.reason for layer in report.layers}

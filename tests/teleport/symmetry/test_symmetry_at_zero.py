@@ -29,7 +29,7 @@ def test_corrected_is_the_identity_at_zero():
         np.testing.assert_allclose(moved, start.numpy(), rtol=0, atol=1e-13)
 
 
-def test_2022_keeps_of_the_lower_weight_what_the_inputs_span():
+def test_2022_projects_the_lower_weight_onto_the_span_of_the_inputs():
     model, batch = mlp(12, 9, 3, bias=False), batch_of(5)
     columns = batch[0].numpy().T
     lower, upper = weights_at_zero(model, batch, "2022")
@@ -38,7 +38,7 @@ def test_2022_keeps_of_the_lower_weight_what_the_inputs_span():
     assert np.linalg.norm(lower - arrays(model)[0]) > 0.1
 
 
-def test_2024_keeps_of_the_upper_weight_what_the_hidden_value_spans():
+def test_2024_projects_the_upper_weight_onto_the_span_of_the_hidden_value():
     model, batch = mlp(12, 9, 3, bias=False), batch_of(5)
     hidden = leaky(arrays(model)[0] @ batch[0].numpy().T)
     lower, upper = weights_at_zero(model, batch, "2024")
@@ -47,20 +47,20 @@ def test_2024_keeps_of_the_upper_weight_what_the_hidden_value_spans():
     assert np.linalg.norm(upper - arrays(model)[1]) > 0.1
 
 
-@pytest.mark.parametrize(("variant", "lost_from"), [("2022", 0), ("2024", 1), ("corrected", None)])
-def test_a_teleport_that_does_not_move_t_leaves_what_the_action_at_zero_makes(variant, lost_from):
+@pytest.mark.parametrize(("variant", "projected"), [("2022", 0), ("2024", 1), ("corrected", None)])
+def test_a_negligible_rate_leaves_the_weights_of_the_action_at_zero(variant, projected):
     model, batch = mlp(12, 9, 3, bias=False), batch_of(5)
     before, inputs = arrays(model), batch[0].numpy().T
-    seen = {0: inputs, 1: leaky(before[0] @ inputs)}  # by each layer
+    layer_inputs = {0: inputs, 1: leaky(before[0] @ inputs)}
     Symmetry(variant, lr=1e-14, steps=2, step="fixed", guard="none")(model, [batch], cross_entropy)
     for layer, (old, new) in enumerate(zip(before, arrays(model), strict=True)):
-        kept = old @ seen[layer] @ np.linalg.pinv(seen[layer]) if layer == lost_from else old
+        kept = old @ layer_inputs[layer] @ np.linalg.pinv(layer_inputs[layer]) if layer == projected else old
         np.testing.assert_allclose(new, kept, rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_other_data_at_zero(variant):
-    """A rate that is next to nothing moves T next to nothing: corrected keeps all data, the published lose theirs."""
+    """At a negligible rate corrected keeps the outputs on all data, and the published variants change them."""
     model, batch, other = mlp(12, 9, 3), batch_of(5), batch_of(50)
     before = model(other[0]).detach()
     Symmetry(variant, lr=1e-13, steps=1, step="fixed", guard="none")(model, [batch], cross_entropy)

@@ -25,7 +25,7 @@ from tests.teleport.symmetry_reference import SLOPE
     bias=st.booleans(),
     steps=st.integers(1, 3),
 )
-def test_corrected_keeps_the_loss_where_the_inputs_have_full_column_rank(widths, samples, bias, steps):
+def test_corrected_keeps_the_loss_if_the_inputs_have_full_column_rank(widths, samples, bias, steps):
     model, batch = mlp(12, *widths, 3, bias=bias), batch_of(samples)
     outputs = model(batch[0]).detach()
     report = Symmetry("corrected", lr=0.05, steps=steps, relative_cap=3.0)(model, [batch], cross_entropy)
@@ -38,7 +38,7 @@ def test_corrected_keeps_the_loss_where_the_inputs_have_full_column_rank(widths,
 
 
 @pytest.mark.parametrize("activation", [nn.LeakyReLU(SLOPE), nn.Tanh(), nn.ELU(), nn.Sigmoid(), nn.GELU()], ids=str)
-def test_2024_keeps_the_loss_of_one_pair_where_the_hidden_value_has_full_column_rank(activation):
+def test_2024_keeps_the_loss_of_one_pair_if_the_hidden_value_has_full_column_rank(activation):
     model, batch = mlp(12, 9, 3, activation=activation), batch_of(6)
     report = Symmetry("2024", lr=0.05, steps=4, step="fixed")(model, [batch], cross_entropy)
     (entry,) = report.batches
@@ -47,8 +47,8 @@ def test_2024_keeps_the_loss_of_one_pair_where_the_hidden_value_has_full_column_
     assert report.layers[0].residual < 1e-9
 
 
-def test_more_samples_than_inputs_are_exact_for_2024_as_far_as_the_hidden_value_goes_and_not_for_corrected():
-    """6 samples of 4 features span all of the inputs; their 9 hidden values are independent all the same."""
+def test_with_more_samples_than_inputs_2024_keeps_the_loss_up_to_the_hidden_width_and_corrected_does_not():
+    """6 samples of 4 features span the whole input space, but their 9 hidden values are still independent."""
     changes = {}
     for variant in ("2024", "corrected"):
         model, batch = mlp(4, 9, 3), batch_of(6, features=4)
@@ -82,9 +82,9 @@ def test_the_residual_is_that_of_the_weights_before_and_after(variant, bias):
         hidden = leaky(inputs.numpy() @ parameters[0].T + (parameters[1] if bias else 0))
         return hidden @ parameters[2 if bias else 1].T
 
-    missed = np.linalg.norm(output(arrays(model)) - output(before)) / np.linalg.norm(output(before))
-    assert missed > 1e-5
-    assert report.layers[0].residual == pytest.approx(missed, rel=1e-9)
+    change = np.linalg.norm(output(arrays(model)) - output(before)) / np.linalg.norm(output(before))
+    assert change > 1e-5
+    assert report.layers[0].residual == pytest.approx(change, rel=1e-9)
     assert report.layers[1].residual is None
 
 

@@ -46,14 +46,14 @@ def test_2022_step_for_step(samples):
     model, (inputs, targets) = mlp(12, 7, 6, 3, bias=False), batch_of(samples)
     weights = [parameter.detach() for parameter in model.parameters()]
     wanted = teleport_2022([weight.clone() for weight in weights], inputs.T, targets, lr=0.05, steps=3)
-    method = Symmetry("2022", lr=0.1, steps=3, step="fixed", guard="none")  # the rate is for half the square
+    method = Symmetry("2022", lr=0.1, steps=3, step="fixed", guard="none")  # the rate is that of half the square
     assert method(model, [(inputs, targets)], cross_entropy).steps == 3
     for parameter, expected in zip(model.parameters(), wanted, strict=True):
         torch.testing.assert_close(parameter.detach(), expected.detach(), rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("samples", [5, 40])
-@pytest.mark.parametrize("cap", [10.0, 1.2, 0.75])  # passes three steps or one or none of 5 samples
+@pytest.mark.parametrize("cap", [10.0, 1.2, 0.75])  # allows three steps, one or none with 5 samples
 def test_2024_step_for_step(samples, cap):
     model, (inputs, targets) = mlp(12, 7, 6, 3, bias=False), batch_of(samples)
     with torch.no_grad():

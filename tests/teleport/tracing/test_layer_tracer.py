@@ -51,7 +51,7 @@ def test_layers_that_are_understood_move_and_the_loss_stays(trap):
 
 @pytest.mark.parametrize("network", NETWORKS, ids=str)
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
-def test_every_trainable_parameter_is_a_layers_or_has_a_reason(network):
+def test_every_trainable_parameter_is_in_a_layer_or_has_a_reason(network):
     model, batch = network.make()
     named = dict(model.named_parameters())
     result = trace_layers(lambda b: cross_entropy(model, b), [batch], named, shared_objective=False)
@@ -146,7 +146,7 @@ def test_unused_parameters_are_named():
     assert "unused (parameter): no use of it was traced" in report.reasons()
 
 
-def test_a_layer_inside_a_custom_function_is_not_taken_for_a_first_one():
+def test_a_layer_inside_a_custom_function_is_not_taken_for_a_first_layer():
     """Inside, nothing requires a gradient, which says nothing about what the inputs depend on."""
     trap = next(trap for trap in UNDERSTOOD if trap.name == "own function")
     _, moved, report = teleported(trap)

@@ -16,7 +16,7 @@ from tests.teleport.networks import WIDTH, Calls, cross_entropy, mlp
 
 
 class Counting(nn.Module):
-    """Keeps count of its calls in one buffer that it replaces and in one that it changes in place."""
+    """Counts its calls in a buffer that it replaces and in one that it changes in place."""
 
     def __init__(self):
         super().__init__()
@@ -95,7 +95,7 @@ def test_everything_but_the_moved_parameters_is_as_it_was():
 
 
 @pytest.mark.parametrize("call", [1, 2, 3, 5, 6])
-def test_an_exception_puts_the_parameters_back_too(call):
+def test_after_an_exception_the_parameters_are_restored_too(call):
     model = model_of_all_kinds()
     values = copy.deepcopy(model.state_dict())
     before = state_of(model)
@@ -115,7 +115,7 @@ def test_an_exception_puts_the_parameters_back_too(call):
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_called_where_gradients_are_off(mode):
+def test_called_with_gradients_disabled(mode):
     with_gradients, without = model_of_all_kinds(), model_of_all_kinds()
     NullSpace(lr=1.0, relative_cap=3.0)(with_gradients, [BATCH], cross_entropy)
     with mode():
@@ -151,7 +151,7 @@ def test_a_loss_that_draws_random_numbers_is_one_function():
     assert losses == pytest.approx([losses[0]] * len(losses), rel=1e-12)
 
 
-def test_attention_dropout_is_drawn_alike_when_the_heads_are_read():
+def test_attention_dropout_is_the_same_when_the_heads_are_computed():
     """The attention in training mode, which its own loss asks for: later layers must see the very same inputs."""
     model = Calls(
         lambda net, x: net.last(torch.tanh(net.attention(*[torch.tanh(net.first(x))] * 3)[0]).mean(1)),
@@ -172,15 +172,15 @@ def test_attention_dropout_is_drawn_alike_when_the_heads_are_read():
 
 
 def test_padded_tokens_count_in_every_evaluation():
-    """A frozen encoder's fast path would drop them, but not while the layers' inputs are read."""
+    """The fast path of a frozen encoder would drop them; it is off while the layers' inputs are traced."""
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=True).requires_grad_(False)
     model = nn.ModuleDict({"encoder": encoder, "middle": nn.Linear(8, 8), "last": nn.Linear(8, 3)}).eval()
     padding = torch.tensor([[False, False, True], [False, True, True]])
 
     def loss(net, batch):
-        seen = net["encoder"](batch, src_key_padding_mask=padding)
-        return torch.tanh(net["last"](torch.tanh(net["middle"](seen)))).square().mean()
+        encoded = net["encoder"](batch, src_key_padding_mask=padding)
+        return torch.tanh(net["last"](torch.tanh(net["middle"](encoded)))).square().mean()
 
     batch = torch.randn(2, 3, 8)
     slow = float(loss(model, batch.clone().requires_grad_()).detach())  # gradients keep it off the fast path
@@ -189,7 +189,7 @@ def test_padded_tokens_count_in_every_evaluation():
     assert report.batches[0].accepted
 
 
-def test_an_embedding_that_bounds_its_vectors_as_it_looks_them_up_is_put_back():
+def test_an_embedding_that_renormalizes_its_vectors_in_the_forward_pass_is_restored():
     model = nn.Sequential(nn.Embedding(5, WIDTH, max_norm=0.1), mlp())
     model[1][0] = nn.Linear(WIDTH, WIDTH)
     before = model[0].weight.detach().clone()
@@ -229,7 +229,7 @@ def test_random_numbers_of_the_accelerator_are_restarted_and_restored():
     assert not torch.equal(first, expected)
 
 
-def test_statistics_that_batch_norm_writes_without_counting_are_put_back():
+def test_statistics_that_batch_norm_writes_without_a_version_change_are_restored():
     norm = nn.BatchNorm1d(4)
     before = {name: buffer.clone() for name, buffer in norm.named_buffers()}
     with undisturbed(norm):
