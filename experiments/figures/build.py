@@ -1,4 +1,4 @@
-"""A figure: its runs made where they are missing, one table, where it comes from, and the picture."""
+"""Build a figure: make its missing runs, measure them, write one table, its provenance and the picture."""
 
 from __future__ import annotations
 
@@ -29,23 +29,29 @@ COMMITTED_SCALE = "quick"
 
 
 def make_figure(config: DictConfig) -> Path:
-    """Make the figure that ``run.py figure=<paper>/<name>`` asks for; the folder of its table and picture.
+    """Make the figure of ``run.py figure=<paper>/<name>`` and return the folder of its table and picture.
 
     Raises:
-        UserError: as :func:`build`; or called from a process where Hydra does not run.
+        UserError: as :func:`build`, or Hydra is not initialised in this process.
     """
     if not HydraConfig.initialized():
         raise UserError(
-            "a sweep over figures makes one at a time; leave out machine.jobs, or name one figure a command"
+            "a sweep over figures makes them one at a time; leave out machine.jobs, or name one figure per command"
         )
     return build(list(HydraConfig.get().overrides.task))
 
 
 def build(overrides: list[str]) -> Path:
-    """Make the figure of a command line, which says ``figure=<paper>/<name>``; the folder of its table and picture.
+    """Make the figure of a command line with ``figure=<paper>/<name>``.
 
-    The command line's other overrides apply to each of its runs. A run that fails is a row that says why. Nothing is
-    written before all is there. Hydra must have been initialised with the configuration directory.
+    The other overrides of the command line apply to each run of the figure. A failed run is a row with its reason.
+    Files are written after everything is computed. Hydra must have been initialised with the configuration directory.
+
+    Args:
+        overrides: of the command line.
+
+    Returns:
+        the folder of the figure's table and picture.
 
     Raises:
         UserError: a mistake in the figure's file or on the command line, no run with a result, or a folder that cannot
@@ -62,7 +68,7 @@ def build(overrides: list[str]) -> Path:
     if runs and all(run.reason for run in runs):
         raise UserError(f"no run of the figure '{name}' has a result, the first because: {runs[0].reason}")
     text = table.to_csv(table.gather(cells, config.scale, RESULTS_VERSION))
-    # Drawn from the text, as whoever draws it again does.
+    # Drawn from the text of the table, as in redraw.
     picture = draw(figure, table.parse(text, name))
 
     folder = folder_of(name, config.scale, overrides, Path(config.machine.results))
@@ -76,10 +82,10 @@ def build(overrides: list[str]) -> Path:
 
 
 def folder_of(name: str, scale: str, overrides: list[str], results: Path) -> Path:
-    """Where a figure goes: ``<results>/<paper>/<name>`` at the scale that is committed.
+    """The folder of a figure: ``<results>/<paper>/<name>`` at the committed scale.
 
-    Other scales have a folder of their own, ``<name>-<scale>``; so has a figure that the command line changes in other
-    ways, by a hash of these overrides: ``<name>-<scale>-<hash>``.
+    Another scale goes to ``<name>-<scale>``. A figure that the command line changes further goes to
+    ``<name>-<scale>-<hash of these overrides>``.
     """
     others = [o for o in provenance.significant(overrides) if override_key(o) not in ("figure", "scale")]
     parts = [name]
@@ -91,7 +97,7 @@ def folder_of(name: str, scale: str, overrides: list[str], results: Path) -> Pat
 
 
 def _rows(run: FigureRun, measure: Callable[..., pd.DataFrame], options: dict[str, Any]) -> pd.DataFrame:
-    """What is measured on a run, and what it was made with; one row with the reason where that fails."""
+    """The measured rows of a run with its hardware and note, or one row with the reason if measuring fails."""
     if run.folder is not None:
         try:
             rows = measure(run, **options)
@@ -102,10 +108,10 @@ def _rows(run: FigureRun, measure: Callable[..., pd.DataFrame], options: dict[st
             )
         except UserError as error:
             run.reason = reason_of(error)
-        except Exception as error:  # a bug in one cell, told with its traceback, must not cost the others
+        except Exception as error:  # a bug in one cell is logged with its traceback and must not lose the others
             log.exception("the run in %s cannot be measured", run.folder)
             run.reason = reason_of(error)
     for key, place in (("data.root", run.config.data.root), ("machine.runs", run.config.machine.runs)):
-        if Path(place).is_absolute():  # what is committed names no folder of this machine
+        if Path(place).is_absolute():  # committed tables must not name folders of this machine
             run.reason = run.reason.replace(place, f"<{key}>")
     return pd.DataFrame({"reason": [run.reason]})

@@ -1,4 +1,4 @@
-"""A figure's methods side by side in numbers: after the same epochs, and after the same seconds."""
+"""Comparison of a figure's methods in numbers: after the same number of epochs, and after the same seconds."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ TASK = ["data", "model", "optimizer"]
 
 
 def compare(table: pd.DataFrame) -> pd.DataFrame:
-    """A row a task and method (teleport and what else tells runs apart), mean and standard deviation over seeds.
+    """One row per task and method (teleport and other labels of runs): mean and standard deviation over seeds.
 
     Args:
-        table: of a figure of curves, see ``measure/curves.py``.
+        table: of a figure of curves, see :func:`experiments.figures.subjects.curves.measure_curves`.
 
     Returns:
-        ``train_end``, ``test_end``: losses at the run's end; ``same_seconds``: the training loss, between evaluations
-        interpolated in its logarithm, when the fastest method of the task had ended; ``seconds`` of a run and the
-        ``teleport_share`` of them. ``*_std`` with n - 1, nan for one seed.
+        ``train_end``, ``test_end``: final losses; ``same_seconds``: the training loss at the time at which the fastest
+        method of the task ends, interpolated between evaluations in the logarithm of the loss; ``seconds`` of a run and
+        the ``teleport_share`` of them. ``*_std`` uses n - 1 and is nan for one seed.
 
     Raises:
-        UserError: a table that is not one of curves, or seconds of several machines.
+        UserError: the table is not one of curves, or its seconds were measured on several machines.
     """
     if "event" not in table or "train_loss" not in table:
-        raise UserError("only a figure of curves can be compared in numbers, and this table has no losses")
+        raise UserError("only a figure of curves can be compared in numbers, but this table has no losses")
     refuse_mixed_hardware(table)
     labels = list(table.columns[: table.columns.get_loc("step")])  # a table's first columns, see ARCHITECTURE.md
     others = [label for label in labels if label not in (*TASK, "seed")]
@@ -44,7 +44,7 @@ def compare(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _run(run: pd.DataFrame, at: float) -> dict[str, float]:
-    """What one run comes to; a run that diverged has no losses."""
+    """The numbers of one run; ``at`` is the end of the fastest method, in seconds."""
     evaluations, teleports = run[run["event"] == "evaluation"], run[run["event"] == "teleport"]
     seconds, losses = evaluations["seconds"].to_numpy(float), evaluations["train_loss"].to_numpy(float)
     teleporting = teleports["duration"].sum() if "duration" in teleports else 0.0

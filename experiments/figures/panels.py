@@ -1,4 +1,4 @@
-"""One panel of curves: the methods in it as mean and spread over seeds, what their teleports did, what failed."""
+"""One panel of curves: mean and spread of each method over seeds, marks of teleports, remarks on failures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KEY = ["data", "model", "optimizer", "teleport", "seed"]
 
 @dataclass(frozen=True)
 class Quantity:
-    """What a panel shows of each evaluation."""
+    """A recorded quantity that a panel shows against its horizontal axis."""
 
     column: str
     name: str
@@ -40,7 +40,7 @@ QUANTITIES = {
 
 @dataclass(frozen=True)
 class Curve:
-    """One line over its seeds; arrays have a value an evaluation."""
+    """One line over its seeds; arrays have one value per evaluation."""
 
     x: np.ndarray  # mean over seeds; seeds differ only in seconds
     mean: np.ndarray  # nan from where a seed has diverged
@@ -50,16 +50,16 @@ class Curve:
 
 
 def average(evaluations: pd.DataFrame, x: str, quantity: Quantity) -> Curve:
-    """The ``quantity`` of one line over its seeds, evaluation by evaluation.
+    """The ``quantity`` of one line over its seeds, per evaluation.
 
-    A run ends where its training diverges; its last row, which no other seed has, is left out of the curve.
+    A diverged run ends with a row that is not finite, at a step that no other seed has; it is left out of the curve.
     """
     finite = np.isfinite(evaluations[["train_loss", quantity.column]].astype(float)).all(axis="columns")
-    kept = evaluations[finite]
-    values = kept.pivot(index="step", columns="seed", values=quantity.column).astype(float)
+    converged = evaluations[finite]
+    values = converged.pivot(index="step", columns="seed", values=quantity.column).astype(float)
     std = values.std(axis="columns", ddof=1) if values.shape[1] > 1 else values.iloc[:, 0] * 0.0
     return Curve(
-        x=kept.groupby("step")[x].mean().to_numpy(float),
+        x=converged.groupby("step")[x].mean().to_numpy(float),
         mean=values.mean(axis="columns", skipna=False).to_numpy(),
         std=std.to_numpy(),
         seeds=values.shape[1],
@@ -70,11 +70,11 @@ def average(evaluations: pd.DataFrame, x: str, quantity: Quantity) -> Curve:
 def check(
     drawing: str, table: pd.DataFrame, axes: Sequence[str], quantities: Sequence[str], keys: Sequence[str] = ()
 ) -> None:
-    """Refuse what the panels of ``drawing`` cannot show, which tell runs apart by ``keys`` beside :data:`KEY`.
+    """Check that the panels of ``drawing`` can show a table; runs are identified by ``keys`` besides :data:`KEY`.
 
     Raises:
-        UserError: an unknown axis, quantity or key, runs that differ in more than the panels show, seconds of several
-            machines.
+        UserError: an axis, quantity or key is unknown, runs differ in a key that is not shown, or seconds were measured
+            on several machines.
     """
     for x in axes:
         if x not in AXES:
@@ -90,38 +90,38 @@ def check(
         refuse_mixed_hardware(table)
     runs = table[table["event"] == "evaluation"]
     if runs.duplicated([*KEY, *keys, "step"]).any():
-        apart = ", ".join([*KEY[:-1], *keys])
+        identity = ", ".join([*KEY[:-1], *keys])
         raise UserError(
-            f"the drawing '{drawing}' tells runs apart by {apart} and seed, and this figure has several runs that "
-            "share all of them; give each setting a file of its own in conf/teleport, or take the drawing 'curves' and "
-            "name the key that they differ in among its 'rows' or 'lines'"
+            f"the drawing '{drawing}' identifies runs by {identity} and seed, but this figure has several runs "
+            "with the same values; give each setting a file in conf/teleport, or take the drawing 'curves' and name "
+            "the key in which they differ among its 'rows' or 'lines'"
         )
 
 
 def name_lines(table: pd.DataFrame, keys: Sequence[str] = ()) -> tuple[pd.DataFrame, dict[str, style.Look]]:
-    """The table with a column ``line``, and the look of each: a line for each method and value of its ``keys``.
+    """The table with a column ``line``, and the look of each line: one per method and combination of its ``keys``.
 
-    A method that has not got such a key (no teleport has no range) is one line.
+    A method without such a key (for instance no teleport, which has no range) is one line.
     """
 
     def name(run: dict[str, Any]) -> str:
         method = run["teleport"]
-        told = [style.setting(key, run[key]) for key in keys if pd.notna(run[key])]
-        return ", ".join([style.looks([method])[method].label, *told]) if told else method
+        settings = [style.setting(key, run[key]) for key in keys if pd.notna(run[key])]
+        return ", ".join([style.looks([method])[method].label, *settings]) if settings else method
 
     named = table.assign(line=[name(run) for run in table[["teleport", *keys]].to_dict("records")])
     return named, style.looks(list(named["line"].unique()))
 
 
 def unique(table: pd.DataFrame, columns: list[str]) -> list[tuple[str, ...]]:
-    """The values of ``columns``, each once, in the order of the table."""
+    """The distinct values of ``columns``, in the order of the table."""
     return list(table[columns].drop_duplicates().itertuples(index=False, name=None))
 
 
 def panel(axes: Axes, table: pd.DataFrame, looks: dict[str, style.Look], x: str, quantity: Quantity) -> None:
-    """Draw the table of one data set, model and optimizer, which :func:`name_lines` named the lines of.
+    """Draw the table of one data set, model and optimizer, with the column ``line`` of :func:`name_lines`.
 
-    The runs without teleports come last, so that they show where another curve is the same.
+    Runs without teleports are drawn last, so that they are visible on top of identical curves.
     """
     remarks = []
     for name in sorted(table["line"].unique(), key=lambda name: (name == "none", list(looks).index(name))):
@@ -151,11 +151,11 @@ def _line(axes: Axes, curve: Curve, look: style.Look) -> None:
 
 
 def _marks(axes: Axes, curve: Curve, teleports: pd.DataFrame, look: style.Look, x: str, quantity: Quantity) -> None:
-    """A triangle on the curve where a teleport happened, hollow where it moved nothing."""
+    """A triangle on the curve at each teleport, hollow if it was a no-op."""
     for _, event in teleports.groupby("step"):
         moved = event["moved_layers"].sum() > 0
         at = event[x].mean()
-        if quantity.log:  # on the straight line that its axis shows
+        if quantity.log:  # on the straight line between evaluations on a log axis
             height = np.exp(np.interp(at, curve.x, np.log(curve.mean)))
         else:
             height = np.interp(at, curve.x, curve.mean)
@@ -164,7 +164,7 @@ def _marks(axes: Axes, curve: Curve, teleports: pd.DataFrame, look: style.Look, 
 
 
 def _write(axes: Axes, remarks: list[tuple[style.Look, str]]) -> None:
-    """What is to be said of the lines, in their colours, from the panel's upper right corner down."""
+    """Write remarks in the colours of their lines, from the panel's upper right corner down."""
     height = 0.97
     for look, remark in remarks:
         lines = textwrap.wrap(remark, 38, max_lines=4, placeholder=" ...")
@@ -176,8 +176,10 @@ def _write(axes: Axes, remarks: list[tuple[style.Look, str]]) -> None:
 
 
 def scale(line: Sequence[Axes], quantity: Quantity) -> None:
-    """The axis of ``quantity`` for panels that share it. A log axis shows at most three times the highest value at the
-    start: a curve that leaves it has blown up.
+    """Set the axis of ``quantity`` for the panels that share it.
+
+    The upper limit of a log axis is at most three times the highest initial value, so that a curve that diverges leaves
+    the panel.
     """
     for axes in line:
         axes.margins(x=0.03)
@@ -198,7 +200,7 @@ def scale(line: Sequence[Axes], quantity: Quantity) -> None:
 
 
 def legend(figure: Figure, table: pd.DataFrame, looks: dict[str, style.Look]) -> None:
-    """The methods' names, and what is to be said under the picture."""
+    """Draw the legend of the methods, and the footnote with the number of seeds."""
     handles = [Line2D([], [], color=look.color, linestyle=look.line, label=look.label) for look in looks.values()]
     if (table["event"] == "teleport").any():
         mark = {"marker": "v", "markersize": 4, "linestyle": "", "color": style.GRAY}

@@ -1,4 +1,4 @@
-"""Where a figure's table comes from: the command, the code, the runs and what they ran on."""
+"""The origin of a figure's table: the command, the commit, the runs and their hardware (``provenance.json``)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from experiments.figures.runs import FigureRun, override_key
 
 
 def significant(overrides: list[str]) -> list[str]:
-    """The overrides that say what a figure is: all but where and with what its runs are made."""
+    """The overrides that affect the content of a figure: all except those of ``machine`` and ``data.root``."""
     return [
         override
         for override in overrides
@@ -26,10 +26,10 @@ def record(name: str, overrides: list[str], runs: list[FigureRun], commit: str |
     Args:
         name: of the figure, ``<paper>/<name>``.
         overrides: of the command line.
-        runs: of the figure, made or failed.
-        commit: of the code that gathered and drew; each run has its own in its environment.
+        runs: of the figure, finished or failed.
+        commit: of the code that measured and drew; each run has its own commit in its environment.
     """
-    told = significant(overrides)
+    kept = significant(overrides)
     environments: list[dict[str, Any]] = []
     made = {}
     for run in runs:
@@ -41,8 +41,8 @@ def record(name: str, overrides: list[str], runs: list[FigureRun], commit: str |
         made[run.folder.name] = {"environment": environments.index(own), "labels": run.labels}
     return {
         "figure": name,
-        "command": " ".join(["python run.py", *told]),
-        "overrides": told,
+        "command": " ".join(["python run.py", *kept]),
+        "overrides": kept,
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": commit,
         "environments": environments,
@@ -52,25 +52,25 @@ def record(name: str, overrides: list[str], runs: list[FigureRun], commit: str |
 
 
 def environment_of(folder: Path) -> dict[str, Any]:
-    """What a run was computed with.
+    """The environment of a run: hardware, threads and versions.
 
     Raises:
-        UserError: the run's record of it cannot be read.
+        UserError: the file cannot be read.
     """
     return _json(folder / "environment.json")
 
 
 def note_of(folder: Path) -> str:
-    """What is to be said of a run's data wherever its results are shown.
+    """The note that must accompany results on the run's data.
 
     Raises:
-        UserError: the run's summary cannot be read.
+        UserError: the summary of the run cannot be read.
     """
     return str(_json(folder / "summary.json").get("note") or "")
 
 
 def hardware_of(folder: Path) -> str:
-    """What a run ran on, in a few words: runs whose words differ are not compared by their seconds."""
+    """A run's hardware, threads and torch version as a text; seconds are compared only if the texts are equal."""
     own = environment_of(folder)
     threads = f"{own['threads']} thread" + ("s" if own["threads"] != 1 else "")
     return f"{own['device_name']} ({own['device'].partition(':')[0]}), {threads}, torch {own['packages']['torch']}"
@@ -80,11 +80,11 @@ def read(path: Path) -> dict[str, Any]:
     """A figure's ``provenance.json``.
 
     Raises:
-        UserError: it cannot be read, or does not name its figure.
+        UserError: it cannot be read, or lacks the name of its figure.
     """
     content = _json(path)
     if not isinstance(content.get("figure"), str) or not isinstance(content.get("overrides"), list):
-        raise UserError(f"'{path}' does not say which figure it is of; make the figure again with run.py")
+        raise UserError(f"'{path}' does not name its figure; make the figure again with run.py")
     return content
 
 
@@ -94,5 +94,5 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"'{path}' cannot be read; delete its folder and make it again with run.py") from error
     if not isinstance(content, dict):
-        raise UserError(f"'{path}' is not what it should be; delete its folder and make it again with run.py")
+        raise UserError(f"'{path}' is not a JSON object; delete its folder and make it again with run.py")
     return content

@@ -1,4 +1,4 @@
-"""The runs of a figure: expanded from its grids, labelled, and made where they are missing."""
+"""The runs of a figure: expanded from its grids, labelled, and made if they are missing."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ GROUPS = ("data", "model", "optimizer", "teleport")
 
 @dataclass
 class FigureRun:
-    """One run of a figure. ``labels`` tell it from the others: its choice of each group, its seed, what is swept."""
+    """One run of a figure. ``labels`` identify it: its choice of each group, its seed, and the swept keys."""
 
     labels: dict[str, Any]
     config: DictConfig
     folder: Path | None = None
-    reason: str = ""  # why it has no result; empty where it has one
+    reason: str = ""  # why it has no result; empty if it has one
 
 
 def override_key(override: str) -> str:
-    """What a Hydra override is about: ``"+model.widths=[3]"`` -> ``"model.widths"``."""
+    """The key of a Hydra override: ``"+model.widths=[3]"`` -> ``"model.widths"``."""
     return override.split("=", 1)[0].lstrip("+~").split("@", 1)[0]
 
 
 def compose_config(overrides: list[str]) -> DictConfig:
-    """The configuration of ``overrides``, with Hydra's own under ``hydra``.
+    """The configuration of ``overrides``, with that of Hydra under ``hydra``.
 
     Hydra must have been initialised with the configuration directory, as it is inside ``run.py``.
 
     Raises:
-        UserError: it does not compose.
+        UserError: the overrides do not compose.
     """
     try:
         return compose("config", overrides, return_hydra_config=True)
@@ -52,14 +52,14 @@ def compose_config(overrides: list[str]) -> DictConfig:
 
 
 def expand(grids: Iterable[dict[str, Any]], overrides: Iterable[str]) -> list[FigureRun]:
-    """The runs of ``grids``, each composed with the command line's ``overrides``, in order and without doubles.
+    """The runs of ``grids``, each composed with the command line's ``overrides``, in order and without duplicates.
 
     A grid maps overrides to a value, or to a list of values to sweep; the last key varies fastest. An override on the
-    command line takes the place of the same key in a grid, so that ``seed=0`` makes a figure of one seed. Overrides of
-    the figure itself are none of its runs'.
+    command line replaces the same key in a grid, so that ``seed=0`` makes a figure of one seed. Overrides of the figure
+    itself do not apply to its runs.
 
     Raises:
-        UserError: a grid that does not compose.
+        UserError: a grid does not compose.
     """
     overrides = [override for override in overrides if override_key(override).split(".")[0] != "figure"]
     given = {override_key(override) for override in overrides}
@@ -74,7 +74,7 @@ def expand(grids: Iterable[dict[str, Any]], overrides: Iterable[str]) -> list[Fi
 
 
 def execute(runs: list[FigureRun]) -> None:
-    """Make the ``runs`` that are not there, as a sweep does, and set each one's folder, or why it has none."""
+    """Make the missing ``runs`` as a sweep, and set the ``folder`` of each, or the ``reason`` for its failure."""
     sweep = Sweep(make_run)
     for run in runs:
         sweep.add(" ".join(f"{key}={value}" for key, value in run.labels.items()), run.config)
@@ -89,7 +89,7 @@ def execute(runs: list[FigureRun]) -> None:
 
 
 def reason_of(error: BaseException) -> str:
-    """Why a cell of a figure is empty, on one line."""
+    """The reason for an empty cell of a figure, on one line."""
     words = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     return " ".join(words.split())
 
@@ -104,7 +104,7 @@ def _literal(value: Any) -> str:
 
 
 def _compose_run(overrides: list[str], keys: list[str]) -> FigureRun:
-    """One run, labelled by its choices of the groups, its seed, and whatever else a grid's ``keys`` set."""
+    """One run, labelled by its choices of the groups, its seed, and the other ``keys`` of its grid."""
     config = compose_config(overrides)
     choices = config.hydra.runtime.choices
     labels: dict[str, Any] = {group: choices[group] for group in GROUPS} | {"seed": config.seed}

@@ -1,4 +1,4 @@
-"""How all pictures look: one size of type, colours that colour-blind readers tell apart, the same look a method."""
+"""The common style of pictures: font sizes, a colour-blind safe palette, and one look per method."""
 
 from __future__ import annotations
 
@@ -24,10 +24,13 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F
 GRAY = "#555555"
 WIDTH = 7.2  # inches, the text width of a page
 LEGEND_LINE = 0.16  # inches, of each line of a legend but the first
-LEGEND_WIDTH, LEGEND_HANDLE = 138, 9  # in letters: the page's width, and what a name's sample and the gap take
+LEGEND_WIDTH, LEGEND_HANDLE = (
+    138,
+    9,
+)  # in letters: the width of the page, and that of a legend's line sample with its gap
 
 RC = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
+    "font.family": "DejaVu Sans",  # distributed with matplotlib, hence the same on every machine
     "font.size": 7.5,
     "axes.titlesize": 8,
     "axes.labelsize": 7.5,
@@ -46,14 +49,14 @@ RC = {
     "legend.frameon": False,
     "legend.fontsize": 7.5,
     "figure.titlesize": 9.5,
-    "pdf.fonttype": 42,  # whole TrueType outlines, as journals want them
+    "pdf.fonttype": 42,  # TrueType outlines, as journals require
     "savefig.dpi": 150,
 }
 
 
 @dataclass(frozen=True)
 class Look:
-    """The look of one method's line and its name in a legend."""
+    """The colour and line style of a method, and its name in a legend."""
 
     label: str
     color: str
@@ -110,19 +113,19 @@ VALUES = {
 
 
 def looks(methods: list[str]) -> dict[str, Look]:
-    """The look of each of ``methods``; those without one of their own take the colours that are left, in order."""
+    """The look of each of ``methods``; methods without an entry in :data:`METHODS` take the unused colours in order."""
     taken = {METHODS[method].color for method in methods if method in METHODS}
     spare = cycle([color for color in PALETTE if color not in taken] or PALETTE)
     return {method: METHODS.get(method) or Look(method.replace("_", " "), next(spare)) for method in methods}
 
 
 def label(names: dict[str, str], name: str) -> str:
-    """``name`` as it is written in a picture."""
+    """The text for ``name`` in a picture."""
     return names.get(name, name.replace("_", " ").capitalize())
 
 
 def setting(key: str, value: object) -> str:
-    """A key of the configuration and its value as they are written in a picture; a value in words says it alone."""
+    """The text for a configuration key and its value in a picture; a textual value is written without its key."""
     if isinstance(value, str):
         return label(VALUES, value)
     number = f"{value:g}" if isinstance(value, float) else str(value)
@@ -130,14 +133,14 @@ def setting(key: str, value: object) -> str:
 
 
 def page(title: str, height: float) -> Figure:
-    """An empty picture of the page's width and ``height`` inches; :func:`footnote` makes room for what surrounds it."""
+    """An empty picture of the page's width and ``height`` inches; :func:`footnote` reserves the margins."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     figure.text(0.5, 1 - 0.06 / height, title, ha="center", va="top", fontsize=RC["figure.titlesize"])
     return figure
 
 
 def legend(figure: Figure, handles: list[Line2D]) -> None:
-    """The names below the title, in as many lines as they need; the page grows by those beyond the first."""
+    """Draw the legend below the title, in as many lines as it needs; further lines increase the page's height."""
     lines = legend_lines([str(handle.get_label()) for handle in handles])
     figure.set_figheight(figure.get_figheight() + LEGEND_LINE * (lines - 1))
     figure.texts[0].set_y(1 - 0.06 / figure.get_figheight())  # the title
@@ -147,7 +150,7 @@ def legend(figure: Figure, handles: list[Line2D]) -> None:
 
 
 def legend_lines(names: Sequence[str]) -> int:
-    """How many lines a legend of these names takes, which fills its columns from the top."""
+    """The number of lines of a legend of these names, whose columns are filled from the top."""
     for lines in range(1, len(names)):
         columns = [names[start : start + lines] for start in range(0, len(names), lines)]
         if sum(max(map(len, column)) + LEGEND_HANDLE for column in columns) <= LEGEND_WIDTH:
@@ -156,15 +159,15 @@ def legend_lines(names: Sequence[str]) -> int:
 
 
 def no_result(axes: Axes, rows: pd.DataFrame) -> None:
-    """Say in a panel why ``rows`` have no result, those that have none."""
+    """Write the reasons of ``rows`` without a result into a panel."""
     why = "\n".join(textwrap.fill(reason, 30) for reason in rows["reason"].unique() if reason)
     axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", va="center", fontsize=5.5)
 
 
 def footnote(figure: Figure, table: pd.DataFrame, what: str) -> None:
-    """Say under a picture what it shows, at what scale, on what it ran, and what is to be known of its data.
+    """Write below a picture its content (``what``), scale, hardware and the notes on its data.
 
-    Called last: the panels get the room between the title, with its legend, and the footnote.
+    Must be called last: the panels get the space between the title, with its legend, and the footnote.
     """
     parts = [what, f"scale {table['scale'].iloc[0]}", *hardware(table)]
     if "data" in table:
@@ -179,7 +182,7 @@ def footnote(figure: Figure, table: pd.DataFrame, what: str) -> None:
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write ``<name>.pdf`` and ``<name>.png``, each whole; the same picture gives the same bytes.
+    """Write ``<name>.pdf`` and ``<name>.png`` atomically; the same picture gives the same bytes.
 
     Raises:
         UserError: they cannot be written.

@@ -1,4 +1,4 @@
-"""One tidy table a figure: a row an observation, with the labels of its run and what it was measured with."""
+"""One tidy table per figure: one row per observation, with the labels and the environment of its run."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import pandas as pd
 from experiments.errors import UserError
 
 CONSTANT = ("scale", "results_version")
-"""Columns that hold one value: what was measured at two scales, or by two versions of the code, is not compared."""
+"""Columns with a single value: results of different scales or versions of the code are not compared."""
 
 WHERE = ("run", "hardware", "note", "reason")
-"""The last columns: the run's folder, what it ran on, what is to be said of its data, and why it has no result."""
+"""The last columns: folder and hardware of the run, the note on its data, and the reason for a missing result."""
 
 
 def gather(cells: Iterable[tuple[Mapping[str, Any], pd.DataFrame]], scale: str, results_version: int) -> pd.DataFrame:
     """Stack the rows of all cells, each row with its cell's labels.
 
     Args:
-        cells: labels and rows of each run. A run without a result has one row, which says its ``reason``.
-        scale: the scale of all of them.
-        results_version: of all of them.
+        cells: labels and rows of each run. A run without a result has one row with its ``reason``.
+        scale: of all runs.
+        results_version: of all runs.
     """
     frames = []
-    first: dict[str, None] = {}  # what tells runs apart, also where only some of them have it
+    first: dict[str, None] = {}  # all labels, including those of only some runs
     for labels, rows in cells:
         first |= dict.fromkeys(labels)
         repeated = pd.DataFrame({key: [value] * len(rows) for key, value in labels.items()}, index=rows.index)
@@ -49,7 +49,7 @@ def read(path: Path) -> pd.DataFrame:
     """The table in a file.
 
     Raises:
-        UserError: there is none, or see :func:`parse`.
+        UserError: the file cannot be read, or see :func:`parse`.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -59,15 +59,19 @@ def read(path: Path) -> pd.DataFrame:
 
 
 def parse(text: str, source: str) -> pd.DataFrame:
-    """The table in a text, the same numbers bit for bit as were written.
+    """The table in a text, with numbers bit-identical to those written.
+
+    Args:
+        text: CSV.
+        source: its name, for messages.
 
     Raises:
-        UserError: no table, not a figure's, or one that mixes scales or versions of the results.
+        UserError: the text is not the table of a figure, or it mixes scales or versions of the results.
     """
     try:
         table = pd.read_csv(io.StringIO(text), keep_default_na=False, na_values=[""])
     except ValueError as error:  # pandas' parser errors are among them
-        raise UserError(f"'{source}' is no table; make its figure again with run.py") from error
+        raise UserError(f"'{source}' is not a table; make its figure again with run.py") from error
     missing = [column for column in (*CONSTANT, *WHERE) if column not in table]
     if missing or table.empty:
         lack = f"the column '{missing[0]}'" if missing else "rows"
@@ -76,8 +80,8 @@ def parse(text: str, source: str) -> pd.DataFrame:
         values = table[column].unique()
         if len(values) > 1:
             raise UserError(
-                f"the table '{source}' mixes {column} {' and '.join(map(str, values))}, which are not compared in one "
-                "figure; make it again with run.py"
+                f"the table '{source}' mixes {column} {' and '.join(map(str, values))}, which cannot be compared in "
+                "one figure; make it again with run.py"
             )
     for column in WHERE:
         table[column] = table[column].astype(object).fillna("").astype(str)
@@ -85,15 +89,15 @@ def parse(text: str, source: str) -> pd.DataFrame:
 
 
 def hardware(table: pd.DataFrame) -> list[str]:
-    """What the table's runs ran on, each once."""
+    """The distinct hardware of the table's runs."""
     return [name for name in table["hardware"].unique() if name]
 
 
 def refuse_mixed_hardware(table: pd.DataFrame) -> None:
-    """For drawings that compare seconds.
+    """Check that the seconds of a table can be compared.
 
     Raises:
-        UserError: the runs ran on more than one machine, or in more than one way.
+        UserError: the runs differ in hardware, threads or torch version.
     """
     found = hardware(table)
     if len(found) > 1:

@@ -112,7 +112,7 @@ def _random(like: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def draw_angles(table: pd.DataFrame, title: str) -> Figure:
-    """Columns are networks and, where a figure has several, data sets; rows are kinds of angles.
+    """Histograms: one column per network and data set, and per pair two rows, a fixed window and the own scale.
 
     Args:
         table: rows of :func:`measure_angles`.
@@ -151,7 +151,7 @@ def _head(axes: Axes, model: str, data: str, rows: pd.DataFrame, several: bool) 
 
 
 def _series(rows: pd.DataFrame, pair: str, colors: dict[float, str]) -> list[tuple[np.ndarray, str]]:
-    """Deviations from 90 degrees and their colour: one series a batch size where a gradient is in the pair."""
+    """Deviations from 90 degrees and their colour: one series per batch size if the pair has a gradient, else one."""
     if pair in WITH_GRADIENT:
         return [(own[pair].to_numpy() - 90, colors[size]) for size, own in rows.groupby("batch_size")]
     return [(rows.loc[rows["batch_size"] == rows["batch_size"].min(), pair].to_numpy() - 90, style.GRAY)]
@@ -159,7 +159,7 @@ def _series(rows: pd.DataFrame, pair: str, colors: dict[float, str]) -> list[tup
 
 def _window(axes: Axes, rows: pd.DataFrame, pair: str, colors: dict[float, str]) -> None:
     for deviations, color in _series(rows, pair, colors):
-        inside = np.clip(deviations, -WINDOW, WINDOW)  # what lies outside is counted at the edge
+        inside = np.clip(deviations, -WINDOW, WINDOW)  # values outside are counted at the edge
         axes.hist(inside, np.linspace(-WINDOW, WINDOW, BINS + 1), histtype="step", color=color, linewidth=0.9)
     axes.set_xlim(-WINDOW, WINDOW)
     axes.set_xticks([-WINDOW, 0, WINDOW])

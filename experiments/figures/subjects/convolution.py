@@ -68,7 +68,7 @@ def _rows(name: str, array: Tensor) -> pd.DataFrame:
 
 
 CHANNELS = (style.PALETTE[0], style.PALETTE[2], style.PALETTE[4], style.PALETTE[3])
-FOLLOWED = style.PALETTE[1]  # what belongs to the patch and the filter that are followed through
+FOLLOWED = style.PALETTE[1]  # the highlighted patch and filter, and their product
 PLAIN = "#FFFFFF"
 GAP = 0.5  # between planes; all lengths are in cells
 BETWEEN = 1.9  # between the factors of a product
@@ -77,7 +77,7 @@ LABEL = 1.0  # above an array
 
 @dataclass(frozen=True)
 class Box:
-    """Where a group of planes lies: left and top edge, width and height."""
+    """The position of a group of planes: left and top edge, width and height."""
 
     left: float
     top: float
@@ -86,7 +86,7 @@ class Box:
 
     @property
     def center(self) -> float:
-        """The middle from left to right."""
+        """The horizontal middle."""
         return self.left + self.width / 2
 
     @property
@@ -99,7 +99,7 @@ def draw_convolution(table: pd.DataFrame, title: str) -> Figure:
     """Above, filters * image = maps; below, the same numbers as W R.
 
     Args:
-        table: rows of :func:`measure_convolution`; all numbers and shapes are read from it.
+        table: rows of :func:`measure_convolution`, which give all numbers and shapes.
         title: of the whole picture.
     """
     arrays = {str(name): _array(rows) for name, rows in table.groupby("array")}
@@ -127,7 +127,7 @@ def _array(rows: pd.DataFrame) -> np.ndarray:
 
 
 def _layout(arrays: dict[str, np.ndarray]) -> dict[str, Box]:
-    """Three columns, each an array of the convolution above its matrix."""
+    """Three columns, each with an array of the convolution above its matrix."""
     filters, channels = arrays["output"].shape[0], arrays["image"].shape[0]
     sizes = {name: _size(arrays[name], across=len(arrays[name])) for name in ("image", "output")}
     sizes["kernel"] = _size(arrays["kernel"], across=channels, down=filters)
@@ -152,7 +152,7 @@ def _size(array: np.ndarray, across: int = 1, down: int = 1) -> tuple[float, flo
 
 
 def _convolution(axes: Axes, arrays: dict[str, np.ndarray], boxes: dict[str, Box]) -> None:
-    """The upper half; the middle patch and the first filter are the ones followed through."""
+    """The upper half; the middle patch and the first filter are highlighted."""
     kernel, image, output = arrays["kernel"], arrays["image"], arrays["output"]
     filters, channels, k = len(output), len(image), kernel.shape[1]
     row, column = output.shape[1] // 2, output.shape[2] // 2
@@ -180,7 +180,7 @@ def _convolution(axes: Axes, arrays: dict[str, np.ndarray], boxes: dict[str, Box
 
 
 def _product(axes: Axes, arrays: dict[str, np.ndarray], boxes: dict[str, Box]) -> None:
-    """The lower half: the columns of W and the rows of R carry the tint of their channel."""
+    """The lower half: the columns of W and the rows of R have the tint of their channel."""
     weight, patches, product = arrays["weight"][0], arrays["patches"][0], arrays["product"][0]
     area = len(patches) // len(arrays["image"])
     position = _followed(arrays)
@@ -205,13 +205,13 @@ def _product(axes: Axes, arrays: dict[str, np.ndarray], boxes: dict[str, Box]) -
 
 
 def _followed(arrays: dict[str, np.ndarray]) -> int:
-    """The column of R that the middle patch became."""
+    """The column of R that holds the middle patch."""
     _, rows, columns = arrays["output"].shape
     return (rows // 2) * columns + columns // 2
 
 
 def _ways(axes: Axes, boxes: dict[str, Box]) -> None:
-    """Arrows between an array above and its matrix below, with what happens on the way."""
+    """Arrows between each array and its matrix below, labelled with the operation."""
     for upper, lower, text, up in (
         ("kernel", "weight", "a filter, flattened,\nis a row of W", False),
         ("image", "patches", "a patch, unfolded,\nis a column of R", False),
@@ -226,7 +226,7 @@ def _ways(axes: Axes, boxes: dict[str, Box]) -> None:
 
 
 def _sum(axes: Axes, arrays: dict[str, np.ndarray], x: float, y: float) -> None:
-    """The one output that is followed through, as the sum that it is, and what follows for a teleport."""
+    """The highlighted output as a sum of products, and the consequence for a teleport."""
     row, column = arrays["weight"][0, 0], arrays["patches"][0, :, _followed(arrays)]
     terms = " + ".join(rf"({w}) \cdot {r}" if w < 0 else rf"{w} \cdot {r}" for w, r in zip(row, column, strict=True))
     axes.text(x, y, f"${terms} = {int(row @ column)}$", ha="center", va="center", fontsize=7.5, color=FOLLOWED)

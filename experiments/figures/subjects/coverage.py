@@ -111,13 +111,13 @@ def _build(name: str, side: int) -> tuple[nn.Module, int]:
 SHARES = {"free": style.PALETTE[0], "shared": style.PALETTE[5], "pinned": "#D9D9D9"}
 FORMS = {"in place": ("o", style.PALETTE[1]), "teleported activations": ("D", style.PALETTE[2])}
 ROUNDING = ("|", style.GRAY)
-LEAST = 1e-8  # a difference that is drawn; smaller ones, and none at all, lie at it
+LEAST = 1e-8  # smaller differences, including 0, are drawn at this value
 LIMIT = 1e-4
 ROW = 0.105  # inches
 
 
 def draw_coverage(table: pd.DataFrame, title: str) -> Figure:
-    """A row a network: shares of its channels in each form, then the relative difference of its outputs.
+    """One row per network: shares of its channels in each form, then the relative difference of its outputs.
 
     Args:
         table: rows of :func:`measure_coverage`.
@@ -154,7 +154,7 @@ def draw_coverage(table: pd.DataFrame, title: str) -> Figure:
 
 
 def _shares(axes: Axes, rows: pd.DataFrame, networks: list[str]) -> None:
-    """Stacked bars; a network without a row of this form has none."""
+    """Stacked bars; a network without a row of this form has no bar."""
     for place, network in enumerate(networks):
         left = 0.0
         if network in rows.index:
@@ -168,7 +168,7 @@ def _shares(axes: Axes, rows: pd.DataFrame, networks: list[str]) -> None:
 
 
 def _differences(axes: Axes, table: pd.DataFrame, networks: list[str]) -> None:
-    """A mark a form, and one for the rounding before any teleport; why a network has no row stands in its place."""
+    """One mark per form, and one for the rounding before any teleport; or the reason for a missing result."""
     places = {network: place for place, network in enumerate(networks)}
     rounded = table[table["reason"] == ""].drop_duplicates("arch")
     marker, color = ROUNDING

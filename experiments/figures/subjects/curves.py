@@ -59,28 +59,28 @@ def draw_curves(
     rows: Sequence[str] = (),
     lines: Sequence[str] = (),
 ) -> Figure:
-    """Panels: a row for each data set (and model) and quantity, a column for each optimizer; a line for each method.
+    """Panels: one row per data set (and model) and quantity, one column per optimizer; one line per method.
 
-    With one optimizer the quantities are the columns.
+    With a single optimizer the quantities are the columns.
 
     Args:
         table: rows of :func:`measure_curves`.
         title: of the whole picture.
         x: ``epoch``, ``step``, or ``seconds``.
-        quantities: of ``train`` and ``test``, which are losses, and ``accuracy``, which is that of the test split.
-        rows: keys that the figure's runs sweep, each value of which has rows of its own, such as ``optimizer.lr``.
-        lines: keys that the figure's runs sweep, each value of which is a line of its own, such as ``teleport.range``.
+        quantities: of ``train`` and ``test``, which are losses, and ``accuracy``, on the test split.
+        rows: swept keys; each value has rows of its own, for instance ``optimizer.lr``.
+        lines: swept keys; each value is a line of its own, for instance ``teleport.range``.
 
     Raises:
-        UserError: an unknown option, runs that differ in more than these panels show or that have none of the ``rows``,
-            seconds of several machines.
+        UserError: an option is unknown, runs differ in a key that is not shown or lack a key of ``rows``, or seconds
+            were measured on several machines.
     """
     panels.check("curves", table, [x], quantities, [*rows, *lines])
     for key in rows:
         if table[key].isna().any():
             raise UserError(
-                f"the key '{key}' makes rows of the drawing 'curves', and some of the figure's runs have none; name it "
-                "among the 'lines'"
+                f"the key '{key}' is among the 'rows' of the drawing 'curves', but some of the figure's runs lack it; "
+                "name it among the 'lines'"
             )
     table, looks = panels.name_lines(table, lines)
     keys = ["data", "model", *rows]
@@ -92,7 +92,7 @@ def draw_curves(
 
     figure = style.page(title, max(1.25 * len(stacked), 2.0) + 1.1)
     columns = [*quantities] if across else optimizers
-    # Seconds differ from task to task, so that each row has its own.
+    # Seconds differ between tasks, so that each row has its own axis.
     axes = figure.subplots(len(stacked), len(columns), squeeze=False, sharex="row" if x == "seconds" else True)
     for (task, of_row), line in zip(stacked, axes, strict=True):
         shown = [QUANTITIES[of_row or column] for column in columns]
@@ -119,7 +119,7 @@ def draw_curves(
 
 
 def _by_axis(line: Sequence[Axes], shown: Sequence[Quantity]) -> list[tuple[Quantity, list[Axes]]]:
-    """A row's panels of losses, and those of accuracies, which share an axis each, told at the first of them."""
+    """The panels of losses and those of accuracies in a row; each kind shares the axis of its first panel."""
     kinds = []
     for log in (True, False):
         found = [(axes, quantity) for axes, quantity in zip(line, shown, strict=True) if quantity.log is log]

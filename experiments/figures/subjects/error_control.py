@@ -65,7 +65,7 @@ def measure_error_control(
 
 
 def draw_error_control(table: pd.DataFrame, title: str) -> Figure:
-    """By step: the loss on the teleport batch, how much of it has changed, and the gradient norm.
+    """Against the step: the loss on the teleport batch, its relative change, and the gradient norm.
 
     Args:
         table: rows of :func:`measure_error_control`.
@@ -79,7 +79,7 @@ def draw_error_control(table: pd.DataFrame, title: str) -> Figure:
     handles = []
     for color, marker, threshold in zip(colors, MARKERS * len(thresholds), thresholds, strict=False):
         rows = measured[measured["threshold"] == threshold].sort_values("step")
-        # The exact null space lies wide below its approximations, which often follow it closely.
+        # A wide line for the exact null space, drawn below its approximations, which are often close to it.
         wide = 2.6 if threshold == 1.0 else 1.0
         look = {"color": color, "marker": marker, "markersize": 2.6, "linewidth": wide, "markevery": 2}
         changed = (rows["loss"] / rows["loss"].iloc[0] - 1).abs().clip(lower=RESOLUTION)
@@ -88,7 +88,7 @@ def draw_error_control(table: pd.DataFrame, title: str) -> Figure:
         norm.plot(rows["step"], rows["gradient_norm"], **look)
         handles.append(Line2D([], [], **look, label=threshold_name(threshold)))
     if len(measured):
-        # What runs away leaves the panel.
+        # Diverging curves leave the panel.
         loss.set_ylim(0, 2 * measured["loss"].iloc[0])
         norm.set_ylim(0, min(1.05 * measured["gradient_norm"].max(), 5 * measured["gradient_norm"].iloc[0]))
     for axes, label in ((loss, "loss"), (change, "change of the loss, relative"), (norm, "gradient norm")):
@@ -109,7 +109,7 @@ def draw_error_control(table: pd.DataFrame, title: str) -> Figure:
 
 
 def threshold_name(threshold: float) -> str:
-    """``1`` as numerical rank, what is near it by its distance, the others as they are."""
+    """``1`` as numerical rank, thresholds close to 1 by their distance from it, other thresholds as numbers."""
     if threshold == 1.0:
         return "1 (numerical rank)"
     return f"1 - {1 - threshold:.0e}".replace("e-0", "e-") if threshold > 0.99995 else f"{threshold:g}"

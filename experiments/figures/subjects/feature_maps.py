@@ -108,7 +108,7 @@ def _rows(maps: Tensor) -> pd.DataFrame:
 
 
 def draw_feature_maps(table: pd.DataFrame, title: str) -> Figure:
-    """For each activation and layer two rows of maps, before and after; the four share a scale of grey by layer.
+    """For each activation and layer two rows of maps, before and after, on one grey scale.
 
     Args:
         table: rows of :func:`measure_feature_maps`, of runs that differ in their activation.

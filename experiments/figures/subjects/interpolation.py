@@ -170,7 +170,7 @@ def _losses(
 
 
 def draw_interpolation(table: pd.DataFrame, title: str) -> Figure:
-    """A panel a range: losses on a log axis, accuracies on one of their own.
+    """One panel per range: losses on a log axis, accuracies on a second axis.
 
     Args:
         table: rows of :func:`measure_interpolation`.

@@ -146,7 +146,7 @@ PANELS = {
     "other": "across landscapes: tau < 0, relu(x) becomes min(x, 0)",
 }
 ORIGIN = {"marker": "*", "markersize": 11, "linestyle": "", "color": style.PALETTE[1], "markeredgecolor": "white"}
-TELEPORT = {  # rings, through which W is seen
+TELEPORT = {  # rings, which leave W visible
     "marker": "o",
     "markersize": 7,
     "markerfacecolor": "none",
@@ -158,7 +158,7 @@ LEVEL = {"colors": [style.PALETTE[1]], "linewidths": 1.2, "linestyles": "--"}
 
 
 def draw_landscape(table: pd.DataFrame, title: str) -> Figure:
-    """A panel a landscape, with the level curve of the loss that all points have.
+    """One panel per landscape, with the level curve of the loss at the start.
 
     Args:
         table: rows of :func:`measure_landscape`.
@@ -168,7 +168,7 @@ def draw_landscape(table: pd.DataFrame, title: str) -> Figure:
     start = table[table["what"] == "start"].iloc[0]
     surfaces = table[table["what"] == "surface"]
     low, high = surfaces["loss"].min(), surfaces["loss"].max()
-    levels = low + (high - low) * np.linspace(0, 1, 16) ** 2  # closer where the surface is flat
+    levels = low + (high - low) * np.linspace(0, 1, 16) ** 2  # denser at low losses, where the surface is flat
     for axes, (landscape, name) in zip(figure.subplots(1, 2, sharey=True), PANELS.items(), strict=True):
         _surface(axes, surfaces[surfaces["landscape"] == landscape], levels, start["loss"])
         points = table[(table["what"] == "teleport") & (table["landscape"] == landscape)]

@@ -101,7 +101,7 @@ def level_curve(model: nn.Module, batch: Any, loss_fn: LossFn, changes: Sequence
 
 
 def draw_level_curve(table: pd.DataFrame, title: str) -> Figure:
-    """Left a point a teleport and precision, right their means.
+    """Left one point per teleport and precision, right their means.
 
     Args:
         table: rows of :func:`measure_level_curve`.

@@ -176,7 +176,7 @@ PANELS = {
 
 
 def draw_magnitude(table: pd.DataFrame, title: str) -> Figure:
-    """A column a network. The difference of the normalised magnitudes; what they and the plain ones grew by.
+    """One column per network: the difference of the normalised norms, and the growth of the plain and normalised norms.
 
     Args:
         table: rows of :func:`measure_magnitude`.

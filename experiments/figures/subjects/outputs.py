@@ -116,7 +116,7 @@ def _difference(found: dict[str, Any]) -> float:
 
 
 def draw_outputs(table: pd.DataFrame, title: str) -> Figure:
-    """A panel a precision: by network, the relative difference of the outputs, a mark a sampling and form.
+    """One panel per precision: the relative difference of each network's outputs, one mark per sampling and form.
 
     Args:
         table: rows of :func:`measure_outputs`.

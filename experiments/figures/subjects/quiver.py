@@ -82,7 +82,7 @@ def _taus(before: Sequence[Tensor], after: Sequence[Tensor]) -> list[Tensor]:
 
 
 RADIUS = 0.17
-ALONG = 0.26  # where on an edge its weight is written, from its tail; edges that cross do so at the middle
+ALONG = 0.26  # position of the weight on its edge, from the tail; edges cross at the middle
 PANELS = ("a quiver", "a network: weights and activations", "a change of basis", "teleported weights")
 
 
@@ -112,7 +112,7 @@ def draw_quiver(table: pd.DataFrame, title: str) -> Figure:
 
 
 def _places(neurons: pd.DataFrame) -> dict[tuple[int, int], tuple[float, float]]:
-    """Layer and number of a neuron -> where it is drawn."""
+    """Layer and number of a neuron -> its position."""
     places = {}
     for layer, own in neurons.groupby("layer"):
         for height, neuron in zip(np.arange(len(own)) - (len(own) - 1) / 2, own["neuron"], strict=True):
@@ -149,7 +149,7 @@ def _neurons(
         x, y = places[int(neuron["layer"]), int(neuron["neuron"])]
         hidden = 0 < neuron["layer"] < last
         axes.add_patch(Circle((x, y), RADIUS, facecolor="white", edgecolor="black", linewidth=0.8, zorder=3))
-        if hidden:  # a loop at each hidden neuron: its activation
+        if hidden:  # a loop for the activation
             top = y + 0.8 * RADIUS
             loop = FancyArrowPatch(
                 (x - 0.1, top), (x + 0.1, top), connectionstyle="arc3,rad=-1.6", arrowstyle="-|>", mutation_scale=5

@@ -17,19 +17,19 @@ KEYS = ("data", "x", "loss")
 
 
 def draw_rows(table: pd.DataFrame, title: str, *, rows: Sequence[Mapping[str, str]]) -> Figure:
-    """Panels: a row as said, a column for each optimizer; a line for each method.
+    """Panels: one row per entry of ``rows``, one column per optimizer; one line per method.
 
-    A panel names its model, which may be another one for each data set and optimizer, and has scales of its own.
+    A panel names its model, which may differ between data sets and optimizers, and has scales of its own.
 
     Args:
         table: rows of :func:`measure_curves`.
         title: of the whole picture.
         rows: from the top, each with ``data`` (a data set of the table), ``x`` (``epoch``, ``step`` or ``seconds``)
-            and ``loss`` (``train`` or ``test``; ``accuracy`` goes as well).
+            and ``loss`` (``train``, ``test`` or ``accuracy``).
 
     Raises:
-        UserError: a row that lacks a key or has another, an unknown value, runs that differ in more than these panels
-            show, seconds of several machines.
+        UserError: an entry lacks a key or has an unknown one, a value is unknown, runs differ in a key that is not
+            shown, or seconds were measured on several machines.
     """
     for row in rows:
         if set(row) != set(KEYS):
@@ -55,15 +55,15 @@ def draw_rows(table: pd.DataFrame, title: str, *, rows: Sequence[Mapping[str, st
 def _panel(
     axes: Axes, table: pd.DataFrame, looks: dict[str, style.Look], row: Mapping[str, str], optimizer: str
 ) -> None:
-    """One optimizer on a row's data set; an empty one where there are no runs of it."""
+    """One optimizer on the data set of a row; empty if it has no runs."""
     models = [model for (model,) in unique(table, ["model"])]
     if not models:
         axes.set_axis_off()
         return
     if len(models) > 1:
         raise UserError(
-            f"the drawing 'rows' has one model a data set and optimizer, and {row['data']} with {optimizer} has "
-            f"{' and '.join(models)}; the drawing 'curves' has a row for each"
+            f"the drawing 'rows' shows one model per data set and optimizer, but {row['data']} with {optimizer} has "
+            f"{' and '.join(models)}; take the drawing 'curves', which has a row for each"
         )
     quantity = QUANTITIES[row["loss"]]
     panels.panel(axes, table, looks, row["x"], quantity)

@@ -76,7 +76,7 @@ AXES = {
     "batches": ("batches", "b"),
     "steps": ("steps", "k"),
 }
-"""Axis -> its name and the paper's letter."""
+"""Axis -> its name and its letter in the paper."""
 
 METHODS = {
     "nullspace": style.Look("null space", style.METHODS["nullspace"].color),
@@ -88,10 +88,10 @@ METHODS = {
 
 
 def draw_runtime(table: pd.DataFrame, title: str) -> Figure:
-    """A panel for each axis, both scales logarithmic, with the exponent of each method; a row for each machine.
+    """One panel per axis, both scales logarithmic, with the exponent of each method; one row per machine.
 
-    Medians, with a bar from the fastest to the slowest round. A point where no step was taken is hollow, and the
-    exponent leaves it out: what had nothing to do was not fast.
+    Points are medians, bars extend from the fastest to the slowest round. A case without steps is hollow and excluded
+    from the exponent, since its seconds are not those of a teleport.
 
     Args:
         table: rows of :func:`measure_runtime`.
@@ -123,7 +123,7 @@ def draw_runtime(table: pd.DataFrame, title: str) -> Figure:
 
 
 def _panel(axes: Axes, table: pd.DataFrame, looks: dict[str, style.Look], letter: str) -> None:
-    """One line a method, and the methods' exponents of the axis' ``letter``, in their colours and order."""
+    """One line per method, and the exponents of ``letter`` in the colours and order of the methods."""
     axes.set_xscale("log")
     axes.set_yscale("log")
     for number, (method, rows) in enumerate(table.groupby("method", sort=False)):

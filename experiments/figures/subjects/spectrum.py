@@ -98,7 +98,7 @@ def cumulative_energy(spectrum: Tensor, dimension: int) -> pd.DataFrame:
 
 
 def draw_spectrum(table: pd.DataFrame, title: str) -> Figure:
-    """Left the cumulative energy by share of eigenvectors; right what is left of it, on a log axis.
+    """Left the cumulative energy against the share of eigenvectors; right the remaining energy, on a log axis.
 
     Args:
         table: rows of :func:`measure_spectrum`.
@@ -112,7 +112,9 @@ def draw_spectrum(table: pd.DataFrame, title: str) -> Figure:
         for state, spectrum in rows.groupby("state", sort=False):
             look = {"color": color, "linestyle": LINES[state], "linewidth": 1.4 if state == "trained" else 0.9}
             held.plot(spectrum["share"], spectrum["energy"], **look)
-            left.plot(spectrum["share"], spectrum["rest"].clip(lower=LEAST / 10), **look)  # nothing left: off the axis
+            left.plot(
+                spectrum["share"], spectrum["rest"].clip(lower=LEAST / 10), **look
+            )  # values of 0 are below the axis
         handles.append(Line2D([], [], color=color, label=_name(rows.iloc[0])))
     for state in measured["state"].unique():
         handles.append(Line2D([], [], color=style.GRAY, linestyle=LINES[state], label=STATES[state]))
@@ -136,6 +138,6 @@ def draw_spectrum(table: pd.DataFrame, title: str) -> Figure:
 
 
 def _name(row: pd.Series) -> str:
-    """``CIFAR-10, CNN`` and, below, which layer's inputs of how many dimensions."""
+    """``CIFAR-10, CNN`` and, below, the layer and the dimension of its inputs."""
     data, model = style.label(style.DATA, row["data"]), style.label(style.MODELS, row["model"])
     return f"{data}, {model}\n  {row['layer'].removesuffix('.weight')}, d = {int(row['dimension'])}"

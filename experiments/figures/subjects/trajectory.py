@@ -51,17 +51,17 @@ def measure_trajectory(run: FigureRun) -> pd.DataFrame:
 
 
 def draw_trajectory(table: pd.DataFrame, title: str) -> Figure:
-    """A column a function: above the ways of all methods on its level sets, below its value by step.
+    """One column per function: above the trajectories of all methods on its level sets, below its value by step.
 
-    Teleports are dotted lines, from a dot to a triangle. What is above twice the value at the start has blown up and is
-    left out.
+    Teleports are dotted lines, from a dot to a triangle. Points with more than twice the initial value are left out as
+    diverged.
 
     Args:
         table: rows of :func:`measure_trajectory`.
         title: of the whole picture.
 
     Raises:
-        UserError: a data set that is no test function.
+        UserError: a data set is not a test function.
     """
     names = list(table["data"].unique())
     for name in names:
@@ -74,7 +74,7 @@ def draw_trajectory(table: pd.DataFrame, title: str) -> Figure:
         rows = table[(table["data"] == name) & (table["reason"] == "")]
         rows = rows[rows["loss"] <= 2 * rows.loc[rows["step"] == 0, "loss"].max()]
         for method, look in looks.items():
-            _way(above, rows[rows["teleport"] == method], look)
+            _trajectory(above, rows[rows["teleport"] == method], look)
             _values(below, rows[rows["teleport"] == method], look)
         _level_sets(above, name)
         above.set_title(style.label(style.DATA, name))
@@ -92,7 +92,7 @@ def draw_trajectory(table: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-def _way(axes: Axes, rows: pd.DataFrame, look: style.Look) -> None:
+def _trajectory(axes: Axes, rows: pd.DataFrame, look: style.Look) -> None:
     """Steps as lines with dots, teleports as dotted lines that end in a triangle."""
     line = {"color": look.color, "linestyle": look.line, "linewidth": 1.0, "marker": ".", "markersize": 2.5}
     for _, piece in rows.groupby((rows["moment"] == "after teleport").cumsum()):
@@ -104,14 +104,14 @@ def _way(axes: Axes, rows: pd.DataFrame, look: style.Look) -> None:
 
 
 def _values(axes: Axes, rows: pd.DataFrame, look: style.Look) -> None:
-    """A teleport keeps the value: a triangle on the line."""
+    """The value by step; teleports, which leave it unchanged, are triangles on the line."""
     axes.plot(rows["step"], rows["loss"], color=look.color, linestyle=look.line, zorder=3)
     teleports = rows[rows["moment"] == "after teleport"]
     axes.plot(teleports["step"], teleports["loss"], "v", color=look.color, markersize=3.5, zorder=4)
 
 
 def _level_sets(axes: Axes, name: str) -> None:
-    """Those of the function over what is drawn, with its minimum."""
+    """The level sets of the function within the limits of the trajectories, and its minimum."""
     function = FUNCTIONS[name]
     axes.plot(*function.minimum, "x", color="black", markersize=4, zorder=5)
     axes.margins(0.12)

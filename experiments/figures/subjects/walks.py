@@ -94,16 +94,16 @@ PLANES = {"symmetry": ("v", "a"), "levelset": ("v", "a"), "nullspace": ("b", "a"
 TITLES = {"symmetry": "group action", "levelset": "linearised level set", "nullspace": "null space"}
 COLORS = dict(zip(PLANES, (style.PALETTE[2], style.PALETTE[1], style.PALETTE[0]), strict=True))
 RESOLUTION = 1e-16
-"""Changes of a loss below it are drawn at it."""
+"""Smaller relative changes of the loss are drawn at this value."""
 
 
 def loss_of(v: Any, a: Any, b: Any, target: float) -> Any:
-    """``(a v + b - t)^2``, the network's loss where v is positive; elementwise."""
+    """``(a v + b - t)^2``, the network's loss for positive v; elementwise."""
     return (a * v + b - target) ** 2
 
 
 def draw_walks(table: pd.DataFrame, title: str) -> Figure:
-    """A panel a method, its steps on the loss's level sets; and the change of the loss against the gained norm.
+    """One panel per method, with its steps on the level sets of the loss; and the change of the loss against the norm.
 
     Args:
         table: rows of :func:`measure_walks`.
@@ -113,14 +113,14 @@ def draw_walks(table: pd.DataFrame, title: str) -> Figure:
     *planes, cost = figure.subplots(1, 4)
     for axes, (method, (across, up)) in zip(planes, PLANES.items(), strict=True):
         rows = table[table["method"] == method]
-        for number, (rho, walk) in enumerate(rows.groupby("rho", dropna=False)):
+        for number, (rho, trajectory) in enumerate(rows.groupby("rho", dropna=False)):
             marker, line = (("o", "-"), ("s", "--"))[number % 2]
             look = {"color": COLORS[method], "linestyle": line, "linewidth": 1.0, "marker": marker, "markersize": 2.2}
             named = {"label": TITLES[method] + (f", rho {rho:g}" if pd.notna(rho) else "")}
-            axes.plot(walk[across], walk[up], **look, zorder=3)
-            gained = walk["gradient_norm"] / walk["gradient_norm"].iloc[0]
-            changed = (walk["loss"] / walk["loss"].iloc[0] - 1).abs().clip(lower=RESOLUTION)
-            cost.plot(gained, changed, **look | named)
+            axes.plot(trajectory[across], trajectory[up], **look, zorder=3)
+            growth = trajectory["gradient_norm"] / trajectory["gradient_norm"].iloc[0]
+            change = (trajectory["loss"] / trajectory["loss"].iloc[0] - 1).abs().clip(lower=RESOLUTION)
+            cost.plot(growth, change, **look | named)
         _level_sets(axes, rows, across, up)
         axes.set_title(TITLES[method])
         axes.set_xlabel(across)
@@ -140,7 +140,7 @@ def draw_walks(table: pd.DataFrame, title: str) -> Figure:
 
 
 def _level_sets(axes: Axes, rows: pd.DataFrame, across: str, up: str) -> None:
-    """Of the loss in the plane of two parameters, the third as at the start; that of the start is bold."""
+    """Level sets of the loss in the plane of two parameters; that of the start is bold."""
     start = rows.iloc[0]
     axes.margins(0.15)
     limits = axes.get_xlim(), axes.get_ylim()

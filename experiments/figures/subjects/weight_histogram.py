@@ -54,7 +54,7 @@ def histogram(values: Tensor, limit: float, bins: int) -> pd.DataFrame:
 
 
 def draw_weight_histogram(table: pd.DataFrame, title: str) -> Figure:
-    """Two panels with the same axes: before and after.
+    """Two panels with the same axes: before and after the teleport.
 
     Args:
         table: rows of :func:`measure_weight_histogram`.

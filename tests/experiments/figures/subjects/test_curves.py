@@ -155,14 +155,14 @@ def test_an_accuracy_ends_where_the_training_diverged():
 
 def test_keys_that_cannot_be_shown_are_refused():
     first, second = (swept("none", [2.0, 1.0], optimizer__lr=rate) for rate in (0.1, 0.01))
-    with pytest.raises(UserError, match="name the key that they differ in among its 'rows' or 'lines'"):
+    with pytest.raises(UserError, match="name the key in which they differ among its 'rows' or 'lines'"):
         draw_curves(tabled(first, second), "title")
     assert len(draw_curves(tabled(first, second), "title", rows=["optimizer.lr"]).axes) == 4
     with pytest.raises(UserError, match=r"'optimizer.l'.*did you mean 'optimizer.lr'"):
         draw_curves(tabled(first, second), "title", rows=["optimizer.l"])
     with pytest.raises(UserError, match=r"'test_loss'.*known: data, model"):
         draw_curves(tabled(first), "title", lines=["test_loss"])
-    with pytest.raises(UserError, match=r"'optimizer.lr' makes rows.*some of the figure's runs have none"):
+    with pytest.raises(UserError, match=r"'optimizer.lr' is among the 'rows'.*some of the figure's runs lack it"):
         draw_curves(tabled(first, swept("nullspace", [2.0, 1.0])), "title", rows=["optimizer.lr"])
 
 
