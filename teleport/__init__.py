@@ -4,9 +4,12 @@ from teleport import NullSpace
 report = NullSpace(lr=1.0, cap=5.0)(model, batches, loss_fn)
 """
 
+from importlib.metadata import PackageNotFoundError, version
+
 from teleport._change_of_basis.basis_change import BasisChange
 from teleport._change_of_basis.change_of_basis import ChangeOfBasis
 from teleport._change_of_basis.pseudo_teleport import PseudoTeleport
+from teleport._change_of_basis.report import ChangeOfBasisReport
 from teleport._change_of_basis.saving import load, save
 from teleport._change_of_basis.teleported import Teleported
 from teleport._engine.contract import Callback, LossFn, Progress, Teleporter
@@ -19,7 +22,17 @@ from teleport._engine.objectives import (
     SquaredGradientNorm,
     TeleportObjective,
 )
-from teleport._engine.report import BatchReport, LayerReport, StepRecord, TeleportReport
+from teleport._engine.preview import preview
+from teleport._engine.report import (
+    BatchReport,
+    ChannelReport,
+    FactorReport,
+    LayerReport,
+    NullSpaceLayerReport,
+    PairLayerReport,
+    StepRecord,
+    TeleportReport,
+)
 from teleport._engine.schedule import Schedule
 from teleport._engine.statuses import Stopped
 from teleport._engine.transport import transport_state
@@ -34,13 +47,21 @@ from teleport._symmetry.orbit import Orbit
 from teleport._symmetry.symmetry import Symmetry
 from teleport._tracing.linear_uses import LinearUse, register_view
 
+try:
+    __version__ = version("teleport-suite")
+except PackageNotFoundError:  # a checkout that is not installed
+    __version__ = "0+unknown"
+
 __all__ = [
     "OBJECTIVES",
     "BasisChange",
     "BatchReport",
     "Callback",
     "ChangeOfBasis",
+    "ChangeOfBasisReport",
+    "ChannelReport",
     "Curvature",
+    "FactorReport",
     "LayerReport",
     "LevelSet",
     "LinearUse",
@@ -48,7 +69,9 @@ __all__ = [
     "LossAfterStep",
     "LossFn",
     "NullSpace",
+    "NullSpaceLayerReport",
     "Orbit",
+    "PairLayerReport",
     "Progress",
     "PseudoTeleport",
     "RandomNullSpace",
@@ -65,9 +88,15 @@ __all__ = [
     "Teleported",
     "Teleporter",
     "UnsupportedModel",
+    "__version__",
     "load",
+    "preview",
     "register_view",
     "representations",
     "save",
     "transport_state",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -102,26 +102,30 @@ class Records:
         for number, batch in enumerate(report.batches):
             row = {"event": event, "epoch": epoch, "step": self.step, "batch": number}
             # "steps" and the rest are the batch's own
-            self.tables["teleports"].append(row | {column: getattr(batch, column) for column in columns})
+            own_values = {column: getattr(batch, column) for column in columns}
+            own_values["stopped"] = str(batch.stopped)  # a checkpoint holds plain values only
+            self.tables["teleports"].append(row | own_values)
         for layer in report.layers:
-            null = layer.null_dimensions
-            counted = layer.free + layer.shared + layer.pinned > 0
+            ranks, surviving = getattr(layer, "ranks", []), getattr(layer, "surviving", [])
+            null = getattr(layer, "null_dimensions", [])
+            channels = [getattr(layer, kind, 0) for kind in ("free", "shared", "pinned")]
+            free, shared, pinned = channels if any(channels) else (None, None, None)
             self.tables["teleport_layers"].append(
                 {
                     "event": event,
                     "layer": layer.name,
                     "kind": layer.kind,
                     "dimension": layer.dimension,
-                    "rank_min": min(layer.ranks, default=None),
-                    "rank_max": max(layer.ranks, default=None),
+                    "rank_min": min(ranks, default=None),
+                    "rank_max": max(ranks, default=None),
                     "null_min": min(null, default=None),
                     "null_max": max(null, default=None),
-                    "surviving": sum(layer.surviving) / len(layer.surviving) if layer.surviving else None,
+                    "surviving": sum(surviving) / len(surviving) if surviving else None,
                     "relative_change": layer.relative_change,
-                    "residual": layer.residual,
-                    "free": layer.free if counted else None,
-                    "shared": layer.shared if counted else None,
-                    "pinned": layer.pinned if counted else None,
+                    "residual": getattr(layer, "residual", None),
+                    "free": free,
+                    "shared": shared,
+                    "pinned": pinned,
                     "reason": layer.reason,
                 }
             )

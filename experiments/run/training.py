@@ -25,7 +25,7 @@ from experiments.run.forward import training_loss
 from experiments.run.records import Records
 from experiments.run.teleporting import OptimizerMemory, Teleports
 from experiments.tasks import Task
-from teleport import TeleportReport
+from teleport import ChangeOfBasisReport, TeleportReport
 
 log = logging.getLogger(__name__)
 
@@ -208,11 +208,11 @@ def _log_teleport(
         *(before.train_loss, after.train_loss, before.test_loss, after.test_loss),
         *(moved, len(report.layers), seconds),
     )
-    if any(report.channels):
+    if isinstance(report, ChangeOfBasisReport) and any(report.channels):
         log.info("  channels: %d free, %d shared, %d pinned%s", *report.channels, _pins(report))
 
 
-def _pins(report: TeleportReport) -> str:
+def _pins(report: ChangeOfBasisReport) -> str:
     """What pins the most channels, and how many."""
     most = sorted(report.pins.items(), key=lambda pin: -pin[1])[:3]
     return "".join(f"{': ' if n == 0 else '; '}{count} because {why}" for n, (why, count) in enumerate(most))

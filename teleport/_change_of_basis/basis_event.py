@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from teleport._change_of_basis.basis_change import BasisChange
 from teleport._change_of_basis.multiplication import multiplications_of
 from teleport._change_of_basis.teleported import Teleported, unwrapped
-from teleport._engine.report import BatchReport, LayerReport
+from teleport._engine.report import BatchReport, ChannelReport, LayerReport
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot
 from teleport._quiver.quiver import Freedom, Quiver
@@ -88,7 +88,7 @@ class BasisEvent:
         quiver, tau = self.change.quiver, self.change.tau
         free = quiver.freedom.cpu() != Freedom.PINNED
         alone = _sizes(quiver) == 1
-        reports = []
+        reports: list[LayerReport] = []
         for name, units in quiver.units.items():
             classes = units.cpu().flatten()
             own, single = free[classes], alone[classes]
@@ -96,7 +96,7 @@ class BasisEvent:
             pinned = int((~own).sum())
             reason = quiver.reasons.get(name, "") if pinned or not change else ""
             reports.append(
-                LayerReport(
+                ChannelReport(
                     name,
                     quiver.kinds[name],
                     len(classes),

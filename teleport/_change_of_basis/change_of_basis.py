@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from teleport._arguments import check_choice, check_positive
 from teleport._change_of_basis.basis_change import BasisChange
 from teleport._change_of_basis.basis_event import BasisEvent
+from teleport._change_of_basis.report import ChangeOfBasisReport
 from teleport._change_of_basis.sampling import Sampling, check_sampling, draw_tau
 from teleport._change_of_basis.teleported import unwrapped
 from teleport._engine.ascent import BatchLoss
 from teleport._engine.contract import Callback, LossFn, Monitor
 from teleport._engine.event import Event, run_event
-from teleport._engine.report import BatchReport, LayerReport, StepRecord, TeleportReport
+from teleport._engine.report import BatchReport, LayerReport, StepRecord
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, restored_on_error, violation
 from teleport._errors import UnsupportedModel
@@ -97,7 +98,7 @@ class ChangeOfBasis:
         *,
         generator: torch.Generator | None = None,
         callback: Callback | None = None,
-    ) -> TeleportReport:
+    ) -> ChangeOfBasisReport:
         """Teleport ``model``; ``report.model`` is what computes its function afterwards, ``report.change`` what acted.
 
         Args:
@@ -124,6 +125,7 @@ class ChangeOfBasis:
             quiver = self.find(event.model, evaluations[0], event.modes, evaluations[1:])
             return event.prepare(self.sample(quiver, generator))
 
+        report: ChangeOfBasisReport
         try:
             if loss_fn is None:
                 report = self._by_outputs(event, change, list(batches), forward or call_model, callback)
@@ -135,6 +137,7 @@ class ChangeOfBasis:
                     loss_fn,
                     lambda losses: self._by_loss(event, change, losses),
                     callback,
+                    ChangeOfBasisReport,
                 )
         except BaseException:
             event.restore_form()
@@ -225,7 +228,7 @@ class ChangeOfBasis:
         batches: list[Any],
         forward: Forward,
         callback: Callback | None,
-    ) -> TeleportReport:
+    ) -> ChangeOfBasisReport:
         """Change the basis where the outputs on the batches tell whether the function is kept."""
         start = time.perf_counter()
         if not batches:
@@ -253,7 +256,7 @@ class ChangeOfBasis:
                 event.judge(reports, [_broken_outputs(move, tolerance, event.snapshot) for move in moves])
             nan = math.nan
             seconds = time.perf_counter() - start
-            report = TeleportReport("change of basis", nan, nan, nan, nan, reports, event.layers(), seconds)
+            report = ChangeOfBasisReport("change of basis", nan, nan, nan, nan, reports, event.layers(), seconds)
             report.difference = max(moves)
             return report
 

@@ -6,7 +6,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,8 @@ from teleport._tracing.replicas import check_replicas
 from teleport._tracing.undisturbed import undisturbed
 
 log = logging.getLogger(__name__)
+
+Report = TypeVar("Report", bound=TeleportReport)
 
 ONCE_DIFFERENTIABLE = re.compile(
     r"derivative for \S+ is not implemented|differentiate twice a function that was marked.*"
@@ -67,9 +69,10 @@ def run_event(
     model: nn.Module,
     batches: Iterable[Any],
     loss_fn: LossFn,
-    work: Callable[[Event], tuple[list[BatchReport], list[LayerReport]]],
+    work: Callable[[Event], tuple[list[BatchReport], Sequence[LayerReport]]],
     callback: Callback | None = None,
-) -> TeleportReport:
+    report_type: type[Report] = TeleportReport,  # type: ignore[assignment]
+) -> Report:
     """Let ``work`` move the parameters of ``model``, in place and without another trace, and report.
 
     Args:
@@ -81,6 +84,7 @@ def run_event(
             the loss that it found before anything moved, the last one's the loss where the parameters then stand. It
             leaves out batches that were not begun when the callback ended the event.
         callback: the caller's, which ``work`` tells of its steps through ``event.monitor``.
+        report_type: of the method.
 
     Raises:
         ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, or no such parameter.
@@ -123,14 +127,14 @@ def run_event(
         before.restore_all_but(event.moved)
     norms_before = [each.gradient_norm_before for each in reports]
     norms_after = [each.gradient_norm_after if each.accepted else each.gradient_norm_before for each in reports]
-    report = TeleportReport(
+    report = report_type(
         method=method,
         loss_before=loss_before,
         loss_after=loss_after,
         gradient_norm_before=sum(norms_before) / len(reports),
         gradient_norm_after=sum(norms_after) / len(reports),
         batches=reports,
-        layers=layers,
+        layers=list(layers),
         seconds=time.perf_counter() - start,
     )
     if report.no_op:

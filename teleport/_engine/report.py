@@ -1,7 +1,10 @@
-"""What a teleport says of itself: one report an event, one entry a batch and a layer."""
+"""What a teleport reports: one report per event, one entry per batch and per layer."""
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,12 +14,18 @@ from torch import Tensor, nn
 
 from teleport._engine.statuses import Stopped
 
+SCREEN = 12
+"""Layers, and reasons, that the text of a report shows."""
+
+WIDTH = 110
+"""Characters of a line of the text of a report."""
+
 
 @dataclass(frozen=True)
 class StepRecord:
     """Where one step of an ascent stood: ``step`` 0 is the state before the first step.
 
-    Where the forward pass is run once a batch, a step between the first and the last has the loss of the first.
+    If the forward pass is run once per batch, a step between the first and the last has the loss of the first.
     """
 
     step: int
@@ -28,9 +37,9 @@ class StepRecord:
 class BatchReport:
     """One teleport batch: at most K steps on one level set.
 
-    ``loss_*`` and ``gradient_norm_*`` are taken on this batch, right before and right after its own steps; where
-    ``accepted`` is false those steps were undone, and the ``*_after`` values say what they had led to.
-    ``stopped`` is a member of :class:`teleport.Stopped`.
+    ``loss_*`` and ``gradient_norm_*`` are taken on this batch, right before and right after its own steps. If
+    ``accepted`` is false, those steps were rolled back, and the ``*_after`` values say where they had led. ``stopped``
+    is a :class:`teleport.Stopped`, ``reason`` why the steps were rolled back (empty if they were kept).
     """
 
     loss_before: float
@@ -40,63 +49,86 @@ class BatchReport:
     steps: int
     stopped: Stopped
     accepted: bool = True
-    reason: str = ""  # why the transaction was undone, empty where it was kept
+    reason: str = ""
     trace: list[StepRecord] = field(default_factory=list)
 
 
 @dataclass
 class LayerReport:
-    """One protected weight (or a block of one, such as the query rows of a packed attention projection).
+    """One weight, or a block of one, such as the query rows of a packed attention projection.
 
-    ``dimension`` is the length of the layer's input vector, one more where a bias is folded in. ``ranks`` has the rank
-    kept for each batch that was decomposed, ``surviving`` the share ``|pi(G)|^2 / |G|^2`` of the objective's gradient
-    that survived the projection at a batch's first step, where that gradient was seen whole. ``relative_change`` is
-    ``|W_after - W_before| / |W_before|`` over the whole event. ``residual``, of the lower layer of a pair that a group
-    action moved, is how far the action missed keeping the pair's output on the batch, relative to it, the largest over
-    the event's steps.
-    ``reason`` says why a layer stayed where it was, empty where it moved.
-
-    Of a change of basis an entry is a weight with the channels that it makes: ``free`` of them carry a factor of their
-    own, ``shared`` one that other channels carry too, ``pinned`` carry 1. ``relative_change`` is the root mean square
-    of ``tau - 1``, and ``reason`` says, too, what pins some of a layer's channels.
+    Attributes:
+        name: of the parameter, with the block in brackets.
+        kind: what it is used as, ``"linear"``, ``"conv2d"``, ``"parameter"``.
+        dimension: the length of the layer's input vector, one more if a bias is folded in; 0 if it has none.
+        relative_change: ``|W_after - W_before| / |W_before|`` over the event.
+        reason: why the layer stayed, empty if it moved.
     """
 
     name: str
     kind: str
     dimension: int
+    relative_change: float = 0.0
+    reason: str = ""
+
+
+@dataclass
+class NullSpaceLayerReport(LayerReport):
+    """A layer of a method in the null space.
+
+    Attributes:
+        ranks: the rank kept per batch that was decomposed.
+        surviving: the share ``|pi(G)|^2 / |G|^2`` of the objective's gradient that survived the projection at the first
+            step of a batch, for batches whose whole gradient was computed.
+    """
+
     ranks: list[int] = field(default_factory=list)
     surviving: list[float] = field(default_factory=list)
-    relative_change: float = 0.0
-    residual: float | None = None
-    reason: str = ""
-    free: int = 0
-    shared: int = 0
-    pinned: int = 0
 
     @property
     def null_dimensions(self) -> list[int]:
-        """Null dimensions a batch: ``dimension - rank``."""
+        """Null dimensions per batch: ``dimension - rank``."""
         return [self.dimension - rank for rank in self.ranks]
+
+
+@dataclass
+class PairLayerReport(LayerReport):
+    """A layer of a pair that a group action moved.
+
+    Attributes:
+        residual: of a lower layer, the largest relative error of the pair's output on the batch over the event's steps;
+            ``None`` for other layers.
+    """
+
+    residual: float | None = None
+
+
+@dataclass
+class ChannelReport(LayerReport):
+    """The channels that a weight makes, of a change of basis.
+
+    ``relative_change`` is the root mean square of ``tau - 1``; ``reason`` says what pins channels, if some are.
+
+    Attributes:
+        free: channels that carry a factor of their own.
+        shared: channels that carry a factor that other channels carry, too.
+        pinned: channels that carry 1.
+    """
+
+    free: int = 0
+    shared: int = 0
+    pinned: int = 0
 
 
 @dataclass
 class TeleportReport:
     """What one teleport event did.
 
-    ``loss_before`` and ``loss_after`` are means over all batches of the event, before its first and after its last
-    step; with several batches they differ, because a move that keeps one batch's loss changes another's
-    (``drift``). What the transaction guards is each batch's own loss, in ``batches``.
-
-    ``gradient_norm_before`` and ``gradient_norm_after`` are means over the reports in ``batches``: of each batch's norm
-    right before its own steps, and right after them (of the one before if they were undone). Measuring all batches at
-    the same parameters would take another gradient per batch.
-
-    ``group`` has, of a method that multiplies parameters by factors, those of each parameter that moved, in its shape
-    or one that broadcasts to it: the element of the group that acted, for :func:`teleport.transport_state`.
-
-    Of a change of basis ``model`` is what computes the function now (the model itself, but where activations needed
-    their teleported form), ``change`` what acted, and ``difference``, where there was no loss, how far the outputs
-    moved relative to the largest; losses and norms are not numbers then.
+    Losses are means over all batches of the event, before its first and after its last step. With several batches they
+    differ (``drift``), because a move that keeps the loss of one batch changes that of another; the guard compares the
+    loss of each batch, in ``batches``. Gradient norms are means over ``batches`` of each batch's norm right before and
+    right after its own steps (before them if they were rolled back): measuring all batches at the same parameters would
+    take another gradient per batch.
     """
 
     method: str
@@ -107,10 +139,16 @@ class TeleportReport:
     batches: list[BatchReport]
     layers: list[LayerReport]
     seconds: float
-    group: Mapping[nn.Parameter, Tensor] | None = None  # None: the method's moves are no such factors
-    model: nn.Module | None = None  # None: the model that was handed over
-    change: Any | None = None
-    difference: float | None = None
+
+    @property
+    def group(self) -> Mapping[nn.Parameter, Tensor] | None:
+        """The factors of each parameter that moved, for :func:`teleport.transport_state`; ``None``: there are none."""
+        return None
+
+    @property
+    def model(self) -> nn.Module | None:
+        """The model to continue with, if it is another one than the one that was handed over."""
+        return None
 
     @property
     def steps(self) -> int:
@@ -119,7 +157,7 @@ class TeleportReport:
 
     @property
     def accepted(self) -> bool:
-        """Whether at least one batch's transaction was kept."""
+        """Whether the steps on at least one batch were kept."""
         return any(batch.accepted for batch in self.batches)
 
     @property
@@ -137,25 +175,100 @@ class TeleportReport:
         """Whether no parameter moved."""
         return self.relative_change == 0.0
 
-    @property
-    def channels(self) -> tuple[int, int, int]:
-        """How many channels of all layers a change of basis has free, shared and pinned."""
-        layers = self.layers
-        return (
-            sum(each.free for each in layers),
-            sum(each.shared for each in layers),
-            sum(each.pinned for each in layers),
-        )
-
-    @property
-    def pins(self) -> dict[str, int]:
-        """Why a change of basis has channels pinned -> how many; those of a layer go by what pins its first one."""
-        pins: Counter[str] = Counter()
-        for each in self.layers:
-            if each.pinned:
-                pins[each.reason] += each.pinned
-        return dict(pins)
-
     def reasons(self) -> str:
-        """Why layers stayed where they were, one line a layer; empty where all moved."""
-        return "\n".join(f"{layer.name} ({layer.kind}): {layer.reason}" for layer in self.layers if layer.reason)
+        """Why layers stayed: one line per reason, the one of the most layers first; empty if all moved."""
+        lines = []
+        for reason, names in sorted(self._by_reason().items(), key=lambda entry: -len(entry[1])):
+            lines.append(f"{reason}: {', '.join(names)}")
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        """The report on one screen."""
+        moved = sorted((each for each in self.layers if each.relative_change), key=lambda each: -each.relative_change)
+        lines = [*self._headline(), *(self._line(each) for each in moved[:SCREEN])]
+        if len(moved) > SCREEN:
+            lines.append(f"  ... and {len(moved) - SCREEN} more layers")
+        reasons = sorted(self._by_reason().items(), key=lambda entry: -len(entry[1]))
+        left = max(2, 20 - len(lines))
+        lines += [
+            f"  stayed ({len(names)}): {names[0]}{', ...' * (len(names) > 1)}: {why}" for why, names in reasons[:left]
+        ]
+        if len(reasons) > left:
+            lines.append(f"  ... and {len(reasons) - left} more reasons: report.reasons()")
+        return "\n".join(line if len(line) <= WIDTH else line[: WIDTH - 3] + "..." for line in lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain values, for JSON; numbers that are not finite become ``None``. No parameter is copied."""
+        content = {each.name: getattr(self, each.name) for each in dataclasses.fields(TeleportReport)}
+        content["batches"] = [dataclasses.asdict(batch) for batch in self.batches]
+        content["layers"] = [dataclasses.asdict(layer) for layer in self.layers]
+        derived = ("steps", "accepted", "drift", "relative_change", "no_op")
+        plain: dict[str, Any] = _plain(content | {name: getattr(self, name) for name in derived})
+        return plain
+
+    def to_frame(self) -> Any:
+        """A ``pandas.DataFrame`` with one row per layer.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        try:
+            import pandas as pd  # type: ignore[import-untyped]
+        except ImportError:
+            raise ImportError("report.to_frame() needs pandas; install it, or use report.to_dict()") from None
+        return pd.DataFrame([dataclasses.asdict(layer) for layer in self.layers])
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TeleportReport:
+        """A copy of the numbers; models and parameters are shared, never copied."""
+        made = copy.copy(self)
+        made.batches, made.layers = copy.deepcopy((self.batches, self.layers), memo)
+        return made
+
+    def _headline(self) -> list[str]:
+        ends = Counter(str(batch.stopped) for batch in self.batches)
+        counted = ", ".join(f"{end} ({count})" if len(self.batches) > 1 else end for end, count in ends.most_common())
+        lines = [f"{self.method}: {self.steps} steps on {len(self.batches)} batches, {counted}; {self.seconds:.2f} s"]
+        if math.isfinite(self.loss_before):
+            drift = f", mean over batches; drift {self.drift:+.2e}" if len(self.batches) > 1 else ""
+            lines.append(
+                f"  loss {self.loss_before:.6g} -> {self.loss_after:.6g}{drift}; "
+                f"gradient norm {self.gradient_norm_before:.4g} -> {self.gradient_norm_after:.4g}"
+            )
+        return lines
+
+    def _line(self, layer: LayerReport) -> str:
+        return f"  moved {layer.relative_change:.2e}  {layer.name} ({layer.kind})"
+
+    def _by_reason(self) -> dict[str, list[str]]:
+        """Reason -> the layers that it keeps where they are."""
+        found: dict[str, list[str]] = {}
+        for layer in self.layers:
+            if layer.reason:
+                found.setdefault(layer.reason, []).append(f"{layer.name} ({layer.kind})")
+        return found
+
+
+class FactorReport(TeleportReport):
+    """The report of a method that multiplies parameters by factors."""
+
+    _group: Mapping[nn.Parameter, Tensor] | None = None
+
+    @property
+    def group(self) -> Mapping[nn.Parameter, Tensor] | None:
+        """The factors of each parameter that moved, in its shape or one that broadcasts to it."""
+        return self._group
+
+    @group.setter
+    def group(self, group: Mapping[nn.Parameter, Tensor]) -> None:
+        self._group = group
+
+
+def _plain(value: Any) -> Any:
+    """``value`` in what JSON has."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, str) else value

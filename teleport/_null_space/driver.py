@@ -15,7 +15,7 @@ from teleport._engine.ascent import Ascent, BatchLoss, Point, out_of_room
 from teleport._engine.caps import Caps
 from teleport._engine.contract import Callback, LossFn, StepMonitor
 from teleport._engine.event import Event, run_event
-from teleport._engine.report import BatchReport, LayerReport, StepRecord, TeleportReport
+from teleport._engine.report import BatchReport, NullSpaceLayerReport, StepRecord, TeleportReport
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, roll_back_if_violated
 from teleport._frozen_forward.frozen_forward import recorded
@@ -66,7 +66,7 @@ def run_null_space_event(
     if constraint == []:
         raise ValueError("a teleport needs at least one batch")
 
-    def work(event: Event) -> tuple[list[BatchReport], list[LayerReport]]:
+    def work(event: Event) -> tuple[list[BatchReport], list[NullSpaceLayerReport]]:
         return _Work(moves, step_rule, event, constraint).run()
 
     return run_event(method, model, batches, loss_fn, work, callback)
@@ -88,7 +88,7 @@ class _Work:
         self.constraint_loss: float | None = None  # the constraint's, where the parameters stand
         self.checked = False  # whether a direction with the forward pass held was found to be right
 
-    def run(self) -> tuple[list[BatchReport], list[LayerReport]]:
+    def run(self) -> tuple[list[BatchReport], list[NullSpaceLayerReport]]:
         """Teleport on each batch in turn."""
         event, reports = self.event, list[BatchReport]()
         objectives = [event.objective(batch, event.trainable) for batch in event.batches]

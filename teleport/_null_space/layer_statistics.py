@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from teleport._engine.parameter_statistics import relative_change
-from teleport._engine.report import BatchReport, LayerReport
+from teleport._engine.report import BatchReport, NullSpaceLayerReport
 from teleport._spaces.norms import norm_of
 from teleport._spaces.representation import Representation
 from teleport._spaces.subspace import Subspace
@@ -31,7 +31,7 @@ class LayerStatistics:
     """The layer reports of one event, filled batch by batch."""
 
     def __init__(self) -> None:
-        self._reports: dict[str, LayerReport] = {}
+        self._reports: dict[str, NullSpaceLayerReport] = {}
         self._layers: dict[str, Layer] = {}
         self._before: dict[str, Tensor] = {}  # the layers' matrices before the event
         self._noted: set[str] = set()  # layers whose surviving share was noted for the current batch
@@ -40,7 +40,7 @@ class LayerStatistics:
     def open(self, captured: TracedLayers, threshold: float) -> Moving:
         """Decompose what was captured, and give the layers that have null dimensions."""
         for name, reason in captured.pinned.items():
-            self._reports.setdefault(name, LayerReport(name, "parameter", 0)).reason = reason
+            self._reports.setdefault(name, NullSpaceLayerReport(name, "parameter", 0)).reason = reason
         subspaces: dict[int, Subspace] = {}  # layers with one representation share one decomposition
         moving = []
         for name, layer in captured.layers.items():
@@ -76,7 +76,7 @@ class LayerStatistics:
             self._survivors.add(layer.name)
         return real
 
-    def close(self, batches: Iterable[BatchReport]) -> list[LayerReport]:
+    def close(self, batches: Iterable[BatchReport]) -> list[NullSpaceLayerReport]:
         """Measure how far each layer went, and say why those stayed that did; ``batches`` are the event's."""
         ends = ", ".join(sorted({batch.stopped for batch in batches}))
         for name, before in self._before.items():
@@ -88,18 +88,18 @@ class LayerStatistics:
                 report.reason = self._why_still(report, ends)
         return list(self._reports.values())
 
-    def _why_still(self, report: LayerReport, ends: str) -> str:
+    def _why_still(self, report: NullSpaceLayerReport, ends: str) -> str:
         if report.ranks and not any(report.null_dimensions):
             return f"its inputs span all {report.dimension} dimensions"
         if report.surviving and report.name not in self._survivors:
             return "what survives of the objective's gradient is rounding"
         return f"no step was taken or kept ({ends})"
 
-    def _report(self, name: str, layer: Layer) -> LayerReport:
+    def _report(self, name: str, layer: Layer) -> NullSpaceLayerReport:
         if name not in self._layers:
             self._layers[name] = layer
             self._before[name] = _matrices(layer)
-            self._reports[name] = LayerReport(name, layer.kind, layer.dimension * layer.groups)
+            self._reports[name] = NullSpaceLayerReport(name, layer.kind, layer.dimension * layer.groups)
         return self._reports[name]
 
 

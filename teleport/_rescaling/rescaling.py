@@ -15,7 +15,7 @@ from teleport._engine.ascent import Point
 from teleport._engine.caps import Caps
 from teleport._engine.contract import Callback, LossFn
 from teleport._engine.event import Event, run_event
-from teleport._engine.report import BatchReport, LayerReport, StepRecord, TeleportReport
+from teleport._engine.report import BatchReport, FactorReport, LayerReport, StepRecord
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, violation
 from teleport._rescaling.factor_variables import find_factor_variables
@@ -79,7 +79,7 @@ class Rescaling:
         *,
         generator: torch.Generator | None = None,
         callback: Callback | None = None,
-    ) -> TeleportReport:
+    ) -> FactorReport:
         """Teleport ``model`` in place; ``report.group`` has the factors of each parameter that moved.
 
         Args:
@@ -99,7 +99,7 @@ class Rescaling:
         def work(event: Event) -> tuple[list[BatchReport], list[LayerReport]]:
             return _Work(self, event, acted).run()
 
-        report = run_event("rescaling", model, batches, loss_fn, work, callback)
+        report: FactorReport = run_event("rescaling", model, batches, loss_fn, work, callback, FactorReport)
         report.group = acted
         return report
 

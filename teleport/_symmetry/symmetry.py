@@ -15,7 +15,7 @@ from teleport._engine.ascent import Ascent, BatchLoss, capped_step, out_of_room
 from teleport._engine.caps import Caps
 from teleport._engine.contract import Callback, LossFn, StepMonitor
 from teleport._engine.event import Event, run_event
-from teleport._engine.report import BatchReport, LayerReport, StepRecord, TeleportReport
+from teleport._engine.report import BatchReport, PairLayerReport, StepRecord, TeleportReport
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, roll_back_if_violated
 from teleport._errors import UnsupportedModel
@@ -49,7 +49,7 @@ class Symmetry:
     with a cap of 10 on the norm in 2024 and none in 2022.
 
     Use it on multilayer perceptrons. The pair's output on the batch is kept if X (2024: ``s((I+T) V X)``) has as many
-    independent columns as samples; otherwise the least-squares residual changes the loss (``LayerReport.residual``). On
+    independent columns as samples; otherwise the least-squares residual changes the loss (``PairLayerReport.residual``). On
     other data the loss changes in every variant.
 
     Args:
@@ -131,10 +131,10 @@ class _SymmetryEvent:
     def __init__(self, method: Symmetry, event: Event) -> None:
         self.method = method
         self.event = event
-        self.reports: dict[str, LayerReport] = {}
+        self.reports: dict[str, PairLayerReport] = {}
         self.before: dict[str, tuple[Layer, Tensor]] = {}  # each layer with its matrix before the event
 
-    def run(self) -> tuple[list[BatchReport], list[LayerReport]]:
+    def run(self) -> tuple[list[BatchReport], list[PairLayerReport]]:
         """Teleport on each batch in turn."""
         method, event = self.method, self.event
         objectives = [event.objective(batch, event.trainable) for batch in event.batches]
@@ -156,9 +156,9 @@ class _SymmetryEvent:
             raise UnsupportedModel(f"variant {self.method.variant} cannot teleport the model: {error}") from None
         for layer, matrix in zip(layers.layers, layers.matrices(), strict=True):
             self.before.setdefault(layer.name, (layer, matrix.double()))
-            self.reports.setdefault(layer.name, LayerReport(layer.name, layer.kind, layer.dimension))
+            self.reports.setdefault(layer.name, PairLayerReport(layer.name, layer.kind, layer.dimension))
         for name, reason in traced.unpaired.items():
-            self.reports.setdefault(name, LayerReport(name, "parameter", 0, reason=reason))
+            self.reports.setdefault(name, PairLayerReport(name, "parameter", 0, reason=reason))
         self.event.moved |= set(layers.parameters)
         return layers
 
@@ -219,7 +219,7 @@ class _SymmetryEvent:
             return True
         return capped_step(objective, path, self.method.lr, norm, cap, False)[0] > 0
 
-    def _close(self) -> list[LayerReport]:
+    def _close(self) -> list[PairLayerReport]:
         """The reports of all layers, with their relative change."""
         for name, (layer, before) in self.before.items():
             report = self.reports[name]

@@ -156,7 +156,7 @@ STOPPED = {
     "gradient penalty": (
         lambda: hidden(lambda n, x: _with_own_gradient(n, x)),
         ["first", "middle"],
-        "no torch function",
+        "below the torch functions",
         [],
     ),
 }

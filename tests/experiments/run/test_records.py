@@ -7,7 +7,7 @@ import pytest
 from experiments.run.evaluation import Evaluation
 from experiments.run.records import COLUMNS, Records, write_json
 from experiments.run.runs import load_table
-from teleport import BatchReport, LayerReport, TeleportReport
+from teleport import BatchReport, LayerReport, NullSpaceLayerReport, TeleportReport
 
 BEFORE, AFTER = Evaluation(2.0, 0.1, 2.1, 0.2), Evaluation(2.5, 0.1, 2.6, 0.2)
 BATCHES = [
@@ -16,7 +16,7 @@ BATCHES = [
 ]
 LAYERS = [
     LayerReport("first", "linear", 65, reason="it is the first"),
-    LayerReport("head", "linear", 25, ranks=[10, 8], surviving=[0.5, 0.25], relative_change=0.125),
+    NullSpaceLayerReport("head", "linear", 25, ranks=[10, 8], surviving=[0.5, 0.25], relative_change=0.125),
 ]
 REPORT = TeleportReport("nullspace", 2.0, 2.2, 1.0, 5.0, BATCHES, LAYERS, 0.5)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from teleport import BatchReport, LayerReport, NullSpace, TeleportReport
+from teleport import BatchReport, LayerReport, NullSpace, NullSpaceLayerReport, TeleportReport
 from teleport._null_space.layer_statistics import LayerStatistics
 from teleport._tracing.layer_tracer import trace_layers
 from tests.teleport.networks import LINEAR, cross_entropy
@@ -75,7 +75,7 @@ def test_a_cap_that_is_met_already_is_the_reason():
     report = NullSpace(cap=1e-6)(model, [batch], cross_entropy)
     assert report.no_op
     assert report.batches[0].stopped == "above cap"
-    assert "2.weight (linear): no step was taken or kept (above cap)" in report.reasons()
+    assert "no step was taken or kept (above cap): 2.weight (linear)" in report.reasons()
 
 
 @pytest.mark.parametrize("scale", [1e-35, 1.0, 1e25])
@@ -95,7 +95,7 @@ def test_sums_of_an_event():
         BatchReport(2.0, 9.0, 1.0, 3.0, steps=2, stopped="rolled back", accepted=False, reason="moved"),
     ]
     layers = [
-        LayerReport("a", "linear", 5, ranks=[2, 5], relative_change=0.5),
+        NullSpaceLayerReport("a", "linear", 5, ranks=[2, 5], relative_change=0.5),
         LayerReport("b", "linear", 2, reason="no"),
     ]
     report = TeleportReport("nullspace", 2.0, 3.0, 1.0, 3.0, batches, layers, 0.1)
@@ -105,6 +105,6 @@ def test_sums_of_an_event():
     assert report.relative_change == 0.5
     assert not report.no_op
     assert layers[0].null_dimensions == [3, 0]
-    assert report.reasons() == "b (linear): no"
+    assert report.reasons() == "no: b (linear)"
     assert TeleportReport("nullspace", 0.5, 0.6, 1.0, 1.0, [], [], 0.0).drift == pytest.approx(0.1)
     assert TeleportReport("nullspace", 0.5, 0.6, 1.0, 1.0, [], [], 0.0).no_op

@@ -1,0 +1,61 @@
+"""The report of a change of basis."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from torch import nn
+
+from teleport._change_of_basis.basis_change import BasisChange
+from teleport._engine.report import ChannelReport, FactorReport
+
+
+class ChangeOfBasisReport(FactorReport):
+    """What a change of basis did.
+
+    Without a loss the losses and norms are not numbers, and ``difference`` is how far the outputs moved, relative to
+    the largest; with a loss it is ``None``. ``change`` is what acted.
+    """
+
+    change: BasisChange
+    difference: float | None = None
+    _model: nn.Module | None = None
+
+    @property
+    def model(self) -> nn.Module | None:
+        """What computes the function now: the given model, or its teleported form if activations need it."""
+        return self._model
+
+    @model.setter
+    def model(self, model: nn.Module) -> None:
+        self._model = model
+
+    @property
+    def channels(self) -> tuple[int, int, int]:
+        """How many channels of all layers are free, shared and pinned."""
+        layers = self._channel_reports
+        return (
+            sum(each.free for each in layers),
+            sum(each.shared for each in layers),
+            sum(each.pinned for each in layers),
+        )
+
+    @property
+    def pins(self) -> dict[str, int]:
+        """Reason -> how many channels it pins; the pinned channels of a layer go by the reason of the first one."""
+        pins: Counter[str] = Counter()
+        for each in self._channel_reports:
+            if each.pinned:
+                pins[each.reason] += each.pinned
+        return dict(pins)
+
+    @property
+    def _channel_reports(self) -> list[ChannelReport]:
+        return [each for each in self.layers if isinstance(each, ChannelReport)]
+
+    def _headline(self) -> list[str]:
+        free, shared, pinned = self.channels
+        lines = [*super()._headline(), f"  channels: {free} free, {shared} shared, {pinned} pinned"]
+        return (
+            lines if self.difference is None else [*lines, f"  outputs moved by {self.difference:.2e} of the largest"]
+        )
