@@ -1,9 +1,9 @@
-"""Measure how fast things are on this machine, write the tables, and print ratios first.
+"""Measure speeds on this machine, write the tables, and print ratios first.
 
 usage: python scripts/benchmark.py SUBJECT... | aims | all [--smoke] [--repeats N] [--threads N] [--device DEVICE]
 
-`--help` lists the subjects. Nothing else should run meanwhile. `aims` measures nothing: it says, from the tables that
-are there, which aim is met; `all` is every subject, and then `aims`.
+`--help` lists the subjects. Nothing else should run on the machine. `aims` measures nothing: it reads the existing
+tables and says which aim is met. `all` is every subject, followed by `aims`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ AIMS = "aims"
 
 def main(arguments: list[str]) -> int:
     """Measure, write and print; the exit code."""
-    told = {**SUBJECTS, AIMS: "what of it was aimed at, from the tables that are there"}
+    told = {**SUBJECTS, AIMS: "which aim is met, according to the existing tables"}
     subjects = "\n".join(f"  {name:<17} {what}" for name, what in told.items())
     parser = argparse.ArgumentParser(
         description=__doc__.partition("\n")[0],
@@ -34,11 +34,11 @@ def main(arguments: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("subjects", nargs="+", metavar="SUBJECT", help="all, or some of those below")
-    parser.add_argument("--smoke", action="store_true", help="tiny cases, in seconds: whether it works")
-    parser.add_argument("--repeats", type=int, default=5, help="rounds that the median is over (5)")
-    parser.add_argument("--threads", type=int, help="of torch; its own choice where left out")
+    parser.add_argument("--smoke", action="store_true", help="tiny cases, in seconds: a check that it works")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds of measurement; medians are over them (5)")
+    parser.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--results", type=Path, default=ROOT / "results" / "benchmark", help="where the tables go")
+    parser.add_argument("--results", type=Path, default=ROOT / "results" / "benchmark", help="folder of the tables")
     given = parser.parse_args(arguments)
     for option, count in (("--repeats", given.repeats), ("--threads", given.threads)):
         if count is not None and count < 1:

@@ -13,7 +13,7 @@ from experiments.errors import UserError, one_of
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Fetch the sets that are named; 0 where all are there in the end, else 2."""
+    """Fetch the sets that are named; 0 if all are present in the end, else 2."""
     parser = argparse.ArgumentParser(description="Download, verify and store data sets.")
     parser.add_argument("names", nargs="+", metavar="NAME", help=f"all, or some of: {', '.join(KNOWN)}")
     default = os.environ.get("TELEPORT_DATA", "data")
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def fetched(name: str, root: Path) -> str:
-    """Fetch one set where it is absent, and say what happened."""
+    """Fetch one set if it is absent; a phrase that says what happened."""
     files = stored_files(name, root)
     if not files:
         return "needs no file"

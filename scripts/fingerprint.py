@@ -1,12 +1,12 @@
-"""Print a fingerprint of twenty short runs: the same numbers before and after a change of the code, bit for bit.
+"""Print a fingerprint of 22 short runs, to show that a change of the code keeps all numbers, bit for bit.
 
     python scripts/fingerprint.py > before.json    # in a checkout of the old code
     python scripts/fingerprint.py --against before.json
 
-Every method and every model takes part, one thread each; the transformer needs the exchange rates, which are downloaded
-or lie under ``TELEPORT_DATA``, the others no data. A fingerprint holds the
-final losses and the SHA-256 of the parameters and of the losses along the way. It says nothing across machines or
-versions of torch, where rounding differs.
+Run it from the root of a checkout. Every method and every model takes part, with one thread each. The transformer needs
+the exchange rates, which are downloaded or are under ``TELEPORT_DATA``; the others need no data. A fingerprint holds the
+final losses and the SHA-256 of the parameters, of the losses per evaluation and of the losses and gradient norms of the
+teleports. Fingerprints of different machines or versions of torch differ by rounding.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ RUNS: dict[str, list[str]] = {
 
 
 def fingerprint(overrides: list[str], runs: Path) -> dict[str, object]:
-    """Make one run in a process of its own, and take its fingerprint; the last line of its error where it failed."""
+    """Make one run in a process of its own, and take its fingerprint; the last line of its error if it failed."""
     command = [sys.executable, "run.py", *COMMON, f"machine.runs={runs}", *overrides]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -89,10 +89,10 @@ def _bytes(value: object) -> bytes:
 
 
 def main() -> int:
-    """Print all fingerprints as JSON; with ``--against`` a line per run, and exit with 1 where one differs."""
+    """Print all fingerprints as JSON; with ``--against`` print a line per run and return 1 if one differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--against", type=Path, help="a file that this script printed")
-    parser.add_argument("--only", help="runs whose name has this in it")
+    parser.add_argument("--only", help="runs whose name contains this")
     arguments = parser.parse_args()
     found = {}
     for name, overrides in RUNS.items():

@@ -1,4 +1,4 @@
-"""Draw every figure under ``results/`` again from its table, in seconds: nothing is trained.
+"""Redraw every figure under ``results/`` from its table, in seconds, without training.
 
 usage: python scripts/make_figures.py [RESULTS]
 """
@@ -18,9 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(arguments: list[str]) -> int:
-    """Redraw all that is there; the exit code, 2 where a figure could not be drawn."""
+    """Redraw all figures; the exit code, 2 if a figure could not be drawn."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("results", nargs="?", type=Path, default=ROOT / "results", help="where figures are")
+    parser.add_argument("results", nargs="?", type=Path, default=ROOT / "results", help="folder of the figures")
     results = parser.parse_args(arguments).results
     folders = sorted(path.parent for path in results.rglob("provenance.json"))
     if not folders:

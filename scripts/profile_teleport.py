@@ -1,9 +1,9 @@
-"""Print the costliest operations of one teleport, as torch's profiler sees them.
+"""Print the costliest operations of one teleport, measured by torch's profiler.
 
 usage: python scripts/profile_teleport.py [--rows N] [--threads N] [--device DEVICE] [--write FILE] GROUP=OPTION...
 
-What is chosen is chosen as for run.py, and the first event of that run is what is profiled. To see all of its steps,
-and not only those under the cap, add: teleport.step=fixed teleport.cap=null teleport.lr=1e-9
+Options are those of run.py; the first teleport event of that run is profiled. To profile all of its steps, not only
+those below the cap, add: teleport.step=fixed teleport.cap=null teleport.lr=1e-9
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from experiments.errors import UserError
 def main(arguments: list[str]) -> int:
     """Profile, print and write; the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("overrides", nargs="*", metavar="GROUP=OPTION", help="what run.py takes")
-    parser.add_argument("--rows", type=int, default=20, help="operations that are told (20)")
-    parser.add_argument("--threads", type=int, help="of torch; its own choice where left out")
+    parser.add_argument("overrides", nargs="*", metavar="GROUP=OPTION", help="overrides, as for run.py")
+    parser.add_argument("--rows", type=int, default=20, help="number of operations printed (20)")
+    parser.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="where the table goes, too")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="also write the table to FILE")
     given = parser.parse_args(arguments)
     for option, count in (("--rows", given.rows), ("--threads", given.threads)):
         if count is not None and count < 1:

@@ -1,9 +1,9 @@
-"""Make figures of the papers, all of one or some: the runs that they need, their tables and their pictures.
+"""Make figures of the papers: the runs that they need, their tables and their pictures.
 
 usage: python scripts/reproduce.py PAPER | PAPER/FIGURE ... [KEY=VALUE ...], for instance: nullspace scale=smoke
 
-Figures are made in their order. One that fails does not stop the others, and a run that is there already, from an
-earlier figure or an earlier call, is not made again: the same command goes on where it was stopped.
+Figures are made in order. A figure that fails does not stop the others. A run that exists already, from an earlier
+figure or an earlier call, is not made again: the same command continues where it was stopped.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from experiments.run.sweep import log_to_console
 
 
 def main(arguments: list[str]) -> int:
-    """Make each figure, and tell which are there; the exit code, 1 where one failed, 2 for a name that is none."""
+    """Make each figure and list the outcomes; the exit code, 1 if one failed, 2 for an unknown name."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    told = "a folder or a file under conf/figure, or an override of all runs, as run.py takes it"
+    told = "a folder or a file under conf/figure, or an override of all runs, as for run.py"
     parser.add_argument("words", nargs="+", metavar="NAME | KEY=VALUE", help=told)
     words = parser.parse_args(arguments).words
     overrides = [word for word in words if "=" in word]
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     try:
         outcomes = {figure: made(figure, overrides) for figure in figures}
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
         return 130
     print()
     for figure, outcome in outcomes.items():
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
 
 
 def chosen(names: list[str]) -> list[str]:
-    """The figures that are meant: a paper's in their order (``fig6a`` before ``fig11``), each once.
+    """The figures of the names: those of a paper in their order (``fig6a`` before ``fig11``), each once.
 
     Raises:
         UserError: no name, or one of no figure and no paper.

@@ -1,4 +1,4 @@
-"""Count the modules, packages, imports and circles of a tree: the picture of the house in numbers.
+"""Count the modules, packages, imports and import circles of ``teleport/`` and ``experiments/``.
 
     python scripts/structure.py [--root CHECKOUT] [--edges]
 
