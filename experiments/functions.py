@@ -1,8 +1,8 @@
-"""Functions of two variables that optimizers are tried on, with the group that acts on their level sets.
+"""Test functions of two variables for optimizers, with the group that acts on their level sets.
 
-Each is a sum of two squares, ``f = u^2 + v^2``, of coordinates that determine the point. Turning ``(u, v)`` about the
-origin keeps ``f``, so that rotations act on its level sets, each of which is one orbit (Zhao et al. 2022). All is plain
-arithmetic: the same code serves tensors, arrays and numbers, and importing it is cheap.
+Each is a sum of two squares, ``f = u^2 + v^2``, of coordinates that determine the point. A rotation of ``(u, v)`` about
+the origin leaves ``f`` unchanged, so that rotations act on its level sets, each of which is one orbit (Zhao et al.
+2022). The code is plain arithmetic: it applies to tensors, arrays and numbers, and importing it is cheap.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class SumOfSquares:
 
     Attributes:
         squared: ``(x, y) -> (u, v)``, one to one and onto.
-        point: the way back, ``(u, v) -> (x, y)``.
+        point: the inverse, ``(u, v) -> (x, y)``.
         minimum: the point ``(x, y)`` where ``f`` is 0.
     """
 
@@ -33,8 +33,8 @@ class SumOfSquares:
         u, v = self.squared(x, y)
         return u * u + v * v
 
-    def turned(self, x: Any, y: Any, cosine: Any, sine: Any) -> Pair:
-        """The point whose ``(u, v)`` are those of ``(x, y)``, turned by an angle."""
+    def rotated(self, x: Any, y: Any, cosine: Any, sine: Any) -> Pair:
+        """The point whose ``(u, v)`` are those of ``(x, y)``, rotated by an angle given as its cosine and sine."""
         u, v = self.squared(x, y)
         return self.point(cosine * u - sine * v, sine * u + cosine * v)
 
@@ -59,4 +59,4 @@ FUNCTIONS = {
         minimum=(0.0, 0.0),
     ),
 }
-"""By name, which is that of a data set of the runner and of the group action on it."""
+"""Function by name, which is also the name of the data set and of the group action on it."""

@@ -58,7 +58,7 @@ class Drawing:
 
 def turn(angle: Tensor, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """The group action: the point turned by an angle along its level set; angle 0 moves nothing."""
-    x, y = ELLIPSE.turned(weights["x"], weights["y"], torch.cos(angle), torch.sin(angle))
+    x, y = ELLIPSE.rotated(weights["x"], weights["y"], torch.cos(angle), torch.sin(angle))
     return {"x": x, "y": y}
 
 
@@ -98,7 +98,7 @@ def draw(drawing: Drawing) -> bytes:
     plane.contour(x, y, ELLIPSE(x, y), levels=[start], colors="0.55", linewidths=1.2)
 
     angles = np.linspace(0, drawing.angle, 100)
-    jump = ELLIPSE.turned(*START, np.cos(angles), np.sin(angles))
+    jump = ELLIPSE.rotated(*START, np.cos(angles), np.sin(angles))
     for axes, path, colour, label in (
         (plane, drawing.without, "C0", "gradient descent"),
         (plane, drawing.teleported, "C3", "the same after a teleport"),

@@ -1,4 +1,4 @@
-"""A point in the domain of a test function, and the rotations that move it along its level set."""
+"""A point in the domain of a test function, and the rotations that move it along a level set."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ FITS = ("function",)
 
 
 class Point(nn.Module):
-    """A model whose output is its parameter ``coordinates``, whatever the inputs; in double precision.
+    """A model whose output is its parameter ``coordinates``, independent of the inputs; in double precision.
 
     Args:
-        start: the coordinates at the beginning.
+        start: the initial coordinates.
     """
 
     def __init__(self, start: list[float]) -> None:
@@ -29,7 +29,7 @@ class Point(nn.Module):
         self.coordinates = nn.Parameter(torch.tensor(start, dtype=torch.float64))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """The point [b, n], once for each of b inputs."""
+        """The point, repeated for each of b inputs, [b, n]."""
         return self.coordinates.expand(len(inputs), -1)
 
 
@@ -37,7 +37,7 @@ def build(config: PointConfig, spec: Spec) -> Point:
     """The point ``config.start``.
 
     Raises:
-        UserError: another number of coordinates than the function has variables.
+        UserError: the number of coordinates is not the number of variables of the function.
     """
     if len(config.start) != spec.outputs:
         raise UserError(
@@ -46,8 +46,8 @@ def build(config: PointConfig, spec: Spec) -> Point:
     return Point(list(config.start))
 
 
-def turning(name: str) -> Action:
-    """The group action on a :class:`Point` that keeps the test function ``name``: a rotation by the angle theta.
+def rotation_action(name: str) -> Action:
+    """The group action on a :class:`Point` that preserves the test function ``name``: a rotation by the angle theta.
 
     Raises:
         UserError: there is no such function. The action raises ``UnsupportedModel`` for another model.
@@ -60,6 +60,6 @@ def turning(name: str) -> Action:
         if "coordinates" not in weights:
             raise UnsupportedModel("it is not model=point, on whose coordinates the group acts")
         x, y = weights["coordinates"]
-        return {"coordinates": torch.stack(function.turned(x, y, theta.cos(), theta.sin()))}
+        return {"coordinates": torch.stack(function.rotated(x, y, theta.cos(), theta.sin()))}
 
     return action

@@ -23,7 +23,7 @@ from experiments.configuration.teleport_config import (
     TeleportConfig,
 )
 from experiments.errors import UserError, one_of
-from experiments.models.point import turning
+from experiments.models.point import rotation_action
 from teleport import (
     ChangeOfBasis,
     LevelSet,
@@ -84,7 +84,7 @@ OF_THE_LOOP = {field.name for field in fields(TeleportConfig)} | {"constraint_ba
 
 def _orbit(action: str, **arguments: Any) -> Orbit:
     """``teleport.Orbit`` with the action that a configuration names."""
-    return Orbit(turning(action), **arguments)
+    return Orbit(rotation_action(action), **arguments)
 
 
 # name -> (the dataclass of its keys, which but for those of the loop are arguments of the method, and the method)

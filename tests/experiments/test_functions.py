@@ -39,18 +39,18 @@ def test_the_minimum_is_zero_and_lowest_nearby(name):
 
 @every_function
 @given(x=COORDINATES, y=COORDINATES, angle=st.floats(-math.pi, math.pi))
-def test_turning_keeps_the_value(name, x, y, angle):
+def test_a_rotation_leaves_the_value_unchanged(name, x, y, angle):
     function = FUNCTIONS[name]
-    turned = function.turned(x, y, math.cos(angle), math.sin(angle))
-    assert function(*turned) == pytest.approx(function(x, y), rel=1e-8, abs=1e-8)
+    rotated = function.rotated(x, y, math.cos(angle), math.sin(angle))
+    assert function(*rotated) == pytest.approx(function(x, y), rel=1e-8, abs=1e-8)
 
 
 @every_function
 @given(x=COORDINATES, y=COORDINATES, one=st.floats(-3, 3), other=st.floats(-3, 3))
-def test_turning_is_a_group_action(name, x, y, one, other):
-    def turned(x, y, angle):
-        return FUNCTIONS[name].turned(x, y, math.cos(angle), math.sin(angle))
+def test_rotations_are_a_group_action(name, x, y, one, other):
+    def rotated(x, y, angle):
+        return FUNCTIONS[name].rotated(x, y, math.cos(angle), math.sin(angle))
 
     near = {"rel": 1e-6, "abs": 1e-6}  # Rosenbrock's coordinates are a thousand apart
-    assert turned(x, y, 0.0) == pytest.approx((x, y), **near)
-    assert turned(*turned(x, y, one), other) == pytest.approx(turned(x, y, one + other), **near)
+    assert rotated(x, y, 0.0) == pytest.approx((x, y), **near)
+    assert rotated(*rotated(x, y, one), other) == pytest.approx(rotated(x, y, one + other), **near)

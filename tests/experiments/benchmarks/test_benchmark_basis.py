@@ -12,29 +12,15 @@ from hypothesis import strategies as st
 
 from experiments.benchmarks.basis import (
     AIMS,
-    COLUMNS,
     DOUBLE,
     FULL,
     SINGLE,
-    SMOKE,
     STREAMED,
     Case,
-    measure,
     sine,
     summary,
 )
-from experiments.benchmarks.common import Settings
 from teleport._spaces.subspace import Subspace
-
-
-@pytest.fixture(scope="module")
-def measured() -> pd.DataFrame:
-    return pd.DataFrame(measure(Settings(2, True, torch.device("cpu"))))
-
-
-def test_a_row_a_case_and_method(measured):
-    assert set(measured.columns) == set(COLUMNS)
-    assert measured.method.tolist() == [STREAMED, DOUBLE, SINGLE] * len(SMOKE)
 
 
 def test_all_find_as_many_dimensions_as_the_inputs_were_made_of(measured):

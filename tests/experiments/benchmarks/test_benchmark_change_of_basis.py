@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import pytest
-import torch
 
 from experiments.benchmarks.change_of_basis import (
     AXES,
-    CAPTURE,
-    COLUMNS,
     FULL,
     SMOKE,
     TELEPORT,
     TOUCH,
-    measure,
     summary,
 )
-from experiments.benchmarks.common import Settings
-
-
-@pytest.fixture(scope="module")
-def measured() -> pd.DataFrame:
-    return pd.DataFrame(measure(Settings(2, True, torch.device("cpu"))))
-
-
-def test_a_row_a_case_and_method(measured):
-    assert set(measured.columns) == set(COLUMNS)
-    assert measured.method.tolist() == [TOUCH, TELEPORT, CAPTURE] * len(SMOKE)
-    assert (measured.repeats == 2).all()
 
 
 def test_channels_are_free_and_outputs_stay(measured):

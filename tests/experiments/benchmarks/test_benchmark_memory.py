@@ -8,32 +8,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 
-from experiments.benchmarks.common import Settings
 from experiments.benchmarks.memory import (
     AXES,
-    COLUMNS,
     EACH,
     FULL,
-    METHODS,
     ONCE,
-    SMOKE,
     TRAINING,
     Case,
-    measure,
     summary,
 )
-
-
-@pytest.fixture(scope="module")
-def measured() -> pd.DataFrame:
-    return pd.DataFrame(measure(Settings(1, True, torch.device("cpu"))))
-
-
-def test_a_row_a_case_and_method(measured):
-    assert set(measured.columns) == set(COLUMNS)
-    assert measured.method.tolist() == list(METHODS) * len(SMOKE)
 
 
 def test_teleports_take_their_steps_and_move(measured):

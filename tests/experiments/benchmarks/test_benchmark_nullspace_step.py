@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import pytest
 import torch
 
-from experiments.benchmarks.common import Settings
-from experiments.benchmarks.nullspace_step import COLUMNS, FULL, GRADIENT, MANY, METHODS, SMOKE, measure, summary
-
-
-@pytest.fixture(scope="module")
-def measured() -> pd.DataFrame:
-    return pd.DataFrame(measure(Settings(3, True, torch.device("cpu"))))
-
-
-def test_a_row_a_case_and_method(measured):
-    assert set(measured.columns) == set(COLUMNS)
-    assert measured.method.tolist() == [GRADIENT, *METHODS] * len(SMOKE)
+from experiments.benchmarks.nullspace_step import FULL, GRADIENT, MANY, METHODS, summary
 
 
 def test_all_steps_are_taken_by_layers_that_have_null_dimensions(measured):

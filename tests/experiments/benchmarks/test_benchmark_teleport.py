@@ -5,21 +5,8 @@ from __future__ import annotations
 import math
 
 import pandas as pd
-import pytest
-import torch
 
-from experiments.benchmarks.common import Settings
-from experiments.benchmarks.teleport import AIMS, COLUMNS, METHODS, REFERENCE, SMOKE, measure, summary
-
-
-@pytest.fixture(scope="module")
-def measured() -> pd.DataFrame:
-    return pd.DataFrame(measure(Settings(1, True, torch.device("cpu"))))
-
-
-def test_a_row_a_case_and_method(measured):
-    assert set(measured.columns) == set(COLUMNS)
-    assert measured.method.tolist() == [*METHODS] * len(SMOKE)
+from experiments.benchmarks.teleport import AIMS, REFERENCE, SMOKE, summary
 
 
 def test_all_take_all_steps_on_few_samples_and_the_null_space_none_on_many(measured):
