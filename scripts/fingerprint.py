@@ -4,7 +4,7 @@
     python scripts/fingerprint.py --against before.json
 
 Run it from the root of a checkout. Every method and every model takes part, with one thread each. The transformer needs
-the exchange rates, which are downloaded or are under ``TELEPORT_DATA``; the others need no data. A fingerprint holds the
+the exchange rates, downloaded or under ``TELEPORT_DATA``; the others need no data. A fingerprint holds the
 final losses and the SHA-256 of the parameters, of the losses per evaluation and of the losses and gradient norms of the
 teleports. Fingerprints of different machines or versions of torch differ by rounding.
 """
