@@ -1,4 +1,4 @@
-# Everything runs in .venv, which each target makes (or brings up to date) by itself; start with `make demo`.
+# Everything runs in .venv, which each target makes or updates if needed; start with `make demo`.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,7 +8,7 @@ NAMES ?=
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# Tests are many and small: two workers with one thread each beat one worker with two.
+# The tests are many and small: two workers with one thread each are faster than one worker with two threads.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -rs
 
 SHELL := bash
@@ -16,14 +16,14 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow lint types figures reproduce data bench clean
 
-help:  ## Say what can be made
+help:  ## List the targets
 	@echo "Usage: make TARGET [NAME=VALUE ...]"
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "Values: PYTHON=$(PYTHON) makes the environment VENV=$(VENV); SCALE is smoke, quick (default) or paper."
 
-setup: $(INSTALLED)  ## Make .venv and install everything into it; runs once, and again when the requirements change
+setup: $(INSTALLED)  ## Make .venv and install everything; runs once, and again when the requirements change
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@command -v "$(PYTHON)" >/dev/null || \
@@ -39,7 +39,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: setup  ## Train on the embedded digits with and without teleportation and draw both curves
 	$(BIN)/python scripts/demo.py
 
-test: setup  ## Run the tests, but for the slow ones
+test: setup  ## Run the tests except the slow ones
 	$(PYTEST) -m "not slow"
 
 test-slow: setup  ## Run the slow tests
@@ -64,7 +64,7 @@ data: setup  ## Download data sets: make data NAMES="mnist cifar10", or NAMES=al
 	@test -n "$(NAMES)" || { echo "make: say which data sets, for instance NAMES=\"mnist cifar10\" or NAMES=all" >&2; exit 1; }
 	$(BIN)/python scripts/fetch_data.py $(NAMES)
 
-bench: setup  ## Measure speeds on this machine, where nothing else should run, into results/benchmark/
+bench: setup  ## Measure speeds into results/benchmark/; nothing else should run on the machine
 	$(BIN)/python scripts/benchmark.py all
 
 clean:  ## Remove .venv, caches and build products; keeps data, runs and results
