@@ -1,7 +1,7 @@
-"""How fast things are on this machine: a file a subject, run by ``scripts/benchmark.py``.
+"""Benchmarks of speed and memory on this machine: one module per subject, run by ``scripts/benchmark.py``.
 
-A subject is a module of this package, named in ``SUBJECTS``, that has what :class:`Subject` asks for; what subjects
-share is in ``common.py``. Importing this file is cheap: the script lists the subjects from here.
+A subject is a module of this package, named in ``SUBJECTS``, that implements :class:`Subject`. Shared code is in
+``common.py``. Importing this file is cheap: the script lists the subjects from it.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ if TYPE_CHECKING:
     from experiments.benchmarks.common import Settings
 
 SUBJECTS = {
-    "basis": "finding a null space: against a singular value decomposition",
-    "change_of_basis": "a random change of basis: against touching every weight once",
-    "epoch": "a teleport of the suite's own settings: against an epoch of training",
-    "runtime": "seconds of a whole teleport: null space and symmetry, and how they grow",
-    "teleport": "seconds of a whole teleport at width 1024: the null space in all its ways, and symmetry",
-    "positions": "seconds of a whole teleport as positions grow: pixels and tokens",
-    "start": "seconds to the help, to a mistake, and to the first step of a run, and what they import",
-    "training": "the training loop: against one by hand, and against a data set with a loader",
+    "basis": "finding a null space, compared with a singular value decomposition",
+    "change_of_basis": "a random change of basis, compared with multiplying every weight once",
+    "epoch": "a teleport with the suite's settings, compared with an epoch of training",
+    "runtime": "seconds of a whole teleport by null space and symmetry, and their growth",
+    "teleport": "seconds of a whole teleport at width 1024: all variants of the null space, and symmetry",
+    "positions": "seconds of a whole teleport by number of positions (pixels, tokens)",
+    "start": "seconds to the help, to an error message, and to the first step of a run, and their imports",
+    "training": "the training loop, compared with one by hand and with a data set and a loader",
     "nullspace_step": "one step of a null-space teleport, in gradient evaluations",
-    "memory": "peak memory of a teleport of a transformer: against a training step and the weights, by length",
+    "memory": "peak memory of a teleport of a transformer by length, compared with a training step and the weights",
 }
-"""Module -> what it measures, as the script's help says it."""
+"""Module -> its description in the help of the script."""
 
 
 class Subject(Protocol):
-    """What a subject's module has."""
+    """The interface of a subject's module."""
 
     COLUMNS: list[str]
-    """Of its table, which has a row a case and method."""
+    """The columns of its table, which has one row per case and method."""
 
     AIMS: list[Aim]
-    """What its table is to show; see ``aims.py``."""
+    """The limits that its table is checked against; see ``aims.py``."""
 
     def measure(self, settings: Settings) -> Iterator[dict[str, Any]]:
-        """The table's rows, each as soon as it is measured."""
+        """Yield the rows of the table as they are measured."""
 
     def line(self, row: dict[str, Any]) -> str:
-        """A row in one line, for whoever waits."""
+        """A row as one line of progress output."""
 
     def summary(self, table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-        """What follows from the table, each with its heading; ratios first."""
+        """Heading -> a table derived from the measured one; ratios first."""
 
 
 def subject(name: str) -> Subject:

@@ -1,4 +1,4 @@
-"""An aim: a figure to reach, said beside the subject that measures it; ``aims_table.py`` has all of them in a table."""
+"""Aims: limits for measured quantities, stated in the module of each subject; ``aims_table.py`` tabulates them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ MET, MISSED, NOT_MEASURED = "met", "missed", "not measured"
 
 @dataclass(frozen=True)
 class Aim:
-    """A figure to reach.
+    """A limit for a quantity that follows from a subject's table.
 
     Attributes:
-        what: the figure, in words.
-        relation: whether the figure is to stay below the limit or to get above it.
+        what: a description of the quantity.
+        relation: whether the quantity must be at most or at least the limit.
         limit: in ``unit``.
-        figure: the figure reached, from the subject's table; nan where the table does not have it.
+        figure: the quantity from the subject's table; nan if the table lacks it.
         unit: of both.
     """
 
@@ -31,14 +31,14 @@ class Aim:
     unit: str = "times"
 
     def state(self, reached: float) -> str:
-        """Whether a figure is what was aimed at."""
+        """Whether the limit holds for a measured value."""
         if math.isnan(reached):
             return NOT_MEASURED
         return MET if (reached <= self.limit if self.relation == "<=" else reached >= self.limit) else MISSED
 
 
 def rows(table: pd.DataFrame, **cells: Any) -> pd.DataFrame:
-    """The rows of ``table`` that have these cells; the largest and the smallest value of none are nan."""
+    """The rows of ``table`` with these cells; if there are none, their maximum and minimum are nan."""
     chosen = pd.Series(True, index=table.index)
     for column, value in cells.items():
         chosen &= table[column] == value
@@ -48,6 +48,6 @@ def rows(table: pd.DataFrame, **cells: Any) -> pd.DataFrame:
 def ratio(
     table: pd.DataFrame, axes: Sequence[str], method: str, against: str, value: str = "seconds"
 ) -> pd.Series[float]:
-    """The ``value`` of ``method`` in units of that of ``against``, by case (its ``axes``); nan where one is absent."""
+    """The ``value`` of ``method`` divided by that of ``against``, by case (its ``axes``); nan if one is missing."""
     values = table.set_index(list(axes))
     return rows(values, method=method)[value].div(rows(values, method=against)[value])

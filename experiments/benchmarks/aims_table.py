@@ -1,4 +1,4 @@
-"""What was aimed at and what was reached: the aims of all subjects in one table a machine, and a page of them all."""
+"""The aims of all subjects with the measured values: one table per machine, and one page of all."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ COLUMNS = ["subject", "aim", "limit", "reached", "unit", "state", "command"]
 
 
 def aims_of(machine: str, results: Path) -> pd.DataFrame:
-    """The aims of all subjects and what a ``machine`` reached, a row an aim, from its tables under ``results``.
+    """The aims of all subjects with the values of a ``machine``, one row per aim, from its tables under ``results``.
 
-    A table that is not there, or has not the columns that its subject has now, leaves its aims not measured.
+    If a table is missing or lacks a current column of its subject, its aims are not measured.
     """
     known = entries(results / f"{machine}.json")
     found = []
@@ -34,9 +34,9 @@ def aims_of(machine: str, results: Path) -> pd.DataFrame:
 
 
 def write_aims(results: Path, smoke: bool) -> dict[str, pd.DataFrame]:
-    """Write ``aims-<machine>.csv`` of each machine that has tables under ``results``, and ``README.md`` of them all.
+    """Write ``aims-<machine>.csv`` for each machine with tables under ``results``, and ``README.md`` with all of them.
 
-    A smoke measurement's has a file of its own and is not in the README.
+    Smoke measurements have files of their own and are not in the README.
 
     Returns:
         machine -> its aims.
@@ -68,7 +68,7 @@ def _told(figure: float) -> str:
 
 
 def _machines(results: Path, smoke: bool) -> list[str]:
-    """The machines that have a table of some subject."""
+    """The machines with a table of any subject."""
     tables = [path.stem.partition("-") for path in sorted(results.glob("*-*.csv"))]
     machines = dict.fromkeys(machine for name, _, machine in tables if name in SUBJECTS)
     return [machine for machine in machines if machine.endswith(SMOKE) == smoke]

@@ -1,10 +1,10 @@
-"""What finding a layer's null space costs: the library's streamed representation against a decomposition of all inputs.
+"""The cost of finding a layer's null space: streamed, as in the library, and by a decomposition of all inputs.
 
-The layer's input vectors are single-precision noise through a matrix of a given rank. ``streamed`` is the way of the
-library: vectors come ``width`` at a time, and the space that they span is found from what is kept of them. The
-``svd`` is of the representation matrix R ``[width, positions]`` whole, of all vectors, in double or in single
-precision. Where fewer than ``width`` of the vectors are independent there is a null space; where as many are, there is
-none, and the library sees that without any eigenvectors. The longest cases have two rounds at most.
+The layer's input vectors are single-precision noise through a matrix of a given rank. ``streamed`` is the library's
+method: vectors arrive ``width`` at a time, and their span is found from a compressed representation. ``svd`` decomposes
+the whole representation matrix R ``[width, positions]`` of all vectors, in double or in single precision. If fewer than
+``width`` of the vectors are independent there is a null space; otherwise there is none, which the library detects
+without eigenvectors. The longest cases have at most two rounds.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Case:
 AXES = [axis.name for axis in fields(Case)]
 
 COLUMNS = ["method", *AXES, *TIMES, "rank", "sine", "kept_bytes", *MACHINE]
-"""``sine`` is of the largest principal angle to the space that the double-precision decomposition finds, 1 where their
-ranks differ; ``kept_bytes`` is what is held of the vectors when the last one has come."""
+"""``sine`` is that of the largest principal angle to the space found by the double-precision decomposition, 1 if the
+ranks differ; ``kept_bytes`` is the memory held for the vectors after the last one."""
 
 FEW = Case(positions=200, independent=200)
 MANY = Case()
@@ -48,7 +48,7 @@ SMOKE = [Case(32, 8, 8), Case(32, 128, 32), Case(32, 64, 16), Case(32, 128, 16)]
 
 
 def _speed(case: Case) -> Aim:
-    """How many times the library is as fast as the decomposition in double precision."""
+    """The speed-up of the library over the decomposition in double precision."""
 
     def figure(table: pd.DataFrame) -> float:
         return float(ratio(rows(table, **asdict(case)), AXES, DOUBLE, STREAMED).max())
@@ -60,7 +60,7 @@ def _speed(case: Case) -> Aim:
 
 
 def _memory_growth(table: pd.DataFrame) -> float:
-    """What is kept of the most vectors over what is kept of a quarter of them, where all are more than the width."""
+    """The memory held for the most vectors over that for a quarter of them, both more than the width."""
     streamed = rows(table, method=STREAMED, width=MANY.width, independent=MANY.independent).set_index("positions")
     kept = streamed.kept_bytes.reindex([4096, 16384])
     return float(kept.iloc[1] / kept.iloc[0])
@@ -82,15 +82,15 @@ AIMS = [
 
 
 def measure(settings: Settings) -> Iterator[Row]:
-    """A row a case and method; within a case the methods take turns."""
+    """One row per case and method; within a case the methods take turns."""
     with_machine = machine(settings.device)
-    list(_rows(SMOKE[0], settings))  # what is loaded at first use
+    list(_rows(SMOKE[0], settings))  # a warm-up
     for case in SMOKE if settings.smoke else FULL:
         yield from ({**row, **with_machine} for row in _rows(case, settings))
 
 
 def line(row: Row) -> str:
-    """The case, the method, its seconds, and how far the spaces are apart."""
+    """The case, the method, its milliseconds, the rank, and the angle between the spaces."""
     case = "  ".join(f"{axis} {row[axis]:>5}" for axis in AXES)
     return (
         f"{case}  {row['method']:<11} {row['seconds'] * 1000:10.2f} ms  rank {row['rank']:>4}  sine {row['sine']:.1e}"
@@ -98,7 +98,7 @@ def line(row: Row) -> str:
 
 
 def summary(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Ratios to the library, the angles, and how seconds grow with positions."""
+    """Ratios to the library, the angles, and the exponents of seconds in the positions."""
     return {
         f"seconds, in units of {STREAMED}": ratios(table, AXES, STREAMED),
         "found, and kept": table.loc[table.method == STREAMED, [*AXES, "rank", "sine", "kept_bytes"]],
@@ -107,15 +107,15 @@ def summary(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def _growth(table: pd.DataFrame) -> pd.DataFrame:
-    """Slopes over positions, with as many dimensions spanned; other ranks are found in another way."""
+    """Slopes over positions at a fixed rank; other ranks are found by another algorithm."""
     base = base_of(table, AXES)
     return slopes(rows(table, width=base.width, independent=base.independent), ["positions"])
 
 
 def sine(spanned: Tensor, found: Subspace) -> float:
-    """Of the largest principal angle between the span of orthonormal columns ``[dimension, k]`` and a space found.
+    """The sine of the largest principal angle between the span of orthonormal columns ``[dimension, k]`` and ``found``.
 
-    It is the spectral norm of the columns' part in the complement; 1 where the dimensions differ.
+    It is the spectral norm of the columns' projection onto the complement; 1 if the dimensions differ.
     """
     if spanned.shape[1] != found.rank:
         return 1.0
@@ -160,14 +160,14 @@ def _rows(case: Case, settings: Settings) -> Iterator[Row]:
 
 
 def _bytes_of(representation: Representation) -> int:
-    """Of all tensors that it keeps."""
+    """The bytes of all tensors of a representation."""
     return sum(kept.numel() * kept.element_size() for kept in vars(representation).values() if isinstance(kept, Tensor))
 
 
 def _spanned(left: Tensor, values: Tensor) -> Tensor:
-    """The left singular vectors ``[width, rank]`` above what rounding makes of nothing, in double precision.
+    """The left singular vectors ``[width, rank]`` whose values exceed rounding errors, in double precision.
 
-    The inputs' rounding counts in double precision, the decomposition's own, which is more, in single precision.
+    In double precision the rounding of the inputs decides, in single precision the larger one of the decomposition.
     """
     if values.dtype == torch.float64:
         kept = rank(values.square(), 1.0, (left.shape[0], left.shape[0]), torch.float32)

@@ -1,7 +1,7 @@
-"""What a random change of basis costs: against touching every weight once, and finding the network's quiver.
+"""The cost of a random change of basis, compared with multiplying every weight once, and of finding the quiver.
 
-``touch`` multiplies each parameter by a number, in place, which is the least that a teleport of all weights could cost.
-``teleport`` draws the factors and applies them, on a quiver that is known. ``capture`` finds it, once a network.
+``touch`` multiplies each parameter by a number in place, a lower bound for a teleport of all weights. ``teleport``
+draws the factors and applies them, for a known quiver. ``capture`` finds the quiver, once per network.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Case:
     width: float = 1.0
 
     def config(self) -> ModelConfig:
-        """The keys of the network."""
+        """The configuration of the network."""
         if self.model == "mlp500":
             return MLPConfig(name="mlp", widths=[round(500 * self.width)] * 5, init="kaiming")
         return NetworkConfig(name=self.model, width=self.width, init="kaiming")
@@ -45,7 +45,7 @@ AXES = [axis.name for axis in fields(Case)]
 CHANNELS = ("free", "shared", "pinned")
 
 COLUMNS = ["method", *AXES, *TIMES, "parameters", *CHANNELS, "difference", *MACHINE]
-"""``free``, ``shared``, ``pinned`` count channels; ``difference`` is how far outputs move, relative to the largest."""
+"""``free``, ``shared``, ``pinned`` count channels; ``difference`` is the relative change of the outputs."""
 
 FULL = [Case("mlp500"), Case("vgg16"), Case("resnet18"), Case("densenet121")]
 SMOKE = [Case("mlp500", 0.05), Case("resnet18", 0.125)]
@@ -68,7 +68,7 @@ AIMS = [
 
 
 def measure(settings: Settings) -> Iterator[Row]:
-    """A row a case and method; within a case the methods take turns."""
+    """One row per case and method; within a case the methods take turns."""
     with_machine = machine(settings.device)
     for case in SMOKE if settings.smoke else FULL:
         yield from ({**row, **with_machine} for row in _rows(case, settings))
@@ -80,7 +80,7 @@ def line(row: Row) -> str:
 
 
 def summary(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Ratios to touching every weight once, and how far outputs move."""
+    """Ratios to multiplying every weight once, and the change of the outputs."""
     return {
         "in units of touching every weight once": ratios(table, AXES, TOUCH),
         "how far outputs move": table.loc[table.method == TELEPORT, [*AXES, *CHANNELS, "difference"]],
@@ -88,7 +88,7 @@ def summary(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def _rows(case: Case, settings: Settings) -> Iterator[Row]:
-    """The rows of one network, which is put back before each turn."""
+    """The rows of one network, whose weights are restored before each turn."""
     seed_everything(0)
     start = build_model(case.config(), SPEC).to(settings.device).eval()
     model, inputs = copy.deepcopy(start), torch.randn(8, *SPEC.input_shape, device=settings.device)
@@ -115,7 +115,7 @@ def _rows(case: Case, settings: Settings) -> Iterator[Row]:
 
     works = {TOUCH: touch, TELEPORT: teleport, CAPTURE: capture}
     turns = {name: from_the_start(work) for name, work in works.items()}
-    take_turns(turns, 1, settings.device)  # what is loaded and prepared at first use
+    take_turns(turns, 1, settings.device)  # a warm-up round
     timed = take_turns(turns, settings.repeats, settings.device)
     report = ChangeOfBasis()(start, [inputs])
     for name, each in timed.items():

@@ -1,4 +1,4 @@
-"""What the subjects share: methods that take turns in one process, the columns of a table, and what follows from it."""
+"""Shared by the subjects: timing of methods in turn in one process, common columns, ratios and exponents."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ T = TypeVar("T")
 Row = dict[str, Any]
 
 TIMES = ("seconds", "fastest", "slowest", "repeats")
-"""Columns of what was measured; ``seconds`` is the median."""
+"""Columns of times; ``seconds`` is the median."""
 
 MACHINE = ("hardware", "threads", "torch")
-"""Columns of what it was measured with."""
+"""Columns of the environment."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a subject measures: ``repeats`` rounds on ``device``; ``smoke`` is tiny cases, in seconds."""
+    """Settings of a measurement: ``repeats`` rounds on ``device``; ``smoke`` selects tiny cases, which take seconds."""
 
     repeats: int
     smoke: bool
@@ -37,7 +37,7 @@ class Settings:
 
 @dataclass
 class Timed(Generic[T]):
-    """The seconds of one method, a round each, and what it returned in the last."""
+    """The seconds of one method per round, and the result of its last round."""
 
     seconds: list[float]
     last: T
@@ -51,13 +51,13 @@ class Timed(Generic[T]):
 def take_turns(
     methods: Mapping[str, Callable[[], Callable[[], T]]], repeats: int, device: torch.device, enough: float = math.inf
 ) -> dict[str, Timed[T]]:
-    """Time each method ``repeats`` times, one after the other within a round, so that a disturbance falls on all.
+    """Time each method ``repeats`` times, one after the other within a round, so that a disturbance affects all.
 
     Args:
-        methods: name -> a function that prepares, outside of the clock, and returns what is timed.
+        methods: name -> a function that prepares, untimed, and returns the function to be timed.
         repeats: rounds.
-        device: whose queue is waited for.
-        enough: seconds, of all methods together, after which no further round begins.
+        device: it is synchronised before the clock is read.
+        enough: seconds of all methods together after which no further round begins.
     """
     timed: dict[str, Timed[T]] = {}
     clock = Clock(device)
@@ -81,16 +81,16 @@ def machine(device: torch.device) -> Row:
 
 
 def ratios(table: pd.DataFrame, axes: Sequence[str], against: str, value: str = "seconds") -> pd.DataFrame:
-    """How many times the ``value`` of the method ``against`` each method takes, a row a case (its ``axes``)."""
+    """The ``value`` of each method divided by that of the method ``against``, one row per case (its ``axes``)."""
     values = table.pivot_table(index=list(axes), columns="method", values=value, sort=False)
     return values.div(values[against], axis=0).reset_index()
 
 
 def slopes(table: pd.DataFrame, axes: Sequence[str], value: str = "seconds") -> pd.DataFrame:
-    """The exponent of each axis by method: the slope of log ``value`` over log axis, all else as in the base.
+    """The exponent of each axis by method: the slope of log ``value`` over log axis, all other axes at the base.
 
-    1 is linear, 0 no dependence. The base is where the axes cross (:func:`base_of`); axes with fewer than two values
-    there are left out.
+    1 is linear, 0 no dependence. The base is the case that the axes share (:func:`base_of`); axes with fewer than two
+    values there are left out.
     """
     base, rows = base_of(table, axes), []
     for axis in axes:
@@ -104,11 +104,11 @@ def slopes(table: pd.DataFrame, axes: Sequence[str], value: str = "seconds") -> 
 
 
 def base_of(table: pd.DataFrame, axes: Sequence[str]) -> pd.Series:
-    """The case that the axes cross in: each one's most frequent value over all cases, the first of equals."""
+    """The case that the axes share: the most frequent value of each over all cases, the first in case of a tie."""
     cases = table[list(axes)].drop_duplicates()
     return pd.Series({axis: statistics.mode(cases[axis]) for axis in axes})
 
 
 def slug(hardware: str) -> str:
-    """A machine's name as a part of a file's name."""
+    """The name of a machine in a form for file names."""
     return re.sub(r"[^a-z0-9]+", "-", hardware.lower()).strip("-") or "unknown"

@@ -1,11 +1,11 @@
-"""What a teleport costs beside the training that it is for: the share of an epoch that one event takes.
+"""The cost of a teleport event as a share of an epoch of training.
 
 Data, batches, rates and caps are those of ``run.py model=... data=... teleport=nullspace scale=paper``: the whole
-training split, and an event as its first is, after the warm-up. ``event`` is that event; it ends at the cap.
-``event, all steps`` takes every step of every batch: on MNIST 64 steps on 200 samples, a fifth as many as an epoch
-sees, and each costs more than a gradient evaluation, so that 5 % are out of its reach unless small training batches
-are slow. An ``epoch`` is some of its optimizer steps in the suite's loop, by the clock of its curves, times as many as
-an epoch has (``timed_steps``, ``epoch_steps``).
+training split, and the first event of the run, after the warm-up. ``event`` is that event, which ends at the cap.
+``event, all steps`` takes every step of every batch: on MNIST 64 steps on 200 samples, a fifth of the samples of an
+epoch. Each step costs more than a gradient evaluation, so that 5 % of an epoch cannot be reached unless small training
+batches are slow. The seconds of an ``epoch`` are those of ``timed_steps`` optimizer steps in the suite's loop, by the
+clock of its curves, scaled to ``epoch_steps``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ EPOCH, EVENT, ALL_STEPS = "epoch", "event", "event, all steps"
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A pair of model and data under ``conf/``, and how many optimizer steps are timed."""
+    """A pair of model and data under ``conf/``, and the number of timed optimizer steps."""
 
     model: str
     data: str
@@ -46,8 +46,8 @@ COLUMNS = [
     *("method", "model", "data", *EVENT_COLUMNS, "batch_size", "timed_steps", "epoch_steps", "share"),
     *(*TIMES, "steps_taken", "null_dimensions", *MACHINE),
 ]
-"""``share`` is the median of an event's seconds over that of an epoch's; the event's own columns are empty for an
-epoch, and ``cap`` where an event has none."""
+"""``share`` is the median of an event's seconds over that of an epoch's; the columns of events are empty for an epoch,
+and ``cap`` is empty for an event without one."""
 
 
 def _aim(model: str, data: str, method: str, limit: float) -> Aim:
@@ -65,30 +65,30 @@ AIMS = [
 
 
 def measure(settings: Settings) -> Iterator[Row]:
-    """A row a case and method; within a case the methods take turns.
+    """One row per case and method; within a case the methods take turns.
 
     Raises:
-        UserError: data that are not there and cannot be fetched.
+        UserError: data are missing and cannot be downloaded.
     """
     for case in SMOKE if settings.smoke else FULL:
         yield from ({**row, **machine(settings.device)} for row in _rows(case, settings))
-    torch.use_deterministic_algorithms(False)  # which a run asks for
+    torch.use_deterministic_algorithms(False)  # a run enables it
 
 
 def line(row: Row) -> str:
-    """The case, the method, its seconds, the steps it took and its share of an epoch."""
+    """The case, the method, its seconds, the steps taken and the share of an epoch."""
     steps = "" if row["method"] == EPOCH else f"{row['steps_taken']:>3} steps  {row['share']:6.1%} of an epoch"
     return f"{row['model']:<10} {row['data']:<8} {row['method']:<17} {row['seconds']:8.3f} s  {steps}"
 
 
 def summary(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The share of an epoch, and the steps that were taken for it."""
+    """The share of an epoch, and the steps taken."""
     events = table.loc[table["method"] != EPOCH, ["model", "data", "method", "share", "steps_taken", "null_dimensions"]]
     return {"seconds of an event, in units of an epoch": events}
 
 
 def _rows(case: Case, settings: Settings) -> Iterator[Row]:
-    """The rows of one pair; an epoch's is the first."""
+    """The rows of one pair; the first is that of the epoch."""
     choices = [f"model={case.model}", f"data={case.data}", "teleport=nullspace", f"scale={case.scale}"]
     config = configuration([*choices, "data.train_samples=null", "data.test_samples=1"], settings.device)
     prepared = Prepared(config, settings.device)
@@ -96,7 +96,7 @@ def _rows(case: Case, settings: Settings) -> Iterator[Row]:
     assert isinstance(own, NullSpaceConfig)
     whole = dataclasses.replace(own, step="fixed", lr=RATE, cap=None)
     per_epoch = steps_per_epoch(prepared.task.train, config.training.batch_size)
-    epochs: list[float] = []  # seconds, by the suite's own clock
+    epochs: list[float] = []  # seconds by the suite's clock
 
     def train() -> Callable[[], None]:
         steps = prepared.steps(case.timed_steps)
@@ -107,15 +107,15 @@ def _rows(case: Case, settings: Settings) -> Iterator[Row]:
         EVENT: lambda: prepared.event(own),
         ALL_STEPS: lambda: prepared.event(whole),
     }
-    take_turns(turns, 1, settings.device)  # what is loaded at first use
+    take_turns(turns, 1, settings.device)  # a warm-up round
     epochs.clear()
     timed = take_turns(turns, settings.repeats, settings.device)
     timed[EPOCH] = Timed(epochs, None)
     unit = timed[EPOCH].columns()["seconds"]
-    told = {"model": case.model, "data": case.data, "batch_size": config.training.batch_size}
-    told |= {"timed_steps": case.timed_steps, "epoch_steps": per_epoch}
+    labels = {"model": case.model, "data": case.data, "batch_size": config.training.batch_size}
+    labels |= {"timed_steps": case.timed_steps, "epoch_steps": per_epoch}
     for method, teleport in ((EPOCH, None), (EVENT, own), (ALL_STEPS, whole)):
         times, report = timed[method].columns(), timed[method].last
-        row = {"method": method, **told, **times, "share": times["seconds"] / unit}
+        row = {"method": method, **labels, **times, "share": times["seconds"] / unit}
         row |= {column: getattr(teleport, column, None) for column in EVENT_COLUMNS}
         yield row | (work_of(report) if report else dict.fromkeys(("steps_taken", "null_dimensions")))

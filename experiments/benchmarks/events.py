@@ -1,4 +1,4 @@
-"""One teleport event on a multilayer perceptron and random data, by several methods that take turns."""
+"""One teleport event on a multilayer perceptron and random data, measured for several methods in turn."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from experiments.tasks import Spec
 from teleport import TeleportReport
 
 RATE = 1e-9
-"""A step so short that no method ends early: no cap is met, and nothing runs away."""
+"""A step so short that no method ends early: no cap is reached, and nothing diverges."""
 
 Method = Callable[[int], Teleporter]
-"""A teleporter of so many steps a batch."""
+"""Number of steps per batch -> teleporter."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """An event: ``layers`` hidden layers of ``width``, ``batches`` of ``samples``, ``steps`` a batch."""
+    """An event: ``layers`` hidden layers of ``width``, ``batches`` of ``samples``, ``steps`` per batch."""
 
     width: int = 512
     samples: int = 200
@@ -40,18 +40,18 @@ class Case:
 AXES = [axis.name for axis in fields(Case)]
 
 COLUMNS = ["method", *AXES, *TIMES, "steps_taken", "null_dimensions", *MACHINE]
-"""``seconds`` are a whole event's; ``null_dimensions`` a batch's, summed over layers."""
+"""``seconds`` are those of a whole event; ``null_dimensions`` those of one batch, summed over layers."""
 
 
 def rows_of(case: Case, methods: Mapping[str, Method], settings: Settings, enough: float = math.inf) -> Iterator[Row]:
-    """Measure ``methods`` on one network and one set of batches; a row each.
+    """Measure ``methods`` on one network and one set of batches; one row per method.
 
-    The network has images of 784 pixels, LeakyReLU and no biases, on which every variant of symmetry works.
+    The network has images of 784 pixels, LeakyReLU and no biases, which every variant of symmetry accepts.
 
     Args:
         case: the event.
-        methods: name -> what makes the teleporter.
-        settings: how often, and where.
+        methods: name -> number of steps -> teleporter.
+        settings: number of rounds, and device.
         enough: seconds of the case after which no further round begins.
     """
     torch.manual_seed(0)
@@ -73,18 +73,18 @@ def rows_of(case: Case, methods: Mapping[str, Method], settings: Settings, enoug
 
 
 def warm_up(methods: Mapping[str, Method], device: torch.device) -> None:
-    """A tiny event by each method, for what is loaded at first use."""
+    """A tiny event by each method, which loads what is loaded on first use."""
     deque(rows_of(Case(16, 20, batches=1, steps=2), methods, Settings(1, True, device)), maxlen=0)
 
 
 def work_of(report: TeleportReport) -> Row:
-    """The steps that an event took, and the null dimensions of a batch, summed over layers."""
+    """The steps taken by an event, and the null dimensions of a batch, summed over layers."""
     free = sum(min(layer.null_dimensions, default=0) for layer in report.layers)
     return {"steps_taken": report.steps, "null_dimensions": free}
 
 
 def line(row: Row) -> str:
-    """The case, the method, its seconds and the steps it took."""
+    """The case, the method, its seconds and the steps taken."""
     case = "  ".join(f"{axis} {row[axis]:>4}" for axis in AXES)
     return f"{case}  {row['method']:<20} {row['seconds']:9.4f} s  {row['steps_taken']:>3} steps"
 

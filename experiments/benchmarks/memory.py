@@ -1,10 +1,10 @@
-"""How much memory a null-space teleport needs at its peak, against a training step and the weights, by length.
+"""Peak memory of a null-space teleport by length, compared with a training step and with the weights.
 
-The network is a causal transformer of the suite on one text of random tokens. Each figure is of a process of its own,
-which works on a tiny network first: what is loaded at first use is no memory of the work. It is the largest memory
-that the process (on a GPU: torch's allocator) ever held, less the largest before the work began, so beyond the weights
-and the batch themselves. A training step is forward, backward and a step of plain SGD, so it adds a gradient of each
-weight. A teleport has one batch and two steps; it keeps a copy of the weights to go back to.
+The network is the suite's causal transformer on one text of random tokens. Each value is measured in a fresh process,
+after a warm-up on a tiny network, which excludes one-time allocations. It is the peak memory of the process (on a GPU:
+of torch's allocator) minus the peak before the work began, so it excludes the weights and the batch. A training step is
+forward, backward and a step of plain SGD, so it adds a gradient of each weight. A teleport has one batch and two steps;
+it keeps a copy of the weights for the rollback.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from teleport import NullSpace, TeleportReport
 TRAINING, ONCE, EACH = "training step", "forward once", "forward each"
 
 METHODS: dict[str, dict[str, Any]] = {TRAINING: {}, ONCE: {"forward": "once"}, EACH: {"forward": "each"}}
-"""Settings of the teleports beside two steps of a fixed and tiny length."""
+"""Settings of the teleports besides two steps of a fixed and tiny length."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Case:
 
     @property
     def spec(self) -> Spec:
-        """Of the text."""
+        """The spec of the text."""
         return Spec("text", (self.length,), self.vocabulary)
 
 
@@ -66,10 +66,10 @@ AIMS: list[Aim] = []
 
 
 def measure(settings: Settings) -> Iterator[Row]:
-    """A row a case and method, each of one round in a fresh process.
+    """One row per case and method, each of one round in a fresh process.
 
     Raises:
-        UserError: a process that died.
+        UserError: a process was killed.
     """
     for case in SMOKE if settings.smoke else FULL:
         for method in METHODS:
@@ -84,7 +84,7 @@ def line(row: Row) -> str:
 
 
 def summary(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Peaks in units of a training step's and of the weights, and how they grow with the length."""
+    """Peaks in units of that of a training step and of the weights, and their exponents in the length."""
     relative = table.assign(relative=table.peak_bytes / table.weights_bytes)
     return {
         f"peak memory, in units of a {TRAINING}": ratios(table, AXES, TRAINING, "peak_bytes"),
@@ -97,9 +97,9 @@ def summary(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The largest memory that this process ever held, on a GPU that its tensors did.
+    """The peak memory of this process; on a GPU that of torch's allocator.
 
-    On Linux it is not ``getrusage``'s, which starts from what the parent process held.
+    On Linux it is not read from ``getrusage``, whose value includes the peak of the parent process.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
@@ -111,20 +111,20 @@ def peak_bytes(device: torch.device) -> int:
 
 
 def _alone(case: Case, method: str, settings: Settings) -> Row:
-    """The cells that a process of its own measures."""
+    """The cells measured in a fresh process."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         try:
             return pool.submit(_measured, case, method, settings.device, torch.get_num_threads()).result()
         except BrokenProcessPool as error:
             raise UserError(
-                f"the process of '{method}' at length {case.length} died, most likely for want of memory; "
+                f"the process of '{method}' at length {case.length} was killed, most likely out of memory; "
                 "leave out the subject 'memory' on this machine"
             ) from error
 
 
 def _measured(case: Case, method: str, device: torch.device, threads: int) -> Row:
-    """What one method on one case needs, in this process."""
+    """Measure one method on one case in this process."""
     torch.set_num_threads(threads)
     _work(TINY, method, device)()
     work = _work(case, method, device)
@@ -141,7 +141,7 @@ def _measured(case: Case, method: str, device: torch.device, threads: int) -> Ro
 
 
 def _work(case: Case, method: str, device: torch.device) -> Callable[[], tuple[int, TeleportReport | None]]:
-    """Build the network and the batch; the work on them returns the weights' bytes and a teleport's report."""
+    """Build the network and the batch; the returned function gives the bytes of the weights and a teleport's report."""
     torch.manual_seed(0)
     config = TransformerConfig(name="transformer", heads=case.heads, head_dim=64, layers=case.layers)
     model = build(config, case.spec).to(device)

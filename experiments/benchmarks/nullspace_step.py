@@ -1,9 +1,9 @@
-"""What one step of a null-space teleport costs, projection included, in units of a gradient evaluation.
+"""The cost of one step of a null-space teleport, projection included, in units of a gradient evaluation.
 
-A gradient evaluation is the forward and the backward pass of the same model on the same batch, over all parameters. A
-step's seconds are those of a teleport of many steps less those of one of few, so that all that is done once a batch is
-left out; it, too, counts in the subject ``runtime``. ``AIMS`` are for the method
-``once``. Where nothing has null dimensions there is no step: the table has the layers that moved, too.
+A gradient evaluation is the forward and the backward pass of the same model on the same batch, over all parameters. The
+seconds of a step are the difference between a teleport of many steps and one of few, per step, which excludes the work
+done once per batch (the subject ``runtime`` includes it). ``AIMS`` are for the method ``once``. Without null dimensions
+there is no step: the table also has the number of layers that moved.
 """
 
 from __future__ import annotations
@@ -30,24 +30,25 @@ FEW, MANY = 2, 10
 METHODS: dict[str, dict[str, Any]] = {
     "once": {},
     "each": {"forward": "each"},
-    "cap": {"step": "cap", "lr": 1e-3},  # a step that must gain something has to be felt
+    "cap": {"step": "cap", "lr": 1e-3},  # the line search needs a step with a measurable gain
     "0.999": {"threshold": 0.999},
     "split": {},  # protects another batch
 }
-"""Settings beside ``step="fixed"`` and a rate so small that no teleport ends early."""
+"""Settings besides ``step="fixed"`` and a rate so small that no teleport ends early."""
 
 GRADIENT = "gradient"
-"""The method that others are compared with."""
+"""The unit of the ratios."""
 
 COLUMNS = ["method", "model", "samples", "evaluations", *TIMES, "steps_taken", "moved", "null_dimensions", *MACHINE]
-"""``evaluations``: the fastest step over the fastest gradient evaluation. A step's ``fastest`` is no round's: it is the
-fastest teleport of many steps less the fastest of few, because a round in which that of few steps was disturbed would
-make a step look short. ``moved``: the layers that have null dimensions, ``null_dimensions`` theirs, in one batch."""
+"""``evaluations``: the fastest step over the fastest gradient evaluation. A step's ``fastest`` does not belong to a
+round: it is the fastest teleport of many steps minus the fastest of few, because a round in which the teleport of few
+steps was disturbed would make a step look short. ``moved``: the number of layers with null dimensions,
+``null_dimensions`` their sum, in one batch."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model, by the name in the table, and ``samples`` in its batch."""
+    """A model by its name in the table, and the ``samples`` of its batch."""
 
     model: str
     samples: int
@@ -81,7 +82,7 @@ SMOKE = [Case("mlp 32-32", 8, lambda: mlp.build(MLPConfig(name="mlp", widths=[32
 
 
 def _aim(model: str, limit: float) -> Aim:
-    """The cost of a step of ``once``, where all steps were taken."""
+    """The cost of a step of ``once``, if all steps were taken."""
 
     def figure(table: pd.DataFrame) -> float:
         return float(rows(table, model=model, method="once", steps_taken=MANY).evaluations.max())
@@ -98,7 +99,7 @@ AIMS = [
 
 
 def measure(settings: Settings) -> Iterator[Row]:
-    """A row a case and method; within a case the methods take turns."""
+    """One row per case and method; within a case the methods take turns."""
     for case in SMOKE if settings.smoke else FULL:
         timed = _rounds(case, settings)
         unit = min(timed[GRADIENT].seconds)
@@ -120,7 +121,7 @@ def line(row: Row) -> str:
 
 
 def summary(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Evaluations a step, a row a case."""
+    """Gradient evaluations per step, one row per case."""
     return {"a step, in gradient evaluations": ratios(table, ["model", "samples"], GRADIENT, "evaluations")}
 
 
@@ -148,8 +149,8 @@ def _rounds(case: Case, settings: Settings) -> dict[str, Timed[Any]]:
         return torch.autograd.grad(loss_of(model, batch), parameters)
 
     def ready(method: str, steps: int) -> Callable[[], TeleportReport]:
-        kept = {"lr": 1e-9, "step": "fixed", "guard": "none", **METHODS[method]}
-        teleporter, own = NullSpace(steps=steps, **kept), copy.deepcopy(model)
+        options = {"lr": 1e-9, "step": "fixed", "guard": "none", **METHODS[method]}
+        teleporter, own = NullSpace(steps=steps, **options), copy.deepcopy(model)
         return lambda: teleporter(own, [batch], loss_of, constraint=[other] if method == "split" else None)
 
     work: dict[str, Callable[[], Callable[[], Any]]] = {GRADIENT: lambda: gradient}
@@ -168,7 +169,7 @@ def batch_of(case: Case, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def loss_of(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-    """Mean squared error where the targets are numbers, cross entropy where they are classes."""
+    """Mean squared error if the targets are numbers, cross entropy if they are classes."""
     outputs, targets = model(batch[0]), batch[1]
     if targets.is_floating_point():
         return nn.functional.mse_loss(outputs, targets)

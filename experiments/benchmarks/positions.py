@@ -1,8 +1,8 @@
-"""How a null-space teleport grows with the positions of a sample, the pixels of an image or the tokens of a series.
+"""Seconds of a null-space teleport by the positions of a sample: the pixels of an image or the tokens of a series.
 
-Weights stay as they are, and so do the samples. At threshold 1 layers run out of null dimensions as positions grow:
-what is left is the head, which sees one vector a sample. ``nullspace 0.999`` leaves each layer some. Beside them stand
-as many gradient evaluations, the forward and the backward pass over all parameters, as a teleport has steps.
+The weights and the number of samples are fixed. At threshold 1 layers lose their null dimensions as positions grow,
+except for the head, which has one input vector per sample. ``nullspace 0.999`` leaves each layer some. For comparison,
+as many gradient evaluations as a teleport has steps are timed: forward and backward pass over all parameters.
 """
 
 from __future__ import annotations
@@ -55,20 +55,20 @@ AIMS: list[Aim] = []
 
 
 def measure(settings: Settings) -> Iterator[Row]:
-    """A row a case and method; within a case the methods take turns."""
-    deque(_rows(SMOKE[0], dataclasses.replace(settings, repeats=1)), maxlen=0)  # what is loaded at first use
+    """One row per case and method; within a case the methods take turns."""
+    deque(_rows(SMOKE[0], dataclasses.replace(settings, repeats=1)), maxlen=0)  # a warm-up
     for case in SMOKE if settings.smoke else FULL:
         yield from ({**row, **machine(settings.device)} for row in _rows(case, settings))
 
 
 def line(row: Row) -> str:
-    """The case, the method, its seconds and the steps it took."""
+    """The case, the method, its seconds and the steps taken."""
     seconds = f"{row['seconds']:9.4f} s  {row['steps_taken']:>3} steps, {row['null_dimensions']} null dimensions"
     return f"{row['model']:<20} positions {row['positions']:>5}  {row['method']:<16} {seconds}"
 
 
 def summary(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """A teleport in gradient evaluations, and how seconds grow, where steps were taken."""
+    """A teleport in units of gradient evaluations, and exponents of the seconds over the cases with steps."""
     busy = table[(table["steps_taken"] > 0) | (table["method"] == GRADIENT)]
     fits = [slopes(own, ["positions"]).assign(model=model) for model, own in busy.groupby("model", sort=False)]
     return {

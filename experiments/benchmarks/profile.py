@@ -1,4 +1,4 @@
-"""Where the time of one teleport goes: torch's profile of a run's first event."""
+"""A torch profile of a run's first teleport event."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ from experiments.errors import UserError
 
 
 def profile_event(overrides: Sequence[str], device: torch.device, rows: int) -> str:
-    """The costliest operations of the first event of ``python run.py OVERRIDES``, by the time spent in each itself.
+    """The most expensive operations of the first event of ``python run.py OVERRIDES``, by their self time.
 
-    Operations on other shapes have rows of their own. The event is profiled at its second call, so that what is loaded
-    at first use is not in it.
+    There is one row per operation and input shapes. The event is profiled in its second call, which excludes one-time
+    costs.
+
+    Args:
+        overrides: of the command line.
+        device: of the run.
+        rows: number of operations.
 
     Raises:
-        UserError: no teleport, a mistake in the configuration, or data that cannot be had.
+        UserError: the run has no teleport, the configuration has a mistake, or the data are not available.
     """
     config = configuration(overrides, device)
     if config.teleport.name == "none":
@@ -30,7 +35,7 @@ def profile_event(overrides: Sequence[str], device: torch.device, rows: int) -> 
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with torch.profiler.profile(activities=activities, record_shapes=True) as profile:
         report = event()
-    torch.use_deterministic_algorithms(False)  # which a run asks for
+    torch.use_deterministic_algorithms(False)  # a run enables it
     table = profile.key_averages(group_by_input_shape=True).table(
         sort_by=f"self_{'cuda' if on_gpu else 'cpu'}_time_total", row_limit=rows, max_shapes_column_width=60
     )

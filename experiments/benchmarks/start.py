@@ -1,9 +1,9 @@
-"""How long it takes to begin: a mistake, the help, and the first training step, each in a process of its own.
+"""Start-up times: an error message, the help, and the first training step, each in a fresh process.
 
-Beside them stand what nobody comes below: importing torch, and one step of a torch optimizer by hand, which imports
-torch's compiler. ``modules`` and ``imported`` are of one more process each, before those that are timed; all files are
-in the system's cache by then. For the first step they end, as the seconds do, when its line is on the screen: what
-comes after, such as the library that draws the curve, does not keep anybody waiting.
+Lower bounds for comparison are importing torch, and one step of a torch optimizer by hand, which imports torch's
+compiler. ``modules`` and ``imported`` come from one further process each, before the timed ones, so that all files are
+in the system's cache. For the first step both they and the seconds end when its line is printed: later imports, such as
+the plotting library, do not delay it.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from experiments.benchmarks.common import MACHINE, TIMES, Row, Settings, Timed, 
 from experiments.configuration.options import CONF
 
 HEAVY = ("torch", "torch._dynamo", "torchvision", "numpy", "scipy", "sklearn", "pandas", "matplotlib")
-"""What takes long to import, or brings much with it."""
+"""Packages that are slow to import or have many dependencies."""
 
 NOTHING = "-"
-"""In the table, where none of ``HEAVY`` was imported."""
+"""In the table, if none of ``HEAVY`` was imported."""
 
 IMPORT, BARE_STEP, HELP, MISTAKE = "import torch", "a step by hand", "--help", "a wrong key"
 FIRST_STEP, RUN = "first step of a run", "a run of one step"
@@ -47,9 +47,9 @@ optimizer.step()
 
 @dataclass(frozen=True)
 class Command:
-    """What Python is called with, how it is to end, and what the line has that stops the clock before the end.
+    """The arguments of Python, the expected exit code, and a text whose line stops the clock (``None``: the end).
 
-    ``{runs}`` and ``{device}`` in the arguments are an empty folder and the device.
+    ``{runs}`` and ``{device}`` in the arguments stand for an empty folder and the device.
     """
 
     arguments: tuple[str, ...]
@@ -76,11 +76,11 @@ FULL = {
 SMOKE = {name: FULL[name] for name in (HELP, MISTAKE)}
 
 COLUMNS = ["method", *TIMES, "modules", "imported", *MACHINE]
-"""``modules`` is their number, ``imported`` those of ``HEAVY`` among them."""
+"""``modules`` is the number of imported modules, ``imported`` lists those of ``HEAVY`` among them."""
 
 
 def _heavy(method: str, beyond: str | None = None) -> Callable[[pd.DataFrame], float]:
-    """How many of ``HEAVY`` a method imports that another one does not import, too."""
+    """The number of ``HEAVY`` packages that ``method`` imports and ``beyond`` does not."""
 
     def figure(table: pd.DataFrame) -> float:
         cells = dict(zip(table.method, table.imported, strict=True))
@@ -106,14 +106,14 @@ AIMS = [
 
 
 class Launched(NamedTuple):
-    """The seconds of a command, and the lines that it wrote in that time, of both streams."""
+    """The seconds of a command, and the lines that it wrote to either stream in that time."""
 
     seconds: float
     lines: list[str]
 
 
 def measure(settings: Settings) -> Iterator[Row]:
-    """A row a command; the commands take turns."""
+    """One row per command; the commands take turns."""
     commands = SMOKE if settings.smoke else FULL
     imported = {name: imports_of(launch(command, settings.device, trace=True)) for name, command in commands.items()}
     seconds: dict[str, list[float]] = {name: [] for name in commands}
@@ -131,12 +131,12 @@ def measure(settings: Settings) -> Iterator[Row]:
 
 
 def line(row: Row) -> str:
-    """The command, its seconds, and what it imported."""
+    """The command, its seconds, and its imports."""
     return f"{row['method']:<20} {row['seconds']:7.3f} s  {row['modules']:>5} modules  {row['imported']}"
 
 
 def summary(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Seconds in units of importing torch, and what was imported; the first step in units of one by hand."""
+    """Seconds in units of importing torch and of a step by hand, and the imports."""
     times = table[["method", "seconds", "modules", "imported"]].copy()
     for unit in (IMPORT, BARE_STEP):
         times.insert(2, f"in units of: {unit}", table.seconds / rows(table, method=unit).seconds.max())
@@ -144,10 +144,10 @@ def summary(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def launch(command: Command, device: torch.device, trace: bool = False) -> Launched:
-    """Run a command to its end; with ``trace`` its lines tell each module that was imported.
+    """Run a command to its end; with ``trace`` its lines list each imported module.
 
     Raises:
-        RuntimeError: it did not end as it is to, or the line that is waited for never came.
+        RuntimeError: the exit code is not the expected one, or the expected line was not printed.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     flags = ["-X", "importtime"] if trace else []

@@ -1,4 +1,4 @@
-"""A run as the suite's runner sets it up, from a command line's choices, with parts of it ready to be timed."""
+"""A run set up as by the suite's runner, from overrides of the command line, with parts of it ready to be timed."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from teleport import Schedule, TeleportReport
 
 
 def configuration(overrides: Sequence[str], device: torch.device) -> Config:
-    """What ``python run.py OVERRIDES`` would run, on ``device`` and without a progress bar.
+    """The configuration of ``python run.py OVERRIDES``, on ``device`` and without a progress bar.
 
     Raises:
-        UserError: a value that is missing or out of range.
+        UserError: a value is missing or out of range.
     """
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -39,14 +39,14 @@ def configuration(overrides: Sequence[str], device: torch.device) -> Config:
 
 
 class Prepared:
-    """The task and the model of a run before its first teleport, behind the warm-up that its configuration asks for.
+    """The task and the model of a run before its first teleport, after the configured warm-up.
 
     Args:
-        config: the run's.
-        device: where it is.
+        config: of the run.
+        device: of the task and the model.
 
     Raises:
-        UserError: data that cannot be had, or a model that does not fit them.
+        UserError: the data are not available, or the model does not fit them.
     """
 
     def __init__(self, config: Config, device: torch.device) -> None:
@@ -64,12 +64,12 @@ class Prepared:
         return lambda: teleports.make(0, model)[1]
 
     def steps(self, count: int) -> Callable[[], float]:
-        """That many optimizer steps on a copy of the model, ready to be called once: their seconds."""
+        """``count`` optimizer steps on a copy of the model, ready to be called once; the call returns their seconds."""
         model = copy.deepcopy(self.model)
         return lambda: self._train(model, count)
 
     def _train(self, model: nn.Module, steps: int) -> float:
-        """Train ``model`` in the suite's loop; the seconds of its steps, by the clock of a run's curve."""
+        """Train ``model`` in the suite's loop and return the seconds of its steps by the clock of a run's curve."""
         loop = dataclasses.replace(self.config.training, max_steps=steps, eval_every=steps, eval_samples=1)
         config = dataclasses.replace(self.config, training=loop)
         optimizer = methods.build_optimizer(config.optimizer, model)

@@ -1,4 +1,4 @@
-"""A subject, measured and written: its table, and what follows from it in the machine's file."""
+"""Measure a subject and write its table, and its summary into the machine's file."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from experiments.errors import UserError
 from experiments.run.environment import environment
 
 SMOKE = "-smoke"
-"""How the names of a smoke measurement's files end, which says nothing about a speed."""
+"""Ending of the file names of smoke measurements, whose times are not meaningful."""
 
 
 def record(name: str, settings: Settings, results: Path) -> dict[str, pd.DataFrame]:
-    """Measure the subject ``name``, telling each row, and write it under ``results``; the summary.
+    """Measure the subject ``name``, print each row, write the results and return the summary.
 
-    Written are the table, ``<subject>-<machine>.csv``, and the entry of the subject in ``<machine>.json``: the
-    command, the environment it was measured in and its summary. A smoke measurement has files of its own, with
-    ``-smoke``.
+    Two files are written under ``results``: the table, ``<subject>-<machine>.csv``, and the entry of the subject in
+    ``<machine>.json``, with the command, the environment and the summary. Smoke measurements go to separate files whose
+    names end in ``-smoke``.
 
     Raises:
-        UserError: data that are not there, or files that cannot be written.
+        UserError: data are missing, or files cannot be written.
     """
     module, known = subject(name), environment(settings.device)
     rows: list[Row] = []
@@ -49,25 +49,25 @@ def record(name: str, settings: Settings, results: Path) -> dict[str, pd.DataFra
 
 
 def _command(name: str, settings: Settings, threads: int) -> str:
-    """What measures the subject again."""
+    """The command that repeats the measurement."""
     smoke = " --smoke" if settings.smoke else ""
     how = f"--repeats {settings.repeats} --threads {threads} --device {settings.device}"
     return f"python scripts/benchmark.py {name} {how}{smoke}"
 
 
 def entries(path: Path) -> dict[str, Any]:
-    """The machine's file: subject -> its entry; nothing where there is no such file.
+    """The content of a machine's file: subject -> its entry; empty if there is no file.
 
     Raises:
-        UserError: a damaged file.
+        UserError: the file is damaged.
     """
     try:
         found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     except ValueError as error:
-        raise UserError(f"'{path}' is not whole JSON; delete it, and measure again what it held") from error
+        raise UserError(f"'{path}' is not valid JSON; delete it and repeat its measurements") from error
     return found
 
 
 def _enter(path: Path, name: str, entry: dict[str, Any]) -> None:
-    """Put a subject's entry into the machine's file, beside those of the others."""
+    """Set a subject's entry in the machine's file; those of other subjects are kept."""
     files.write_text(path, json.dumps(dict(sorted({**entries(path), name: entry}.items())), indent=1) + "\n")

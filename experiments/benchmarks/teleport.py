@@ -1,8 +1,8 @@
-"""A whole teleport at width 1024: symmetry in its variants, and the null space in all its ways, in units of one.
+"""A whole teleport at width 1024 by the variants of symmetry and of the null space, in units of one of them.
 
 The unit is the null space at threshold 1 with steps of fixed length, each batch protecting itself. No method ends
-early: there is no cap. On 200 samples each layer but the first has 824 null dimensions; 2000 samples leave none, the
-null space at threshold 1 is over once it has found that out, and the table says so (``steps_taken``).
+early: there is no cap. On 200 samples each layer but the first has 824 null dimensions. 2000 samples leave none: the
+null space at threshold 1 then ends after finding no null dimensions, as ``steps_taken`` shows.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ REFERENCE = "nullspace"
 ENOUGH = 140.0
 """Seconds of a case after which no further round begins."""
 
-# Seconds grow as the batches do: eight batches of 2000 would take minutes a round.
+# Seconds are proportional to the batches: eight batches of 2000 would take minutes per round.
 FULL = [Case(1024, 200), Case(1024, 2000, batches=2)]
 SMOKE = [Case(32, 8, batches=2, steps=2), Case(32, 64, batches=2, steps=2)]
 
@@ -53,7 +53,7 @@ def _split(steps: int) -> Teleporter:
 METHODS: dict[str, Method] = {
     REFERENCE: _null_space(),
     "nullspace each": _null_space(forward="each"),
-    "nullspace cap": _null_space(step="cap", lr=1e-3),  # a step that must gain something has to be felt
+    "nullspace cap": _null_space(step="cap", lr=1e-3),  # the line search needs a step with a measurable gain
     "nullspace 0.999": _null_space(threshold=0.999),
     "nullspace split": _split,
     "symmetry 2022": _symmetry("2022"),
@@ -63,7 +63,7 @@ METHODS: dict[str, Method] = {
 
 
 def _times(method: str) -> Aim:
-    """How many times the null space's seconds ``method`` takes on 200 samples, where both take all steps."""
+    """The seconds of ``method`` in units of the null space's on 200 samples, if both take all steps."""
 
     def figure(table: pd.DataFrame) -> float:
         busy = table[table["steps_taken"] == table["batches"] * table["steps"]]
@@ -76,13 +76,13 @@ AIMS = [_times("symmetry 2022"), _times("symmetry 2024")]
 
 
 def measure(settings: Settings) -> Iterator[Row]:
-    """A row a case and method; within a case the methods take turns."""
+    """One row per case and method; within a case the methods take turns."""
     warm_up(METHODS, settings.device)
     for case in SMOKE if settings.smoke else FULL:
         yield from rows_of(case, METHODS, settings, ENOUGH)
 
 
 def summary(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Ratios to the null space at threshold 1, and the steps behind them."""
+    """Ratios to the null space at threshold 1, and the steps taken."""
     steps = table.pivot_table(index=AXES, columns="method", values="steps_taken", sort=False).reset_index()
     return {f"seconds, in units of {REFERENCE}": ratios(table, AXES, REFERENCE), "steps taken": steps}

@@ -1,11 +1,10 @@
-"""How much the suite's loop costs beside the training itself: against a loop by hand, and a data set with a loader.
+"""The overhead of the suite's training loop, compared with a loop by hand and with a data set and a loader.
 
 All train the same model from the same parameters with the same optimizer. The loop by hand holds the images as the
-suite does, sees the same batches and does nothing else. The suite is timed twice: by its own clock, which is that of
-its curves (steps and looks at the losses), and as a whole run, which adds what comes once an evaluation and not once a
-step: records and a checkpoint on the disk, and here two evaluations of one sample. The loader is torchvision's MNIST
-with the usual transforms and two workers, which run before the clock starts. The case without a model is looking up
-the batches alone.
+suite does, uses the same batches and does nothing else. The suite is timed twice: by the clock of its curves (steps and
+checks of the losses), and as a whole run, which adds the work per evaluation: records and a checkpoint on the disk, and
+here two evaluations of one sample. The loader is torchvision's MNIST with the usual transforms and two workers, which
+start before the clock. The case without a model only looks up the batches.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ class Case:
 AXES = [axis.name for axis in fields(Case)]
 
 COLUMNS = ["method", "data", *AXES, *TIMES, "samples_a_second", "parameter_sum", *MACHINE]
-"""``parameter_sum`` is over the trained parameters: equal where the same was computed."""
+"""``parameter_sum`` is over the trained parameters: equal if the computations are the same."""
 
 FULL = [Case(NO_MODEL, 200), Case("mlp_small", 200), Case("mlp", 60), Case("cnn", 40)]
 SMOKE = [Case(NO_MODEL, 10), Case("mlp_small", 10)]
@@ -81,10 +80,10 @@ AIMS = [
 
 
 def measure(settings: Settings) -> Iterator[Row]:
-    """A row a case and method; within a case the methods take turns.
+    """One row per case and method; within a case the methods take turns.
 
     Raises:
-        UserError: MNIST is not there and cannot be fetched.
+        UserError: MNIST is missing and cannot be downloaded.
     """
     data, with_machine = "digits" if settings.smoke else "mnist", machine(settings.device)
     cases = SMOKE if settings.smoke else FULL
@@ -106,13 +105,13 @@ def measure(settings: Settings) -> Iterator[Row]:
 
 
 def line(row: Row) -> str:
-    """The model, the method, and milliseconds a step."""
+    """The model, the method, and milliseconds per step."""
     each = 1000 * row["seconds"] / row["steps"]
     return f"{row['model']:<10} {row['method']:<23} {each:8.3f} ms a step  {row['samples_a_second']:9.0f} samples/s"
 
 
 def summary(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """What the suite's loop adds to the one by hand, and how many times the loader's samples each takes a second."""
+    """Seconds in units of the loop by hand, and samples per second in units of the loader's."""
     return {
         f"seconds, in units of the {BARE} (fastest rounds)": ratios(table, AXES, BARE, "fastest"),
         f"seconds, in units of the {BARE} (medians)": ratios(table, AXES, BARE),
@@ -121,12 +120,12 @@ def summary(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 class Problem:
-    """One case: its task, its model as it is before the training, and the ways to train it."""
+    """One case: its task, its initial model, and the training loops."""
 
     def __init__(self, case: Case, data: str, device: torch.device, scratch: Path) -> None:
         self.case, self.device, self.scratch = case, device, scratch
         self.config = _configuration(case, data, device)
-        self.clocked: list[float] = []  # by the suite's own clock
+        self.clocked: list[float] = []  # seconds by the suite's clock
         self.task: Task = build_task(self.config.data, device)
         self.split = self.task.train
         assert isinstance(self.split, ImageSplit)
@@ -139,13 +138,13 @@ class Problem:
         """The seconds of each method, and the sum over the parameters that it trained."""
         run = SUITE if self.model is None else WHOLE
         ways = {run: self.suite, BARE: self.bare, LOADER: self.loader}
-        take_turns(ways, 1, self.device)  # what is loaded at first use
+        take_turns(ways, 1, self.device)  # a warm-up round
         self.clocked.clear()
         timed = take_turns(ways, repeats, self.device)
         return {SUITE: Timed(self.clocked, timed[WHOLE].last), **timed} if run == WHOLE else timed
 
     def suite(self) -> Callable[[], float]:
-        """The suite's loop, set up as a run is."""
+        """The suite's loop, set up as in a run."""
         seed_everything(self.config.seed)
         if self.model is None:
             batches = TrainingBatches(self.split, self.case.batch_size, self.config.seed, self.device)
@@ -194,7 +193,7 @@ class Problem:
         return lambda: self._train(model, first())
 
     def _train(self, model: nn.Module | None, batches: Iterator[tuple[Tensor, Tensor]]) -> float:
-        """The textbook loop; without a model the batches are only taken."""
+        """The textbook loop; without a model it only iterates over the batches."""
         if model is None:
             for _ in batches:
                 pass
@@ -208,7 +207,7 @@ class Problem:
 
 
 def _configuration(case: Case, data: str, device: torch.device) -> Config:
-    """A run of so many steps, with one evaluation at its end."""
+    """A run of ``case.steps`` steps, with one evaluation at its end."""
     model = [] if case.model == NO_MODEL else [f"model={case.model}"]
     loop = [f"training.max_steps={case.steps}", f"training.eval_every={case.steps}", "training.eval_samples=1"]
     extent = ["data.train_samples=null", "data.test_samples=1", f"training.batch_size={case.batch_size}"]
@@ -220,7 +219,7 @@ def _sum_of(model: nn.Module) -> float:
 
 
 def _write_as_mnist(folder: Path, split: ImageSplit) -> None:
-    """The training images as the published files hold them, and files of one image beside them for the test split."""
+    """Write the training images in the published file format, and files of one image for the test split."""
     if folder.exists():
         return
     folder.mkdir(parents=True)
