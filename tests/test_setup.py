@@ -157,6 +157,35 @@ def test_the_library_asks_for_nothing_but_torch():
         assert imported(file) <= {"torch", "teleport", *sys.stdlib_module_names}, file
 
 
+EACH_METHOD = """
+import sys
+for name in ("numpy", "pandas", "scipy", "torchvision"):
+    sys.modules[name] = None  # an import of it fails
+import torch
+from torch import nn
+import teleport
+
+torch.manual_seed(0)
+inputs, targets = torch.randn(16, 20), torch.randint(5, (16,))
+for name in sys.argv[1:]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 64), nn.LeakyReLU(), nn.Linear(64, 64), nn.LeakyReLU(), nn.Linear(64, 5))
+    method = getattr(teleport, name)()
+    report = method(model, [inputs], lambda model, batch: nn.functional.cross_entropy(model(batch), targets))
+    print(name, report.no_op)
+"""
+
+
+@pytest.mark.slow
+def test_every_method_runs_without_numpy(tmp_path):
+    methods = ["NullSpace", "RandomNullSpace", "LevelSet", "Rescaling", "Symmetry", "ChangeOfBasis", "PseudoTeleport"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", EACH_METHOD, *methods]
+    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines() == [f"{method} False" for method in methods]
+
+
 def test_tests_of_the_library_import_nothing_of_the_suite():
     for file in (ROOT / "tests" / "teleport").rglob("*.py"):
         assert not re.search(r"^\s*(?:from|import) experiments", file.read_text(), flags=re.MULTILINE), file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -136,7 +137,8 @@ class RandomNullSpace:
         """A generator seeded from ``seed``, the number of the batch and the values of the weights."""
         digest = hashlib.sha256(f"{self.seed} {problem.batch}".encode())
         for values in _values(problem.parameters):
-            digest.update(values.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+            held = values.cpu().contiguous()
+            digest.update(ctypes.string_at(held.data_ptr(), held.nbytes))  # its bytes, without NumPy
         return torch.Generator().manual_seed(int.from_bytes(digest.digest()[:8]) >> 1)
 
 
