@@ -17,7 +17,7 @@ from experiments.configuration.model_config import MLPConfig
 from experiments.models.mlp import build
 from experiments.run.methods import Teleporter
 from experiments.tasks import Spec
-from teleport import TeleportReport
+from teleport import NullSpaceLayerReport, TeleportReport
 
 RATE = 1e-9
 """A step so short that no method ends early: no cap is reached, and nothing diverges."""
@@ -79,7 +79,8 @@ def warm_up(methods: Mapping[str, Method], device: torch.device) -> None:
 
 def work_of(report: TeleportReport) -> Row:
     """The steps taken by an event, and the null dimensions of a batch, summed over layers."""
-    free = sum(min(layer.null_dimensions, default=0) for layer in report.layers)
+    layers = [layer for layer in report.layers if isinstance(layer, NullSpaceLayerReport)]
+    free = sum(min(layer.null_dimensions, default=0) for layer in layers)
     return {"steps_taken": report.steps, "null_dimensions": free}
 
 

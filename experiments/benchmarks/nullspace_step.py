@@ -22,7 +22,7 @@ from experiments.benchmarks.common import MACHINE, TIMES, Row, Settings, Timed, 
 from experiments.configuration.model_config import CNNConfig, MLPConfig, ResNetConfig, TransformerConfig
 from experiments.models import cnn, mlp, resnet, transformer
 from experiments.tasks import Spec
-from teleport import NullSpace, TeleportReport
+from teleport import NullSpace, NullSpaceLayerReport, TeleportReport
 
 FEW, MANY = 2, 10
 """Steps of the two teleports whose difference is measured."""
@@ -132,7 +132,7 @@ def _row(
     row["fastest"] = min(timed.seconds) if fastest is None else fastest
     row["evaluations"] = row["fastest"] / unit
     report = timed.last if isinstance(timed.last, TeleportReport) else None
-    layers = report.layers if report else []
+    layers = [layer for layer in report.layers if isinstance(layer, NullSpaceLayerReport)] if report else []
     free = [layer.null_dimensions[0] for layer in layers if any(layer.null_dimensions)]
     row |= {"steps_taken": report.steps if report else 0, "moved": len(free), "null_dimensions": sum(free)}
     return row | machine(settings.device)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from teleport import ChangeOfBasis, LayerReport
+from teleport import ChangeOfBasis, ChannelReport
 from teleport._tracing.outputs import difference
 
 FORMS: dict[str, Literal["keep", "teleport"]] = {"in place": "keep", "teleported activations": "teleport"}
@@ -88,7 +88,7 @@ def teleport_once(
     return count_channels(report.layers) | {"moved": moved, "difference": report.difference}
 
 
-def count_channels(layers: Sequence[LayerReport]) -> dict[str, Any]:
+def count_channels(layers: Sequence[ChannelReport]) -> dict[str, Any]:
     """``channels``, ``free``, ``shared``, ``pinned`` and ``pinned_by`` over all layers but those of outputs."""
     hidden = [layer for layer in layers if layer.reason != _OUTPUT]
     counts = {name: sum(getattr(layer, name) for layer in hidden) for name in ("free", "shared", "pinned")}
