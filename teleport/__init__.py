@@ -41,6 +41,7 @@ from teleport._level_set.level_set import LevelSet
 from teleport._null_space.null_space import NullSpace
 from teleport._null_space.random_null_space import RandomNullSpace
 from teleport._null_space.spectra import representations
+from teleport._quiver.rules import register_rule
 from teleport._rescaling.rescaling import Rescaling
 from teleport._spaces.representation import Representation
 from teleport._symmetry.orbit import Orbit
@@ -91,6 +92,7 @@ __all__ = [
     "__version__",
     "load",
     "preview",
+    "register_rule",
     "register_view",
     "representations",
     "save",

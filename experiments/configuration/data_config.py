@@ -1,4 +1,5 @@
-"""The keys of each kind of data set, typed; a part of ``experiments/configuration/config.py``, and as cheap to import."""
+"""The keys of each kind of data set, typed; a part of ``experiments/configuration/config.py``, and as cheap to
+import."""
 
 from __future__ import annotations
 
@@ -35,7 +36,10 @@ class DataConfig:
 
 @dataclass
 class ImageData(DataConfig):
-    """Images with class labels. ``crop`` pads by that many pixels and crops at random, ``flip`` mirrors at random."""
+    """Images with class labels.
+
+    ``crop`` pads by that many pixels and crops at random, ``flip`` mirrors at random.
+    """
 
     image_size: int | None = None  # None: as stored
     crop: int = 0

@@ -1,4 +1,5 @@
-"""The keys of each teleport method, typed; a part of ``experiments/configuration/config.py``, and as cheap to import."""
+"""The keys of each teleport method, typed; a part of ``experiments/configuration/config.py``, and as cheap to
+import."""
 
 from __future__ import annotations
 
@@ -32,7 +33,10 @@ class CappedConfig(TeleportConfig):
 
 @dataclass
 class NullSpaceConfig(CappedConfig):
-    """Null-space gradient projection (Wu et al. 2025). The keys are those of ``teleport.NullSpace``."""
+    """Null-space gradient projection (Wu et al.
+
+    2025). The keys are those of ``teleport.NullSpace``.
+    """
 
     lr: float = MISSING  # eta_tel
     steps: int = 8  # K
@@ -46,7 +50,10 @@ class NullSpaceConfig(CappedConfig):
 
 @dataclass
 class RandomNullSpaceConfig(CappedConfig):
-    """A random move in the null space, the control. The keys are those of ``teleport.RandomNullSpace``."""
+    """A random move in the null space, the control.
+
+    The keys are those of ``teleport.RandomNullSpace``.
+    """
 
     length: float = 0.1  # relative to the norm of the weights that may move
     seed: int = SI("${seed}")
@@ -56,7 +63,10 @@ class RandomNullSpaceConfig(CappedConfig):
 
 @dataclass
 class LevelSetConfig(CappedConfig):
-    """Linearised level-set steps (Mishkin et al. 2024). The keys are those of ``teleport.LevelSet``."""
+    """Linearised level-set steps (Mishkin et al.
+
+    2024). The keys are those of ``teleport.LevelSet``.
+    """
 
     lr: float = 0.1  # rho
     steps: int = 50  # K
@@ -64,7 +74,10 @@ class LevelSetConfig(CappedConfig):
 
 @dataclass
 class RescalingConfig(CappedConfig):
-    """Positive rescaling of hidden channels. The keys are those of ``teleport.Rescaling``."""
+    """Positive rescaling of hidden channels.
+
+    The keys are those of ``teleport.Rescaling``.
+    """
 
     mode: str = "ascent"  # ascent | balance
     bound: float = 2.0  # on |log tau|, over an event
@@ -75,7 +88,10 @@ class RescalingConfig(CappedConfig):
 
 @dataclass
 class ChangeOfBasisConfig(TeleportConfig):
-    """A random change of basis (Armenta et al. 2023). The keys are those of ``teleport.ChangeOfBasis``."""
+    """A random change of basis (Armenta et al.
+
+    2023). The keys are those of ``teleport.ChangeOfBasis``.
+    """
 
     range: float = 0.9  # sigma
     sampling: str = "intra"  # intra | inter | positive | negative | centered
@@ -88,7 +104,10 @@ class ChangeOfBasisConfig(TeleportConfig):
 
 @dataclass
 class PseudoTeleportConfig(TeleportConfig):
-    """A random move as long as a change of basis, the control. The keys are those of ``teleport.PseudoTeleport``."""
+    """A random move as long as a change of basis, the control.
+
+    The keys are those of ``teleport.PseudoTeleport``.
+    """
 
     range: float = 0.9  # sigma
     sampling: str = "intra"  # intra | inter | positive | negative | centered
@@ -99,7 +118,10 @@ class PseudoTeleportConfig(TeleportConfig):
 
 @dataclass
 class SymmetryConfig(CappedConfig):
-    """Symmetry teleportation (Zhao et al. 2022, 2024). The keys are those of ``teleport.Symmetry``."""
+    """Symmetry teleportation (Zhao et al.
+
+    2022, 2024). The keys are those of ``teleport.Symmetry``.
+    """
 
     variant: str = "2024"  # 2022 | 2024 | corrected
     lr: float = MISSING  # eta_T
@@ -111,7 +133,10 @@ class SymmetryConfig(CappedConfig):
 
 @dataclass
 class OrbitConfig(CappedConfig):
-    """An ascent along the orbit of a group action. The keys are those of ``teleport.Orbit``."""
+    """An ascent along the orbit of a group action.
+
+    The keys are those of ``teleport.Orbit``.
+    """
 
     action: str = SI("${data.name}")  # a test function, on whose level sets rotations act
     lr: float = 1.0

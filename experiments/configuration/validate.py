@@ -1,7 +1,7 @@
 """From a composed configuration to a checked one, before anything is loaded.
 
-The types and the keys are those of ``experiments/configuration/config.py``; here are the values that a type cannot rule out.
-Methods and models check the keys that are theirs alone where they are built.
+The types and the keys are those of ``experiments/configuration/config.py``; here are the values that a type cannot rule
+out. Methods and models check the keys that are theirs alone where they are built.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ class BasisChange:
             "freedom": quiver.freedom,
             "inverse": quiver.inverse,
             "scaled": {name: (each.output_class, each.input_class) for name, each in quiver.scaled.items()},
-            "units": quiver.units,
+            "units": quiver.channel_classes,
             "kinds": quiver.kinds,
             "sites": [
                 {
@@ -117,7 +117,7 @@ class BasisChange:
             freedom=state["freedom"],
             inverse=state["inverse"],
             scaled={name: Scaled(named[name], *classes) for name, classes in state["scaled"].items()},
-            units=dict(state["units"]),
+            channel_classes=dict(state["units"]),
             kinds=dict(state["kinds"]),
             sites=[Site(**{**site, "function": torch_function(site["function"])}) for site in state["sites"]],
             reasons=dict(state["reasons"]),

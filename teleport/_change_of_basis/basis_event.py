@@ -89,7 +89,7 @@ class BasisEvent:
         free = quiver.freedom.cpu() != Freedom.PINNED
         alone = _sizes(quiver) == 1
         reports: list[LayerReport] = []
-        for name, units in quiver.units.items():
+        for name, units in quiver.channel_classes.items():
             classes = units.cpu().flatten()
             own, single = free[classes], alone[classes]
             change = float((tau[classes] - 1).square().mean().sqrt()) if len(classes) else 0.0
@@ -107,11 +107,11 @@ class BasisEvent:
                     pinned=pinned,
                 )
             )
-        others = [(name, reason) for name, reason in quiver.reasons.items() if name not in quiver.units]
+        others = [(name, reason) for name, reason in quiver.reasons.items() if name not in quiver.channel_classes]
         return reports + [LayerReport(name, "parameter", 0, reason=reason) for name, reason in others]
 
 
 def _sizes(quiver: Quiver) -> Tensor:
     """``[classes]``: how many channels carry each."""
-    units = [units.cpu().flatten() for units in quiver.units.values()]
+    units = [units.cpu().flatten() for units in quiver.channel_classes.values()]
     return torch.bincount(torch.cat([torch.zeros(0, dtype=torch.int64), *units]), minlength=len(quiver.freedom))

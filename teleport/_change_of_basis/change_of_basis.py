@@ -24,7 +24,7 @@ from teleport._engine.report import BatchReport, LayerReport, StepRecord
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, restored_on_error, violation
 from teleport._errors import UnsupportedModel
-from teleport._quiver.find_quiver import find_quiver, watch
+from teleport._quiver.find_quiver import find_quiver, trace_quiver
 from teleport._quiver.quiver import Freedom, Quiver
 from teleport._tracing.evaluations import Modes, first_call, in_modes, leaves_out, modes_of, reached_modules
 from teleport._tracing.functions import function_name
@@ -175,10 +175,10 @@ class ChangeOfBasis:
         named = dict(unwrapped(model).named_parameters())
         if self.activations == "keep":
             with reached_modules() as reached:
-                quiver = watch([evaluate], named, True, True, "it is an output", spare=others)
+                quiver = trace_quiver([evaluate], named, True, True, "it is an output", spare=others)
             if leaves_out(reached, modes):
                 runs = [evaluate, in_modes(model, evaluate, modes)]
-                quiver = watch(runs, named, True, True, "it is an output", spare=others)
+                quiver = trace_quiver(runs, named, True, True, "it is an output", spare=others)
             return quiver
         args, kwargs = first_call(model, evaluate)  # calls of torch's functions beside the model's are not counted
 

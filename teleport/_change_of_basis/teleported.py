@@ -15,7 +15,7 @@ from teleport._tracing.functions import function_name, torch_function
 
 
 @dataclass
-class Activation:
+class TeleportedActivation:
     """A call that is computed as ``tau f(x / tau)``.
 
     Attributes:
@@ -49,7 +49,7 @@ class Teleported(nn.Module):
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
-        self.activations: list[Activation] = []
+        self.activations: list[TeleportedActivation] = []
         self.calls: dict[str, int] = {}
         self.training = module.training
 
@@ -72,13 +72,13 @@ class Teleported(nn.Module):
                 )
         return result
 
-    def multiply(self, activations: Iterable[Activation], calls: Mapping[str, int]) -> None:
+    def multiply(self, activations: Iterable[TeleportedActivation], calls: Mapping[str, int]) -> None:
         """Change the basis once more: factors are multiplied, and those that come to 1 are let go."""
         held = {(each.function, each.call): each for each in self.activations}
         for each in activations:
             key = each.function, each.call
             tau = held[key].tau.to(each.tau) * each.tau if key in held else each.tau
-            held[key] = Activation(*key, tau)
+            held[key] = TeleportedActivation(*key, tau)
         near = 8 * torch.finfo(torch.float64).eps
         self.activations = [each for each in held.values() if bool(((each.tau - 1).abs() > near).any())]
         named = {each.function for each in self.activations}
@@ -91,7 +91,9 @@ class Teleported(nn.Module):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """The factors, from a ``state_dict``."""
         device = next((parameter.device for parameter in self.module.parameters()), torch.device("cpu"))
-        self.activations = [Activation(**{**each, "tau": each["tau"].to(device)}) for each in state["activations"]]
+        self.activations = [
+            TeleportedActivation(**{**each, "tau": each["tau"].to(device)}) for each in state["activations"]
+        ]
         self.calls = dict(state["calls"])
         for name in self.calls:
             torch_function(name)
@@ -116,7 +118,7 @@ def like_state(model: nn.Module, state: Mapping[str, Any]) -> nn.Module:
     return Teleported(model) if teleported and not isinstance(model, Teleported) else model
 
 
-def activations_of(quiver: Quiver, tau: Tensor) -> list[Activation]:
+def activations_of(quiver: Quiver, tau: Tensor) -> list[TeleportedActivation]:
     """What ``tau [classes]`` asks to be teleported.
 
     Positive factors pass through a homogeneous function unchanged, so that of these only the signs remain.
@@ -126,14 +128,14 @@ def activations_of(quiver: Quiver, tau: Tensor) -> list[Activation]:
         own = tau[site.classes.cpu()]
         own = own.sign() if site.homogeneous else own
         if bool((own != 1).any()):
-            asked.append(Activation(function_name(site.function), site.call, own.to(site.classes.device)))
+            asked.append(TeleportedActivation(function_name(site.function), site.call, own.to(site.classes.device)))
     return asked
 
 
 class _Teleporting(TorchFunctionMode):
     """Counts the calls of some functions, and teleports those that it was told."""
 
-    def __init__(self, functions: Iterable[Callable[..., Any]], activations: Iterable[Activation]) -> None:
+    def __init__(self, functions: Iterable[Callable[..., Any]], activations: Iterable[TeleportedActivation]) -> None:
         super().__init__()
         self._asked = {(torch_function(each.function), each.call): each for each in activations}
         self.calls = dict.fromkeys([*functions, *(function for function, _ in self._asked)], 0)
@@ -154,7 +156,9 @@ class _Teleporting(TorchFunctionMode):
         return func(*args, **kwargs) if asked is None else _teleported(asked, func, args, kwargs)
 
 
-def _teleported(asked: Activation, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _teleported(
+    asked: TeleportedActivation, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
     """``tau f(x / tau)``, written to x itself where f writes there."""
     named = dict(kwargs)
     x = args[0] if args else named.pop("input", None)

@@ -2,8 +2,8 @@
 
 At the exact null space of a batch no layer's output changes as the weights move, so neither does anything else of the
 forward pass. What does change is the backward pass, and of it only what depends on a weight that moves. The recorded
-evaluation (``_frozen_forward/recorded_graph.py``) is cut there: products of moving weights in the forward pass are taken as recorded,
-what depends on nothing that moves is a constant, and what no gradient needs is left out.
+evaluation (``_frozen_forward/recorded_graph.py``) is cut there: products of moving weights in the forward pass are
+taken as recorded, what depends on nothing that moves is a constant, and what no gradient needs is left out.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Slot:
 
 
 @dataclass(eq=False)
-class Call:
+class GraphNode:
     """One operation to run again; ``made`` are the slots of the tensors in its result, ``None`` where unused."""
 
     func: Callable[..., Any]
@@ -67,7 +67,7 @@ class BackwardGraph:
     """
 
     inputs: dict[nn.Parameter, int]
-    calls: list[Call]
+    calls: list[GraphNode]
     slots: dict[Value, int]
     gradients: list[Tensor | int]
     count: int
@@ -76,7 +76,7 @@ class BackwardGraph:
         """Run another function, too; gives the slot of what it makes."""
         made = Slot(self.count)
         self.count += 1
-        self.calls.append(Call(func, args, {}, [made.number]))
+        self.calls.append(GraphNode(func, args, {}, [made.number]))
         return made
 
     def run(self, leaves: Mapping[nn.Parameter, Tensor]) -> dict[int, Tensor]:
@@ -149,7 +149,7 @@ def _stays(operation: Operation, changing: Mapping[Value, int]) -> bool:
     raise Untraceable(f"{operation.func} reads a moving weight in the forward pass")
 
 
-def _call(operation: Operation, changing: Mapping[Value, int], needed: set[int]) -> Call:
+def _call(operation: Operation, changing: Mapping[Value, int], needed: set[int]) -> GraphNode:
     def constant_or_slot(tensor: Tensor, value: Value) -> Any:
         if value in changing:
             return Slot(changing[value])
@@ -161,7 +161,7 @@ def _call(operation: Operation, changing: Mapping[Value, int], needed: set[int])
     args = replaced(operation.args, constant_or_slot, read)
     kwargs = replaced(operation.kwargs, constant_or_slot, read)
     numbers = [changing[value] for value in operation.made]
-    return Call(operation.func, args, kwargs, [number if number in needed else None for number in numbers])
+    return GraphNode(operation.func, args, kwargs, [number if number in needed else None for number in numbers])
 
 
 def _slots(values: Any) -> list[Slot]:

@@ -3,7 +3,7 @@
 - A weight's gradient ``D^T X`` on inputs X that stay enters the norm by ``|D^T X|^2 = <D, (X X^T) D>``. Where there are
   fewer positions than twice the inputs, that is less work than that of the gradient and its adjoint, and the gradient
   itself is never made.
-- The direction of a layer, ``D^T A``, is projected where that is the least work (``_frozen_forward/projected_products.py``).
+- The direction of a layer, ``D^T A``, is projected in the order of least work (``projected_products.py``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from teleport._frozen_forward.backward_graph import COPIES, BackwardGraph, Call, Slot
+from teleport._frozen_forward.backward_graph import COPIES, BackwardGraph, GraphNode, Slot
 from teleport._frozen_forward.projected_products import Projection, projected_product
 from teleport._frozen_forward.recorded_graph import value_of
 from teleport._spaces.norms import half_squared_norm
@@ -71,7 +71,7 @@ def project_by_gram(residual: BackwardGraph, layer: Layer, projection: Projectio
     return True
 
 
-def _thin_factors(call: Call) -> tuple[Any, Tensor, bool] | None:
+def _thin_factors(call: GraphNode) -> tuple[Any, Tensor, bool] | None:
     """D, K and whether D is transposed, of a ``call`` that makes ``D^T X``, where ``<D, K D>`` is less work."""
     if call.func is not mm or call.kwargs:
         return None

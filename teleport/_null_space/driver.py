@@ -67,12 +67,12 @@ def run_null_space_event(
         raise ValueError("a teleport needs at least one batch")
 
     def work(event: Event) -> tuple[list[BatchReport], list[NullSpaceLayerReport]]:
-        return _Work(moves, step_rule, event, constraint).run()
+        return _NullSpaceEvent(moves, step_rule, event, constraint).run()
 
     return run_event(method, model, batches, loss_fn, work, callback)
 
 
-class _Work:
+class _NullSpaceEvent:
     """The steps of one event."""
 
     def __init__(
@@ -215,7 +215,8 @@ class _Work:
         return ascent
 
     def _held(self, problem: AscentProblem, tape: GraphRecorder, moving: Moving) -> AscentProblem | None:
-        """``problem`` with the forward pass held; ``None``, and never again, where that is not what running it gives."""
+        """``problem`` with the forward pass held; ``None``, and never again, where that is not what running it
+        gives."""
         assert problem.start is not None
         try:
             held = freeze_forward(problem, tape, moving, self.statistics)

@@ -1,9 +1,9 @@
 """Finds the quiver of a network: which channels may carry which change of basis, read off one evaluation.
 
-Every torch function is watched. A tensor that scales with units carries a label (``_quiver/scale_indices.py``), the rules
-(``_quiver/rules/``) say what a function makes of labels and what must be equal for that, and ``_quiver/scale_variables.py``
-solves for what is left free. A function that has no rule pins what enters it to 1, with the reason, so that what is not
-understood never changes.
+Every torch function is watched. A tensor that scales with scale variables carries a scale index
+(``_quiver/scale_indices.py``), the rules (``_quiver/rules/``) say what a function makes of scale indices and what must
+be equal for that, and ``_quiver/scale_variables.py`` solves for what is left free. A function that has no rule pins
+what enters it to 1, with the reason, so that what is not understood never changes.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from teleport._quiver.labelling import Labelling
 from teleport._quiver.quiver import Quiver
-from teleport._quiver.rules import ACTIVATIONS, Call, labels_of_result
+from teleport._quiver.rules import ACTIVATIONS, Call, indices_of_result
 from teleport._quiver.scale_indices import compact
+from teleport._quiver.scale_state import ScaleState
+from teleport._quiver.solver import quiver_of
 from teleport._tracing.function_tracer import FunctionTracer, TracedCall
 from teleport._tracing.functions import function_name
 from teleport._tracing.outputs import tensors_returned
@@ -40,12 +41,12 @@ def find_quiver(
         named_parameters: those that may be scaled; what else the evaluation reads is constant.
         in_place: whether the changed parameters alone must keep the function. Otherwise activations may be called in
             their teleported form, and the quiver's ``sites`` say which.
-        frozen_stay: whether parameters that require no gradient stay, and with them the units they scale with.
+        frozen_stay: whether parameters that require no gradient stay, and their scale variables with them.
     """
-    return watch([run], named_parameters, in_place, frozen_stay, "it is an output")
+    return trace_quiver([run], named_parameters, in_place, frozen_stay, "it is an output")
 
 
-def watch(
+def trace_quiver(
     runs: Iterable[Callable[[], Any]],
     named_parameters: Mapping[str, nn.Parameter],
     in_place: bool,
@@ -72,11 +73,11 @@ def watch(
 
 
 class QuiverTracer(FunctionTracer):
-    """Carries labels through the torch functions of an evaluation."""
+    """Carries scale indices through the torch functions of an evaluation."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], in_place: bool, frozen_stay: bool) -> None:
-        self.labelling = Labelling(parameters, in_place, frozen_stay)
-        super().__init__(self.labelling.memory)
+        self.state = ScaleState(parameters, in_place, frozen_stay)
+        super().__init__(self.state.memory)
         self.parameters = parameters
         self.calls: dict[str, int] = {}  # of activations, in the last evaluation
         self.unread = {
@@ -86,14 +87,14 @@ class QuiverTracer(FunctionTracer):
     def __torch_function__(  # the mode itself is off in here
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """As the watcher's, with the calls of activations counted, also those through which no label goes."""
+        """As the watcher's, with the calls of activations counted, also those through which no scale index goes."""
         if func in ACTIVATIONS:
-            self.labelling.calls[func] += 1
+            self.state.calls[func] += 1
         return super().__torch_function__(func, types, args, kwargs)
 
     def trace_run(self, run: Callable[[], Any], output: str) -> None:
         """Evaluate the model, and take in what that shows."""
-        with self.labelling.scopes.watching():
+        with self.state.scopes.watching():
             result = self.trace(run)
         self.end_of_run(result, output)
 
@@ -102,59 +103,59 @@ class QuiverTracer(FunctionTracer):
         return _versions(tensors_in((args, kwargs)))
 
     def after(self, call: TracedCall) -> None:
-        """Label the result of a call, or pin what entered it."""
-        with torch._C._DisableTorchDispatch():  # the reads need not see what is computed of labels
+        """Scale index the result of a call, or pin what entered it."""
+        with torch._C._DisableTorchDispatch():  # the reads need not see what is computed of scale indices
             self._judge(call)
 
     def _judge(self, seen: TracedCall) -> None:
-        call = Call(self.labelling, seen.func, seen.result)
-        labels = labels_of_result(call, seen.args, seen.kwargs)
-        explained = Counter[str]() if labels is None else call.explained
+        call = Call(self.state, seen.func, seen.result)
+        scale_indices = indices_of_result(call, seen.args, seen.kwargs)
+        explained = Counter[str]() if scale_indices is None else call.explained
         for name in seen.read:
             if name in self.parameters and seen.given[name] > explained[name]:
-                self.labelling.scales.fix(name, other_use(seen.func, "the weight of a layer"))
+                self.state.scales.fix(name, other_use(seen.func, "the weight of a layer"))
         self._note_read(seen.read)
         entered = list(tensors_in((seen.args, seen.kwargs)))
         made = list(tensors_in(seen.result))
-        if labels is not None and self._keeps_arguments(entered, made, labels):
-            for tensor, label in zip(made, labels, strict=True):
-                if bool(compact(label).any()) or self.labelling.memory.labels_of(tensor):
-                    self.labelling.hold(tensor, label)
+        if scale_indices is not None and self._keeps_arguments(entered, made, scale_indices):
+            for tensor, scale_index in zip(made, scale_indices, strict=True):
+                if bool(compact(scale_index).any()) or self.state.memory.indices_of(tensor):
+                    self.state.hold(tensor, scale_index)
         elif made or any(name not in self.parameters for name in seen.read):
             changed = seen.prepared != _versions(entered)
-            for label in [
-                *(labels or []),
-                *(label for each in entered for label in self.labelling.labels_at(each, changed)),
+            for scale_index in [
+                *(scale_indices or []),
+                *(scale_index for each in entered for scale_index in self.state.indices_at(each, changed)),
             ]:
-                self.labelling.pin(label, seen.func)
+                self.state.pin(scale_index, seen.func)
 
-    def _keeps_arguments(self, entered: list[Tensor], made: list[Tensor], labels: list[Tensor]) -> bool:
+    def _keeps_arguments(self, entered: list[Tensor], made: list[Tensor], scale_indices: list[Tensor]) -> bool:
         """Whether the call did not change what an argument scales with, which other views of it would not know."""
         arguments = {id(tensor) for tensor in entered}
         return all(
-            id(tensor) not in arguments or torch.equal(self.labelling.label(tensor), label)
-            for tensor, label in zip(made, labels, strict=True)
+            id(tensor) not in arguments or torch.equal(self.state.scale_index(tensor), scale_index)
+            for tensor, scale_index in zip(made, scale_indices, strict=True)
         )
 
     def end_of_run(self, result: Any, output: str) -> None:
         """Judge what is returned and what was read out of sight, and let go of the evaluation's tensors."""
         for tensor in tensors_returned(result):
-            for label in self.labelling.labels_at(tensor):
-                self.labelling.units.pin(label, output)
-            for name in self.labelling.memory.of(tensor):
+            for scale_index in self.state.indices_at(tensor):
+                self.state.variables.pin(scale_index, output)
+            for name in self.state.memory.of(tensor):
                 if name in self.parameters:
-                    self.labelling.scales.fix(name, output)
+                    self.state.scales.fix(name, output)
                     self.unread.pop(name, None)
         unseen = self.unseen_reasons()
         self._note_read(unseen)
         for name, reason in unseen.items():
             if name in self.parameters:
-                self.labelling.scales.fix(name, reason)
-            for label in self.labelling.memory.labels.get(name, []):
-                self.labelling.units.pin(label, reason)
+                self.state.scales.fix(name, reason)
+            for scale_index in self.state.memory.scale_indices.get(name, []):
+                self.state.variables.pin(scale_index, reason)
         self.unseen.operations.clear()
-        self.calls = {function_name(func): count for func, count in self.labelling.calls.items()}
-        self.labelling.forget_tensors()
+        self.calls = {function_name(func): count for func, count in self.state.calls.items()}
+        self.state.forget_tensors()
 
     def _note_read(self, names: Iterable[str]) -> None:
         for name in names:
@@ -162,10 +163,10 @@ class QuiverTracer(FunctionTracer):
 
     def result(self) -> Quiver:
         """Classes, with what each parameter does at their factors."""
-        for name, reached in self.labelling.scopes.in_reach_of(self.unread):
-            for label in reached:
-                self.labelling.units.pin(label, f"no evaluation reached '{name}', whose module may read it")
-        quiver = self.labelling.scales.solve(self.labelling.sites)
+        for name, reached in self.state.scopes.in_reach_of(self.unread):
+            for scale_index in reached:
+                self.state.variables.pin(scale_index, f"no evaluation reached '{name}', whose module may read it")
+        quiver = quiver_of(self.state.scales, self.state.sites)
         quiver.calls = self.calls
         return quiver
 

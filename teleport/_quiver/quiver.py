@@ -1,8 +1,8 @@
 """A network as a quiver: which elements of which parameters carry which change of basis (Armenta et al.).
 
-Every hidden channel of a network is a *unit* with a factor tau, its change of basis. Units that must carry the same
-factor are one *class*; class 0 carries 1 always (inputs, outputs, what must stay). How a network's quiver is found is
-the business of other files; this one says what it is.
+Every hidden channel of a network is a *scale variable* with a factor tau, its change of basis. Scale variables that
+must carry the same factor are one *class*; class 0 carries 1 always (inputs, outputs, what must stay). How a network's
+quiver is found is the business of other files; this one says what it is.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ class Freedom(IntEnum):
 
     PINNED = 0
     """1 alone."""
+
     POSITIVE = 1
     """Any positive number: what the class passes through is positively homogeneous, as ReLU is."""
+
     NONZERO = 2
     """Any number but 0: what it passes through is linear, or is called in its teleported form."""
 
@@ -73,7 +75,7 @@ class Quiver:
         freedom: ``[classes]`` of :class:`Freedom`; that of class 0 is ``PINNED``.
         inverse: ``[classes]``, the class that carries the inverse factor (a key's to its query's), or -1.
         scaled: parameter's name -> how it changes; those that never do are left out.
-        units: producing weight's name -> the class of each channel that it makes, ``[channels]``.
+        scale variables: producing weight's name -> the class of each channel that it makes, ``[channels]``.
         kinds: producing weight's name -> what it is used as, ``"linear"``, ``"conv2d"``, ``"batch norm"``.
         sites: calls that need the teleported form at some factors of their classes. Empty where the quiver was found
             for changes in place.
@@ -84,7 +86,7 @@ class Quiver:
     freedom: Tensor
     inverse: Tensor
     scaled: dict[str, Scaled]
-    units: dict[str, Tensor]
+    channel_classes: dict[str, Tensor]
     kinds: dict[str, str]
     sites: list[Site]
     reasons: dict[str, str]

@@ -1,9 +1,11 @@
-"""Which channels may be read by parts of a model that no evaluation reached: experts, branches by length, skipped layers.
+"""Which channels may be read by parts of a model that no evaluation reached: experts, branches by length, skipped
+layers.
 
-Code that did not run cannot be traced. Its reach is bounded by scope: a tensor that a module makes and does not return is
-known to the code of that module and of the modules that this code calls, and to no other code. A parameter that no
-evaluation read belongs to a module. The code of this module, of the modules that contain it and of those that it contains
-may use the parameter in a call that did not happen, so the channels of every tensor in reach of that code must stay.
+Code that did not run cannot be traced. Its reach is bounded by scope: a tensor that a module makes and does not return
+is known to the code of that module and of the modules that this code calls, and to no other code. A parameter that no
+evaluation read belongs to a module. The code of this module, of the modules that contain it and of those that it
+contains may use the parameter in a call that did not happen, so the channels of every tensor in reach of that code must
+stay.
 
 A tensor that is kept in an attribute of a module, or that a hook hands on, escapes this bound.
 """

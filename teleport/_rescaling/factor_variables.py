@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from teleport._quiver.find_quiver import watch
+from teleport._quiver.find_quiver import trace_quiver
 from teleport._quiver.quiver import Freedom, Quiver, Scaled
 
 TIED = "its channels are tied to each other"
@@ -65,7 +65,7 @@ def find_factor_variables(
     """
     with torch.enable_grad():
         runs = (partial(evaluate, batch) for batch in batches)
-        quiver = watch(runs, named_parameters, in_place=True, frozen_stay=True, output="its output is the loss")
+        quiver = trace_quiver(runs, named_parameters, in_place=True, frozen_stay=True, output="its output is the loss")
     return _Variables(quiver).channels(next(iter(named_parameters.values())).device)
 
 
@@ -74,10 +74,10 @@ class _Variables:
 
     def __init__(self, quiver: Quiver) -> None:
         self.quiver = quiver
-        self.reasons = {name: why for name, why in quiver.reasons.items() if _stays(quiver.units.get(name))}
+        self.reasons = {name: why for name, why in quiver.reasons.items() if _stays(quiver.channel_classes.get(name))}
         self.free = quiver.freedom != Freedom.PINNED
         self.first_group = torch.full((len(quiver.freedom),), -1)  # of a class, or its inverse: the first to make it
-        for number, units in reversed(list(enumerate(quiver.units.values()))):
+        for number, units in reversed(list(enumerate(quiver.channel_classes.values()))):
             either = torch.cat([units, quiver.inverse[units]])
             self.first_group[either[either > 0]] = number
 
@@ -89,7 +89,7 @@ class _Variables:
         variable = torch.zeros(len(self.free), dtype=torch.int64)
         sign = torch.zeros(len(self.free), dtype=torch.float64)
         blocks, count = [], 0
-        for number in range(len(quiver.units)):
+        for number in range(len(quiver.channel_classes)):
             classes = (self.free & (self.first_group == number)).nonzero().flatten()
             inverse = quiver.inverse[classes]
             leading = (inverse < 0) | (classes < inverse)
@@ -103,7 +103,7 @@ class _Variables:
         moving = {name: each for name, each in quiver.scaled.items() if self._moves(each)}
         return FactorVariables(
             moving,
-            {name: units.to(device) for name, units in quiver.units.items()},
+            {name: units.to(device) for name, units in quiver.channel_classes.items()},
             quiver.kinds,
             variable.to(device),
             sign.to(device),
@@ -117,12 +117,12 @@ class _Variables:
 
     def _pin_tied(self) -> None:
         """A weight from a group to itself would tie the group's own factors to each other."""
-        names = list(self.quiver.units)
+        names = list(self.quiver.channel_classes)
         for scaled in self.quiver.scaled.values():
             made, read = (self._groups_of(side.cpu()) for side in (scaled.output_class, scaled.input_class))
             for number in made & read:
                 self.free &= self.first_group != number
-                for name, units in self.quiver.units.items():
+                for name, units in self.quiver.channel_classes.items():
                     if name == names[number] or bool((self.first_group[units] == number).any()):
                         self.reasons.setdefault(name, TIED)
 

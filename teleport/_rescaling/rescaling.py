@@ -97,14 +97,14 @@ class Rescaling:
         acted: dict[nn.Parameter, Tensor] = {}
 
         def work(event: Event) -> tuple[list[BatchReport], list[LayerReport]]:
-            return _Work(self, event, acted).run()
+            return _RescalingEvent(self, event, acted).run()
 
         report: FactorReport = run_event("rescaling", model, batches, loss_fn, work, callback, FactorReport)
         report.group = acted
         return report
 
 
-class _Work:
+class _RescalingEvent:
     """The rescalings of one event, all from where the parameters were before it."""
 
     def __init__(self, method: Rescaling, event: Event, acted: dict[nn.Parameter, Tensor]) -> None:

@@ -1,4 +1,7 @@
-"""Symmetry teleportation (Zhao et al. 2022, 2024): ascent on the group that acts on pairs of adjacent layers."""
+"""Symmetry teleportation (Zhao et al.
+
+2022, 2024): ascent on the group that acts on pairs of adjacent layers.
+"""
 
 from __future__ import annotations
 
@@ -49,8 +52,8 @@ class Symmetry:
     with a cap of 10 on the norm in 2024 and none in 2022.
 
     Use it on multilayer perceptrons. The pair's output on the batch is kept if X (2024: ``s((I+T) V X)``) has as many
-    independent columns as samples; otherwise the least-squares residual changes the loss (``PairLayerReport.residual``). On
-    other data the loss changes in every variant.
+    independent columns as samples; otherwise the least-squares residual (``PairLayerReport.residual``) changes
+    the loss. On other data the loss changes in every variant.
 
     Args:
         variant: see above.
@@ -193,7 +196,7 @@ class _SymmetryEvent:
                 if not self._step(objective, path, point.norm, cap):
                     stopped = Stopped.NO_ASCENT
                     break
-            except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # a matrix is not finite, or I + T is singular
+            except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # not finite, or singular
                 layers.write(weights)
                 stopped = Stopped.NOT_FINITE
                 break

@@ -71,4 +71,4 @@ def error(model: nn.Module, *inputs: Any, in_place: bool = True, seed: int = 0) 
 
 def free(quiver: Quiver) -> dict[str, float]:
     """The share of each weight's channels that is free."""
-    return {name: float((units > 0).double().mean()) for name, units in quiver.units.items()}
+    return {name: float((units > 0).double().mean()) for name, units in quiver.channel_classes.items()}

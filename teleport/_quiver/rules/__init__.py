@@ -6,6 +6,6 @@ of ``_quiver/rules/elementwise.py`` and ``_quiver/rules/shapes.py``. See ``_quiv
 
 from teleport._quiver.parameter_scales import Weight
 from teleport._quiver.rules import attention, contractions, elementwise, layers, products, shapes  # noqa: F401
-from teleport._quiver.rules.table import ACTIVATIONS, Call, labels_of_result, rule
+from teleport._quiver.rules.table import ACTIVATIONS, Call, indices_of_result, register_rule
 
-__all__ = ["ACTIVATIONS", "Call", "Weight", "labels_of_result", "rule"]
+__all__ = ["ACTIVATIONS", "Call", "Weight", "indices_of_result", "register_rule"]

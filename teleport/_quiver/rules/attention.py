@@ -11,11 +11,11 @@ from torch.nn import functional as F
 
 from teleport._quiver.parameter_scales import Weight
 from teleport._quiver.rules.contractions import with_bias
-from teleport._quiver.rules.table import Call, rule
+from teleport._quiver.rules.table import Call, register_rule
 from teleport._quiver.scale_indices import constant
 
 
-@rule(F.scaled_dot_product_attention)
+@register_rule(F.scaled_dot_product_attention)
 def _attention(
     call: Call,
     query: Tensor,
@@ -32,20 +32,20 @@ def _attention(
     if enable_gqa:
         return None
     queries, keys, values = (
-        call.along(call.label(tensor), *range(tensor.dim() - 2), -1) for tensor in (query, key, value)
+        call.along(call.scale_index(tensor), *range(tensor.dim() - 2), -1) for tensor in (query, key, value)
     )
     if bool(queries.any()) or bool(keys.any()):
         call.invert(queries, keys)
     return values.expand(call.result.shape)
 
 
-@rule(F.multi_head_attention_forward)
+@register_rule(F.multi_head_attention_forward)
 def _multi_head_attention(call: Call, *args: Any, **kwargs: Any) -> list[Tensor] | None:
     """``nn.MultiheadAttention``: inputs ``[length, batch, dim]``, projections packed or apart, an output projection."""
     given = inspect.signature(F.multi_head_attention_forward).bind(*args, **kwargs).arguments
     if given.get("static_k") is not None or given.get("static_v") is not None:
         return None
-    columns = [call.along(call.label(given[name]), -1).flatten() for name in ("query", "key", "value")]
+    columns = [call.along(call.scale_index(given[name]), -1).flatten() for name in ("query", "key", "value")]
     project = _separate if given.get("use_separate_proj_weight") else _packed
     projected = project(call, given, columns)
     output = call.weight(given["out_proj_weight"])
@@ -53,20 +53,20 @@ def _multi_head_attention(call: Call, *args: Any, **kwargs: Any) -> list[Tensor]
         return None
     queries, keys, values = projected
     if given["in_proj_bias"] is not None:
-        call.join(torch.cat(projected), call.label(given["in_proj_bias"]))
-    for name, units in (("bias_k", keys), ("bias_v", values)):
+        call.join(torch.cat(projected), call.scale_index(given["in_proj_bias"]))
+    for name, variables in (("bias_k", keys), ("bias_v", values)):
         if given[name] is not None:
-            call.join(units[None, None], call.label(given[name]))
+            call.join(variables[None, None], call.scale_index(given[name]))
     call.invert(queries, keys)
     call.use(given["out_proj_weight"])
-    rows = call.labelling.produce("attention", output, [0], values[None, :]).flatten()
+    rows = call.state.produce("attention", output, [0], values[None, :]).flatten()
     attended, *weights = [each for each in call.result if each is not None]
-    label = with_bias(call, rows.expand(attended.shape), given["out_proj_bias"])
-    return None if label is None else [label, *(constant(each.shape) for each in weights)]
+    scale_index = with_bias(call, rows.expand(attended.shape), given["out_proj_bias"])
+    return None if scale_index is None else [scale_index, *(constant(each.shape) for each in weights)]
 
 
 def _packed(call: Call, given: dict[str, Any], columns: list[Tensor]) -> list[Tensor] | None:
-    """The units of queries, keys and values, made by one weight ``[3 dim, dim]``."""
+    """The scale variables of queries, keys and values, made by one weight ``[3 dim, dim]``."""
     used = call.weight(given["in_proj_weight"])
     if used is None:
         return None
@@ -74,7 +74,7 @@ def _packed(call: Call, given: dict[str, Any], columns: list[Tensor]) -> list[Te
     read = torch.stack(columns)
     same = bool((read == read[:1]).all())
     read = read[:1] if same else read.repeat_interleave(read.shape[1], 0)
-    return list(call.labelling.produce("attention", used, [0], read).flatten().chunk(3))
+    return list(call.state.produce("attention", used, [0], read).flatten().chunk(3))
 
 
 def _separate(call: Call, given: dict[str, Any], columns: list[Tensor]) -> list[Tensor] | None:
@@ -87,6 +87,6 @@ def _separate(call: Call, given: dict[str, Any], columns: list[Tensor]) -> list[
         call.use(given[name])
         weights.append((given[name], used))
     return [
-        call.labelling.produce("attention", used, [0], read[None, :]).flatten()
+        call.state.produce("attention", used, [0], read[None, :]).flatten()
         for (_, used), read in zip(weights, columns, strict=True)
     ]

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from teleport._quiver.parameter_scales import Weight
 from teleport._quiver.rules.elementwise import joined
-from teleport._quiver.rules.table import Call, named, rule
+from teleport._quiver.rules.table import Call, named, register_rule
 from teleport._quiver.scale_indices import compact, constant
 
 Axes = Sequence[Any]
@@ -19,7 +19,7 @@ Axes = Sequence[Any]
 
 
 def contract(call: Call, kind: str, first: Tensor, second: Tensor, axes: tuple[Axes, Axes, Axes]) -> Tensor | None:
-    """The label of ``einsum(first, second)``.
+    """The scale index of ``einsum(first, second)``.
 
     Args:
         call: whose arguments the two are.
@@ -32,91 +32,95 @@ def contract(call: Call, kind: str, first: Tensor, second: Tensor, axes: tuple[A
         weight = call.weight(one)
         if weight is not None:
             call.use(one)
-            return layer(call, kind, weight, call.label(other), (own, others, made))
-    labels = [call.label(first), call.label(second)]
-    scaling = [bool(compact(label).any()) for label in labels]
+            return layer(call, kind, weight, call.scale_index(other), (own, others, made))
+    scale_indices = [call.scale_index(first), call.scale_index(second)]
+    scaling = [bool(compact(scale_index).any()) for scale_index in scale_indices]
     if all(scaling):
-        _invert(call, labels, (firsts, seconds))
+        _invert(call, scale_indices, (firsts, seconds))
         return constant(call.result.shape)
-    label, own = (labels[1], seconds) if scaling[1] else (labels[0], firsts)
+    scale_index, own = (scale_indices[1], seconds) if scaling[1] else (scale_indices[0], firsts)
     kept = [axis for axis, name in enumerate(own) if name in made]
-    return arranged(call.along(label, *kept), own, made).expand(call.result.shape)
+    return arranged(call.along(scale_index, *kept), own, made).expand(call.result.shape)
 
 
-def layer(call: Call, kind: str, weight: Weight, label: Tensor, axes: tuple[Axes, Axes, Axes]) -> Tensor | None:
-    """The label of what a weight makes of an input with this label: units of its own along what is the result's axes.
+def layer(call: Call, kind: str, weight: Weight, scale_index: Tensor, axes: tuple[Axes, Axes, Axes]) -> Tensor | None:
+    """The scale index of what a weight makes of an input with this scale index: scale variables of its own along what
+    is the result's axes.
 
     Args:
         call: of the layer.
         kind: what the weight is used as.
         weight: that multiplies.
-        label: of the input.
+        scale index: of the input.
         axes: of the weight, the input and the result.
     """
     weights, inputs, made = axes
     alone = [name for name in weights if name not in made and name not in inputs]
-    if alone or label.dim() != len(inputs) or len(set(weights)) < len(weights):
+    if alone or scale_index.dim() != len(inputs) or len(set(weights)) < len(weights):
         return None
     long = {name for name, length in zip(weights, weight.shape, strict=True) if length > 1}
-    shared = [axis for axis, name in enumerate(inputs) if name in weights and (name in long or label.shape[axis] == 1)]
-    read = arranged(call.along(label, *shared), inputs, weights)
-    units = call.labelling.produce(kind, weight, [axis for axis, name in enumerate(weights) if name in made], read)
-    return arranged(units, weights, made).expand(call.result.shape)
+    shared = [
+        axis for axis, name in enumerate(inputs) if name in weights and (name in long or scale_index.shape[axis] == 1)
+    ]
+    read = arranged(call.along(scale_index, *shared), inputs, weights)
+    variables = call.state.produce(kind, weight, [axis for axis, name in enumerate(weights) if name in made], read)
+    return arranged(variables, weights, made).expand(call.result.shape)
 
 
-def arranged(label: Tensor, own: Axes, wanted: Axes) -> Tensor:
-    """A label with its axes in the order ``wanted``; those that it has not are 1 long, as those not wanted must be."""
-    label = label[tuple(slice(None) if name in wanted else 0 for name in own)]
+def arranged(scale_index: Tensor, own: Axes, wanted: Axes) -> Tensor:
+    """A scale index with its axes in the order ``wanted``; those that it has not are 1 long, as those not wanted must
+    be."""
+    scale_index = scale_index[tuple(slice(None) if name in wanted else 0 for name in own)]
     held = [name for name in own if name in wanted]
-    label = label.permute([held.index(name) for name in wanted if name in held])
-    return label[tuple(slice(None) if name in held else None for name in wanted)]
+    scale_index = scale_index.permute([held.index(name) for name in wanted if name in held])
+    return scale_index[tuple(slice(None) if name in held else None for name in wanted)]
 
 
-def _invert(call: Call, labels: Sequence[Tensor], axes: tuple[Axes, Axes]) -> None:
+def _invert(call: Call, scale_indices: Sequence[Tensor], axes: tuple[Axes, Axes]) -> None:
     """Two activations meet in a sum that carries 1, as a query and a key do: factors undo each other."""
     names = [name for name in axes[0] if name in axes[1]]
     sides = []
-    for label, own in zip(labels, axes, strict=True):
+    for scale_index, own in zip(scale_indices, axes, strict=True):
         shared = [axis for axis, name in enumerate(own) if name in names]
-        sides.append(arranged(call.along(label, *shared), own, names))
+        sides.append(arranged(call.along(scale_index, *shared), own, names))
     call.invert(*sides)
 
 
-@rule(F.linear)
+@register_rule(F.linear)
 def _linear(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
     rows = list(range(input.dim() - 1))
     outputs = ["out"] * (weight.dim() - 1)
-    label = contract(call, "linear", input, weight, ([*rows, "in"], [*outputs, "in"], [*rows, *outputs]))
-    return with_bias(call, label, bias)
+    scale_index = contract(call, "linear", input, weight, ([*rows, "in"], [*outputs, "in"], [*rows, *outputs]))
+    return with_bias(call, scale_index, bias)
 
 
-def with_bias(call: Call, label: Tensor | None, bias: Tensor | None, axis: int = -1) -> Tensor | None:
-    """The label of a layer's result, whose bias has an element for each channel along ``axis``."""
-    if label is None or bias is None:
-        return label
-    shape = [1] * label.dim()
+def with_bias(call: Call, scale_index: Tensor | None, bias: Tensor | None, axis: int = -1) -> Tensor | None:
+    """The scale index of a layer's result, whose bias has an element for each channel along ``axis``."""
+    if scale_index is None or bias is None:
+        return scale_index
+    shape = [1] * scale_index.dim()
     if bias.dim() == 1:
         shape[axis] = len(bias)
-    call.join(label, call.label(bias).reshape(shape).expand(label.shape))
-    return label
+    call.join(scale_index, call.scale_index(bias).reshape(shape).expand(scale_index.shape))
+    return scale_index
 
 
-@rule(*named("matmul", "mm", "bmm", "mv", "dot", "__matmul__"))
+@register_rule(*named("matmul", "mm", "bmm", "mv", "dot", "__matmul__"))
 def _matmul(call: Call, input: Tensor, other: Tensor) -> Tensor | None:
     return contract(call, "matmul", input, other, _matrix_axes(input, other))
 
 
-@rule(Tensor.__rmatmul__)
+@register_rule(Tensor.__rmatmul__)
 def _reflected_matmul(call: Call, input: Tensor, other: Tensor) -> Tensor | None:
     return contract(call, "matmul", other, input, _matrix_axes(other, input))
 
 
-@rule(*named("addmm", "baddbmm", "addmv"))
+@register_rule(*named("addmm", "baddbmm", "addmv"))
 def _add_product(
     call: Call, input: Tensor, first: Tensor, second: Tensor, *, beta: float = 1, alpha: float = 1
 ) -> Tensor | None:
-    label = contract(call, "matmul", first, second, _matrix_axes(first, second))
-    return label if label is None or beta == 0 else joined(call, label, call.label(input))
+    scale_index = contract(call, "matmul", first, second, _matrix_axes(first, second))
+    return scale_index if scale_index is None or beta == 0 else joined(call, scale_index, call.scale_index(input))
 
 
 def _matrix_axes(first: Tensor, second: Tensor) -> tuple[Axes, Axes, Axes]:
@@ -127,7 +131,7 @@ def _matrix_axes(first: Tensor, second: Tensor) -> tuple[Axes, Axes, Axes]:
     return left, right, [*batch, *["row"] * (first.dim() > 1), *["column"] * (second.dim() > 1)]
 
 
-@rule(torch.einsum)
+@register_rule(torch.einsum)
 def _einsum(call: Call, equation: Any, *operands: Any) -> Tensor | None:
     """Of two operands, each axis with a letter of its own."""
     if len(operands) == 1 and isinstance(operands[0], (list, tuple)):

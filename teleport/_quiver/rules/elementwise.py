@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from teleport._quiver.rules.table import ACTIVATIONS, RULES, Call, Rule, named, rule
+from teleport._quiver.rules.table import ACTIVATIONS, RULES, Call, Rule, named, register_rule
 from teleport._quiver.scale_indices import compact, constant
 
 PASSING = (
@@ -27,7 +27,6 @@ OTHERS = (
 )
 """Elementwise, and of none of these kinds: factors pass through the teleported form ``tau f(x / tau)`` alone."""
 
-
 FORMS = (
     *("new_zeros", "new_ones", "new_full", "new_empty", "zeros_like", "ones_like", "full_like", "empty_like"),
     *("rand_like", "randn_like"),
@@ -35,20 +34,20 @@ FORMS = (
 """Their result has something of the argument's form and nothing of its values."""
 
 
-@rule(*named(*FORMS))
+@register_rule(*named(*FORMS))
 def _form(call: Call, input: Tensor, *options: Any, **others: Any) -> Tensor:
-    call.label(input)
+    call.scale_index(input)
     return constant(call.result.shape)
 
 
-@rule(*named(*PASSING))
+@register_rule(*named(*PASSING))
 def _pass(call: Call, input: Tensor, *options: Any, **others: Any) -> Tensor:
-    return call.label(input)
+    return call.scale_index(input)
 
 
 def _activation(homogeneous: bool) -> Rule:
     def activate(call: Call, input: Tensor, *options: Any, **others: Any) -> Tensor:
-        return call.labelling.activate(call.func, call.label(input), homogeneous)
+        return call.state.activate(call.func, call.scale_index(input), homogeneous)
 
     return activate
 
@@ -68,7 +67,7 @@ def _clamp(call: Call, input: Tensor, min: Any = None, max: Any = None) -> Tenso
     if isinstance(min, Tensor) or isinstance(max, Tensor):
         return None
     homogeneous = all(bound is None or bound == 0 or math.isinf(bound) for bound in (min, max))
-    return call.labelling.activate(call.func, call.label(input), homogeneous)
+    return call.state.activate(call.func, call.scale_index(input), homogeneous)
 
 
 def _clamp_max(call: Call, input: Tensor, max: Any) -> Tensor | None:
@@ -76,7 +75,7 @@ def _clamp_max(call: Call, input: Tensor, max: Any) -> Tensor | None:
 
 
 def _threshold(call: Call, input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
-    return call.labelling.activate(call.func, call.label(input), homogeneous=threshold == 0 and value == 0)
+    return call.state.activate(call.func, call.scale_index(input), homogeneous=threshold == 0 and value == 0)
 
 
 _register_activations(("clamp", "clamp_", "clip", "clip_", "clamp_min", "clamp_min_"), _clamp)
@@ -84,43 +83,46 @@ _register_activations(("clamp_max", "clamp_max_"), _clamp_max)
 _register_activations(("threshold", "threshold_"), _threshold)
 
 
-@rule(*named("add", "add_", "sub", "sub_", "subtract", "__rsub__", "rsub"))
+@register_rule(*named("add", "add_", "sub", "sub_", "subtract", "__rsub__", "rsub"))
 def _add(call: Call, input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
     """What is added must scale alike; a number does not scale, unless it is 0."""
     if not isinstance(input, Tensor) or not isinstance(other, Tensor):
-        label, number = (call.label(input), other) if isinstance(input, Tensor) else (call.label(other), input)
+        scale_index, number = (
+            (call.scale_index(input), other) if isinstance(input, Tensor) else (call.scale_index(other), input)
+        )
         if number != 0:
-            call.pin(label, "which adds a constant")
-        return label
-    return joined(call, call.label(input), call.label(other))
+            call.pin(scale_index, "which adds a constant")
+        return scale_index
+    return joined(call, call.scale_index(input), call.scale_index(other))
 
 
-@rule(*named("maximum", "minimum", "fmax", "fmin"))
+@register_rule(*named("maximum", "minimum", "fmax", "fmin"))
 def _larger(call: Call, input: Tensor, other: Tensor) -> Tensor:
-    label = joined(call, call.label(input), call.label(other))
-    call.labelling.only_positive(label, call.func)
-    return label
+    scale_index = joined(call, call.scale_index(input), call.scale_index(other))
+    call.state.only_positive(scale_index, call.func)
+    return scale_index
 
 
-@rule(*named("where"))
+@register_rule(*named("where"))
 def _where(call: Call, condition: Tensor, input: Any, other: Any) -> Tensor | None:
     """Chooses between values that must scale alike; where one is 0, it does."""
-    labels = [call.label(value) for value in (input, other) if isinstance(value, Tensor)]
+    scale_indices = [call.scale_index(value) for value in (input, other) if isinstance(value, Tensor)]
     if any(not isinstance(value, Tensor) and value != 0 for value in (input, other)):
         return None
-    both = joined(call, labels[0], labels[-1]) if labels else None
+    both = joined(call, scale_indices[0], scale_indices[-1]) if scale_indices else None
     return None if both is None else both.expand(call.result.shape)
 
 
-@rule(*named("masked_fill", "masked_fill_"))
+@register_rule(*named("masked_fill", "masked_fill_"))
 def _masked_fill(call: Call, input: Tensor, mask: Tensor, value: Any) -> Tensor | None:
     if isinstance(value, Tensor) or value != 0:
         return None
-    return call.label(input).expand(call.result.shape)
+    return call.scale_index(input).expand(call.result.shape)
 
 
-def joined(call: Call, label: Tensor, other: Tensor) -> Tensor:
-    """The label of elements that scale with both: that of fewer elements, unless the first is changed in place."""
-    call.join(label, other)
-    shorter = compact(other).numel() < compact(label).numel() and not call.labelling.held(call.result)
-    return (other if shorter else label).expand(call.result.shape)
+def joined(call: Call, scale_index: Tensor, other: Tensor) -> Tensor:
+    """The scale index of elements that scale with both: that of fewer elements, unless the first is changed in
+    place."""
+    call.join(scale_index, other)
+    shorter = compact(other).numel() < compact(scale_index).numel() and not call.state.held(call.result)
+    return (other if shorter else scale_index).expand(call.result.shape)

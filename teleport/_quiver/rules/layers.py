@@ -10,20 +10,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from teleport._quiver.rules.contractions import with_bias
-from teleport._quiver.rules.table import Call, Rule, rule
+from teleport._quiver.rules.table import Call, Rule, register_rule
 from teleport._quiver.scale_indices import constant
 
 STANDARDISES = "which standardises it"
 
 
 def _channels(call: Call, input: Tensor, axis: int) -> Tensor:
-    """The unit of each channel, ``[channels]``."""
-    return call.along(call.label(input), axis).flatten()
+    """The scale variable of each channel, ``[channels]``."""
+    return call.along(call.scale_index(input), axis).flatten()
 
 
-def _along_axis(units: Tensor, axis: int, shape: torch.Size) -> Tensor:
-    """The label of a result that scales with these units along one axis."""
-    return units.reshape([-1 if a == axis % len(shape) else 1 for a in range(len(shape))]).expand(shape)
+def _along_axis(variables: Tensor, axis: int, shape: torch.Size) -> Tensor:
+    """The scale index of a result that scales with these scale variables along one axis."""
+    return variables.reshape([-1 if a == axis % len(shape) else 1 for a in range(len(shape))]).expand(shape)
 
 
 def _convolution(spatial: int) -> Rule:
@@ -45,8 +45,8 @@ def _convolution(spatial: int) -> Rule:
         columns = _channels(call, input, -spatial - 1).reshape(groups, -1)  # [groups, in / groups]
         read = columns if groups == 1 else columns.repeat_interleave(len(weight) // groups, 0)
         read = read[(..., *[None] * spatial)]
-        units = call.labelling.produce(f"conv{spatial}d", used, [0], read).flatten()
-        return with_bias(call, _along_axis(units, -spatial - 1, call.result.shape), bias, -spatial - 1)
+        variables = call.state.produce(f"conv{spatial}d", used, [0], read).flatten()
+        return with_bias(call, _along_axis(variables, -spatial - 1, call.result.shape), bias, -spatial - 1)
 
     return convolve
 
@@ -70,21 +70,22 @@ def _transposed_convolution(spatial: int) -> Rule:
         call.use(weight)
         read = _channels(call, input, -spatial - 1).reshape(groups, -1, 1)  # [groups, in / groups, 1]
         grouped = used.unflatten(groups)  # [groups, in / groups, out / groups, ...]
-        units = call.labelling.produce(f"conv_transpose{spatial}d", grouped, [0, 2], read[(..., *[None] * spatial)])
-        return with_bias(call, _along_axis(units.flatten(), -spatial - 1, call.result.shape), bias, -spatial - 1)
+        variables = call.state.produce(f"conv_transpose{spatial}d", grouped, [0, 2], read[(..., *[None] * spatial)])
+        return with_bias(call, _along_axis(variables.flatten(), -spatial - 1, call.result.shape), bias, -spatial - 1)
 
     return convolve
 
 
 for _spatial in (1, 2, 3):
-    rule(getattr(F, f"conv{_spatial}d"))(_convolution(_spatial))
-    rule(getattr(F, f"conv_transpose{_spatial}d"))(_transposed_convolution(_spatial))
+    register_rule(getattr(F, f"conv{_spatial}d"))(_convolution(_spatial))
+    register_rule(getattr(F, f"conv_transpose{_spatial}d"))(_transposed_convolution(_spatial))
 
 
 def _affine(
     call: Call, kind: str, input: Tensor, weight: Tensor | None, bias: Tensor | None, axes: Sequence[int]
 ) -> Tensor | None:
-    """What is standardised must stay, because of its eps and its statistics; a scale and shift make new units.
+    """What is standardised must stay, because of its eps and its statistics; a scale and shift make new scale
+    variables.
 
     Args:
         call, kind: of the normalisation.
@@ -92,25 +93,25 @@ def _affine(
         weight, bias: the scale and shift, or ``None``.
         axes: of the result that they vary along.
     """
-    call.pin(call.label(input), STANDARDISES)
+    call.pin(call.scale_index(input), STANDARDISES)
     shape = call.result.shape
     place = [1] * len(shape)
     for axis in axes:
         place[axis] = shape[axis]
-    label = constant(shape)
+    scale_index = constant(shape)
     used = call.weight(weight)
     if weight is not None and used is not None:
         call.use(weight)
-        units = call.labelling.produce(kind, used, range(weight.dim()), constant([1] * weight.dim()))
-        label = units.reshape(place).expand(shape)
+        variables = call.state.produce(kind, used, range(weight.dim()), constant([1] * weight.dim()))
+        scale_index = variables.reshape(place).expand(shape)
     elif weight is not None:
-        label = call.label(weight).reshape(place).expand(shape)
+        scale_index = call.scale_index(weight).reshape(place).expand(shape)
     if bias is not None:
-        call.join(label, call.label(bias).reshape(place).expand(shape))
-    return label
+        call.join(scale_index, call.scale_index(bias).reshape(place).expand(shape))
+    return scale_index
 
 
-@rule(F.batch_norm)
+@register_rule(F.batch_norm)
 def _batch_norm(
     call: Call,
     input: Tensor,
@@ -125,7 +126,7 @@ def _batch_norm(
     return _affine(call, "batch norm", input, weight, bias, [1])
 
 
-@rule(F.instance_norm)
+@register_rule(F.instance_norm)
 def _instance_norm(
     call: Call,
     input: Tensor,
@@ -139,7 +140,7 @@ def _instance_norm(
     return _affine(call, "instance norm", input, weight, bias, [1])
 
 
-@rule(F.group_norm)
+@register_rule(F.group_norm)
 def _group_norm(
     call: Call,
     input: Tensor,
@@ -151,7 +152,7 @@ def _group_norm(
     return _affine(call, "group norm", input, weight, bias, [1])
 
 
-@rule(F.layer_norm)
+@register_rule(F.layer_norm)
 def _layer_norm(
     call: Call,
     input: Tensor,
@@ -163,14 +164,14 @@ def _layer_norm(
     return _affine(call, "layer norm", input, weight, bias, range(-len(normalized_shape), 0))
 
 
-@rule(F.rms_norm)
+@register_rule(F.rms_norm)
 def _rms_norm(
     call: Call, input: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None
 ) -> Tensor | None:
     return _affine(call, "rms norm", input, weight, None, range(-len(normalized_shape), 0))
 
 
-@rule(F.embedding)
+@register_rule(F.embedding)
 def _embedding(
     call: Call,
     input: Tensor,
@@ -181,10 +182,10 @@ def _embedding(
     scale_grad_by_freq: bool = False,
     sparse: bool = False,
 ) -> Tensor | None:
-    """Rows of a weight ``[words, dim]``, all of which make the same units."""
+    """Rows of a weight ``[words, dim]``, all of which make the same scale variables."""
     used = call.weight(weight)
     if used is None or max_norm is not None:
         return None
     call.use(weight)
-    units = call.labelling.produce("embedding", used, [1], constant((1, 1))).flatten()
-    return _along_axis(units, -1, call.result.shape)
+    variables = call.state.produce("embedding", used, [1], constant((1, 1))).flatten()
+    return _along_axis(variables, -1, call.result.shape)

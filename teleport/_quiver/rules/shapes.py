@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from teleport._quiver.rules.table import ACTIVATIONS, RULES, Call, Rule, named, rule
+from teleport._quiver.rules.table import ACTIVATIONS, RULES, Call, Rule, named, register_rule
 from teleport._quiver.scale_indices import on_compact, reshaped, side_by_side
 from teleport._tracing.ownership import tensors_in
 
@@ -23,26 +23,29 @@ REARRANGING = (
     *("chunk", "split", "tensor_split", "unbind", "narrow", "select", "diagonal", "repeat", "tile"),
     *("index_select", "repeat_interleave", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "split_with_sizes"),
 )
-"""Each maps a label as it maps the elements."""
+"""Each maps a scale index as it maps the elements."""
 
 ALONG_AXES = ("flip", "fliplr", "flipud")
 """They do so too, and nothing to an axis of length 1."""
 
 
-@rule(*named(*IN_ROW_MAJOR_ORDER))
+@register_rule(*named(*IN_ROW_MAJOR_ORDER))
 def _reshape(call: Call, input: Tensor, *options: Any, **others: Any) -> Tensor | None:
-    """Row-major order stays. ``x.view(dtype)`` reads the memory as something else."""
+    """Row-major order stays.
+
+    ``x.view(dtype)`` reads the memory as something else.
+    """
     if any(isinstance(option, torch.dtype) for option in (*options, *others.values())):
         return None
     for other in tensors_in((options, others)):
-        call.label(other)  # of which it reads the shape alone
-    return reshaped(call.label(input), call.result.shape)
+        call.scale_index(other)  # of which it reads the shape alone
+    return reshaped(call.scale_index(input), call.result.shape)
 
 
 def _on_labels(function: Callable[..., Any]) -> Rule:
     def rearrange(call: Call, input: Tensor, *options: Any, **others: Any) -> Sequence[Tensor] | None:
         options, others = _on_cpu(options), _on_cpu(others)
-        return list(tensors_in(function(call.label(input), *options, **others)))
+        return list(tensors_in(function(call.scale_index(input), *options, **others)))
 
     return rearrange
 
@@ -53,15 +56,15 @@ for _property in (Tensor.T, Tensor.mT):
     RULES[_property.__get__] = _on_labels(_property.__get__)  # type: ignore[attr-defined]
 
 
-@rule(*named("expand_as"))
+@register_rule(*named("expand_as"))
 def _expand_as(call: Call, input: Tensor, other: Tensor) -> Tensor:
-    call.label(other)  # of which it reads the shape alone
-    return call.label(input).expand(call.result.shape)
+    call.scale_index(other)  # of which it reads the shape alone
+    return call.scale_index(input).expand(call.result.shape)
 
 
 def _on_short_axes(function: Callable[..., Tensor]) -> Rule:
     def rearrange(call: Call, input: Tensor, *options: Any, **others: Any) -> Tensor:
-        return on_compact(function, call.label(input), call.result.shape, *options, **others)
+        return on_compact(function, call.scale_index(input), call.result.shape, *options, **others)
 
     return rearrange
 
@@ -70,40 +73,46 @@ for _function in named(*ALONG_AXES):
     RULES[_function] = _on_short_axes(_function)
 
 
-@rule(torch.roll, Tensor.roll)
+@register_rule(torch.roll, Tensor.roll)
 def _roll(call: Call, input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
-    label = call.label(input)
-    return label.roll(shifts) if not dims and dims != 0 else on_compact(torch.roll, label, label.shape, shifts, dims)
+    scale_index = call.scale_index(input)
+    return (
+        scale_index.roll(shifts)
+        if not dims and dims != 0
+        else on_compact(torch.roll, scale_index, scale_index.shape, shifts, dims)
+    )
 
 
-@rule(*named("cat", "concat", "concatenate"))
+@register_rule(*named("cat", "concat", "concatenate"))
 def _cat(call: Call, tensors: Any, dim: int = 0) -> Tensor | None:
-    """Labels side by side, as the tensors are, in the order of the arguments."""
-    labels = [call.label(tensor) for tensor in tensors]
-    return side_by_side(labels, dim) if len({label.dim() for label in labels}) == 1 else None
+    """Scale indices side by side, as the tensors are, in the order of the arguments."""
+    scale_indices = [call.scale_index(tensor) for tensor in tensors]
+    return side_by_side(scale_indices, dim) if len({scale_index.dim() for scale_index in scale_indices}) == 1 else None
 
 
-@rule(torch.stack)
+@register_rule(torch.stack)
 def _stack(call: Call, tensors: Any, dim: int = 0) -> Tensor:
-    return side_by_side([call.label(tensor).unsqueeze(dim) for tensor in tensors], dim)
+    return side_by_side([call.scale_index(tensor).unsqueeze(dim) for tensor in tensors], dim)
 
 
-@rule(*named("mean", "sum", "nanmean", "nansum"))
+@register_rule(*named("mean", "sum", "nanmean", "nansum"))
 def _reduce(call: Call, input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """A mean over elements that all scale alike."""
-    label = call.label(input)
-    gone = range(label.dim()) if dim is None or dim == () else [dim] if isinstance(dim, int) else dim
-    gone = {axis % max(1, label.dim()) for axis in gone}
-    return call.along(label, *(axis for axis in range(label.dim()) if axis not in gone)).reshape(call.result.shape)
+    scale_index = call.scale_index(input)
+    gone = range(scale_index.dim()) if dim is None or dim == () else [dim] if isinstance(dim, int) else dim
+    gone = {axis % max(1, scale_index.dim()) for axis in gone}
+    return call.along(scale_index, *(axis for axis in range(scale_index.dim()) if axis not in gone)).reshape(
+        call.result.shape
+    )
 
 
-@rule(*named("amax", "amin"))
+@register_rule(*named("amax", "amin"))
 def _extreme(call: Call, input: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor:
     """The largest of elements that scale alike, which a negative factor would make the smallest."""
-    label = _reduce(call, input, dim, keepdim)
-    assert isinstance(label, Tensor)
-    call.labelling.only_positive(label, call.func)
-    return label
+    scale_index = _reduce(call, input, dim, keepdim)
+    assert isinstance(scale_index, Tensor)
+    call.state.only_positive(scale_index, call.func)
+    return scale_index
 
 
 def _pool(spatial: int, choosing: bool) -> Rule:
@@ -111,52 +120,55 @@ def _pool(spatial: int, choosing: bool) -> Rule:
         """Means over the positions of each channel, or (``choosing``) maxima."""
         if not isinstance(call.result, Tensor):  # with indices
             return None
-        label = call.label(input)
-        channels = call.along(label, *range(label.dim() - spatial))
-        passed = call.labelling.activate(call.func, channels, homogeneous=True) if choosing else channels
+        scale_index = call.scale_index(input)
+        channels = call.along(scale_index, *range(scale_index.dim() - spatial))
+        passed = call.state.activate(call.func, channels, homogeneous=True) if choosing else channels
         return passed.expand(call.result.shape)
 
     return pool
 
 
 for _spatial in (1, 2, 3):
-    rule(*named(f"avg_pool{_spatial}d", f"adaptive_avg_pool{_spatial}d"))(_pool(_spatial, choosing=False))
+    register_rule(*named(f"avg_pool{_spatial}d", f"adaptive_avg_pool{_spatial}d"))(_pool(_spatial, choosing=False))
     _choosing = named(f"max_pool{_spatial}d", f"adaptive_max_pool{_spatial}d")
     ACTIVATIONS.update(_choosing)
-    rule(*_choosing)(_pool(_spatial, choosing=True))
+    register_rule(*_choosing)(_pool(_spatial, choosing=True))
 
 
-@rule(F.interpolate, F.upsample)
+@register_rule(F.interpolate, F.upsample)
 def _interpolate(
     call: Call, input: Tensor, size: Any = None, scale_factor: Any = None, *options: Any, **others: Any
 ) -> Tensor:
     """Weighted means over the positions of each channel."""
-    return call.along(call.label(input), 0, 1).expand(call.result.shape)
+    return call.along(call.scale_index(input), 0, 1).expand(call.result.shape)
 
 
-@rule(F.pad)
+@register_rule(F.pad)
 def _pad(call: Call, input: Tensor, pad: Any, mode: str = "constant", value: float | None = None) -> Tensor | None:
-    """Zeros scale with anything: with what else is on their axis, or, where that varies, with units of their own."""
+    """Zeros scale with anything: with what else is on their axis, or, where that varies, with scale variables of their
+    own."""
     if mode == "constant" and value not in (None, 0):
         return None
-    label, shape = call.label(input), call.result.shape
-    changed = [label.dim() - 1 - place // 2 for place, width in enumerate(pad) if width]
+    scale_index, shape = call.scale_index(input), call.result.shape
+    changed = [scale_index.dim() - 1 - place // 2 for place, width in enumerate(pad) if width]
     if mode != "constant":
-        return call.along(label, *(a for a in range(label.dim()) if a not in changed)).expand(shape)
-    varying = [axis for axis in changed if label.stride(axis) and label.shape[axis] > 1]
+        return call.along(scale_index, *(a for a in range(scale_index.dim()) if a not in changed)).expand(shape)
+    varying = [axis for axis in changed if scale_index.stride(axis) and scale_index.shape[axis] > 1]
     widths = list(pad)
-    for axis in set(range(label.dim())) - set(varying):
-        first = 2 * (label.dim() - 1 - axis)
+    for axis in set(range(scale_index.dim())) - set(varying):
+        first = 2 * (scale_index.dim() - 1 - axis)
         widths[first : first + 2] = [0] * len(widths[first : first + 2])
-    short = label[tuple(slice(0, 1) if a in changed and a not in varying else slice(None) for a in range(label.dim()))]
+    short = scale_index[
+        tuple(slice(0, 1) if a in changed and a not in varying else slice(None) for a in range(scale_index.dim()))
+    ]
     padded = F.pad(short, widths, value=-1)
     missing = padded < 0
-    padded[missing] = call.labelling.units.fresh((int(missing.sum()),))
+    padded[missing] = call.state.variables.fresh((int(missing.sum()),))
     return padded.expand(shape)
 
 
 def _on_cpu(value: Any) -> Any:
-    """Arguments with their tensors moved to where labels are."""
+    """Arguments with their tensors moved to where scale indices are."""
     if isinstance(value, Tensor):
         return value.cpu()
     if isinstance(value, (tuple, list)):

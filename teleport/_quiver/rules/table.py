@@ -1,8 +1,8 @@
 """The table of rules, and what a rule sees of a call.
 
-A rule is called after the function, with the call and the function's arguments, and returns the label of its result
-(see ``_quiver/scale_indices.py``), one for each tensor of it where there are several, or ``None`` where it does not
-understand the call after all.
+A rule is called after the function, with the call and the function's arguments, and returns the scale index of its
+result (see ``_quiver/scale_indices.py``), one for each tensor of it where there are several, or ``None`` where it does
+not understand the call after all.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from teleport._quiver.labelling import Labelling
 from teleport._quiver.parameter_scales import Weight
 from teleport._quiver.scale_indices import compact, constant
+from teleport._quiver.scale_state import ScaleState
 from teleport._tracing.functions import called
 from teleport._tracing.ownership import tensors_in
 
@@ -40,59 +40,74 @@ class Call:
     """One call of a torch function, for its rule.
 
     Attributes:
-        labelling: what the tensors of the evaluation scale with, so far.
+        state: what the tensors of the evaluation scale with, so far.
         func: the function.
         result: what it returned.
         explained: how many of the arguments that reach into each parameter the rule accounts for.
-        asked: the arguments whose labels the rule looked at, by their identity.
+        asked: the arguments whose scale indices the rule looked at, by their identity.
     """
 
-    labelling: Labelling
+    state: ScaleState
     func: Callable[..., Any]
     result: Any
     explained: Counter[str] = field(default_factory=Counter)
     asked: set[int] = field(default_factory=set)
 
-    def label(self, tensor: Tensor | None) -> Tensor:
+    def scale_index(self, tensor: Tensor | None) -> Tensor:
         """What a tensor scales with; a parameter, by itself or seen through a view, scales element by element."""
         if tensor is None:
             return constant(())
         self.asked.add(id(tensor))
-        self.explained.update(self.labelling.parameters_of(tensor))
-        return self.labelling.label(tensor)
+        self.explained.update(self.state.parameters_of(tensor))
+        return self.state.scale_index(tensor)
 
     def weight(self, tensor: Tensor | None) -> Weight | None:
         """The parameter that a tensor is, or is a view of, where it may be used as a layer's weight."""
-        return None if tensor is None else self.labelling.weight(tensor)
+        return None if tensor is None else self.state.weight(tensor)
 
-    def join(self, label: Tensor, other: Tensor) -> None:
+    def join(self, scale_index: Tensor, other: Tensor) -> None:
         """Let both carry the same factors."""
-        self.labelling.units.join(label, other, f"it meets in {called(self.func)} what carries 1")
+        self.state.variables.join(scale_index, other, f"it meets in {called(self.func)} what carries 1")
 
-    def pin(self, label: Tensor, why: str = "through which no factor is moved") -> None:
-        """Let units carry 1, because of this function."""
-        self.labelling.pin(label, self.func, why)
+    def pin(self, scale_index: Tensor, why: str = "through which no factor is moved") -> None:
+        """Let scale variables carry 1, because of this function."""
+        self.state.pin(scale_index, self.func, why)
 
-    def along(self, label: Tensor, *axes: int) -> Tensor:
-        """The label as a function of these axes alone, 1 long in the others, along which its units become one."""
-        kept = {axis % label.dim() for axis in axes}
-        first = label[tuple(slice(None) if axis in kept else slice(0, 1) for axis in range(label.dim()))]
-        if label.numel() and any(label.stride(a) and label.shape[a] > 1 for a in range(label.dim()) if a not in kept):
-            self.join(label, first.expand_as(label))
+    def along(self, scale_index: Tensor, *axes: int) -> Tensor:
+        """The scale index as a function of these axes alone, 1 long in the others, along which its scale variables
+        become one."""
+        kept = {axis % scale_index.dim() for axis in axes}
+        first = scale_index[tuple(slice(None) if axis in kept else slice(0, 1) for axis in range(scale_index.dim()))]
+        if scale_index.numel() and any(
+            scale_index.stride(a) and scale_index.shape[a] > 1 for a in range(scale_index.dim()) if a not in kept
+        ):
+            self.join(scale_index, first.expand_as(scale_index))
         return first
 
-    def invert(self, label: Tensor, other: Tensor) -> None:
+    def invert(self, scale_index: Tensor, other: Tensor) -> None:
         """Let factors be each other's inverse."""
-        self.labelling.units.join(label, other, f"it meets in {called(self.func)} what carries 1", inverse=True)
+        self.state.variables.join(scale_index, other, f"it meets in {called(self.func)} what carries 1", inverse=True)
 
     def use(self, tensor: Tensor) -> None:
         """Account for an argument that a layer multiplies by."""
         self.asked.add(id(tensor))
-        self.explained.update(self.labelling.parameters_of(tensor))
+        self.explained.update(self.state.parameters_of(tensor))
 
 
-def rule(*functions: Callable[..., Any]) -> Callable[[Rule], Rule]:
-    """Let this rule hold for these functions."""
+def register_rule(*functions: Callable[..., Any]) -> Callable[[Rule], Rule]:
+    """Register how factors pass through torch functions that have no rule.
+
+    The rule is called after each call of one of ``functions``, with a :class:`Call` and the arguments of the call. It
+    returns the scale index of the result (one per tensor if there are several), or ``None`` if it does not understand
+    the call; a function without a rule pins the channels that enter it.
+
+        @register_rule(torch.cumsum)  # a sum over positions passes the factors of its channels
+        def _cumsum(call, input, dim):
+            return call.along(call.scale_index(input), -1).expand(input.shape)
+
+    Args:
+        functions: as ``torch.overrides`` sees them.
+    """
 
     def register(made: Rule) -> Rule:
         RULES.update(dict.fromkeys(functions, made))
@@ -115,8 +130,8 @@ def _signature(found: Rule) -> inspect.Signature:
     return inspect.signature(found)
 
 
-def labels_of_result(call: Call, args: Any, kwargs: Any) -> list[Tensor] | None:
-    """The labels of a call's results; ``None`` where there is no rule, or it does not understand the call."""
+def indices_of_result(call: Call, args: Any, kwargs: Any) -> list[Tensor] | None:
+    """The scale indices of a call's results; ``None`` where there is no rule, or it does not understand the call."""
     found = RULES.get(call.func)
     if found is None or not all(_in_sight(tensor) for tensor in tensors_in((args, kwargs, call.result))):
         return None
@@ -125,17 +140,19 @@ def labels_of_result(call: Call, args: Any, kwargs: Any) -> list[Tensor] | None:
     except TypeError:
         return None
     try:
-        labels = found(call, *args, **kwargs)
+        scale_indices = found(call, *args, **kwargs)
     except UNFORESEEN:
         return None
-    if labels is None or any(call.labelling.held(t) and id(t) not in call.asked for t in tensors_in((args, kwargs))):
+    if scale_indices is None or any(call.state.held(t) and id(t) not in call.asked for t in tensors_in((args, kwargs))):
         return None
-    labels = [labels] if isinstance(labels, Tensor) else list(labels)
+    scale_indices = [scale_indices] if isinstance(scale_indices, Tensor) else list(scale_indices)
     made = list(tensors_in(call.result))
-    if [label.shape for label in labels] != [tensor.shape for tensor in made]:
+    if [scale_index.shape for scale_index in scale_indices] != [tensor.shape for tensor in made]:
         return None
-    rounded = [label for label, tensor in zip(labels, made, strict=True) if not tensor.is_floating_point()]
-    return None if any(bool(compact(label).any()) for label in rounded) else labels
+    rounded = [
+        scale_index for scale_index, tensor in zip(scale_indices, made, strict=True) if not tensor.is_floating_point()
+    ]
+    return None if any(bool(compact(scale_index).any()) for scale_index in rounded) else scale_indices
 
 
 def _in_sight(tensor: Tensor) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from teleport._change_of_basis.basis_change import BasisChange
-from teleport._change_of_basis.teleported import Activation, Teleported
+from teleport._change_of_basis.teleported import Teleported, TeleportedActivation
 from teleport._quiver.find_quiver import find_quiver
 from teleport._quiver.quiver import Freedom, Quiver
 from teleport._tracing.functions import function_name, torch_function
@@ -156,7 +156,7 @@ def test_another_number_of_calls_is_an_error_and_not_another_function():
     moved = Teleported(model)
     name = "torch.nn.functional.relu"
     shown = find_quiver(lambda: model(torch.randn(2, 5)), dict(model.named_parameters()), in_place=False)
-    moved.multiply([Activation(name, 1, -torch.ones(4))], shown.calls)
+    moved.multiply([TeleportedActivation(name, 1, -torch.ones(4))], shown.calls)
     assert moved.calls == {name: 2}
     moved(torch.randn(2, 5))
     for calls in (1, 3):
@@ -168,7 +168,7 @@ def test_another_number_of_calls_is_an_error_and_not_another_function():
 def test_inputs_that_the_factors_do_not_fit_are_an_error():
     model = stack(5, 4, 3, dtype=torch.float32)
     moved = Teleported(model)
-    moved.multiply([Activation("torch.nn.functional.relu", 0, -torch.ones(3))], {})
+    moved.multiply([TeleportedActivation("torch.nn.functional.relu", 0, -torch.ones(3))], {})
     with pytest.raises(RuntimeError, match=r"call 0 of torch\.nn\.functional\.relu has an input of shape \[2, 4\]"):
         moved(torch.randn(2, 5))
 
@@ -188,7 +188,7 @@ def test_a_call_of_another_function_by_the_same_module_is_left_alone():
     model = Calls(lambda net, x: torch.tanh(torch.tanh(x)) + torch.sigmoid(x))
     moved = Teleported(model)
     tau = torch.tensor([2.0, -0.5, 3.0]).double()
-    moved.multiply([Activation("torch.tanh", 1, tau)], {"torch.tanh": 2})
+    moved.multiply([TeleportedActivation("torch.tanh", 1, tau)], {"torch.tanh": 2})
     x = torch.randn(4, 3).double()
     expected = tau * torch.tanh(torch.tanh(x) / tau) + torch.sigmoid(x)
     torch.testing.assert_close(moved(x), expected, rtol=1e-14, atol=0)
@@ -201,7 +201,7 @@ def test_a_result_in_place_is_seen_through_the_argument():
         return h
 
     moved = Teleported(Calls(forward))
-    moved.multiply([Activation(function_name(F.relu_), 0, -torch.ones(3))], {})
+    moved.multiply([TeleportedActivation(function_name(F.relu_), 0, -torch.ones(3))], {})
     x = torch.randn(4, 3)
     torch.testing.assert_close(moved(x), -F.relu(-(x + 1)))
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from teleport._quiver.find_quiver import find_quiver
+from teleport._quiver.find_quiver import QuiverTracer, find_quiver
+from teleport._quiver.quiver import Freedom
 from tests.teleport.joined_networks import NETWORKS
 from tests.teleport.networks import Calls
 from tests.teleport.random_graphs import graphs
@@ -57,3 +58,24 @@ def test_the_calls_of_activations_are_counted():
     quiver = find_quiver(lambda: model(torch.randn(2, 5)), dict(model.named_parameters()), in_place=False)
     assert quiver.calls == {"torch.nn.functional.relu": 2, "torch.Tensor.tanh": 1}
     assert [(site.function, site.call) for site in quiver.sites] == [(F.relu, 1), (torch.Tensor.tanh, 0)]
+
+
+def test_solving_changes_none_of_its_inputs():
+    """The same constraints and uses give the same quiver, as often as they are solved."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 7), nn.Tanh(), nn.Linear(7, 3)).double()
+    model.register_parameter("shift", nn.Parameter(torch.randn(7).double()))
+    tracer = QuiverTracer(dict(model.named_parameters()), in_place=False, frozen_stay=True)
+    inputs = torch.randn(4, 5).double()
+    tracer.trace_run(
+        lambda: model[4](torch.tanh(model[2](torch.relu(model[0](inputs)) + model.shift))), "it is an output"
+    )
+    one, two = tracer.result(), tracer.result()
+    assert one.reasons == two.reasons
+    assert len(one.sites) == len(two.sites) > 0
+    assert torch.equal(one.freedom, two.freedom)
+    assert one.scaled.keys() == two.scaled.keys()
+    for name, scaled in one.scaled.items():
+        assert torch.equal(scaled.output_class, two.scaled[name].output_class)
+        assert torch.equal(scaled.input_class, two.scaled[name].input_class)
+    assert int((one.freedom == Freedom.NONZERO).sum()) == 14

@@ -181,7 +181,7 @@ def test_an_untied_embedding_is_free():
     difference, quiver = error(model, torch.arange(6)[None])
     assert difference < 1e-9
     assert free(quiver)["words.weight"] == 1
-    assert set(quiver.freedom[quiver.units["words.weight"]].tolist()) == {Freedom.NONZERO}
+    assert set(quiver.freedom[quiver.channel_classes["words.weight"]].tolist()) == {Freedom.NONZERO}
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_a_key_carries_its_querys_inverse():
     model = nn.MultiheadAttention(4, 2).double().eval()
     x = torch.randn(3, 1, 4).double()
     quiver = quiver_of(model, x, x, x)
-    query, key, value = quiver.units["in_proj_weight"].chunk(3)
+    query, key, value = quiver.channel_classes["in_proj_weight"].chunk(3)
     assert torch.equal(quiver.inverse[query], key)
     assert torch.equal(quiver.inverse[key], query)
     assert quiver.inverse[value].tolist() == [-1] * 4
@@ -237,14 +237,14 @@ def test_a_site_is_counted_among_all_calls_of_its_function():
     quiver = quiver_of(model, torch.randn(6, 5).double(), in_place=False)
     (site,) = quiver.sites
     assert (site.call, site.function, site.homogeneous) == (1, torch.tanh, False)
-    assert site.classes.tolist() == [quiver.units["first.weight"].tolist()]
+    assert site.classes.tolist() == [quiver.channel_classes["first.weight"].tolist()]
 
 
 def test_a_shift_by_padding_moves_the_channels():
     model = two(lambda n, x: n.last(F.pad(n.first(x), (1, -1)).relu()))
     difference, quiver = error(model, torch.randn(6, 5).double())
     assert difference < 1e-9
-    assert torch.equal(quiver.scaled["last.weight"].input_class[0, 1:], quiver.units["first.weight"][:3])
+    assert torch.equal(quiver.scaled["last.weight"].input_class[0, 1:], quiver.channel_classes["first.weight"][:3])
 
 
 @pytest.mark.parametrize("mode", ["reflect", "replicate", "circular", "zeros"])
@@ -288,7 +288,9 @@ def test_a_function_of_ones_own_is_a_row_more(monkeypatch):
 
     x = torch.randn(6, 5).double()
     assert free(quiver_of(two(forward), x))["first.weight"] == 0
-    monkeypatch.setitem(RULES, torch.cumsum, lambda call, input, dim: call.along(call.label(input), 1).expand(6, 4))
+    monkeypatch.setitem(
+        RULES, torch.cumsum, lambda call, input, dim: call.along(call.scale_index(input), 1).expand(6, 4)
+    )
     difference, quiver = error(two(forward), x)
     assert difference < 1e-9
     assert free(quiver)["first.weight"] == 1

@@ -55,5 +55,5 @@ def test_a_family_is_kept_and_has_free_channels(name, in_place):
     assert float((seen - other).abs().max()) > 1e-3 * float(seen.abs().max())
     difference, quiver = error(model, x, in_place=in_place)
     assert difference < 1e-9
-    share = float((torch.cat(list(quiver.units.values())) > 0).double().mean())
+    share = float((torch.cat(list(quiver.channel_classes.values())) > 0).double().mean())
     assert share >= {**FAST, **SLOW}[name]

@@ -9,7 +9,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from teleport._quiver.quiver import Freedom
-from teleport._quiver.scale_variables import ScaleVariables, components
+from teleport._quiver.scale_variables import ScaleVariables, components, solve
 
 PAIRS = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), max_size=8)
 
@@ -48,7 +48,7 @@ def test_classes_are_what_one_factor_decides(equal, inverse, pinned, positive):
             units.join(torch.tensor([first]), torch.tensor([second]), "met 1", inverse=inverted)
     units.only_positive(torch.tensor(sorted(positive), dtype=torch.int64), "positive")
     units.pin(torch.tensor(sorted(pinned), dtype=torch.int64), "pinned")
-    classes = units.classes()
+    classes = solve(units.constraints)
     together = {unit: reached(unit, equal, inverse) for unit in range(1, 10)}
     for unit, members in together.items():
         own = int(classes.of[unit])
@@ -70,5 +70,5 @@ def test_the_first_reason_is_kept():
     made = units.fresh((3,))
     units.join(made, torch.zeros(3, dtype=torch.int64), "a constant")
     units.pin(made, "later")
-    classes = units.classes()
+    classes = solve(units.constraints)
     assert [classes.reasons[int(number)] for number in classes.reason[made]] == ["a constant"] * 3

@@ -1,4 +1,5 @@
-"""Parts of a model that no batch reaches: the channels that they may read stay, so that the function stays on all data."""
+"""Parts of a model that no batch reaches: the channels that they may read stay, so that the function stays on all
+data."""
 
 from __future__ import annotations
 

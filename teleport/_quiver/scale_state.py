@@ -1,0 +1,159 @@
+"""What the tensors of an evaluation scale with, so far: what the rules of torch functions read and add to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from teleport._quiver.parameter_scales import ParameterScales, Weight
+from teleport._quiver.quiver import Site
+from teleport._quiver.scale_indices import compact, constant
+from teleport._quiver.scale_variables import ScaleVariables
+from teleport._quiver.unreached import Scopes
+from teleport._tracing.functions import called
+from teleport._tracing.ownership import Owners, distinct_elements, storage_of
+from teleport._tracing.reasons import SHARED_STORAGE
+
+
+class Memory(Owners):
+    """Whose memory a tensor is: a parameter's, or that of a indexed tensor (named ``#`` and its storage)."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        super().__init__(parameters)
+        self.scale_indices: dict[str, list[Tensor]] = {}
+
+    def of(self, tensor: Tensor | None) -> list[str]:
+        """The names of the parameters, and of the indexed memory, that the tensor reaches into."""
+        names = super().of(tensor)
+        name = None if tensor is None else f"#{storage_of(tensor)}"
+        return [*names, name] if name in self.scale_indices else names
+
+    def note(self, tensor: Tensor, scale_index: Tensor) -> None:
+        """Let a tensor's memory be indexed."""
+        self.scale_indices.setdefault(f"#{storage_of(tensor)}", []).append(scale_index)
+
+    def indices_of(self, tensor: Tensor) -> list[Tensor]:
+        """All scale indices in the tensor's memory."""
+        return self.scale_indices.get(f"#{storage_of(tensor)}", [])
+
+
+class ScaleState:
+    """The scale indices of tensors, and what must hold between the scale variables that they name.
+
+    Args:
+        parameters: those that may be scaled, by name.
+        in_place: whether the changed parameters alone must keep the function.
+        frozen_stay: whether parameters that require no gradient stay.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], in_place: bool, frozen_stay: bool) -> None:
+        self.memory = Memory(parameters)
+        self.parameters = parameters
+        self.in_place = in_place
+        self.variables = ScaleVariables()
+        self.scales = ParameterScales(parameters, self.variables)
+        self.sites: list[Site] = []
+        self.calls: Counter[Callable[..., Any]] = Counter()  # of activations, in the evaluation that runs
+        self._names = {parameter: name for name, parameter in parameters.items()}
+        self.scopes = Scopes(parameters, self.indices_at)
+        self._indices: dict[int, tuple[Tensor, Tensor]] = {}  # the tensors are held so that no other takes their id
+        for name, parameter in parameters.items():
+            if frozen_stay and not parameter.requires_grad:
+                self.scales.fix(name, "it requires no gradient")
+            if parameter.is_complex():
+                self.scales.fix(name, "it is complex")
+            if not distinct_elements(parameter):
+                self.scales.fix(name, "some of its elements are one in memory")
+        for name in self.memory.shared():
+            self.scales.fix(name, SHARED_STORAGE)
+
+    def scale_index(self, tensor: Tensor) -> Tensor:
+        """The scale variable of each element, in the tensor's shape; a parameter that may move has one for each
+        element."""
+        held = self._indices.get(id(tensor))
+        if held is not None:
+            if held[1].shape == tensor.shape:
+                return held[1]
+            self.variables.pin(held[1], "its shape was changed in place")
+        name = self._name(tensor)
+        if name is not None:
+            return self.scales.elements(name)
+        for scale_index in self.memory.indices_of(tensor):
+            self.variables.pin(scale_index, "it is read through a view that no torch function made")
+        return constant(tensor.shape)
+
+    def held(self, tensor: Any) -> bool:
+        """Whether the tensor is known to scale with scale variables."""
+        return id(tensor) in self._indices
+
+    def _name(self, tensor: Tensor) -> str | None:
+        """The name of the parameter that this tensor is, and not only a part or a view of."""
+        return self._names.get(tensor) if isinstance(tensor, nn.Parameter) else None
+
+    def parameters_of(self, tensor: Tensor) -> list[str]:
+        """The parameters into which a indexed tensor, or a parameter, reaches."""
+        known = self.held(tensor) or self._name(tensor) is not None
+        return [name for name in self.memory.of(tensor) if name in self.parameters] if known else []
+
+    def weight(self, tensor: Tensor) -> Weight | None:
+        """The parameter that a tensor is or, element by element, comes from; ``None`` where there is no such one."""
+        name = self._name(tensor)
+        if name is not None:
+            return Weight(name, tensor.shape, None)
+        return self.scales.weight_with(self.scale_index(tensor)) if self.held(tensor) else None
+
+    def pin(self, scale_index: Tensor, func: Callable[..., Any], why: str = "through which no factor is moved") -> None:
+        """Keep the factors of these scale variables at 1, because of a function that they enter."""
+        self.variables.pin(scale_index, f"its output enters {called(func)}, {why}")
+
+    def only_positive(self, scale_index: Tensor, func: Callable[..., Any]) -> None:
+        """Keep the factors of these scale variables positive, because of a function that they enter."""
+        self.variables.only_positive(
+            scale_index, f"its output enters {called(func)}, through which only positive factors move"
+        )
+
+    def activate(self, func: Callable[..., Any], scale_index: Tensor, homogeneous: bool) -> Tensor:
+        """What an activation makes of a scale index, and what it takes for that: a site, positive factors, or 1."""
+        if not self.in_place:
+            if bool(compact(scale_index).any()):
+                self.sites.append(Site(self.calls[func] - 1, func, compact(scale_index), homogeneous))
+            return scale_index
+        if homogeneous:
+            self.only_positive(scale_index, func)
+            return scale_index
+        self.pin(scale_index, func)
+        return constant(scale_index.shape)
+
+    def produce(self, kind: str, weight: Weight, made: Iterable[int], read: Tensor) -> Tensor:
+        """Scale variables that a weight makes along its axes ``made``, one an element, of length 1 along its other
+        axes.
+
+        Args:
+            kind: what the weight is used as.
+            weight: that is used.
+            made: its axes that are the result's.
+            read: the scale variables that it reads, in a shape that broadcasts to the weight's.
+        """
+        return self.scales.produce(kind, weight, set(made), read)
+
+    def hold(self, tensor: Tensor, scale_index: Tensor) -> None:
+        """Let a tensor have this scale index."""
+        self._indices[id(tensor)] = (tensor, scale_index)
+        self.scopes.add(scale_index)
+        self.memory.note(tensor, scale_index)
+
+    def indices_at(self, tensor: Tensor, all_views: bool = False) -> list[Tensor]:
+        """The tensor's scale index; all those in its memory where it has none of its own, or ``all_views`` are asked
+        for."""
+        if self.held(tensor) and not all_views:
+            return [self.scale_index(tensor)]
+        return self.memory.indices_of(tensor)
+
+    def forget_tensors(self) -> None:
+        """Let go of an evaluation's tensors; what was said of scale variables stays."""
+        self.memory.scale_indices.clear()
+        self._indices.clear()
+        self.calls.clear()
