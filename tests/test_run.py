@@ -163,7 +163,7 @@ def test_a_sweep_goes_on_where_a_job_fails(tmp_path, monkeypatch, capsys, jobs):
     assert code == 1
     text = capsys.readouterr().out
     assert "3 runs, 1 failed" in text
-    (table,) = (tmp_path / "sweeps").iterdir()
+    (table,) = (tmp_path / "sweeps").glob("*[0-9].csv")
     rows = read(table)
     assert ["relu" in rows[0]["overrides"], "none_such" in rows[1]["overrides"]] == [True, True]
     assert [bool(row["error"]) for row in rows] == [False, True, False]

@@ -1,83 +1,99 @@
-"""What ``run.py`` does around Hydra: one sentence for a user's mistake, a table after a sweep, an exit code."""
+"""The command line around Hydra: one sentence for a user's mistake, an exit code, ``--help``."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-import tempfile
-from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
+import hydra
 from hydra._internal.utils import get_args_parser
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
 
-from experiments.command_line.dispatch import make
+from experiments.command_line import results
+from experiments.command_line.job import job, mistakes
 from experiments.configuration import config as schema
 from experiments.configuration import options
 from experiments.configuration.mistakes import of_command_line
 from experiments.errors import UserError
-from experiments.run.sweep import Sweep, log_to_console
+from experiments.run.sweep import log_to_console
+
+ROOT = Path(__file__).parents[2]
+
+REFUSED = {
+    "hydra.run.dir": "a run has a folder of its own, named by what it computes, under machine.runs",
+    "hydra.sweep.subdir": "a run has a folder of its own, named by what it computes, under machine.runs",
+    "hydra.job.chdir": "paths are relative to the folder of the call, and each run has a folder under machine.runs",
+    "hydra.output_subdir": "a run's folder has its configuration, config.yaml",
+}
+"""Keys of Hydra that would have no effect, or a wrong one, and why."""
 
 
-class Jobs:
-    """What Hydra's job function is called with, once for a run and many times for a sweep."""
-
-    def __init__(self) -> None:
-        self.mistake: UserError | None = None
-        self.sweep: Sweep | None = None
-
-    def do(self, config: DictConfig) -> None:
-        """Make what ``config`` asks for. A mistake is kept for later: Hydra adds lines of its own to what it sees."""
-        hydra = HydraConfig.get()
-        if hydra.mode == RunMode.MULTIRUN:
-            self.sweep = self.sweep or Sweep(make)
-            self.sweep.add(" ".join(hydra.overrides.task), config)
-            return
-        try:
-            make(config)
-        except UserError as error:
-            self.mistake = error
-
-    def close(self) -> int:
-        """The exit code: 0, or 1 where a run of a sweep failed.
-
-        Raises:
-            UserError: the mistake of the one run.
-        """
-        if self.mistake is not None:
-            raise self.mistake
-        return 0 if self.sweep is None or self.sweep.close() else 1
-
-
-def call(main: Callable[[], None], jobs: Jobs) -> int:
-    """Call Hydra's ``main``, whose job function is ``jobs.do``; the exit code.
+def main() -> int:
+    """Do what the command line says; the exit code.
 
     0: done; 1: runs of a sweep failed; 2: a user's mistake, said in one sentence on stderr; 130: interrupted. Anything
-    else that is raised is a bug and keeps its traceback.
+    else that is raised is a bug and keeps its traceback. After a sweep that is interrupted or breaks off, the table of
+    its runs so far is printed and written.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # the processes of a launcher find experiments/
     log_to_console()
     schema.register()
+    results.pool = results.collection = None
+    mistakes.clear()
     try:
-        if _flags().help:
+        flags = _flags()
+        options.use_folder(flags.config_dir)
+        if flags.help:
             print(options.usage(), end="")
             return 0
-        with tempfile.TemporaryDirectory() as scratch:  # Hydra writes a file a sweep; the sweep's table says more
-            OmegaConf.register_new_resolver("scratch_folder", lambda: scratch, replace=True)
-            main()
-        return jobs.close()
+        _refuse(flags.overrides)
+        hydra.main(version_base="1.3", config_path=str(options.CONF), config_name="config")(job)()
+        return _close()
     except KeyboardInterrupt:
+        _close(interrupted=True)
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
     except Exception as error:
+        _close(interrupted=True)
         mistake = of_command_line(error)
         if mistake is None:
             raise
         print(f"error: {' '.join(str(mistake).split())}", file=sys.stderr)
         return 2
+
+
+def _close(interrupted: bool = False) -> int:
+    """The exit code of a command that ended: 0, or 1 if a run of a sweep failed.
+
+    Raises:
+        UserError: the mistake of the one run, or a table that cannot be written.
+    """
+    if mistakes:
+        raise mistakes.pop()
+    collection = results.collection
+    if collection is None:
+        return 0
+    collection.close(interrupted)
+    if collection.mistake is not None:
+        mistake, collection.mistake = collection.mistake, None
+        raise mistake
+    return 1 if collection.failed else 0
+
+
+def _refuse(overrides: list[str]) -> None:
+    """Refuse the keys of Hydra that would not do what they say.
+
+    Raises:
+        UserError: one of them is on the command line.
+    """
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        if key in REFUSED:
+            raise UserError(f"{key} is not for this command: {REFUSED[key]}")
 
 
 def _flags() -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""The keys of each kind of model, typed; a part of ``experiments/configuration/config.py``, and as cheap to import."""
+"""The keys of each kind of model, typed; a part of ``config.py``, and as cheap to import."""
 
 from __future__ import annotations
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import logging
+import os
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +18,9 @@ from experiments.configuration.mistakes import of_command_line
 from experiments.errors import UserError
 from experiments.run.make_run import make_run
 from experiments.run.sweep import Sweep
+from experiments.run.sweep_table import report
+
+log = logging.getLogger(__name__)
 
 GROUPS = ("data", "model", "optimizer", "teleport")
 
@@ -76,16 +82,17 @@ def expand(grids: Iterable[dict[str, Any]], overrides: Iterable[str]) -> list[Fi
 def execute(runs: list[FigureRun]) -> None:
     """Make the missing ``runs`` as a sweep, and set the ``folder`` of each, or the ``reason`` for its failure."""
     sweep = Sweep(make_run)
-    for run in runs:
-        sweep.add(" ".join(f"{key}={value}" for key, value in run.labels.items()), run.config)
+    for number, run in enumerate(runs):
+        overrides = [f"{key}={value}" for key, value in run.labels.items()]
+        log.info("\nrun %d of %d: %s", number + 1, len(runs), " ".join(overrides))
+        sweep.add(overrides, run.config)
+    outcomes = sweep.wait()
     if runs:
-        sweep.close()
-    for run, job in zip(runs, sweep.jobs, strict=True):
-        error = job.future.exception()
-        if error is None:
-            run.folder = job.future.result()
-        else:
-            run.reason = reason_of(error)
+        name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{os.getpid()}.csv"
+        report(outcomes, Path(runs[0].config.machine.runs) / "sweeps" / name)
+    for run, outcome in zip(runs, outcomes, strict=True):
+        run.folder = Path(outcome.folder) if outcome.folder else None
+        run.reason = " ".join(outcome.error.split())
 
 
 def reason_of(error: BaseException) -> str:

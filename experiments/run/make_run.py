@@ -1,23 +1,26 @@
-"""A run by its configuration, made only where it is not there yet."""
+"""A run by its configuration, made only if it is not there yet."""
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from experiments.run.runs import find
+from experiments.configuration.config import Config
+from experiments.configuration.validate import resolve
+from experiments.run.runs import folder_of, told_if_complete
 
-log = logging.getLogger(__name__)
 
+def make_run(config: DictConfig | Config) -> Path:
+    """The folder of the run that one composed configuration asks for; resolves and hashes the configuration once.
 
-def make_run(config: DictConfig) -> Path:
-    """The folder of the run that one composed configuration asks for."""
-    done = find(config)
-    if done is not None:  # told before torch is loaded, which takes longer than everything else up to here
-        log.info("already done: %s", done)
-        return done
-    from experiments.run.runner import run
+    Raises:
+        UserError: a mistake in the configuration or the data, or a folder that cannot be written.
+    """
+    config = resolve(config)
+    folder = folder_of(config)
+    if told_if_complete(folder):  # before torch is loaded, which takes longer than everything else up to here
+        return folder
+    from experiments.run.runner import make
 
-    return run(config)
+    return make(config, folder)

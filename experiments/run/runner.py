@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from experiments import files
 from experiments.configuration.config import Config
-from experiments.configuration.identity import run_folder
 from experiments.configuration.validate import resolve
 from experiments.data.fetch import ensure
 from experiments.data.registry import build_task
@@ -24,29 +24,33 @@ from experiments.models.registry import build_model
 from experiments.run import checkpoints, methods, pictures, records
 from experiments.run.batches import steps_per_epoch
 from experiments.run.environment import environment
-from experiments.run.runs import complete
+from experiments.run.runs import folder_of, told_if_complete
 from experiments.run.seeding import seed_everything
 from experiments.run.teleporting import Teleports
 from experiments.run.training import Training
 
 log = logging.getLogger(__name__)
 
+WAIT = 0.2
+"""Seconds between two looks at the lock of a run that another process makes."""
+
 
 def run(config: DictConfig | Config) -> Path:
-    """Make the run that ``config`` describes, unless it is there; go on with it where it was stopped.
+    """Make the run that ``config`` describes, unless it is there; go on with it from where it was stopped.
 
     Returns:
         The run's folder; ARCHITECTURE.md says what is in it.
 
     Raises:
-        UserError: a mistake in the configuration or the data, a folder that cannot be written, or a run that another
-            process is making.
+        UserError: a mistake in the configuration or the data, or a folder that cannot be written.
     """
     config = resolve(config)
-    folder = run_folder(config)
-    if complete(folder):
-        log.info("already done: %s", folder)
-        return folder
+    folder = folder_of(config)
+    return folder if told_if_complete(folder) else make(config, folder)
+
+
+def make(config: Config, folder: Path) -> Path:
+    """Make the run of a resolved ``config`` in ``folder``, which holds no complete run yet; as :func:`run`."""
     device = pick_device(config.machine.device)
     # What can be wrong with the methods' values is found before data are loaded: hence an optimizer of a toy.
     teleporter = methods.build_teleporter(config.teleport)
@@ -68,8 +72,7 @@ def run(config: DictConfig | Config) -> Path:
     if task.note:
         log.info("note: %s", task.note)
     with _alone(folder), logging_redirect_tqdm([logging.getLogger("experiments")]):
-        if complete(folder):  # by another process, while this one was loading
-            log.info("already done: %s", folder)
+        if told_if_complete(folder):  # by another process, while this one was loading or waiting
             return folder
         files.clean(folder)
         files.write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
@@ -112,18 +115,25 @@ def pick_device(name: str) -> torch.device:
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which a killed process gives up by itself; leave no empty folder behind."""
-    with files.writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise UserError(f"another process is making the run in '{folder}'; wait for it, or stop it first") from None
+    """Hold the folder's lock, which a killed process releases by its end; leave no empty folder behind.
+
+    If another process holds it, as in two sweeps that share runs, say so and wait.
+    """
+    lock, told = FileLock(folder / ".lock", timeout=0), False
+    while not lock.is_locked:
+        with files.writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(Timeout, FileNotFoundError):  # the other process may remove an empty folder
+                lock.acquire()
+        if not lock.is_locked:
+            if not told:
+                log.info("waiting: another process is making the run in %s", folder)
+                told = True
+            time.sleep(WAIT)
     try:
         yield
     finally:
+        (folder / ".lock").unlink(missing_ok=True)  # before the release, so that nobody can hold what is removed
         lock.release()
-        (folder / ".lock").unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             folder.rmdir()

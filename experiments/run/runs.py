@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
-
 from experiments.configuration.config import Config
 from experiments.configuration.identity import run_folder
-from experiments.configuration.validate import resolve
 from experiments.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+log = logging.getLogger(__name__)
 
 
 def complete(folder: Path) -> bool:
@@ -21,14 +22,29 @@ def complete(folder: Path) -> bool:
     return (folder / "summary.json").is_file()
 
 
-def find(config: DictConfig | Config) -> Path | None:
-    """The folder of the complete run of ``config``, or ``None``.
+def told_if_complete(folder: Path) -> bool:
+    """Whether the run in ``folder`` went to its end, with a line that says so."""
+    if not complete(folder):
+        return False
+    log.info("already done: %s", folder)
+    return True
+
+
+def folder_of(config: Config) -> Path:
+    """The folder of the run of a resolved ``config``, whether the run is there or not.
+
+    A run is found by its seed and the hash of its configuration, whatever the folder's name begins with: names have
+    changed, hashes have not.
 
     Raises:
-        UserError: a configuration that is no run.
+        UserError: the file of ``model.weights``, which is part of the hash, cannot be read.
     """
-    folder = run_folder(resolve(config))
-    return folder if complete(folder) else None
+    folder = run_folder(config)
+    if folder.exists():
+        return folder
+    ending = folder.name.rpartition("-s")[2]
+    named_otherwise = sorted(folder.parent.glob(f"*-s{ending}")) if folder.parent.is_dir() else []
+    return named_otherwise[0] if named_otherwise else folder
 
 
 def load_table(folder: Path, name: str) -> pd.DataFrame:

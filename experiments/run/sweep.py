@@ -1,4 +1,4 @@
-"""Many runs by one command: a failing one does not stop the others, and a table of all closes."""
+"""Several runs by one command: a failing run does not stop the others, and up to ``machine.jobs`` run side by side."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import logging
 import multiprocessing
 import os
 import sys
-import time
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
@@ -21,28 +19,49 @@ from experiments.errors import UserError
 
 log = logging.getLogger(__name__)
 
-COLUMNS = ["overrides", "train_loss", "test_loss", "metric", "test_metric", "seconds", "folder", "error"]
-
 
 @dataclass
-class Job:
-    """One run of a sweep: what it was asked by, and its result once there is one."""
+class Outcome:
+    """The result of one run of a sweep: its folder, or why it has none.
 
-    overrides: str
-    future: Future[Path]
+    ``process`` is the number of the process that made it. A run that is under way has neither folder nor error.
+    """
 
-    def row(self) -> dict[str, Any]:
-        """The job's line of the table; waits for the job."""
-        row: dict[str, Any] = {"overrides": self.overrides}
-        error = self.future.exception()
-        if error is not None:
-            return row | {"error": str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"}
-        folder = self.future.result()
-        row["folder"] = str(folder)
-        if (folder / "summary.json").is_file():  # a figure's folder has none
-            summary = json.loads((folder / "summary.json").read_text())
-            row |= {key: summary[key] for key in COLUMNS if key in summary}
-        return row
+    overrides: list[str]
+    folder: str = ""
+    error: str = ""
+    process: int = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run went to its end or failed."""
+        return bool(self.folder or self.error)
+
+    def write(self, record: Path) -> None:
+        """Leave the outcome where the process that started the sweep reads it.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        files.write_text(record, json.dumps(asdict(self)))
+
+
+def attempt(
+    make: Callable[[DictConfig], Path], config: DictConfig, overrides: list[str], record: Path | None = None
+) -> Outcome:
+    """Make the run of ``config``. An error is logged and is part of the outcome, which ``record`` is written with."""
+    outcome = Outcome(overrides, process=os.getpid())
+    try:
+        outcome.folder = str(make(config))
+    except UserError as error:
+        log.info("failed: %s", error)
+        outcome.error = str(error)
+    except Exception as error:  # a bug in one run, told with its traceback, must not cost the others
+        log.exception("failed")
+        outcome.error = f"{type(error).__name__}: {error}"
+    if record is not None:
+        outcome.write(record)
+    return outcome
 
 
 class Sweep:
@@ -54,72 +73,51 @@ class Sweep:
 
     def __init__(self, make: Callable[[DictConfig], Path]) -> None:
         self.make = make
-        self.jobs: list[Job] = []
-        self.runs = Path("runs")
+        self.futures: list[Future[Outcome]] = []
         self._pool: ProcessPoolExecutor | None = None
 
-    def add(self, overrides: str, config: DictConfig) -> None:
-        """Make the run of ``config`` now, or hand it to a process."""
-        self.runs = Path(config.machine.runs)
+    def add(self, overrides: list[str], config: DictConfig, record: Path | None = None) -> Future[Outcome]:
+        """Make the run of ``config`` now, or hand it to a process; its outcome, also written to ``record``."""
         jobs = config.machine.jobs
-        log.info("\nrun %d of the sweep: %s", len(self.jobs) + 1, overrides)
-        if jobs > 1 and config.figure is None:  # a figure makes its own runs side by side
+        future: Future[Outcome]
+        if jobs > 1:
             if self._pool is None:
                 self._pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), log_to_console)
             if config.machine.threads is None:
                 config.machine.threads = max(1, (os.cpu_count() or 1) // jobs)
-            future = self._pool.submit(self.make, config)
+            future = self._pool.submit(attempt, self.make, config, overrides, record)
         else:
-            future = _now(self.make, config)
-        self.jobs.append(Job(overrides, future))
+            future = Future()
+            future.set_result(attempt(self.make, config, overrides, record))
+        self.futures.append(future)
+        return future
 
-    def close(self) -> bool:
-        """Wait for all, print the table and write it under ``<machine.runs>/sweeps/``; whether all went well.
-
-        Raises:
-            UserError: the table cannot be written.
-        """
-        rows = [job.row() for job in self.jobs]
+    def wait(self) -> list[Outcome]:
+        """The outcomes of all runs, in the order in which they were added. A process that is killed is an error."""
+        outcomes = []
+        try:
+            for future in self.futures:
+                try:
+                    outcomes.append(future.result())
+                except (Exception, CancelledError) as error:  # what ends a process: a lack of memory, a signal
+                    outcomes.append(Outcome([], error=f"its process ended: {type(error).__name__}: {error}"))
+        except BaseException:  # Ctrl-C
+            self.cancel()
+            raise
         if self._pool is not None:
             self._pool.shutdown()
-        log.info("\n%s", table(rows))
-        path = self.runs / "sweeps" / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{os.getpid()}.csv"
-        files.write_csv(path, COLUMNS, rows)
-        failed = sum("error" in row for row in rows)
-        log.info("%d runs, %d failed; table: %s", len(rows), failed, path)
-        return failed == 0
+        return outcomes
 
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """The rows as aligned text; where a run failed, why, in place of its numbers."""
-    lines = [("overrides", "train loss", "test loss", "metric", "seconds", "folder or error")]
-    for row in rows:
-        numbers = [_short(row.get(key)) for key in ("train_loss", "test_loss", "test_metric", "seconds")]
-        if row.get("metric"):
-            numbers[2] = f"{row['metric']} {numbers[2]}"
-        lines.append((row["overrides"], *numbers, row.get("error") or row.get("folder", "")))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]) - 1)]
-    return "\n".join(
-        "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1]]) for line in lines
-    )
-
-
-def _short(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
-
-
-def _now(make: Callable[[DictConfig], Path], config: DictConfig) -> Future[Path]:
-    """A future that is done: the run is made in this process."""
-    future: Future[Path] = Future()
-    try:
-        future.set_result(make(config))
-    except UserError as error:
-        log.info("failed: %s", error)
-        future.set_exception(error)
-    except Exception as error:  # a bug in one run, told with its traceback, must not cost the others
-        log.exception("failed")
-        future.set_exception(error)
-    return future
+    def cancel(self) -> None:
+        """End the runs that are under way, and start none of those that wait for a process."""
+        if self._pool is None:
+            return
+        processes = list((getattr(self._pool, "_processes", None) or {}).values())
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:  # a pool would go on with the runs that it has handed to its processes already
+            process.terminate()
+        for process in processes:
+            process.join()
 
 
 def log_to_console() -> None:

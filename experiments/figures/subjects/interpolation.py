@@ -15,10 +15,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from experiments.configuration.validate import resolve
 from experiments.errors import UserError
 from experiments.figures import style
 from experiments.figures.runs import FigureRun
-from experiments.run.runs import find
+from experiments.run.runs import complete, folder_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -140,8 +141,8 @@ def _other(run: FigureRun, batch_size: int) -> FigureRun:
     """The finished run of the same configuration with another batch size."""
     config = copy.deepcopy(run.config)
     config.training.batch_size = batch_size
-    folder = find(config)
-    if folder is None:
+    folder = folder_of(resolve(config))
+    if not complete(folder):
         raise UserError(f"the run of batch size {batch_size} has no result, so that there is no line to it")
     return FigureRun(run.labels, config, folder)
 

@@ -2,23 +2,30 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
+import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from filelock import FileLock
 from omegaconf import OmegaConf
 
+from experiments.configuration import identity
 from experiments.configuration.identity import run_folder
 from experiments.configuration.validate import resolve
 from experiments.data.published import SERIES
 from experiments.errors import UserError
+from experiments.run.make_run import make_run
 from experiments.run.records import COLUMNS
 from experiments.run.runner import pick_device, run
-from experiments.run.runs import complete, find, load_table
-from tests.experiments.small import SMALL_TELEPORT, composed, small
+from experiments.run.runs import complete, folder_of, load_table
+from tests.experiments.small import SMALL, SMALL_TELEPORT, composed, small
 
 TABLES = {name: columns for name, columns in COLUMNS.items() if name != "positions"}  # a model of few parameters has it
+ROOT = Path(__file__).parents[3]
 FILES = {
     "config.yaml",
     "environment.json",
@@ -76,21 +83,47 @@ def test_data_that_are_not_there_are_told_of_before_anything_else(tmp_path, monk
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_is_found_by_its_configuration(tmp_path):
-    config = small(tmp_path)
-    assert find(config) is None
-    folder = run(config)
-    assert find(config) == folder
-    assert find(small(tmp_path, "seed=1")) is None
+def test_a_run_is_found_by_its_hash_whatever_its_folder_is_called(tmp_path, caplog):
+    """Names of folders have changed, hashes have not; another seed is another run."""
+    folder = run(small(tmp_path))
+    renamed = folder.rename(folder.with_name(f"as-it-was-called-once-s0-{folder.name.rpartition('-')[2]}"))
+    caplog.set_level(logging.INFO, "experiments")
+    assert run(small(tmp_path)) == renamed
+    assert caplog.messages == [f"already done: {renamed}"]
+    assert folder_of(resolve(small(tmp_path, "seed=1"))) not in (folder, renamed)
 
 
-def test_two_processes_do_not_make_one_run(tmp_path):
+def test_a_configuration_is_resolved_and_hashed_once(tmp_path, monkeypatch):
+    hashed = []
+    monkeypatch.setattr(identity, "identity", lambda config, own=identity.identity: hashed.append(1) or own(config))
+    assert complete(make_run(small(tmp_path)))
+    assert len(hashed) == 1
+
+
+def test_a_run_that_another_process_makes_is_waited_for(tmp_path, caplog):
+    """It is released after half a second, as if the other process had failed: then this one makes the run."""
+    caplog.set_level(logging.INFO, "experiments")
     folder = run_folder(resolve(small(tmp_path)))
     folder.mkdir()
-    with FileLock(folder / ".lock"), pytest.raises(UserError, match="another process is making the run in"):
-        run(small(tmp_path))
-    assert not complete(folder)
+    other = FileLock(folder / ".lock", thread_local=False)
+    other.acquire()
+    release = threading.Timer(0.5, other.release)
+    release.start()
     assert complete(run(small(tmp_path)))
+    release.join()
+    assert caplog.messages.count(f"waiting: another process is making the run in {folder}") == 1
+    assert not (folder / ".lock").exists()
+
+
+def test_a_run_that_another_process_has_made_meanwhile_is_taken(tmp_path, monkeypatch, caplog):
+    """Two processes at once: both return the folder, and one of them has trained."""
+    config = [f"machine.runs={tmp_path}", *SMALL]
+    command = [sys.executable, "run.py", *config]
+    both = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sum("\ndone: " in text for text in said) == 1
+    assert sum("already done: " in text for text in said) == 1
 
 
 @pytest.mark.parametrize(

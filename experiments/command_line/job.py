@@ -1,0 +1,70 @@
+"""The job function that Hydra calls with one composed configuration: once for a run, once per run of a sweep.
+
+Under a launcher that runs jobs in other processes (joblib, submitit, ray), those call it by its name.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from experiments.command_line import results
+from experiments.command_line.dispatch import make
+from experiments.errors import UserError
+from experiments.run.sweep import Outcome, Sweep, attempt, log_to_console
+from experiments.run.sweep_table import objective
+
+log = logging.getLogger("experiments.command_line")
+
+BASIC = {
+    "launcher": "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+    "sweeper": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+}
+"""Hydra's own launcher and sweeper, which call the jobs in turn and read no metric."""
+
+mistakes: list[UserError] = []
+"""The mistake of the one run of this process; Hydra would add lines of its own to what is raised."""
+
+
+def job(config: DictConfig) -> float | None:
+    """Make the figure that ``config`` names, or else its run.
+
+    Returns:
+        The test loss at the end of the run, which a sweeper such as Optuna minimises: infinity if the run failed or
+        diverged, ``None`` for a figure and for a run that is handed to a process of ``machine.jobs``.
+    """
+    hydra = HydraConfig.get()
+    if not logging.getLogger("experiments").handlers:  # in a process of a launcher
+        log_to_console()
+    if hydra.mode == RunMode.MULTIRUN:
+        return _job_of_sweep(config)
+    try:
+        return objective(Outcome([], folder=str(make(config))))
+    except UserError as error:
+        mistakes.append(error)
+        return None
+
+
+def _job_of_sweep(config: DictConfig) -> float | None:
+    """Make one run of a sweep, and leave its outcome in the sweep's folder. No error is raised: other runs go on."""
+    hydra = HydraConfig.get()
+    overrides, record = list(hydra.overrides.task), results.record_of(hydra)
+    log.info("\nrun %d of the sweep: %s", hydra.job.num + 1, " ".join(overrides))
+    if config.machine.jobs == 1 or config.figure is not None:  # a figure makes its own runs side by side
+        return objective(attempt(make, config, overrides, record))
+    for kind, own in BASIC.items():
+        if hydra[kind]["_target_"] != own:
+            error = (
+                f"machine.jobs={config.machine.jobs} needs Hydra's own {kind}; leave it out, and set the number of "
+                "processes of the launcher, as in hydra.launcher.n_jobs=2"
+            )
+            log.info("failed: %s", error)
+            outcome = Outcome(overrides, error=error)
+            outcome.write(record)
+            return objective(outcome)
+    results.pool = results.pool or Sweep(make)
+    results.pool.add(overrides, config, record)
+    return None
