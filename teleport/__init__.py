@@ -38,9 +38,9 @@ from teleport._engine.statuses import Stopped
 from teleport._engine.transport import transport_state
 from teleport._errors import UnsupportedModel
 from teleport._level_set.level_set import LevelSet
+from teleport._null_space.layer_representations import representations
 from teleport._null_space.null_space import NullSpace
 from teleport._null_space.random_null_space import RandomNullSpace
-from teleport._null_space.spectra import representations
 from teleport._quiver.rules import register_rule
 from teleport._rescaling.rescaling import Rescaling
 from teleport._spaces.representation import Representation

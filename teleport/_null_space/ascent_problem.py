@@ -1,4 +1,9 @@
-"""What a walk in the null space of one batch stands on, and the same with the forward pass held."""
+"""The ascent problem of one batch in the null space of the layer inputs, and its version with a frozen forward pass.
+
+An ascent problem is what a step rule needs: the loss on the batch, the parameters that it may move, the cap on the
+gradient norm and the projection onto the null space. The frozen forward pass (``_frozen_forward``) evaluates the same
+gradient norm without running the model again. Source: Wu et al. 2025, equations 11 to 16.
+"""
 
 from __future__ import annotations
 
@@ -15,25 +20,25 @@ from teleport._engine.contract import StepMonitor
 from teleport._frozen_forward.frozen_forward import FrozenForward
 from teleport._frozen_forward.projected_products import Projection
 from teleport._frozen_forward.recorded_graph import GraphRecorder
-from teleport._null_space.layer_statistics import ROUNDING, LayerStatistics, Moving
+from teleport._null_space.layer_statistics import ROUNDING, LayerStatistics, NullSpaces
 from teleport._spaces.norms import inner
 
 Project = Callable[[Sequence[Tensor]], list[Tensor]]
-"""From a tensor a parameter to their parts in the null space, zero where no layer may move."""
+"""Projects one tensor per parameter onto the null space; zero if no layer of the parameter has a null space."""
 
 
 @dataclass(frozen=True)
 class AscentProblem:
-    """What a walk on one batch stands on.
+    """The problem that a step rule solves on one batch.
 
     Attributes:
-        batch: its number in the event.
-        loss: the loss on it, with its gradients over the parameters that the gradient norm is over.
-        parameters: what may move.
+        batch: the number of the batch in the event.
+        loss: the loss on the batch, with its gradients over the parameters that the gradient norm is over.
+        parameters: those that may move.
         cap: the largest gradient norm.
-        start: the point where the parameters stand, or ``None`` where it is not known yet.
-        project: from a tensor a parameter to their parts in the null space, zero where no layer may move.
-        monitor: to be told of the start and of each step; ``True`` ends the event there.
+        start: loss and gradients at the current parameters, or ``None`` if they have not been computed.
+        project: projects one tensor per parameter onto the null space.
+        monitor: called at the start and after each step; the event ends there if it returns ``True``.
     """
 
     batch: int
@@ -46,74 +51,78 @@ class AscentProblem:
 
 
 StepRule = Callable[[AscentProblem], Ascent]
-"""Moves the parameters of a ground, in place; where there are none, it only looks at where they stand."""
+"""Moves the parameters of an ascent problem in place. If it has none, the rule only evaluates the current point."""
 
 
 def projection(
-    moving: Moving,
+    null_spaces: NullSpaces,
     parameters: Sequence[nn.Parameter],
     statistics: LayerStatistics,
     projected: Collection[str] | None = None,
 ) -> Project:
-    """``pi_l(G_l)`` for each layer (equations 11 to 16).
+    """The projection ``pi_l(G_l)`` of each layer ``l`` (Wu et al. 2025, equations 11 to 16).
 
-    With the forward pass held, the parts of the layers named in ``projected`` come as they are to be, and those of the
-    others are not their whole gradients.
+    Args:
+        null_spaces: the layers that have a null space, with the subspaces that their inputs span.
+        parameters: of these layers, in the order of the tensors to be projected.
+        statistics: records the surviving share of each gradient.
+        projected: with a frozen forward pass the names of the layers whose gradients come already projected. The
+            gradients of the other layers are then not whole, so no share is recorded. ``None`` for whole gradients.
     """
     whole, projected = projected is None, projected or ()
-    done = {block.parameter for layer, _ in moving if layer.name in projected for block in layer.blocks}
-    left = [(layer, subspace) for layer, subspace in moving if layer.name not in projected]
+    done = {block.parameter for layer, _ in null_spaces if layer.name in projected for block in layer.blocks}
+    remaining = [(layer, subspace) for layer, subspace in null_spaces if layer.name not in projected]
 
     def project(tensors: Sequence[Tensor]) -> list[Tensor]:
         given = dict(zip(parameters, tensors, strict=True))
-        made = {p: g if p in done else torch.zeros_like(p, requires_grad=False) for p, g in given.items()}
-        for layer, subspace in left:
-            matrix = layer.gather({block.parameter: _laid_out(given, block.parameter) for block in layer.blocks})
-            kept = subspace.project(matrix)
-            if statistics.survived(layer, matrix, kept, note=whole):
-                layer.scatter(kept, made)
-        return [made[parameter] for parameter in parameters]
+        results = {p: g if p in done else torch.zeros_like(p, requires_grad=False) for p, g in given.items()}
+        for layer, subspace in remaining:
+            matrix = layer.gather({block.parameter: _with_strides(given, block.parameter) for block in layer.blocks})
+            part = subspace.project(matrix)
+            if statistics.above_rounding(layer, matrix, part, record=whole):
+                layer.scatter(part, results)
+        return [results[parameter] for parameter in parameters]
 
     return project
 
 
 def freeze_forward(
-    problem: AscentProblem, tape: GraphRecorder, moving: Moving, statistics: LayerStatistics
+    problem: AscentProblem, graph: GraphRecorder, null_spaces: NullSpaces, statistics: LayerStatistics
 ) -> AscentProblem:
-    """``problem`` with the forward pass held as it is on the ``tape``, which recorded the evaluation of its start.
+    """``problem`` with the forward pass frozen as in ``graph``, the recorded graph of the evaluation of its start.
 
     Raises:
-        Untraceable: the tape does not say how the gradient norm depends on what moves.
+        Untraceable: the recorded graph does not show how the gradient norm depends on the parameters that may move.
     """
     assert problem.start is not None
-    held = FrozenForward(problem.loss, tape, problem.start, problem.parameters)
-    thin = set()
-    for layer, subspace in moving:
-        survived = partial(statistics.survived, layer, note=False)
-        if held.project_by_gram(layer, Projection(layer, subspace, survived)):
-            thin.add(layer.name)
-    project = projection(moving, problem.parameters, statistics, thin)
-    return dataclasses.replace(problem, loss=held, start=None, project=project)
+    frozen = FrozenForward(problem.loss, graph, problem.start, problem.parameters)
+    projected = set()
+    for layer, subspace in null_spaces:
+        above_rounding = partial(statistics.above_rounding, layer, record=False)
+        if frozen.project_by_gram(layer, Projection(layer, subspace, above_rounding)):
+            projected.add(layer.name)
+    project = projection(null_spaces, problem.parameters, statistics, projected)
+    return dataclasses.replace(problem, loss=frozen, start=None, project=project)
 
 
-def agree(held: AscentProblem, problem: AscentProblem) -> bool:
-    """Whether both give the same gradient norm and the same direction, as far as the parameters' precision goes.
+def agree(frozen: AscentProblem, problem: AscentProblem) -> bool:
+    """Whether both give the same gradient norm and the same direction, up to the precision of the parameters.
 
-    What the whole gradient holds beside its part in the null space is projected away, but for rounding, which counts
-    for ``problem`` and which ``held`` never has.
+    The part of the whole gradient outside the null space is projected away up to rounding. ``problem`` has this
+    rounding error and ``frozen`` does not, so the tolerance includes it.
     """
     assert problem.start is not None
-    point = held.loss.point(True)
+    point = frozen.loss.point(True)
     whole = problem.loss.ascent_direction(problem.start, problem.parameters)
-    expected, found = problem.project(whole), held.project(held.loss.ascent_direction(point, problem.parameters))
-    apart = _norm([one - other for one, other in zip(found, expected, strict=True)])
+    expected, found = problem.project(whole), frozen.project(frozen.loss.ascent_direction(point, problem.parameters))
+    difference = _norm([one - other for one, other in zip(found, expected, strict=True)])
     eps = max(torch.finfo(parameter.dtype).eps for parameter in problem.parameters)
     same_norm = abs(point.norm - problem.start.norm) <= eps**0.5 * problem.start.norm
-    return bool(same_norm and apart <= eps**0.5 * _norm(expected) + ROUNDING * eps * _norm(whole))
+    return bool(same_norm and difference <= eps**0.5 * _norm(expected) + ROUNDING * eps * _norm(whole))
 
 
-def _laid_out(given: Mapping[nn.Parameter, Tensor], parameter: nn.Parameter) -> Tensor:
-    """A parameter's tensor with the strides of the parameter, which a layer's blocks count on."""
+def _with_strides(given: Mapping[nn.Parameter, Tensor], parameter: nn.Parameter) -> Tensor:
+    """The tensor of ``parameter`` with the parameter's strides, which the layer's blocks rely on."""
     tensor = given[parameter]
     return tensor if tensor.stride() == parameter.stride() else torch.empty_like(parameter).copy_(tensor)
 

@@ -1,4 +1,4 @@
-"""Keeps the books of a teleport: what each layer may do, what it did, and why it stayed."""
+"""Layer statistics of a null-space event: ranks, remaining gradient shares, changes, and why a layer did not move."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from teleport._spaces.subspace import Subspace
 from teleport._tracing.layer_tracer import TracedLayers
 from teleport._tracing.layers import Layer
 
-FACT_ONE = (
-    "its inputs depend on no parameter, so that the objective's gradient lies in the space they span "
-    "and nothing of it survives the projection"
+INPUTS_WITHOUT_PARAMETERS = (
+    "its inputs depend on no parameter: the objective's gradient lies in their span, so its projection is zero"
 )
 
 ROUNDING = 16.0
-"""Errors in a gradient that rounding explains, in units of its precision; its part in the null space must be more."""
+"""Relative rounding error of a gradient, in units of its precision. Projections below it count as zero."""
 
-Moving = list[tuple[Layer, Subspace]]
-"""The layers that have null dimensions, with what their inputs span."""
+NullSpaces = list[tuple[Layer, Subspace]]
+"""The layers that have null dimensions, each with the subspace that its inputs span."""
 
 
 class LayerStatistics:
@@ -34,50 +33,55 @@ class LayerStatistics:
         self._reports: dict[str, NullSpaceLayerReport] = {}
         self._layers: dict[str, Layer] = {}
         self._before: dict[str, Tensor] = {}  # the layers' matrices before the event
-        self._noted: set[str] = set()  # layers whose surviving share was noted for the current batch
-        self._survivors: set[str] = set()  # layers of whose gradient more than rounding ever survived
+        self._recorded: set[str] = set()  # layers whose surviving share was recorded for the current batch
+        self._above_rounding: set[str] = set()  # layers whose projected gradient was above rounding at least once
 
-    def open(self, captured: TracedLayers, threshold: float) -> Moving:
-        """Decompose what was captured, and give the layers that have null dimensions."""
-        for name, reason in captured.pinned.items():
+    def open(self, traced: TracedLayers, threshold: float) -> NullSpaces:
+        """Decompose the traced representations; the result has the layers with null dimensions."""
+        for name, reason in traced.pinned.items():
             self._reports.setdefault(name, NullSpaceLayerReport(name, "parameter", 0)).reason = reason
         subspaces: dict[int, Subspace] = {}  # layers with one representation share one decomposition
-        moving = []
-        for name, layer in captured.layers.items():
+        null_spaces = []
+        for name, layer in traced.layers.items():
             report = self._report(name, layer)
-            representation = captured.representations[name]
+            representation = traced.representations[name]
             if representation is None:
-                report.reason = report.reason or FACT_ONE
+                report.reason = report.reason or INPUTS_WITHOUT_PARAMETERS
                 continue
             if not representation.finite:
                 report.reason = report.reason or "its inputs are not finite"
             subspace = _shared_subspace(subspaces, representation, threshold)
             report.ranks.append(subspace.rank)
             if subspace.null_dimension:
-                moving.append((layer, subspace))
-        return moving
+                null_spaces.append((layer, subspace))
+        return null_spaces
 
     def next_batch(self) -> None:
-        """Note the surviving shares anew."""
-        self._noted.clear()
+        """Record the surviving shares again, those of the next batch."""
+        self._recorded.clear()
 
-    def survived(self, layer: Layer, matrix: Tensor, kept: Tensor, note: bool = True) -> bool:
-        """Whether more than rounding survived the projection of ``matrix``.
+    def above_rounding(self, layer: Layer, matrix: Tensor, projected: Tensor, record: bool = True) -> bool:
+        """Whether the projection ``projected`` of ``matrix`` is more than rounding.
 
-        The share at a batch's first step is noted where ``matrix`` is the whole gradient (``note``).
+        With ``record``, if ``matrix`` is the whole gradient, the surviving share of a batch's first step is recorded:
+        the squared norm of the projection over that of the gradient.
         """
         whole = norm_of(matrix)
-        share = (norm_of(kept) / whole) ** 2 if whole else 0.0
-        if note and layer.name not in self._noted:
-            self._noted.add(layer.name)
+        share = (norm_of(projected) / whole) ** 2 if whole else 0.0
+        if record and layer.name not in self._recorded:
+            self._recorded.add(layer.name)
             self._reports[layer.name].surviving.append(share)
         real = not share <= (ROUNDING * torch.finfo(matrix.dtype).eps) ** 2
         if real:
-            self._survivors.add(layer.name)
+            self._above_rounding.add(layer.name)
         return real
 
     def close(self, batches: Iterable[BatchReport]) -> list[NullSpaceLayerReport]:
-        """Measure how far each layer went, and say why those stayed that did; ``batches`` are the event's."""
+        """The layer reports, with each layer's relative change or the reason why it has none.
+
+        Args:
+            batches: the batch reports of the event.
+        """
         ends = ", ".join(sorted({batch.stopped for batch in batches}))
         for name, before in self._before.items():
             report = self._reports[name]
@@ -85,14 +89,14 @@ class LayerStatistics:
             if report.relative_change:
                 report.reason = ""  # of another batch
             elif not report.reason:
-                report.reason = self._why_still(report, ends)
+                report.reason = self._why_unchanged(report, ends)
         return list(self._reports.values())
 
-    def _why_still(self, report: NullSpaceLayerReport, ends: str) -> str:
+    def _why_unchanged(self, report: NullSpaceLayerReport, ends: str) -> str:
         if report.ranks and not any(report.null_dimensions):
             return f"its inputs span all {report.dimension} dimensions"
-        if report.surviving and report.name not in self._survivors:
-            return "what survives of the objective's gradient is rounding"
+        if report.surviving and report.name not in self._above_rounding:
+            return "the projection of the objective's gradient is zero up to rounding"
         return f"no step was taken or kept ({ends})"
 
     def _report(self, name: str, layer: Layer) -> NullSpaceLayerReport:
@@ -112,5 +116,5 @@ def _shared_subspace(known: dict[int, Subspace], representation: Representation,
 
 @torch.no_grad()
 def _matrices(layer: Layer) -> Tensor:
-    """A copy of the layer's matrices as they stand."""
+    """A copy of the layer's current matrices."""
     return layer.gather({block.parameter: block.parameter.detach() for block in layer.blocks}).clone()

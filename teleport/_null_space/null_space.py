@@ -121,7 +121,7 @@ class NullSpace:
             objective_params=self.objective_params,
             differentiable=self.steps > 0,
             steps=self.steps,
-            held_forward=self.forward == "once" and self.steps > 1 and self._objective.of_norm,
+            frozen_forward=self.forward == "once" and self.steps > 1 and self._objective.of_norm,
         )
         return run_null_space_event("nullspace", moves, self._ascend, model, batches, loss_fn, constraint, callback)
 

@@ -86,7 +86,7 @@ def test_what_survives_is_told_from_rounding_at_any_scale(scale, ratio, real):
     named = dict(model.named_parameters())
     layer = trace_layers(lambda b: cross_entropy(model, b), [batch], named, shared_objective=False).layers["2.weight"]
     matrix = torch.full((1, 5, 9), scale)
-    assert LayerStatistics().survived(layer, matrix, ratio * matrix, note=False) == real
+    assert LayerStatistics().above_rounding(layer, matrix, ratio * matrix, record=False) == real
 
 
 def test_sums_of_an_event():

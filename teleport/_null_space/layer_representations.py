@@ -1,4 +1,4 @@
-"""What the layers of a model see: the representation of each layer's inputs, by the layer's name."""
+"""The representation of each layer's inputs, by the name of the layer's weight (Wu et al. 2025, equations 8 to 10)."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def representations(
     """The representation of each layer's inputs over all ``batches`` (Wu et al. 2025, equations 8 to 10).
 
     Args:
-        model: any module; it is left as it was.
+        model: any module; it is not changed.
         batches: what ``loss_fn`` takes.
         loss_fn: ``loss_fn(model, batch)``, a scalar tensor.
 
     Returns:
         representations in the order in which the layers are used, by the name of the layer's weight. Parameters that
-        are no linear map, or that require no gradient, have none.
+        are not the weight of a linear map, or that require no gradient, have none.
     """
     with undisturbed(model):
-        captured = trace_layers(
+        traced = trace_layers(
             lambda batch: loss_fn(model, batch), batches, dict(model.named_parameters()), shared_objective=False
         )
-    return {name: each for name, each in captured.representations.items() if each is not None}
+    return {name: each for name, each in traced.representations.items() if each is not None}
