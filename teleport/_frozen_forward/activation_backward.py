@@ -1,4 +1,4 @@
-"""Backward passes of activations on inputs that stay: products with a derivative that is computed once."""
+"""Backward passes of activations on fixed inputs: products with a derivative that is computed once."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ The ones that only let through or not (ReLU's) are as cheap as a product; others
 """
 
 
-def simplify_activations(residual: BackwardGraph) -> None:
-    """Turn what is a product with a fixed tensor into one, where it is not computed in half precision."""
-    for call in residual.calls:
+def simplify_activations(graph: BackwardGraph) -> None:
+    """Replace backward passes that are products with a fixed tensor by that product, except in half precision."""
+    for call in graph.calls:
         gradient, *fixed = call.args
         if call.func not in BACKWARDS or isinstance(gradient, Tensor) or len(call.read) != 1:
             continue

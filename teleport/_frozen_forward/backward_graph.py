@@ -1,9 +1,9 @@
-"""What is left of a gradient's computation once every layer's output is known to stay.
+"""The backward graph: the part of a gradient that depends on moving weights if all layer outputs are fixed.
 
-At the exact null space of a batch no layer's output changes as the weights move, so neither does anything else of the
-forward pass. What does change is the backward pass, and of it only what depends on a weight that moves. The recorded
-evaluation (``_frozen_forward/recorded_graph.py``) is cut there: products of moving weights in the forward pass are
-taken as recorded, what depends on nothing that moves is a constant, and what no gradient needs is left out.
+In the exact null space of a batch no layer output changes as the weights move, so the forward pass is constant. Of the
+backward pass only the part that depends on a moving weight changes. The recorded graph (``recorded_graph.py``) is cut
+accordingly: products of moving weights in the forward pass keep their recorded values, operations that depend on no
+moving weight are constants, and operations that no gradient needs are left out.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ COPIES = {
 
 @dataclass(frozen=True)
 class Slot:
-    """Stands in a call's arguments for a tensor that is computed anew."""
+    """A placeholder in the arguments of a node for a tensor that is computed anew."""
 
     number: int
 
 
 @dataclass(eq=False)
 class GraphNode:
-    """One operation to run again; ``made`` are the slots of the tensors in its result, ``None`` where unused."""
+    """One operation to run again; ``made`` holds the slots of the tensors in its result, ``None`` for unused ones."""
 
     func: Callable[..., Any]
     args: tuple[Any, ...]
@@ -50,7 +50,7 @@ class GraphNode:
 
     @property
     def read(self) -> list[int]:
-        """The slots that it reads."""
+        """The slots that the node reads."""
         return [slot.number for slot in _slots((self.args, self.kwargs))]
 
 
@@ -60,10 +60,10 @@ class BackwardGraph:
 
     Attributes:
         inputs: the slot of each moving parameter.
-        calls: in order.
-        slots: of every value that is computed anew.
-        gradients: a recorded gradient each, or the slot where it is computed anew.
-        count: of slots.
+        calls: the nodes, in the order of execution.
+        slots: the slot of every value that is computed anew.
+        gradients: per parameter the recorded gradient, or the slot of the one that is computed anew.
+        count: the number of slots.
     """
 
     inputs: dict[nn.Parameter, int]
@@ -73,14 +73,14 @@ class BackwardGraph:
     count: int
 
     def call(self, func: Callable[..., Tensor], *args: Any) -> Slot:
-        """Run another function, too; gives the slot of what it makes."""
+        """Append a call of another function; returns the slot of its result."""
         made = Slot(self.count)
         self.count += 1
         self.calls.append(GraphNode(func, args, {}, [made.number]))
         return made
 
     def run(self, leaves: Mapping[nn.Parameter, Tensor]) -> dict[int, Tensor]:
-        """All slots, with ``leaves`` in the place of the moving parameters."""
+        """The values of all slots, with ``leaves`` in place of the moving parameters."""
         held = {number: leaves[parameter] for parameter, number in self.inputs.items()}
 
         def filled(values: Any) -> Any:
@@ -99,31 +99,31 @@ class BackwardGraph:
 
 
 def backward_graph_of(
-    tape: GraphRecorder, gradients: Sequence[Tensor], moving: Sequence[nn.Parameter]
+    record: GraphRecorder, gradients: Sequence[Tensor], moving: Sequence[nn.Parameter]
 ) -> BackwardGraph:
-    """What of the recorded ``gradients`` must be computed anew after the ``moving`` parameters moved in null spaces.
+    """The part of the recorded ``gradients`` that changes if the ``moving`` parameters move in null spaces.
 
     Args:
-        tape: of an evaluation of the loss and, after the turn, of its ``gradients``, at the parameters as they stand.
-        gradients: what the evaluation ended with.
-        moving: parameters that enter the loss in linear maps only, whose outputs stay while they move.
+        record: the recorded graph of the loss and of its ``gradients``, at the current parameters.
+        gradients: the results of the recorded evaluation.
+        moving: parameters that enter the loss in linear maps only, whose outputs do not change as they move.
 
     Raises:
-        Untraceable: what happened to a moving parameter is not understood, or something was overwritten.
+        Untraceable: a use of a moving parameter is not understood, or a tensor was overwritten.
     """
-    if tape.broken:
-        raise Untraceable(tape.broken)
+    if record.broken:
+        raise Untraceable(record.broken)
     changing = {value_of(parameter): number for number, parameter in enumerate(moving)}
     kept = []
-    for number, operation in enumerate(tape.operations):
+    for number, operation in enumerate(record.operations):
         if changing.keys().isdisjoint(operation.read):
             continue
-        if number < tape.forward and _stays(operation, changing):
+        if number < record.forward and _stays(operation, changing):
             continue
         if operation.func._schema.is_mutable or not operation.made:
             raise Untraceable(f"{operation.func} writes into or decides on what changes")
         if changing.keys() >= set(operation.made):
-            continue  # another view of what is known
+            continue  # another view of a known value
         for value in operation.made:
             changing.setdefault(value, len(changing))
         kept.append(operation)
@@ -141,7 +141,7 @@ def backward_graph_of(
 
 
 def _stays(operation: Operation, changing: Mapping[Value, int]) -> bool:
-    """Whether a forward operation on a moving weight is a layer's product, whose value stays; else it hands it on."""
+    """Whether a forward operation on a moving weight is the product of a layer, whose value is fixed, not a view."""
     if operation.func in PRODUCTS and not (operation.func._schema.is_mutable and operation.read[0] in changing):
         return True
     if operation.func.is_view or operation.func in COPIES:

@@ -1,8 +1,8 @@
-"""Backward passes of convolutions on inputs that stay, with adjoints of as few convolutions as there can be.
+"""Backward passes of convolutions on fixed inputs, with adjoints made of as few convolutions as possible.
 
 With inputs x fixed, the backward pass maps the gradient d of the output and the weight W to ``(B_x(d, W), B_W(d, x),
 sum d)``, linear in each. The adjoint of ``(u, V, s)`` is ``conv(u, W) + conv(x, V) + s`` for d and ``B_W(d, u)`` for W.
-Autograd's second derivative computes the latter for weights that stay, too, and by kernels as large as images.
+Autograd's second derivative also computes the latter for fixed weights, with kernels as large as images.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ convolution = torch.ops.aten.convolution.default
 convolution_backward = torch.ops.aten.convolution_backward.default
 
 
-def simplify_convolutions(residual: BackwardGraph) -> None:
-    """Give the backward passes of convolutions their adjoints, where their inputs stay."""
-    for call in residual.calls:
+def simplify_convolutions(graph: BackwardGraph) -> None:
+    """Replace the backward passes of convolutions on fixed inputs by functions with these adjoints."""
+    for call in graph.calls:
         if call.func is not convolution_backward or call.kwargs or not isinstance(call.args[1], Tensor):
             continue
         gradient, inputs, weight, bias_sizes, *setting, mask = call.args
@@ -29,9 +29,9 @@ def simplify_convolutions(residual: BackwardGraph) -> None:
 
 
 class _Backward(torch.autograd.Function):
-    """The gradients of a convolution's input, weight and bias, ``None`` where the ``mask`` says no.
+    """The gradients of a convolution's input, weight and bias; ``None`` for those that the ``mask`` excludes.
 
-    The ``setting`` is that of torch's convolution, from its stride on.
+    ``setting``: the arguments of torch's convolution from the stride on.
     """
 
     @staticmethod

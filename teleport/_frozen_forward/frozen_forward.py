@@ -1,6 +1,7 @@
-"""The gradient norm as a function of the weights alone, with the forward pass held as it was recorded.
+"""The gradient norm as a function of the weights, with the forward pass frozen as recorded.
 
-A step of :class:`teleport.NullSpace` then costs the backward pass, as far as it depends on what moves, and its adjoint.
+A step of :class:`teleport.NullSpace` then costs the part of the backward pass that depends on moving weights, and its
+adjoint.
 """
 
 from __future__ import annotations
@@ -22,58 +23,58 @@ from teleport._tracing.layers import Layer
 
 
 def recorded(objective: BatchLoss, aside: Callable[[], bool] = lambda: False) -> tuple[Point, GraphRecorder]:
-    """As ``objective.point(True)``, with a record of how it was computed, less what runs ``aside``."""
-    with GraphRecorder(aside) as tape:
+    """As ``objective.point(True)``, with the recorded graph, without operations that run ``aside``."""
+    with GraphRecorder(aside) as record:
         loss = objective.evaluate()
-        tape.turn()
-        return objective.gradients_of(loss, True), tape
+        record.turn()
+        return objective.gradients_of(loss, True), record
 
 
 class FrozenForward(BatchLoss):
-    """A loss whose forward pass is not computed again; its points have the recorded loss, and no gradients but a norm.
+    """A batch loss with a frozen forward pass; its points have the recorded loss and a gradient norm, but no gradients.
 
-    True while the ``moving`` parameters, which enter the loss in linear maps only, move where these maps' inputs do not
-    see it.
+    Valid while the ``moving`` parameters, which enter the loss in linear maps only, move in the null space of the
+    inputs of these maps.
 
     Args:
-        whole: the objective that was recorded.
-        tape: of the evaluation of ``start``.
-        start: its point where the parameters stand.
+        whole: the batch loss that was recorded.
+        record: the recorded graph of ``start``.
+        start: its point at the current parameters.
         moving: the parameters that will move.
 
     Raises:
-        Untraceable: the record does not say how the gradients depend on the moving parameters.
+        Untraceable: the recorded graph does not show how the gradients depend on the moving parameters.
     """
 
-    def __init__(self, whole: BatchLoss, tape: GraphRecorder, start: Point, moving: Sequence[nn.Parameter]) -> None:
+    def __init__(self, whole: BatchLoss, record: GraphRecorder, start: Point, moving: Sequence[nn.Parameter]) -> None:
         super().__init__(whole.evaluate, whole.parameters)
         self.loss = start.loss
-        self._residual = backward_graph_of(tape, start.gradients, moving)
-        simplify_normalisations(self._residual)
-        simplify_convolutions(self._residual)
-        simplify_activations(self._residual)
+        self._graph = backward_graph_of(record, start.gradients, moving)
+        simplify_normalisations(self._graph)
+        simplify_convolutions(self._graph)
+        simplify_activations(self._graph)
         self._leaves = {parameter: parameter.detach().requires_grad_() for parameter in moving}
-        self._halves, self._constant = half_squares(self._residual)
+        self._halves, self._constant = half_squares(self._graph)
 
     def project_by_gram(self, layer: Layer, projection: Projection) -> bool:
-        """Have :meth:`ascent_direction` give a layer's part projected, by products as thin as they can be.
+        """Make :meth:`ascent_direction` return the part of a layer projected, by the Gram rewrite.
 
         Returns:
-            whether it will; where the layer's weight is used in other ways, its part is as it always was.
+            whether it will. If the weight of the layer has other uses, its part stays unprojected.
         """
-        return project_by_gram(self._residual, layer, projection)
+        return project_by_gram(self._graph, layer, projection)
 
     def point(self, differentiable: bool) -> Point:
-        """The gradient norm where the parameters stand, with a graph for its derivative where asked for."""
+        """The gradient norm at the current parameters, with a graph for its derivative if ``differentiable``."""
         with torch.set_grad_enabled(differentiable):
-            held = self._residual.run(self._leaves)
+            held = self._graph.run(self._leaves)
             halves = [held[slot.number] for slot in self._halves]
             if self._constant is not None:
                 halves.append(self._constant)
             return Point(self.loss, [], torch.as_tensor(sum(halves)))
 
     def ascent_direction(self, point: Point, moving: Sequence[nn.Parameter]) -> list[Tensor]:
-        """As of :class:`BatchLoss`, less parts that the moving layers' inputs see."""
+        """As of :class:`BatchLoss`, up to parts in the span of the layer inputs."""
         if not point.differentiable:
             return [torch.zeros_like(parameter) for parameter in moving]
         leaves = [self._leaves[parameter] for parameter in moving]

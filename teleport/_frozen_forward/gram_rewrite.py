@@ -1,8 +1,8 @@
-"""Products of a residual computation made as thin as they can be.
+"""The Gram rewrite: products of the backward graph with the least work.
 
-- A weight's gradient ``D^T X`` on inputs X that stay enters the norm by ``|D^T X|^2 = <D, (X X^T) D>``. Where there are
-  fewer positions than twice the inputs, that is less work than that of the gradient and its adjoint, and the gradient
-  itself is never made.
+- A weight's gradient ``D^T X`` on inputs X that stay enters the norm by ``|D^T X|^2 = <D, (X X^T) D>``. If there are
+  fewer positions than twice the inputs, that is less work than the gradient and its adjoint, and the gradient itself is
+  never computed.
 - The direction of a layer, ``D^T A``, is projected in the order of least work (``projected_products.py``).
 """
 
@@ -24,39 +24,39 @@ from teleport._tracing.linear_uses import as_matrix
 mm = torch.ops.aten.mm.default
 
 
-def half_squares(residual: BackwardGraph) -> tuple[list[Slot], Tensor | None]:
-    """``1/2 |g|^2`` of each gradient that is computed anew, and of all others together (``None`` without any)."""
-    readers = [number for call in residual.calls for number in call.read]
-    makers = {number: call for call in residual.calls for number in call.made if number is not None}
-    readers += [gradient for gradient in residual.gradients if isinstance(gradient, int)]
+def half_squares(graph: BackwardGraph) -> tuple[list[Slot], Tensor | None]:
+    """``1/2 |g|^2`` of each gradient that is computed anew, and of all others together (``None`` if there are none)."""
+    readers = [number for call in graph.calls for number in call.read]
+    makers = {number: call for call in graph.calls for number in call.made if number is not None}
+    readers += [gradient for gradient in graph.gradients if isinstance(gradient, int)]
     slots, fixed = [], []
-    for gradient in residual.gradients:
+    for gradient in graph.gradients:
         if isinstance(gradient, Tensor):
             fixed.append(gradient)
             continue
         alone = readers.count(gradient) == 1
-        factors = _thin_factors(makers[gradient]) if alone else None
+        factors = _gram_factors(makers[gradient]) if alone else None
         if factors is None:
-            slots.append(residual.call(_HalfSquare.apply, Slot(gradient)))
+            slots.append(graph.call(_HalfSquare.apply, Slot(gradient)))
         else:
-            residual.calls.remove(makers[gradient])
-            slots.append(residual.call(_HalfGramSquare.apply, *factors))
+            graph.calls.remove(makers[gradient])
+            slots.append(graph.call(_HalfGramSquare.apply, *factors))
     return slots, half_squared_norm(fixed) if fixed else None
 
 
-def project_by_gram(residual: BackwardGraph, layer: Layer, projection: Projection) -> bool:
+def project_by_gram(graph: BackwardGraph, layer: Layer, projection: Projection) -> bool:
     """Project the derivative for a layer's weight and bias within the products that it enters.
 
     Returns:
-        whether that could be done for all of it; if not, nothing was changed.
+        whether that is possible for all of it; if not, nothing is changed.
     """
     held = layer.weight.within(layer.weight.parameter.detach())
-    matrix = residual.slots.get(value_of(as_matrix(held, layer.groups, layer.transposed)[0]))
+    matrix = graph.slots.get(value_of(as_matrix(held, layer.groups, layer.transposed)[0]))
     if matrix is None or layer.groups > 1 or any(block.shape != block.parameter.shape for block in layer.blocks):
         return False
-    own = {residual.inputs[block.parameter] for block in layer.blocks}  # slots that hold the parameters, or views
+    own = {graph.inputs[block.parameter] for block in layer.blocks}  # slots that hold the parameters, or views
     products = []
-    for call in residual.calls:
+    for call in graph.calls:
         if own.isdisjoint(call.read):
             continue
         if getattr(call.func, "is_view", False) or call.func in COPIES:
@@ -65,14 +65,14 @@ def project_by_gram(residual: BackwardGraph, layer: Layer, projection: Projectio
             products.append(call)
         else:
             return False
-    bias = None if layer.bias is None else Slot(residual.inputs[layer.bias.parameter])
+    bias = None if layer.bias is None else Slot(graph.inputs[layer.bias.parameter])
     for call in products:
         call.func, call.args = projected_product, (*call.args, bias, projection)
     return True
 
 
-def _thin_factors(call: GraphNode) -> tuple[Any, Tensor, bool] | None:
-    """D, K and whether D is transposed, of a ``call`` that makes ``D^T X``, where ``<D, K D>`` is less work."""
+def _gram_factors(call: GraphNode) -> tuple[Any, Tensor, bool] | None:
+    """D, K and whether D is transposed, of a ``call`` that computes ``D^T X``, if ``<D, K D>`` is less work."""
     if call.func is not mm or call.kwargs:
         return None
     left, right = call.args
@@ -104,7 +104,7 @@ class _HalfSquare(torch.autograd.Function):
 
 
 class _HalfGramSquare(torch.autograd.Function):
-    """``1/2 <D, K D>`` with K symmetric (``D^T`` given where ``transposed``), whose derivative is ``K D``."""
+    """``1/2 <D, K D>`` with K symmetric (``D^T`` is given if ``transposed``), whose derivative is ``K D``."""
 
     @staticmethod
     def forward(ctx: Any, factor: Tensor, gram: Tensor, transposed: bool) -> Tensor:

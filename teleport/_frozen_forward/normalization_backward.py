@@ -1,8 +1,8 @@
-"""Backward passes of normalisations on inputs that stay: linear maps of the gradient, with adjoints in few passes.
+"""Backward passes of normalisations on fixed inputs: linear maps of the gradient, with adjoints in few passes.
 
 With ``x`` fixed, ``y`` the normalised inputs and ``w`` the weight, layer norm and batch norm (on its running
 statistics) map the gradient ``d`` of their output to ``(P(w d), sum y d, sum d)``, where P is symmetric. The adjoint is
-``(u, v, s) -> w P(u) + y v + s``. Autograd's second derivative computes those for inputs and weight as well.
+``(u, v, s) -> w P(u) + y v + s``. Autograd's second derivative also computes the derivatives for inputs and weight.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Adjoint = Callable[[Tensor | None, Tensor | None, Tensor | None], Tensor | None]
 """From what is added to the gradients of input, weight and bias (``None`` for nothing) to that of the output."""
 
 
-def simplify_normalisations(residual: BackwardGraph) -> None:
-    """Give the backward passes of normalisations their adjoints, where nothing but the gradient changes."""
-    for call in residual.calls:
+def simplify_normalisations(graph: BackwardGraph) -> None:
+    """Replace backward passes of normalisations by linear maps with these adjoints, if only the gradient changes."""
+    for call in graph.calls:
         if call.func not in (layer_norm, batch_norm) or call.kwargs or len(call.read) != 1:
             continue
         gradient, *fixed = call.args
@@ -84,7 +84,7 @@ def _of_batch_norm(
 
 
 def _sum(through: Tensor | None, normalised: Tensor, v: Tensor | None, s: Tensor | None) -> Tensor | None:
-    """``through + normalised * v + s``, of what there is."""
+    """``through + normalised * v + s``, of the terms that are given."""
     if v is not None:
         through = normalised * v if through is None else torch.addcmul(through, normalised, v)
     if s is not None:

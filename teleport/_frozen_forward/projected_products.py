@@ -1,7 +1,7 @@
-"""A layer's direction ``D^T A``, projected in the order of products that is the least work.
+"""A layer's direction ``D^T A``, projected in the order of products with the least work.
 
 With D ``[positions, out]``, A ``[positions, inputs]`` and a basis of k directions, that is ``pi`` of the whole or
-``D^T pi(A)``. Where the basis V is that of the null space it is ``(D^T (A V)) V^T``, too, little where k is small.
+``D^T pi(A)``. If the basis V spans the null space, it is also ``(D^T (A V)) V^T``, which is little work for small k.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ Survived = Callable[[Tensor, Tensor], bool]
 
 
 class Projection:
-    """Projects the direction of a layer; :meth:`of_product` of one without groups.
+    """Projects the direction of a layer; :meth:`of_product` that of a layer without groups.
 
     Args:
-        layer: whose direction; where its bias moves, too, the last direction of a basis vector is the bias's.
-        subspace: what the layer's inputs span.
-        survived: asked at each direction; it is zero where the answer is no.
+        layer: the layer; if its bias moves too, the last element of a basis vector belongs to the bias.
+        subspace: the span of the layer inputs.
+        survived: called with each direction; if it returns false, the direction is zero.
     """
 
     def __init__(self, layer: Layer, subspace: Subspace, survived: Survived) -> None:
@@ -57,7 +57,7 @@ class Projection:
         return (kept, bias) if order == "whole" else (left.T @ kept, left.T @ bias)
 
     def _least_work(self, positions: int, out: int, inputs: int) -> str:
-        """What to project, by the number of multiplications."""
+        """Which factor to project, by the number of multiplications."""
         k = self._inputs.basis.shape[2]
         work = {
             "whole": out * inputs * (positions + 2 * k),

@@ -1,4 +1,4 @@
-"""A record of one evaluation, operation by operation, as it happened below autograd."""
+"""The recorded graph of one evaluation: every operation below autograd, in the order of execution."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from teleport._tracing.ownership import tensors_in
 
 
 class Value(NamedTuple):
-    """Identifies what a tensor held when it was looked at: its memory, how it is read, how often it was written to."""
+    """The identity of a tensor's values at one moment: its memory, dtype, layout and version."""
 
     memory: int
     dtype: torch.dtype
@@ -24,14 +24,14 @@ class Value(NamedTuple):
 
 
 class Untraceable(Exception):
-    """An evaluation that cannot be taken apart; the message says why."""
+    """An evaluation whose graph cannot be recorded; the message says why."""
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One call: the function, what it was given and what it made, and the values of the tensors in both, in order.
+    """One call: the function, its arguments and results, and the identities of the tensors in both, in order.
 
-    The tensors are held, so that no other takes their memory and with it their identity.
+    The tensors are kept alive, so that no other tensor takes their memory and with it their identity.
     """
 
     func: OpOverload[..., Any]
@@ -43,15 +43,15 @@ class Operation:
 
 
 class GraphRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Records every operation while it is entered; it changes nothing of what is computed.
+    """Records every operation while it is entered; results do not change.
 
     Args:
-        aside: whether what runs now is no part of the evaluation, and left out.
+        aside: whether the current operation is not part of the evaluation and is left out.
 
     Attributes:
-        operations: in the order of their calls.
-        forward: how many of them had been recorded at :meth:`turn`, where the backward pass begins.
-        broken: why the record cannot be used, empty where it can.
+        operations: in the order of execution.
+        forward: the number of operations before :meth:`turn`, at which the backward pass begins.
+        broken: why the graph cannot be used; empty if it can.
     """
 
     def __init__(self, aside: Callable[[], bool] = lambda: False) -> None:
@@ -62,12 +62,12 @@ class GraphRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.broken = ""
 
     def turn(self) -> None:
-        """Say that the forward pass is over."""
+        """Mark the end of the forward pass."""
         self.forward = len(self.operations)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """False: the decorator that would keep the compiler out imports it, which takes seconds."""
+        """False, because the decorator that excludes the compiler imports it, which takes seconds."""
         return False
 
     def __torch_dispatch__(
@@ -79,7 +79,7 @@ class GraphRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **kwargs)
         try:
             read = [value_of(tensor) for tensor in tensors_in((args, kwargs))]
-            # a view is told how often its memory was written to only after this call
+            # the version counter of a view is set only after this call
             written = {value.memory: value.written for value in read}
             made = [value_of(tensor) for tensor in tensors_in(result)]
             made = [value._replace(written=written.get(value.memory, value.written)) for value in made]
@@ -91,12 +91,12 @@ class GraphRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def value_of(tensor: Tensor) -> Value:
-    """What ``tensor`` holds now. Views and ``detach`` of one memory, read in one way, are one value.
+    """The identity of the current values of ``tensor``. Views and ``detach`` of one memory with one layout are equal.
 
-    A call that writes into a tensor counts after it is over, so that what it is given and what it makes are one.
+    A call that writes into a tensor raises the version only after it returns, so its argument and its result are equal.
 
     Raises:
-        Untraceable: a tensor whose memory does not say what it holds (sparse, vmapped, complex, of inference mode).
+        Untraceable: a tensor whose memory does not identify its values (sparse, vmapped, complex, of inference mode).
     """
     if tensor.is_inference():
         raise Untraceable("an inference tensor does not tell whether it was overwritten")

@@ -11,5 +11,5 @@ def single_is_cut_short(device: torch.device) -> bool:
         return True
     try:
         return torch.get_float32_matmul_precision() != "highest"
-    except RuntimeError:  # it was set backend by backend, of which this knows nothing
+    except RuntimeError:  # it was set per backend, which this function does not read
         return True

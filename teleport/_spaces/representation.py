@@ -15,10 +15,10 @@ BLOCK = 1 << 20
 
 
 class Representation:
-    """What is kept of a layer's input vectors: enough for their singular values and the space that they span.
+    """A summary of a layer's input vectors, sufficient for their singular values and the space that they span.
 
-    Few vectors are kept as they are, many only through a ``[dimension, dimension]`` matrix, so that memory does not
-    grow with their number. For inputs in half and single precision that is the float64 Gram matrix, which resolves
+    Few vectors are kept unchanged, many only as a ``[dimension, dimension]`` matrix, so that memory does not grow with
+    their number. For inputs in half and single precision that is the float64 Gram matrix, which resolves
     their rank; for float64 inputs a Gram matrix would square the condition number away, and the triangular factor of a
     QR decomposition is kept instead.
 
@@ -43,12 +43,12 @@ class Representation:
         self.dtype = dtype
         self.ones = ones
         self.positions = 0
-        # [groups, rows, dimension]: the vectors, or a triangular factor of them; None where the Gram matrix took over
+        # [groups, rows, dimension]: the vectors, or a triangular factor of them; None once the Gram matrix replaces them
         self._rows: Tensor | None = torch.zeros(groups, 0, dimension, dtype=torch.float64, device=device)
         self._gram: Tensor | None = None  # [groups, dimension, dimension] float64, its lower triangle
 
     def update(self, rows: Tensor) -> None:
-        """Take in vectors ``[groups, positions, dimension]`` (without the appended 1).
+        """Add vectors ``[groups, positions, dimension]`` (without the appended 1).
 
         Raises:
             ValueError: vectors of another shape.
@@ -61,7 +61,7 @@ class Representation:
             )
         self.positions += rows.shape[1]
         step = max(self.dimension, BLOCK // max(1, self.groups * self.dimension), 1)
-        whole = self.dtype == torch.float64  # each part would be decomposed
+        whole = self.dtype == torch.float64  # each part would be decomposed again
         for part in [rows.detach()] if whole else torch.split(rows.detach(), step, dim=1):
             vectors = part.new_empty(*part.shape[:2], self.dimension, dtype=torch.float64)
             vectors[..., : part.shape[2]] = part
@@ -70,7 +70,7 @@ class Representation:
 
     @property
     def finite(self) -> bool:
-        """Whether all vectors so far were finite; else they span nothing that could be told."""
+        """Whether all vectors so far were finite; if not, their span is not defined."""
         return all(bool(kept.sum().isfinite()) for kept in (self._rows, self._gram) if kept is not None)
 
     def merged(self, other: Representation) -> Representation:
@@ -95,7 +95,7 @@ class Representation:
     def subspace(self, threshold: float) -> Subspace:
         """The space that the vectors span up to ``threshold``, see ``rank``.
 
-        Vectors that are not finite leave nothing free.
+        If a vector is not finite, no direction is free.
         """
         if not self.finite:
             nothing = torch.zeros(self.groups, self.dimension, 0, dtype=torch.float64)
@@ -107,9 +107,9 @@ class Representation:
         return subspace_of(directions, energies, threshold, self.positions, self.dtype)
 
     def _independent(self) -> Subspace | None:
-        """The space of vectors that are as independent as so many can be, found without eigenvectors.
+        """The span of vectors of full rank, found without eigenvectors.
 
-        ``None`` where a Cholesky factor leaves any doubt of their rank.
+        ``None`` if a Cholesky factor leaves any doubt of their rank.
         """
         if self._gram is not None:
             if _factor(self._gram, self.dtype) is None:
@@ -142,7 +142,7 @@ class Representation:
             self._rows = torch.linalg.qr(self._rows, mode="r")[1]
 
     def _take_gram(self) -> Tensor:
-        """The Gram matrix, which takes over from the vectors."""
+        """Compute the Gram matrix, which replaces the vectors."""
         if self._gram is None:
             assert self._rows is not None
             self._gram, self._rows = _products(self._rows.transpose(1, 2)), None
@@ -188,7 +188,7 @@ def _add_products(gram: Tensor, rows: Tensor) -> None:
 
 
 def _factor(gram: Tensor, dtype: torch.dtype) -> _Factored | None:
-    """The Cholesky factors of Gram matrices ``[groups, k, k]`` (lower triangles), where all are clearly of full rank.
+    """The Cholesky factors of Gram matrices ``[groups, k, k]`` (lower triangles), if all are clearly of full rank.
 
     ``1 / |L^-1|_F`` bounds the least singular value from below. It must be above all that rounding could explain, of
     the vectors in ``dtype`` (see ``rank``) and of squaring them in double precision.
@@ -209,7 +209,7 @@ def _singular(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _from_samples(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """The decomposition by the samples' side: eigenvectors of ``rows rows^T [n, n]``, mapped back to the inputs'.
+    """The decomposition on the side of the samples: eigenvectors of ``rows rows^T [n, n]``, mapped back to the inputs'.
 
     Dividing by a singular value below the square root of float64's resolution would blow up rounding errors: rows of
     deficient rank are decomposed themselves. A last QR makes the directions orthonormal to float64's resolution.

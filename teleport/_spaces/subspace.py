@@ -1,4 +1,4 @@
-"""The space that a layer's inputs span, and the projection on what is left (Wu et al. 2025, equations 3, 11 to 16)."""
+"""The space that a layer's inputs span, and the projection on its complement (Wu et al. 2025, equations 3, 11 to 16)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from teleport._spaces.precision import single_is_cut_short
 def rank(energies: Tensor, threshold: float, shape: tuple[int, int], dtype: torch.dtype) -> int:
     """How many leading directions of a representation matrix R count as spanned.
 
-    At ``threshold`` 1 it is the numerical rank: a direction counts where its singular value is above what rounding can
-    make of nothing. Rounding the inputs to ``dtype`` changes R by at most ``eps(dtype) |R|_F``, decomposing it in
+    At ``threshold`` 1 it is the numerical rank: a direction counts if its singular value exceeds the effect of
+    rounding. Rounding the inputs to ``dtype`` changes R by at most ``eps(dtype) |R|_F``, decomposing it in
     float64 by about ``max(shape) eps(float64) s_1``. (The usual ``max(shape) eps(dtype) s_1`` is hundreds of times
     looser in single precision; directions that it drops are seen by long steps, and the loss moves.)
 
@@ -25,7 +25,7 @@ def rank(energies: Tensor, threshold: float, shape: tuple[int, int], dtype: torc
         threshold: tau. 1 is the numerical rank; below 1 it is the smallest k whose leading energies are at least
             ``tau`` of all (equation 3).
         shape: the shape ``(dimension, positions)`` of the representation matrix.
-        dtype: what the inputs were computed in.
+        dtype: the precision of the inputs.
     """
     if energies.numel() == 0 or energies[0] <= 0:
         return 0
@@ -39,14 +39,14 @@ def rank(energies: Tensor, threshold: float, shape: tuple[int, int], dtype: torc
 
 @dataclass(frozen=True)
 class Subspace:
-    """What the inputs of a layer span, group by group.
+    """The span of the inputs of a layer, per group.
 
     Attributes:
         ranks: the rank of each group.
         dimension: the length of an input vector.
-        basis: orthonormal columns ``[groups, dimension, k]``, zero columns where a group's own rank is below the
-            largest: of the spanned space, or of its complement where ``complement`` (the thinner of the two).
-        complement: what ``basis`` spans.
+        basis: orthonormal columns ``[groups, dimension, k]``, zero columns if the rank of a group is below the
+            largest: of the spanned space, or of its complement if ``complement`` (the one of lower dimension).
+        complement: whether ``basis`` spans the complement.
     """
 
     ranks: list[int]
@@ -61,27 +61,27 @@ class Subspace:
 
     @property
     def null_dimension(self) -> int:
-        """Dimensions left to move in, over all groups together."""
+        """Dimensions of the null space, over all groups together."""
         return self.dimension * len(self.ranks) - self.rank
 
     def coordinates(self, matrix: Tensor) -> Tensor:
         """``G U``: how much of a ``matrix`` G ``[groups, out, dimension]`` lies along the basis, ``[groups, out, k]``.
 
-        In float64 whatever G is in: the rounding error of such a sum over a row would be one for all inputs along a
-        direction, which is what a layer's output sees first.
+        In float64 for any precision of G: the rounding error of such a sum over a row is common to all inputs along a
+        direction, and reaches the output of the layer first.
         """
         return matrix.to(self.basis.dtype) @ self.basis.to(matrix.device)
 
     def project(self, matrix: Tensor) -> Tensor:
-        """``pi(G) = G - (G U) U^T`` for a ``matrix`` G ``[groups, out, dimension]``: its part that no input sees."""
+        """``pi(G) = G - (G U) U^T`` for a ``matrix`` G ``[groups, out, dimension]``: its part in the null space."""
         return self.rest(matrix, self.coordinates(matrix))
 
     def rest(self, matrix: Tensor, coordinates: Tensor) -> Tensor:
-        """``pi(G)`` of a ``matrix`` G and its :meth:`coordinates`, spread again in single precision where G is in that.
+        """``pi(G)`` of a ``matrix`` G and its :meth:`coordinates`, in single precision if G is.
 
         Each element then has an error of its own, of a few units in the last place of what is taken away. That is
-        below what rounding leaves in a layer's outputs anyway, but where little of G survives: there it is taken away
-        in float64. So it is all through where products of single precision are cut short.
+        below the rounding errors of a layer's outputs, unless little of G survives; then the subtraction is done in
+        float64. It is always done in float64 if products of single precision are computed with less.
         """
         exact = coordinates.dtype
         working = torch.promote_types(matrix.dtype, exact if single_is_cut_short(matrix.device) else torch.float32)
@@ -103,12 +103,12 @@ def subspace_of(directions: Tensor, energies: Tensor, threshold: float, position
     """The spanned :class:`Subspace` of an eigendecomposition.
 
     Args:
-        directions: orthonormal columns ``[groups, dimension, m]``, float64, by descending energy. Where
-            ``m == dimension`` the complement's basis is among them.
+        directions: orthonormal columns ``[groups, dimension, m]``, float64, by descending energy. If
+            ``m == dimension``, the basis of the complement is among them.
         energies: squared singular values ``[groups, m]``.
         threshold: tau, see :func:`rank`.
-        positions: how many input vectors the decomposition is of.
-        dtype: what the inputs were computed in.
+        positions: the number of input vectors.
+        dtype: the precision of the inputs.
     """
     groups, dimension, columns = directions.shape
     ranks = [rank(energies[group], threshold, (dimension, positions), dtype) for group in range(groups)]
