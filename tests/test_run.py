@@ -48,7 +48,7 @@ MISTAKES = {
     "training.batch_size=0": "training.batch_size must be",
     "training.eval_samples=0": "training.eval_samples must be",
     "optimizer.lr=-1": "optimizer.lr takes a finite number above 0",
-    "machine.device=gpu": "machine.device must be auto, cpu, cuda or cuda:<number>",
+    "machine.device=gpu": "machine.device must be auto, cpu, cuda, xpu or mps",
     "machine.device=cuda:7": "machine.device=cuda:7 is not here",
     "machine.runs=/dev/null/runs": "cannot write '/dev/null/runs",
 }

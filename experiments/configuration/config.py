@@ -83,7 +83,7 @@ class MachineConfig:
 
     runs: str = "runs"
     results: str = "results"  # where figures go
-    device: str = "auto"  # auto | cpu | cuda | cuda:N
+    device: str = "auto"  # auto | cpu | cuda | xpu | mps | cuda:N | xpu:N
     threads: int | None = None  # None: as torch chooses
     jobs: int = 1  # runs side by side, where a command makes several
     checkpoint_seconds: float = 60.0

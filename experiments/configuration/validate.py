@@ -46,8 +46,8 @@ RULES: list[Rule] = [
     ("between 0 and 1", lambda value: 0 < value < 1, ("training.plateau.factor", "data.train_share")),
     ("a whole number from 0 to 4294967295", lambda value: 0 <= value < 2**32, ("seed",)),
     (
-        "auto, cpu, cuda or cuda:<number>",
-        lambda value: re.fullmatch(r"auto|cpu|cuda(:\d+)?", value) is not None,
+        "auto, cpu, cuda, xpu or mps, the accelerators also with a number as in cuda:1",
+        lambda value: re.fullmatch(r"auto|cpu|(cuda|xpu|mps)(:\d+)?", value) is not None,
         ("machine.device",),
     ),
     (

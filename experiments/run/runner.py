@@ -98,18 +98,23 @@ def describe(config: Config) -> str:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device that ``machine.device`` names; ``auto`` is the first CUDA device, or the CPU where there is none.
+    """The device that ``machine.device`` names; ``auto`` is the first accelerator, or the CPU if there is none.
+
+    ``auto`` leaves out Apple's MPS, which has no double precision, in which the methods compute; it can be named.
 
     Raises:
-        UserError: a CUDA device that this machine does not have.
+        UserError: an accelerator that this machine does not have.
     """
+    here = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cpu" if here is None or here.type == "mps" else here.type)
     device = torch.device(name)
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type != "cpu":
+        count = torch.accelerator.device_count() if here is not None and here.type == device.type else 0
         if (device.index or 0) >= count:
-            raise UserError(f"machine.device={name} is not here: torch sees {count} CUDA devices; take cpu or auto")
+            raise UserError(
+                f"machine.device={name} is not here: torch sees {count} {device.type.upper()} devices; take cpu or auto"
+            )
     return device
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from teleport._change_of_basis.basis_change import BasisChange
 from teleport._change_of_basis.multiplication import multiplications_of
 from teleport._change_of_basis.teleported import Teleported, unwrapped
-from teleport._engine.report import BatchReport, ChannelReport, LayerReport
+from teleport._engine.report import BatchReport, ChannelReport, LayerReport, fill_sizes
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot
 from teleport._quiver.quiver import Freedom, Quiver
@@ -108,7 +108,9 @@ class BasisEvent:
                 )
             )
         others = [(name, reason) for name, reason in quiver.reasons.items() if name not in quiver.channel_classes]
-        return reports + [LayerReport(name, "parameter", 0, reason=reason) for name, reason in others]
+        reports += [ChannelReport(name, "parameter", 0, reason=reason) for name, reason in others]
+        fill_sizes(reports, dict(unwrapped(self.model).named_parameters()))
+        return list(reports)
 
 
 def _sizes(quiver: Quiver) -> Tensor:

@@ -19,6 +19,7 @@ class ChangeOfBasisReport(FactorReport):
 
     change: BasisChange
     difference: float | None = None
+    _derived = ("difference", "channels", "pins")
     _model: nn.Module | None = None
 
     @property

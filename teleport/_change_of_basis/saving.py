@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any
 
 import torch
@@ -12,14 +13,31 @@ from teleport._change_of_basis.basis_change import BasisChange
 from teleport._change_of_basis.teleported import like_state
 
 
-def save(path: str | os.PathLike[str], model: nn.Module, change: BasisChange | None = None) -> None:
+def save(model: nn.Module, path: str | os.PathLike[str], change: BasisChange | None = None) -> None:
     """Write what :func:`load` makes the model again from.
 
+    The order of the arguments is that of ``torch.save``. The former order, ``save(path, model)``, still works, with a
+    ``DeprecationWarning``.
+
     Args:
-        path: of the file.
         model: as teleported, in either form (``report.model``).
+        path: of the file.
         change: of its basis, to be able to undo it (``report.change``).
+
+    Raises:
+        TypeError: there is no module, or no path, among the first two arguments.
     """
+    if isinstance(path, nn.Module) and isinstance(model, str | os.PathLike):
+        warnings.warn(
+            "teleport.save(path, model) is deprecated; write teleport.save(model, path), as in torch.save",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        model, path = path, model
+    if not isinstance(model, nn.Module) or not isinstance(path, str | os.PathLike):
+        raise TypeError(
+            f"teleport.save takes a module and a path, got {type(model).__name__} and {type(path).__name__}"
+        )
     torch.save({"model": model.state_dict(), "change": change.state_dict() if change else None}, path)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from teleport._engine.ascent import BatchLoss
 from teleport._engine.contract import Callback, LossFn, Monitor
-from teleport._engine.report import BatchReport, LayerReport, TeleportReport
+from teleport._engine.report import BatchReport, LayerReport, TeleportReport, fill_sizes
 from teleport._engine.transaction import Snapshot, restored_on_error
 from teleport._errors import UnsupportedModel
 from teleport._tracing.differentiability import check_graph, check_reach
@@ -125,6 +125,7 @@ def run_event(
                 raise UnsupportedModel(f"{method} differentiates twice, and torch cannot: {operation[0]}") from error
             raise
         before.restore_all_but(event.moved)
+    fill_sizes(layers, event.named)
     norms_before = [each.gradient_norm_before for each in reports]
     norms_after = [each.gradient_norm_after if each.accepted else each.gradient_norm_before for each in reports]
     report = report_type(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch import nn
 from teleport._engine.contract import LossFn, Teleporter
 from teleport._engine.report import TeleportReport
 from teleport._engine.transaction import Snapshot
+from teleport._tracing.random_state import preserved_random_state
+from teleport._tracing.undisturbed import forget_casts
 
 
 def preview(
@@ -18,13 +21,14 @@ def preview(
 ) -> TeleportReport:
     """Apply ``method`` to ``model``, report what it does, and undo it.
 
-    Parameters are bit-identical afterwards, and so is the method's own ``generator``, if it has one: the same call
-    without ``preview`` makes the same move.
+    Parameters are bit-identical afterwards, and so are torch's global random state, the given ``generator`` and the
+    method's own, if it has one: the same call without ``preview`` makes the same move. Buffers, modes and ``.grad`` are
+    restored by the method. An iterator of batches is used up.
 
     Args:
         method: a teleport method.
         model, batches, loss_fn: as of the method.
-        options: further arguments of the call.
+        options: further arguments of the call, such as ``generator`` or ``callback``.
 
     Returns:
         the report of the move that was undone; its ``model``, ``group`` and ``change`` describe that move.
@@ -33,19 +37,23 @@ def preview(
         ValueError: as the method.
     """
     snapshot = Snapshot(model.parameters())
-    form = model.get_extra_state() if _has_extra_state(model) else None
-    own = getattr(method, "generator", None)
-    state = own.get_state() if isinstance(own, torch.Generator) else None
-    try:
-        return method(model, batches, loss_fn, **options)
-    finally:
-        snapshot.restore()
-        if form is not None:
-            model.set_extra_state(form)
-        if isinstance(own, torch.Generator) and state is not None:
-            own.set_state(state)
+    extra = [
+        (module, copy.deepcopy(module.get_extra_state())) for module in model.modules() if _has_extra_state(module)
+    ]
+    sources = [options.get("generator"), getattr(method, "generator", None)]
+    states = [(source, source.get_state()) for source in sources if isinstance(source, torch.Generator)]
+    with preserved_random_state(model.parameters()):
+        try:
+            return method(model, batches, loss_fn, **options)
+        finally:
+            snapshot.restore()
+            forget_casts()
+            for module, state in extra:
+                module.set_extra_state(state)
+            for source, state in states:
+                source.set_state(state)
 
 
-def _has_extra_state(model: nn.Module) -> bool:
-    """Whether the model keeps a state beside parameters and buffers, as a teleported one does."""
-    return type(model).get_extra_state is not nn.Module.get_extra_state
+def _has_extra_state(module: nn.Module) -> bool:
+    """Whether the module keeps a state beside parameters and buffers, as a teleported model does."""
+    return type(module).get_extra_state is not nn.Module.get_extra_state

@@ -6,12 +6,13 @@ import copy
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
+from teleport._arguments import check_choice
 from teleport._engine.statuses import Stopped
 
 SCREEN = 12
@@ -63,6 +64,7 @@ class LayerReport:
         dimension: the length of the layer's input vector, one more if a bias is folded in; 0 if it has none.
         relative_change: ``|W_after - W_before| / |W_before|`` over the event.
         reason: why the layer stayed, empty if it moved.
+        parameters: the number of elements of the parameter, of all its blocks together.
     """
 
     name: str
@@ -70,6 +72,7 @@ class LayerReport:
     dimension: int
     relative_change: float = 0.0
     reason: str = ""
+    parameters: int = 0
 
 
 @dataclass
@@ -140,6 +143,8 @@ class TeleportReport:
     layers: list[LayerReport]
     seconds: float
 
+    _derived: ClassVar[tuple[str, ...]] = ()  # further properties of a subclass that to_dict holds
+
     @property
     def group(self) -> Mapping[nn.Parameter, Tensor] | None:
         """The factors of each parameter that moved, for :func:`teleport.transport_state`; ``None``: there are none."""
@@ -176,19 +181,16 @@ class TeleportReport:
         return self.relative_change == 0.0
 
     def reasons(self) -> str:
-        """Why layers stayed: one line per reason, the one of the most layers first; empty if all moved."""
-        lines = []
-        for reason, names in sorted(self._by_reason().items(), key=lambda entry: -len(entry[1])):
-            lines.append(f"{reason}: {', '.join(names)}")
-        return "\n".join(lines)
+        """Why layers stayed: one line per reason, the one that keeps the most parameters first; empty if all moved."""
+        return "\n".join(f"{reason}: {', '.join(names)}" for reason, names in self._by_reason().items())
 
     def __str__(self) -> str:
         """The report on one screen."""
-        moved = sorted((each for each in self.layers if each.relative_change), key=lambda each: -each.relative_change)
+        moved = sorted((each for each in self.layers if each.relative_change), key=lambda each: -each.parameters)
         lines = [*self._headline(), *(self._line(each) for each in moved[:SCREEN])]
         if len(moved) > SCREEN:
             lines.append(f"  ... and {len(moved) - SCREEN} more layers")
-        reasons = sorted(self._by_reason().items(), key=lambda entry: -len(entry[1]))
+        reasons = list(self._by_reason().items())
         left = max(2, 20 - len(lines))
         lines += [
             f"  stayed ({len(names)}): {names[0]}{', ...' * (len(names) > 1)}: {why}" for why, names in reasons[:left]
@@ -202,21 +204,24 @@ class TeleportReport:
         content = {each.name: getattr(self, each.name) for each in dataclasses.fields(TeleportReport)}
         content["batches"] = [dataclasses.asdict(batch) for batch in self.batches]
         content["layers"] = [dataclasses.asdict(layer) for layer in self.layers]
-        derived = ("steps", "accepted", "drift", "relative_change", "no_op")
+        derived = ("steps", "accepted", "drift", "relative_change", "no_op", *self._derived)
         plain: dict[str, Any] = _plain(content | {name: getattr(self, name) for name in derived})
         return plain
 
-    def to_frame(self) -> Any:
-        """A ``pandas.DataFrame`` with one row per layer.
+    def to_frame(self, of: Literal["layers", "batches"] = "layers") -> Any:
+        """A ``pandas.DataFrame`` with one row per layer, or per batch without its trace.
 
         Raises:
             ImportError: pandas is not installed.
+            ValueError: ``of`` is neither ``"layers"`` nor ``"batches"``.
         """
+        check_choice("of", of, ("layers", "batches"))
         try:
             import pandas as pd  # type: ignore[import-untyped]
         except ImportError:
             raise ImportError("report.to_frame() needs pandas; install it, or use report.to_dict()") from None
-        return pd.DataFrame([dataclasses.asdict(layer) for layer in self.layers])
+        rows = [dataclasses.asdict(row) for row in (self.layers if of == "layers" else self.batches)]
+        return pd.DataFrame([{key: value for key, value in row.items() if key != "trace"} for row in rows])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TeleportReport:
         """A copy of the numbers; models and parameters are shared, never copied."""
@@ -228,6 +233,12 @@ class TeleportReport:
         ends = Counter(str(batch.stopped) for batch in self.batches)
         counted = ", ".join(f"{end} ({count})" if len(self.batches) > 1 else end for end, count in ends.most_common())
         lines = [f"{self.method}: {self.steps} steps on {len(self.batches)} batches, {counted}; {self.seconds:.2f} s"]
+        kept = [batch for batch in self.batches if batch.accepted]
+        if len(self.batches) > 1 and math.isfinite(self.loss_before):
+            change = max((abs(batch.loss_after - batch.loss_before) for batch in kept), default=0.0)
+            lines.append(f"  the loss of a batch changed by {change:.2e} at most over its own steps")
+        if reasons := Counter(batch.reason for batch in self.batches if batch.reason).most_common(1):
+            lines.append(f"  rolled back ({reasons[0][1]}): {reasons[0][0]}")
         if math.isfinite(self.loss_before):
             drift = f", mean over batches; drift {self.drift:+.2e}" if len(self.batches) > 1 else ""
             lines.append(
@@ -240,12 +251,13 @@ class TeleportReport:
         return f"  moved {layer.relative_change:.2e}  {layer.name} ({layer.kind})"
 
     def _by_reason(self) -> dict[str, list[str]]:
-        """Reason -> the layers that it keeps where they are."""
-        found: dict[str, list[str]] = {}
-        for layer in self.layers:
+        """Reason -> the layers that it keeps where they are; both are sorted, those with the most parameters first."""
+        found: dict[str, list[LayerReport]] = {}
+        for layer in sorted(self.layers, key=lambda each: -each.parameters):
             if layer.reason:
-                found.setdefault(layer.reason, []).append(f"{layer.name} ({layer.kind})")
-        return found
+                found.setdefault(layer.reason, []).append(layer)
+        found = dict(sorted(found.items(), key=lambda entry: -_parameters(entry[1])))
+        return {reason: [f"{layer.name} ({layer.kind})" for layer in layers] for reason, layers in found.items()}
 
 
 class FactorReport(TeleportReport):
@@ -263,11 +275,24 @@ class FactorReport(TeleportReport):
         self._group = group
 
 
+def fill_sizes(layers: Iterable[LayerReport], named: Mapping[str, nn.Parameter]) -> None:
+    """Set the ``parameters`` of layers that lack them, by the parameter that a name, less a block, is of."""
+    for layer in layers:
+        parameter = named.get(layer.name, named.get(layer.name.partition("[")[0]))
+        if parameter is not None and not layer.parameters:
+            layer.parameters = parameter.numel()
+
+
+def _parameters(layers: Iterable[LayerReport]) -> int:
+    """The elements of the parameters of some layers; blocks of one parameter count once."""
+    return sum({layer.name.partition("[")[0]: layer.parameters for layer in layers}.values())
+
+
 def _plain(value: Any) -> Any:
     """``value`` in what JSON has."""
     if isinstance(value, dict):
         return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None

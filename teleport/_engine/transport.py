@@ -12,6 +12,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from teleport._engine.report import TeleportReport
+
 POWERS = {
     "momentum_buffer": 1,  # SGD
     "exp_avg": 1,  # Adam, AdamW
@@ -24,19 +26,36 @@ POWERS = {
 
 
 @torch.no_grad()
-def transport_state(optimizer: torch.optim.Optimizer, group: Mapping[nn.Parameter, Tensor]) -> None:
+def transport_state(optimizer: torch.optim.Optimizer, group: Mapping[nn.Parameter, Tensor] | TeleportReport) -> None:
     """Carry the state of ``optimizer`` through a diagonal rescaling, in place.
 
     Args:
         optimizer: torch's SGD, Adagrad, Adam or AdamW, or one that keeps the same under the same names.
         group: the factors that each parameter was multiplied by, in its shape or one that broadcasts to it
-            (``report.group``); parameters that are not in it stayed.
+            (``report.group``), or the report itself; parameters that are not in it stayed.
 
     Raises:
-        ValueError: a state whose rule is not known; nothing is changed then.
+        ValueError: the report's method has no factors, or there is a state whose rule is not known; nothing is changed
+            then.
+        TypeError: the arguments are no optimizer and no factors.
     """
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(
+            f"transport_state takes an optimizer and then the factors, got {type(optimizer).__name__} first"
+        )
+    method = f" of {group.method}" if isinstance(group, TeleportReport) else ""
+    factors = group.group if isinstance(group, TeleportReport) else group
+    if factors is None:
+        raise ValueError(
+            f"the report{method} has no factors to transport the optimizer's state by: only Rescaling and ChangeOfBasis "
+            "multiply parameters by factors; keep the state or reset it"
+        )
+    if not isinstance(factors, Mapping):
+        raise TypeError(f"transport_state takes the factors as report.group, got {type(factors).__name__}")
     kind = type(optimizer).__name__
-    held = [(optimizer.state[parameter], factor) for parameter, factor in group.items() if parameter in optimizer.state]
+    held = [
+        (optimizer.state[parameter], factor) for parameter, factor in factors.items() if parameter in optimizer.state
+    ]
     unknown = sorted({str(key) for state, _ in held for key in state if key not in POWERS})
     if unknown:
         raise ValueError(

@@ -129,7 +129,7 @@ def unchanged(model: nn.Module, before: dict[str, Tensor]) -> bool:
 
 def after_it(model: nn.Module, report: teleport.TeleportReport) -> nn.Module:
     """The model to go on with."""
-    return model if report.model is None else report.model
+    return report.model if isinstance(report, teleport.ChangeOfBasisReport) else model
 
 
 def module_of(name: str) -> str:
@@ -453,3 +453,56 @@ def test_statuses_are_the_texts_that_tables_hold():
         *("bound reached", "minimum reached", "rolled back", "stopped by the callback"),
     }
     assert Stopped("above cap") is Stopped.ABOVE_CAP
+
+
+@every_method
+def test_a_preview_reports_the_move_and_leaves_no_trace(row):
+    model, batches = CLASSES.make(batches=2)
+    model.register_buffer("held", torch.ones(3))
+    model.train()
+    start, buffers = values(model), [buffer.clone() for buffer in model.buffers()]
+    method, random = row.make(), torch.random.get_rng_state()
+    previewed = teleport.preview(method, model, batches, CLASSES.loss_fn)
+    assert not previewed.no_op
+    assert unchanged(model, start)
+    assert all(torch.equal(one, other) for one, other in zip(model.buffers(), buffers, strict=True))
+    assert torch.equal(torch.random.get_rng_state(), random)
+    assert model.training
+    report = method(model, batches, CLASSES.loss_fn)  # the move that was previewed, random ones included
+    assert [batch.trace for batch in report.batches] == [batch.trace for batch in previewed.batches]
+    assert (report.loss_after, report.gradient_norm_after) == (previewed.loss_after, previewed.gradient_norm_after)
+
+
+@every_method
+def test_a_preview_takes_the_options_of_a_call(row):
+    model, batches = CLASSES.make(batches=2)
+    source, told = torch.Generator().manual_seed(4), []
+    state = source.get_state()
+    report = teleport.preview(row.make(), model, batches, CLASSES.loss_fn, generator=source, callback=told.append)
+    assert torch.equal(source.get_state(), state)
+    assert len(told) == sum(batch.steps + 1 for batch in report.batches)
+
+
+@every_method
+def test_a_preview_that_fails_leaves_no_trace(row):
+    model, batches = CLASSES.make(batches=2)
+    start = values(model)
+
+    def fail(progress: Progress) -> None:
+        if progress.step:
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        teleport.preview(row.make(), model, batches, CLASSES.loss_fn, callback=fail)
+    assert unchanged(model, start)
+
+
+def test_a_preview_of_a_teleported_model_puts_its_activations_back():
+    model, batches = CLASSES.make(batches=2)
+    teleported = _inter()(model, batches, CLASSES.loss_fn).model
+    outputs = teleported(batches[0][0])
+    factors = [activation.tau.clone() for activation in teleported.activations]
+    assert factors
+    teleport.preview(_inter(), teleported, batches, CLASSES.loss_fn)
+    assert torch.equal(teleported(batches[0][0]), outputs)
+    assert all(torch.equal(one.tau, other) for one, other in zip(teleported.activations, factors, strict=True))

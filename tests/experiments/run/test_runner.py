@@ -166,6 +166,19 @@ def test_a_device_that_is_not_here_is_one_sentence():
     assert pick_device("auto") == torch.device("cpu")
 
 
+@pytest.mark.parametrize("kind", ["xpu", "mps"])
+def test_accelerators_other_than_cuda_are_found_by_torch(kind, monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device(kind))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
+    assert pick_device(kind) == torch.device(kind)
+    assert pick_device("auto") == torch.device("cpu" if kind == "mps" else kind)
+    with pytest.raises(UserError, match=rf"machine\.device={kind}:1 is not here: torch sees 1 {kind.upper()} devices"):
+        pick_device(f"{kind}:1")
+    with pytest.raises(UserError, match="torch sees 0 CUDA devices"):
+        pick_device("cuda")
+
+
 def test_a_picture_says_what_happened(tmp_path):
     """A no-op, a divergence and a note are in the picture: it differs from the one without."""
     from experiments.run.evaluation import Evaluation

@@ -59,7 +59,7 @@ def test_undone_by_the_inverse_and_saved(tmp_path):
     model.eval()
     start, before = values(model), model(others).detach()
     report = ChangeOfBasis(0.9, "inter", activations="teleport")(model, images())
-    save(tmp_path / "model.pt", report.model, report.change)
+    save(report.model, tmp_path / "model.pt", report.change)
     loaded, change = load(tmp_path / "model.pt", Residual(nn.ELU).double().eval())
     assert torch.equal(loaded(others), report.model(others))
     for teleported, element in ((report.model, report.change), (loaded, change)):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import teleport
 from teleport import Rescaling, transport_state
 from tests.teleport.networks import CLASSES, cross_entropy
 from tests.teleport.rescalable import flat_batch
@@ -104,3 +105,31 @@ def test_without_a_history_there_is_nothing_to_do():
     take_steps(model, optimizer, 1, seed=1)
     transport_state(optimizer, report.group)  # plain SGD's buffer is None
     transport_state(optimizer, {})
+
+
+def test_a_report_without_factors_is_refused_in_a_sentence():
+    model = torch.nn.Sequential(torch.nn.Linear(4, 9), torch.nn.ReLU(), torch.nn.Linear(9, 2)).double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    batch = torch.randn(3, 4).double()
+    report = teleport.NullSpace(lr=0.1)(model, [batch], lambda net, x: net(x).square().mean())
+    for given in (report, report.group):
+        with pytest.raises(ValueError, match="no factors to transport the optimizer's state by"):
+            transport_state(optimizer, given)
+    with pytest.raises(TypeError, match="an optimizer and then the factors, got TeleportReport first"):
+        transport_state(report, optimizer)
+    with pytest.raises(TypeError, match=r"takes the factors as report\.group, got list"):
+        transport_state(optimizer, [1.0])
+
+
+def test_the_report_itself_serves_as_its_factors():
+    model = torch.nn.Sequential(torch.nn.Linear(4, 9), torch.nn.ReLU(), torch.nn.Linear(9, 2)).double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    batch = torch.randn(3, 4).double()
+    model(batch).square().mean().backward()
+    optimizer.step()
+    before = {p: optimizer.state[p]["momentum_buffer"].clone() for p in model.parameters()}
+    report = teleport.Rescaling()(model, [batch], lambda net, x: net(x).square().mean())
+    transport_state(optimizer, report)
+    assert report.group
+    for parameter, factors in report.group.items():
+        assert torch.equal(optimizer.state[parameter]["momentum_buffer"], before[parameter] / factors)
