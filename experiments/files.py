@@ -1,4 +1,4 @@
-"""Files that appear whole: written beside, then renamed."""
+"""Atomic writing of files: to a temporary file in the same folder, which is then renamed."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from zipfile import BadZipFile
 from experiments.errors import UserError
 
 DAMAGED = (OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, UnpicklingError, BadZipFile)
-"""What reading a damaged file of ``torch.save``, or one of another model, raises somewhere inside torch."""
+"""The exceptions that torch raises for a damaged file of ``torch.save``, or one of another model."""
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn a failure to write ``path`` (full or read-only disk, a file where a folder should be) into a sentence."""
+    """Raise a ``UserError`` if ``path`` cannot be written (full or read-only disk, a file in place of a folder)."""
     try:
         yield
     except OSError as error:
@@ -32,31 +32,31 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write ``path`` whole or not at all.
+    """Write ``path`` atomically.
 
     Raises:
-        UserError: it cannot be written; what was there before is still there, and nothing is left beside it.
+        UserError: it cannot be written; the previous content is unchanged, and no temporary file is left.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with beside.open("wb") as file:
+            with temporary.open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            beside.replace(path)
+            temporary.replace(path)
         finally:
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write ``path`` whole or not at all, as UTF-8."""
+    """Write ``path`` atomically, as UTF-8."""
     write_bytes(path, content.encode())
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write ``rows`` as CSV, whole or not at all; floats keep all their digits, a missing value is an empty cell."""
+    """Write ``rows`` atomically as CSV; floats keep all their digits, a missing value is an empty cell."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -65,7 +65,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
 
 
 def clean(folder: Path) -> None:
-    """Remove what a killed process left half-written in ``folder``."""
+    """Remove the temporary files that a killed process left in ``folder``."""
     with writing(folder):
         for leftover in folder.glob(".*.tmp"):
             leftover.unlink(missing_ok=True)

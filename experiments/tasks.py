@@ -1,4 +1,4 @@
-"""What a task is: two splits held on the device, the shape of a sample, a loss and a metric."""
+"""Tasks: two splits held on the device, the shape of a sample, a loss and a metric."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Kind = Literal["image", "sequence", "series", "text", "function"]
 
 @dataclass(frozen=True)
 class Spec:
-    """What a model for the task takes and returns.
+    """The inputs and outputs of a model for the task.
 
     | kind     | ``input_shape`` of a sample       | model output for b samples        |
     |----------|-----------------------------------|-----------------------------------|
@@ -33,11 +33,11 @@ class Spec:
 
 
 class Split(Protocol):
-    """One part of a data set, held as one tensor on the device; a batch is looked up by sample numbers."""
+    """One part of a data set, held as one tensor on the device; a batch is selected by sample numbers."""
 
     @property
     def augments(self) -> bool:
-        """Whether a generator makes a difference to ``batch``."""
+        """Whether ``batch`` depends on its generator."""
         ...
 
     def __len__(self) -> int:
@@ -48,18 +48,18 @@ class Split(Protocol):
         """Inputs [b, *input_shape] and targets of the samples ``index`` [b] (int64, on the split's device).
 
         With a ``generator`` (on the CPU) the split's augmentation is applied, its random numbers drawn from it;
-        without one the samples come as they are.
+        without one the samples are not augmented.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Task:
-    """A learning problem, ready for the loop.
+    """A learning problem for the training loop.
 
-    ``loss(outputs, targets)`` is the mean loss of a batch as a scalar tensor. ``metric`` names what is reported beside
-    it: ``accuracy`` (a share), ``perplexity`` (``exp`` of the mean loss) or ``mse``. ``note`` is said wherever results
-    are shown, for instance that a data set is a fragment of the published one.
+    ``loss(outputs, targets)`` is the mean loss of a batch as a scalar tensor. ``metric`` names the quantity reported
+    besides it: ``accuracy`` (a share), ``perplexity`` (``exp`` of the mean loss) or ``mse``. ``note`` accompanies all
+    results, for instance if a data set is a fragment of the published one.
     """
 
     name: str

@@ -1,1 +1,1 @@
-"""Data sets: where they are published, how they are fetched and stored, and the tasks made of them."""
+"""Data sets: published files and checksums, download and storage, and the tasks built from them."""

@@ -1,4 +1,4 @@
-"""Image sets as plain array files: checked, read and written."""
+"""Image sets as plain array files: checking, reading and writing."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from experiments.errors import UserError
 Arrays = dict[str, np.ndarray]
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 NOT_WHOLE = (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error)
-"""What numpy raises, in one case or another, for a file that is truncated, damaged or of another kind."""
+"""The exceptions that numpy raises for a file that is truncated, damaged or of another format."""
 
 
 def check_images(arrays: Arrays, published: ImageSet, where: str) -> None:
     """Check ``x_*`` uint8 [n, height, width, channels] and ``y_*`` int64 [n] against the published set.
 
-    Fewer images and fewer classes than published are fine: that is a fragment.
+    Fewer images and classes than published are accepted as a fragment.
 
     Raises:
-        UserError: a missing key, or a wrong dtype, shape, length or label; ``where`` is named.
+        UserError: a key is missing, or a dtype, shape, length or label is wrong; the message names ``where``.
     """
     missing = [key for key in KEYS if key not in arrays]
     if missing:
@@ -38,10 +38,10 @@ def check_images(arrays: Arrays, published: ImageSet, where: str) -> None:
         if y.dtype != np.int64 or y.ndim != 1 or len(y) != len(x):
             raise UserError(
                 f"y_{split} of {where} is {y.dtype} of shape {list(y.shape)}, expected int64 of shape [{len(x)}], "
-                "one label an image"
+                "one label per image"
             )
         if len(x) == 0:
-            raise UserError(f"x_{split} of {where} is empty; an image set has at least one image a split")
+            raise UserError(f"x_{split} of {where} is empty; an image set has at least one image per split")
         if y.min() < 0 or y.max() >= published.classes:
             raise UserError(
                 f"y_{split} of {where} has labels from {y.min()} to {y.max()}, expected 0 to {published.classes - 1}"
@@ -52,7 +52,7 @@ def read_images(path: Path, published: ImageSet) -> Arrays:
     """Read and check an image set's npz file.
 
     Raises:
-        UserError: the file is not readable as npz, or fails ``check_images``.
+        UserError: the file is not a readable npz file, or fails ``check_images``.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -66,5 +66,5 @@ def read_images(path: Path, published: ImageSet) -> Arrays:
 
 
 def write_images(path: Path, arrays: Arrays) -> None:
-    """Write an image set uncompressed, so that reading it costs no more than the disk."""
+    """Write an image set uncompressed, which is the fastest to read."""
     np.savez(path, allow_pickle=False, **arrays)

@@ -1,4 +1,4 @@
-"""The one place that imports torchvision."""
+"""Import of torchvision, which all other code takes from here."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from types import ModuleType
 import torch
 
 _SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-_libraries: list[torch.library.Library] = []  # a schema lives as long as the object that defined it
+_libraries: list[torch.library.Library] = []  # a schema exists as long as the object that defined it
 
 
 def torchvision() -> ModuleType:
-    """``torchvision``, imported on first use, also where its compiled operators do not load.
+    """``torchvision``, imported on first use, even if its compiled operators do not load.
 
-    The wheel on PyPI is compiled against CUDA. Beside a CPU-only torch its operators are absent, and the import ends
-    because it attaches shape rules to ``nms`` and ``qnms``. Nothing here calls either, so their schemas are enough.
-    Where the operators load, the first import succeeds and nothing is defined.
+    The wheel on PyPI is compiled against CUDA. With a CPU-only torch its operators are absent, and the import fails
+    because it attaches shape rules to ``nms`` and ``qnms``. The suite calls neither, so that it is sufficient to define
+    their schemas. If the operators load, the first import succeeds and nothing is defined.
     """
     try:
         import torchvision

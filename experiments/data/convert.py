@@ -1,4 +1,4 @@
-"""Published image archives to arrays."""
+"""Conversion of published image archives to arrays."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def published_images(name: str, folder: Path) -> Arrays:
 
     Raises:
         Unreachable: it could not be downloaded.
-        UserError: what came is not what was published.
+        UserError: the content is not the published one.
     """
     if name in TORCHVISION:
         return _from_torchvision(TORCHVISION[name], folder)
@@ -35,7 +35,7 @@ def published_images(name: str, folder: Path) -> Arrays:
 
 
 def _from_torchvision(kind: str, folder: Path) -> Arrays:
-    """A set by torchvision's own loader, which knows its mirrors and md5 sums."""
+    """A set by torchvision's loader, which has its mirrors and md5 sums."""
     from experiments.data.compat import torchvision
 
     loader = getattr(torchvision().datasets, kind)
@@ -46,7 +46,7 @@ def _from_torchvision(kind: str, folder: Path) -> Arrays:
                 data = loader(folder, train=split == "train", download=True)
         except (URLError, HTTPException, ConnectionError, TimeoutError) as error:
             raise Unreachable(" ".join(str(error).split())) from error
-        except RuntimeError as error:  # torchvision: all mirrors failed, or a wrong md5
+        except RuntimeError as error:  # torchvision: all mirrors failed, or the md5 sum is wrong
             if "corrupted" in str(error):
                 raise UserError(
                     f"the published {kind} did not come as torchvision's md5 sums want it: it is truncated or was "
@@ -60,13 +60,13 @@ def _from_torchvision(kind: str, folder: Path) -> Arrays:
 
 
 def tiny_imagenet(archive: Path) -> Arrays:
-    """Arrays of ``tiny-imagenet-200.zip``: its training images, and as the test split its labelled validation images.
+    """Arrays of ``tiny-imagenet-200.zip``: its training images, and its labelled validation images as the test split.
 
-    Labels follow the order of ``wnids.txt``, images the order of their names. Members are read from the archive, none
-    is unpacked to disk.
+    Labels are numbered in the order of ``wnids.txt``, images are in the order of their names. Members are read from the
+    archive without unpacking to disk.
 
     Raises:
-        UserError: the archive is not whole, lacks a member, or has a member whose path leaves the archive.
+        UserError: the archive is damaged, lacks a member, or has a member whose path leaves the archive.
     """
     try:
         with zipfile.ZipFile(archive) as file:
@@ -77,9 +77,9 @@ def tiny_imagenet(archive: Path) -> Arrays:
 
 
 def refuse_unsafe_members(file: zipfile.ZipFile) -> None:
-    """Raise a ``UserError`` where a member's path is absolute or climbs out, or where a member is a link."""
+    """Raise a ``UserError`` if the path of a member is absolute or leaves the archive, or if a member is a link."""
     for member in file.infolist():
-        path = PureWindowsPath(member.filename)  # knows both kinds of slash, and drives
+        path = PureWindowsPath(member.filename)  # parses both kinds of slash, and drives
         link = stat.S_ISLNK(member.external_attr >> 16)
         if path.drive or path.root or ".." in path.parts or link:
             kind = "is a link" if link else "leads out of the archive"

@@ -1,4 +1,4 @@
-"""One verified download."""
+"""Download of a published file with verification."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from experiments.errors import UserError
 
 
 class Unreachable(Exception):
-    """A file could not be had from any of its addresses; the message says why, in a few words."""
+    """A file could not be downloaded from any of its addresses; the message is the reason."""
 
 
 def git_blob_id(path: Path) -> str:
-    """The id that git gives a file's content: ``sha1(b"blob <length>\\0" + content)`` in hex."""
+    """The git blob id of a file: ``sha1(b"blob <length>\\0" + content)`` in hex."""
     content = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def _from_first_that_answers(remote: Remote, retrieve: Callable[[str], None]) -> str:
-    """Call ``retrieve`` with each address until one answers, and say which; the last failure is the one reported."""
+    """Call ``retrieve`` with each address until one succeeds, and return that one; the last failure is reported."""
     from requests.exceptions import RequestException
 
     reason = "it has no address"
@@ -42,12 +42,12 @@ def download(remote: Remote, folder: Path) -> Path:
     """Download a published file into ``folder``, with a progress bar, and verify it.
 
     Raises:
-        Unreachable: no address gave the whole file.
-        UserError: the content does not match ``remote.check``; the file is not kept.
+        Unreachable: no address provided the whole file.
+        UserError: the content does not match ``remote.check``; the file is deleted.
     """
     import pooch
 
-    pooch.get_logger().setLevel("WARNING")  # it would report every hash
+    pooch.get_logger().setLevel("WARNING")  # otherwise it logs every hash
     path = folder / remote.name
     kind, expected = remote.check.split(":")
     known_hash = None if kind == "git" else remote.check
@@ -55,8 +55,8 @@ def download(remote: Remote, folder: Path) -> Path:
     def retrieve(url: str) -> None:
         try:
             pooch.retrieve(url, known_hash, fname=path.name, path=folder, progressbar=True)
-        except ValueError as error:  # pooch: a hash that does not match; the file is gone already
-            # requests, too, raises ValueErrors, for addresses it cannot read; those are not about the content
+        except ValueError as error:  # pooch: the hash does not match; the file is already deleted
+            # requests raises ValueErrors as well, for invalid addresses
             if "does not match" not in str(error):
                 raise
             raise _mismatch(remote, url) from error

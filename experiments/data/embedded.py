@@ -1,4 +1,4 @@
-"""Sets that need no file: scikit-learn's digits, and noise."""
+"""Data sets without a file to download: scikit-learn's digits, and noise."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from experiments.errors import UserError
 from experiments.tasks import Spec, Task
 
 DIGITS = "sklearn/datasets/data/digits.csv.gz"
-"""In scikit-learn's distribution: a row an image, its 64 pixels and its label."""
+"""A file of scikit-learn's distribution with one row per image: its 64 pixels and its label."""
 
 
 def digits_task(config: ImageData, device: torch.device) -> Task:
-    """The 1797 digits of 8 x 8 pixels (values 0 to 16) that scikit-learn carries, split 80 to 20, each class alike.
+    """The 1797 digits of 8 x 8 pixels (values 0 to 16) of scikit-learn, split 80 to 20, stratified by class.
 
-    Its file is read without importing scikit-learn, which would take longer than the first training steps.
+    The file is read without importing scikit-learn, which would take longer than the first training steps.
 
     Raises:
         UserError: a key of the configuration does not fit.
@@ -36,9 +36,10 @@ def digits_task(config: ImageData, device: torch.device) -> Task:
 
 
 def stratified(labels: np.ndarray, test_samples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Samples of a training and a test split, shuffled, each class in proportion, by largest remainders.
+    """Samples of a training and a test split, shuffled, stratified by class with the largest-remainder method.
 
-    The draws are those of scikit-learn's ``train_test_split(stratify=labels, random_state=0)``, so that the splits are.
+    The random draws, and hence the splits, are those of scikit-learn's
+    ``train_test_split(stratify=labels, random_state=0)``.
     """
     draws = np.random.RandomState(0)
     members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
@@ -57,7 +58,7 @@ def stratified(labels: np.ndarray, test_samples: int) -> tuple[np.ndarray, np.nd
 
 
 class NoiseSplit:
-    """Standard normal inputs [n, *shape] with labels [n] drawn evenly, on one device."""
+    """Standard normal inputs [n, *shape] with uniformly drawn labels [n], on one device."""
 
     augments = False
 
@@ -74,10 +75,10 @@ class NoiseSplit:
 
 
 def random_task(config: RandomData, device: torch.device) -> Task:
-    """Noise that depends on ``data_seed`` alone: the same on every device, and the first samples of a longer split.
+    """Noise that depends only on ``data_seed``: the same on every device, and a prefix of a longer split.
 
     Raises:
-        UserError: no number of samples, or a shape or number of classes that is none.
+        UserError: the number of samples is missing, or the shape or the number of classes is invalid.
     """
     shape = tuple(config.shape)
     if len(shape) != 3 or min(shape) < 1:

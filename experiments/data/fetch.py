@@ -1,4 +1,4 @@
-"""From the published original to the stored file, whole or not at all."""
+"""Download, conversion and atomic storage of published data sets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from experiments.errors import UserError
 
 
 def ensure(name: str, root: Path) -> None:
-    """Fetch the data set ``name`` where it is not under ``root`` yet.
+    """Fetch the data set ``name`` if it is not under ``root`` yet.
 
     Raises:
         UserError: as ``fetch``.
@@ -28,10 +28,11 @@ def ensure(name: str, root: Path) -> None:
 def fetch(name: str, root: Path) -> None:
     """Download, verify, convert and store the published data set ``name`` under ``root``.
 
-    All of it happens in a scratch folder beside the target; files appear whole, at the end, or nothing does.
+    The work is done in a scratch folder next to the target; complete files are moved into place at the end.
 
     Raises:
-        UserError: an unknown name, no network, a checksum or shape that is not the published one, a full disk.
+        UserError: the name is unknown, there is no network, a checksum or shape differs from the published one, or the
+            disk is full.
     """
     name = SEQUENCES.get(name, name)
     targets = stored_files(name, root)
@@ -62,10 +63,10 @@ def fetch(name: str, root: Path) -> None:
 
 @contextmanager
 def scratch_folder(name: str, root: Path) -> Iterator[Path]:
-    """A folder under ``root`` that is gone afterwards, and ``root`` with it where nothing was stored in a new one.
+    """A temporary folder under ``root``; a new ``root`` in which nothing was stored is removed as well.
 
     Raises:
-        UserError: the disk is full, or ``root`` cannot be written to.
+        UserError: the disk is full, or ``root`` is not writable.
     """
     new = not root.exists()
     try:
@@ -84,5 +85,5 @@ def scratch_folder(name: str, root: Path) -> Iterator[Path]:
         ) from error
     finally:
         if new:
-            with suppress(OSError):  # it is not empty: the set was stored
+            with suppress(OSError):  # not empty: the set was stored
                 root.rmdir()

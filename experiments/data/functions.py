@@ -1,4 +1,4 @@
-"""A test function as a task: there is nothing to see, and the model's output is the point."""
+"""Test functions as tasks: inputs have no content, and the model's output is the point."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ class OneSample:
         return 1
 
     def batch(self, index: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Inputs [b], all zero, and targets [b, 2]: the minimum, which the loss does not look at."""
+        """Inputs [b], all zero, and targets [b, 2]: the minimum, which the loss ignores."""
         return self.minimum.new_zeros(len(index)), self.minimum.expand(len(index), 2)
 
 
 def function_task(config: FunctionData, device: torch.device) -> Task:
-    """The function that ``config.name`` names; the loss of points [b, 2] is its mean value, the metric ``mse`` their
-    mean squared distance a coordinate from the minimum.
+    """The task of the function ``config.name``.
+
+    The loss of points [b, 2] is the mean value of the function, the metric ``mse`` the mean squared distance from the
+    minimum per coordinate.
     """
     function = FUNCTIONS[config.name]
     split = OneSample(function.minimum, device)

@@ -1,4 +1,4 @@
-"""Labelled images as a task: uint8 on the device; augmentation, resizing and normalisation happen a batch at a time."""
+"""Image classification tasks: uint8 images on the device, augmented, resized and normalised per batch."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from experiments.tasks import Spec, Task
 class ImageSplit:
     """Images uint8 [n, c, h, w] and labels int64 [n] on one device.
 
-    A batch is cropped and flipped (only where a generator is given), resized to ``size`` and normalised:
-    ``(pixel - mean) / std`` by channel, ``mean`` and ``std`` [c] in pixel units. With ``as_sequence`` the one channel
-    is dropped, and an image is a sequence of its rows.
+    A batch is cropped and flipped (only with a generator), resized to ``size`` and normalised: ``(pixel - mean) / std``
+    per channel, ``mean`` and ``std`` [c] in pixel units. With ``as_sequence`` the single channel is dropped, and an
+    image is a sequence of its rows.
     """
 
     def __init__(
@@ -61,12 +61,12 @@ class ImageSplit:
         x = x.float()
         if self.size is not None and x.shape[-2:] != (self.size, self.size):
             x = F.interpolate(x, size=(self.size, self.size), mode="bilinear", antialias=True)
-        x = x.sub_(self.mean).div_(self.std)  # x is this call's own
+        x = x.sub_(self.mean).div_(self.std)  # in place: x is a copy
         return (x.squeeze(1) if self.as_sequence else x), self.labels[index]
 
 
 def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
-    """Pad images [b, c, h, w] with ``padding`` black pixels on each side and cut each back at a place of its own."""
+    """Pad images [b, c, h, w] with ``padding`` black pixels on each side and crop each at a random position."""
     b, _, h, w = images.shape
     padded = F.pad(images, (padding,) * 4)
     top, left = torch.randint(0, 2 * padding + 1, (2, b), generator=generator).to(images.device)
@@ -86,8 +86,8 @@ def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
 def pixel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation by channel of uint8 images [n, c, h, w], each float32 [c].
 
-    Exact: they are taken from the counts of the 256 values, so no float copy of the images is made. A constant
-    channel has a standard deviation of 1, so that it becomes zero.
+    They are computed exactly from the counts of the 256 values, without a float copy of the images. The standard
+    deviation of a constant channel is set to 1, so that the channel becomes zero.
     """
     counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)])
     share = counts.double() / counts.sum(1, keepdim=True)  # [c, 256]
@@ -99,10 +99,10 @@ def pixel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def image_task(config: ImageData, device: torch.device) -> Task:
-    """The task of a published image set, fetched where it is absent.
+    """The task of a published image set, downloaded if it is missing.
 
     Raises:
-        UserError: the set cannot be had, its file is not what it should be, or a key does not fit it.
+        UserError: the set cannot be downloaded, its file is invalid, or a key does not fit it.
     """
     name = SEQUENCES.get(config.name, config.name)
     root = Path(config.root)
@@ -155,7 +155,7 @@ def task_of_arrays(config: ImageData, arrays: Arrays, device: torch.device, note
 
 
 def fragment_note(arrays: Arrays, published: ImageSet) -> str:
-    """What is missing of the published set, empty where nothing is."""
+    """The parts of the published set that are missing, as a note; empty if it is complete."""
     parts = [
         (_classes(arrays), published.classes, "classes"),
         (len(arrays["y_train"]), published.train, "training images"),

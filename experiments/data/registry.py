@@ -1,4 +1,4 @@
-"""From a configuration to a task."""
+"""Tasks by the name of their data set."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ FACTORIES = {
     "digits": (ImageData, digits_task),
     "random": (RandomData, random_task),
 }
-"""Data set -> the keys it takes, and what makes a task of them."""
+"""Data set -> the dataclass of its keys, and the function that builds its task."""
 
 
 def build_task(config: DataConfig, device: torch.device) -> Task:
-    """The task that ``config`` describes, its data on ``device``.
+    """The task of ``config``, with its data on ``device``.
 
     Raises:
-        UserError: an unknown name, a key that does not fit, or data that cannot be had or read.
+        UserError: the name is unknown, a key does not fit, or the data cannot be downloaded or read.
     """
     if config.name not in FACTORIES:
         raise one_of("data set", config.name, KNOWN)

@@ -1,4 +1,4 @@
-"""Forecasting as a task: windows of a multivariate series, looked up when they are needed."""
+"""Forecasting tasks: windows of a multivariate series, taken from the series when a batch needs them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from experiments.tasks import Spec, Task
 
 
 class SeriesSplit:
-    """Windows of one standardised series float [t, d], each known by its first row only.
+    """Windows of one standardised series float [t, d], each stored as the number of its first row.
 
     The window that starts at row s has the rows s .. s + window - 1; its target is the row ``horizon`` after the last
-    of them. Both splits share one series, so a window costs eight bytes.
+    of them. Both splits share one series, so that a window takes eight bytes.
     """
 
     augments = False
@@ -43,14 +43,14 @@ class SeriesSplit:
 
 
 def series_task(config: SeriesData, device: torch.device) -> Task:
-    """The task of a published series, fetched where it is absent.
+    """The task of a published series, downloaded if it is missing.
 
     The first ``train_share`` of the rows is the training part: all rows of the training windows and their targets lie
     in it, and the series is standardised by its means and standard deviations. The targets of the test split lie in
-    the rest; their windows may reach back, as a forecast made then could.
+    the rest; their windows may extend into the training part, as in a forecast at that time.
 
     Raises:
-        UserError: the set cannot be had, its file is not what it should be, or it is too short for the window.
+        UserError: the set cannot be downloaded, its file is invalid, or it is too short for the window.
     """
     _check_keys(config)
     published = SERIES[config.name]
@@ -85,7 +85,7 @@ def series_task(config: SeriesData, device: torch.device) -> Task:
 
 
 def series_file(name: str, root: Path) -> Path:
-    """The file that a series is read from: the published one, or a fragment where only that is there."""
+    """The file that a series is read from: the published one, or a fragment if only that exists."""
     published = SERIES[name]
     ensure(name, root)
     path = stored_files(name, root)[0]
@@ -96,7 +96,7 @@ def read_series(path: Path, published: SeriesSet) -> np.ndarray:
     """The values of a series, float64 [rows, columns].
 
     Raises:
-        UserError: the file is not readable, has another number of columns, no rows, or a gap.
+        UserError: the file is not readable, has a wrong number of columns, no rows, or a missing value.
     """
     try:
         values = _read_npz(path) if path.suffix == ".npz" else _read_text(path, published)
@@ -129,9 +129,9 @@ def _read_text(path: Path, published: SeriesSet) -> np.ndarray:
 
 
 def standardise(values: np.ndarray, boundary: int) -> np.ndarray:
-    """Each column less its mean, over its standard deviation, both of the first ``boundary`` rows; float32 [t, d].
+    """Columns minus mean, divided by standard deviation, both of the first ``boundary`` rows; float32 [t, d].
 
-    A column that is constant there is only centred.
+    A column that is constant in these rows is only centred.
     """
     train = values[:boundary]
     std = train.std(axis=0)

@@ -1,4 +1,4 @@
-"""Which samples of a split a run uses."""
+"""The samples of a split that a run uses."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from experiments.errors import UserError
 def subset(available: int, wanted: int | None, key: str) -> Tensor:
     """The numbers of the samples to use, int64 on the CPU: the first ``wanted`` of one fixed shuffle.
 
-    ``None``, or as many as there are or more, is all of them in order. The shuffle depends on ``available`` alone, so
-    a smaller choice is part of every larger one.
+    If ``wanted`` is ``None`` or at least ``available``, all samples are used in order. The shuffle depends only on
+    ``available``, so that a smaller subset is contained in every larger one.
 
     Raises:
         UserError: ``wanted`` is below 1; ``key`` names the configuration's key.

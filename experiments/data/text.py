@@ -1,4 +1,4 @@
-"""Language modelling as a task: sequences of token ids, the label of each token the next one."""
+"""Language modelling tasks: sequences of token ids, with the next token as the label of each."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from experiments.tasks import Spec, Task
 
 
 class TextSplit:
-    """A text as one tensor of ids int64 [n], cut into sequences that follow each other without overlap.
+    """A text as one tensor of ids int64 [n], cut into consecutive sequences without overlap.
 
-    Sequence i starts at ``starts[i]`` and has ``length`` ids; its labels are the ids one further on.
+    Sequence i starts at ``starts[i]`` and has ``length`` ids; its labels are the ids shifted by one.
     """
 
     augments = False
@@ -40,12 +40,12 @@ class TextSplit:
 
 
 def text_task(config: TextData, device: torch.device) -> Task:
-    """The task of a published text, fetched where it is absent; the test split is its test file.
+    """The task of a published text, downloaded if it is missing; the test split is its test file.
 
-    ``train_samples`` and ``test_samples`` choose whole sequences by the fixed shuffle, from all over the text.
+    ``train_samples`` and ``test_samples`` select whole sequences by the fixed shuffle of the text.
 
     Raises:
-        UserError: the set cannot be had, is not text, or is too short for one sequence.
+        UserError: the set cannot be downloaded, is not text, or is too short for one sequence.
     """
     if config.length < 1:
         raise UserError(f"data.length is {config.length}, expected 1 or more tokens")
@@ -84,7 +84,7 @@ def text_task(config: TextData, device: torch.device) -> Task:
 
 
 def token_loss(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy in nats a token of logits [b, length, v] against labels [b, length]."""
+    """Mean cross-entropy, in nats per token, of logits [b, length, v] and labels [b, length]."""
     return F.cross_entropy(outputs.flatten(0, 1), labels.flatten())
 
 

@@ -14,13 +14,13 @@ import numpy as np
 from experiments.data.arrays import NOT_WHOLE
 
 UNKNOWN, END = "<unk>", "<eos>"
-_SHIELD = "\ue000"  # a private-use character: no text has it and no rule of the tokenizer touches it
-_VERSION = 1  # raised when a change here changes ids
+_SHIELD = "\ue000"  # a private-use character, which no text contains and no rule of the tokenizer matches
+_VERSION = 1  # increased by each change of this file that changes ids
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Ids of two texts, int64 [n] each, below ``size``; id order is falling count in the training text."""
+    """Ids of two texts, int64 [n] each, below ``size``; ids are in descending order of counts in the training text."""
 
     train: np.ndarray
     test: np.ndarray
@@ -28,12 +28,12 @@ class Tokens:
 
 
 def tokenize(text: str) -> list[str]:
-    """Words by nltk's TreebankWord tokenizer, one sentence a line, ``<eos>`` after each line.
+    """Words by nltk's TreebankWord tokenizer, one sentence per line, ``<eos>`` after each line.
 
-    ``<unk>`` would come apart into three tokens and is shielded. On the Penn Treebank text, which is tokenised
-    already, the tokenizer still takes ``s&p`` and ``c$`` apart and parts the full stop from an abbreviation that ends
-    a line: its training, validation and test texts have 930423, 73820 and 82574 tokens, where the words with
-    ``<eos>`` are 929589, 73760 and 82430.
+    ``<unk>`` would be split into three tokens and is protected. On the Penn Treebank text, which is already tokenised,
+    the tokenizer still splits ``s&p`` and ``c$`` and the full stop from an abbreviation at the end of a line: its
+    training, validation and test texts have 930423, 73820 and 82574 tokens, while the words with ``<eos>`` are 929589,
+    73760 and 82430.
     """
     from nltk.tokenize import TreebankWordTokenizer
 
@@ -47,15 +47,15 @@ def tokenize(text: str) -> list[str]:
 
 
 def vocabulary(tokens: list[str], size: int) -> list[str]:
-    """The ``size`` most frequent tokens (fewer where there are fewer), ``<unk>`` among them; ties by spelling."""
+    """The ``size`` most frequent tokens (fewer if there are fewer), including ``<unk>``; ties by spelling."""
     counts = Counter(tokens)
-    counts[UNKNOWN] += 0  # it is needed for what the training text lacks
+    counts[UNKNOWN] += 0  # needed for tokens that the training text lacks
     ranked = sorted(counts, key=lambda token: (-counts[token], token))[:size]
     return ranked if UNKNOWN in ranked else [*ranked[:-1], UNKNOWN]
 
 
 def encode(tokens: list[str], words: list[str]) -> np.ndarray:
-    """Ids int64 [n]; a token that is not among ``words`` is ``<unk>``."""
+    """Ids int64 [n]; a token outside ``words`` is ``<unk>``."""
     ids = {word: i for i, word in enumerate(words)}
     unknown = ids[UNKNOWN]
     return np.array([ids.get(token, unknown) for token in tokens], np.int64)
@@ -64,8 +64,8 @@ def encode(tokens: list[str], words: list[str]) -> np.ndarray:
 def token_ids(train: Path, test: Path, size: int) -> Tokens:
     """Ids of both texts, over a vocabulary of at most ``size`` tokens of the training text.
 
-    They are kept beside the training text, in a file named by the texts' content, the tokenizer's version and
-    ``size``. A file that cannot be read is made again; where none can be written, nothing is kept.
+    They are cached in the folder of the training text, in a file named by a hash of the texts, the tokenizer's version
+    and ``size``. An unreadable cache is made again; if none can be written, nothing is cached.
     """
     import nltk
 
@@ -101,5 +101,5 @@ def _write(cache: Path, tokens: Tokens) -> None:
             part = Path(folder) / cache.name
             np.savez(part, train=tokens.train, test=tokens.test, size=np.int64(tokens.size))
             part.replace(cache)
-    except OSError as error:  # a read-only or full disk costs the next run some seconds, no more
-        logging.getLogger(__name__).info("token ids are not kept: %s", error)
+    except OSError as error:  # with a read-only or full disk the next run tokenises again
+        logging.getLogger(__name__).info("token ids are not cached: %s", error)

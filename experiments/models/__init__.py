@@ -1,1 +1,1 @@
-"""The networks that teleports are tried on, each built from what the task takes and returns."""
+"""The networks of the suite, each built from the inputs and outputs of a task."""

@@ -1,4 +1,4 @@
-"""The activations that a model can be given, by name."""
+"""Activations by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from experiments.errors import one_of
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
-    "leaky_relu": partial(nn.LeakyReLU, 0.1),  # the slope where symmetry teleport is compared
+    "leaky_relu": partial(nn.LeakyReLU, 0.1),  # the slope in the comparisons of symmetry teleport
     "tanh": nn.Tanh,
     "elu": nn.ELU,
     "gelu": nn.GELU,
@@ -31,9 +31,9 @@ def activation(name: str) -> nn.Module:
 
 
 def replace_relus(model: nn.Module, name: str) -> None:
-    """Put a new activation ``name`` in the place of every ``nn.ReLU`` below ``model``, in place.
+    """Replace every ``nn.ReLU`` below ``model`` by a new activation ``name``, in place.
 
-    ``relu`` itself is replaced too: torchvision's overwrite what they read, which a hook may still be holding.
+    ``relu`` is replaced as well: torchvision's ReLUs overwrite their input, which a hook may still hold.
 
     Raises:
         UserError: the name is not in ``ACTIVATIONS``.

@@ -1,4 +1,4 @@
-"""Checks that several models share."""
+"""Checks shared by several models."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from experiments.tasks import Spec
 
 
 def require_positive(key: str, values: Sequence[float]) -> None:
-    """Raise a ``UserError`` unless each of a key's values is above 0."""
+    """Raise a ``UserError`` unless all values of a key are above 0."""
     if any(value <= 0 for value in values):
         raise UserError(f"{key} takes numbers above 0, got {', '.join(map(str, values))}")
 
@@ -22,7 +22,7 @@ def require_some(key: str, values: Sequence[int]) -> None:
 
 
 def require_image(model: str, spec: Spec, least: int) -> None:
-    """Raise a ``UserError`` unless the data's images are ``least`` pixels high and wide, or more."""
+    """Raise a ``UserError`` unless the images of the data are at least ``least`` pixels high and wide."""
     _, height, width = spec.input_shape
     if min(height, width) < least:
         raise UserError(

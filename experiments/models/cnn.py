@@ -19,7 +19,7 @@ FITS = ("image",)
 def build(config: CNNConfig, spec: Spec) -> nn.Sequential:
     """For each entry of ``channels`` a 3x3 convolution (padding 1), an activation and a 2x2 max pooling; a linear head.
 
-    Wu et al. 2025 state three layers; channels 32-64-128, the pooling and the flattened head are this suite's reading.
+    Wu et al. 2025 state three layers; channels 32-64-128, the pooling and the flattened head are our assumptions.
     On 32x32 images the head then takes 128 * 4 * 4 = 2048 numbers.
 
     Shapes: input [b, *spec.input_shape], output [b, spec.outputs].

@@ -1,4 +1,4 @@
-"""A model of the user's own, found by its import path."""
+"""A custom model, given by its import path."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def build(config: CustomModel, spec: Spec) -> nn.Module:
     """``factory(spec, **options)``, where ``config.factory`` is ``package.module:function``.
 
     Raises:
-        UserError: the path is malformed or leads nowhere, the function does not take the options, or what it returns
-            is not a module. What goes wrong inside the function itself is raised as it is.
+        UserError: the path is malformed or cannot be imported, the function does not accept the options, or its result
+            is not a module. Exceptions of the function are not caught.
     """
     function = _load(config.factory)
     try:

@@ -17,9 +17,9 @@ FITS = ("image",)
 
 
 def build(config: NetworkConfig, spec: Spec) -> nn.Sequential:
-    """DenseNet121 (Huang et al. 2017) with the stem that small images take: a 3x3 convolution of stride 1, no pooling.
+    """DenseNet121 (Huang et al. 2017) with the usual stem for small images: a 3x3 convolution of stride 1, no pooling.
 
-    Its blocks are torchvision's, and so are its parameters' names and order; ``width`` multiplies the growth rate of 32
+    Its blocks, and the names and order of its parameters, are torchvision's; ``width`` multiplies the growth rate of 32
     and the stem's 64 channels. At ``width`` 1 and ten classes it has 6 956 426 parameters.
 
     Shapes: input [b, *spec.input_shape] of at least 8x8, output [b, spec.outputs].
@@ -40,7 +40,7 @@ def build(config: NetworkConfig, spec: Spec) -> nn.Sequential:
     features.conv0 = nn.Conv2d(spec.input_shape[0], stem, 3, padding=1, bias=False)
     del features.pool0
     replace_relus(features, config.activation)
-    # torchvision's own forward ends in a function, relu, that no module could take the place of.
+    # torchvision's forward ends with the function relu, which cannot be replaced by a module.
     return nn.Sequential(
         OrderedDict(
             features=features,

@@ -19,10 +19,10 @@ INITIALISERS: dict[str, Callable[[Tensor, float], object]] = {
 
 
 def initialise(model: nn.Module, init: str = "default", gain: float = 1.0) -> None:
-    """Draw the weights of all linear and convolution layers anew and set their biases to zero, in place.
+    """Draw new weights for all linear and convolution layers and set their biases to zero, in place.
 
-    ``default`` leaves the model as PyTorch made it. Norm layers, embeddings and bare parameters always stay as they
-    are. Random numbers come from the global generator.
+    ``default`` keeps PyTorch's initialisation. Norm layers, embeddings and bare parameters are never changed. Random
+    numbers come from the global generator.
 
     Args:
         model: the model.
@@ -30,7 +30,7 @@ def initialise(model: nn.Module, init: str = "default", gain: float = 1.0) -> No
         gain: the gain of ``xavier``, the standard deviation of ``gaussian``; not used by ``kaiming``.
 
     Raises:
-        UserError: an unknown name, or a gain that is not above 0.
+        UserError: the name is unknown, or the gain is not above 0.
     """
     if init == "default":
         return

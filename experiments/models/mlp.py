@@ -17,9 +17,9 @@ FITS = ("image", "sequence", "series")
 
 
 def build(config: MLPConfig, spec: Spec) -> nn.Sequential:
-    """Flattens a sample, then a linear layer and an activation a hidden width, then a linear head.
+    """Flattening, then a linear layer and an activation per hidden width, then a linear head.
 
-    Without any width it is a linear model. Shapes: input [b, *spec.input_shape], output [b, spec.outputs].
+    Without a width it is a linear model. Shapes: input [b, *spec.input_shape], output [b, spec.outputs].
 
     Raises:
         UserError: a width below 1, or an unknown activation.

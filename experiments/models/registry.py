@@ -1,4 +1,4 @@
-"""From a configuration and a task's spec to a model."""
+"""Models by name: from a configuration and a task's spec to a network."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from experiments.tasks import Kind, Spec
 
 
 class Entry(NamedTuple):
-    """A model: the dataclass of its keys, the kinds of data it takes, and ``build(config, spec)``."""
+    """A model: the dataclass of its keys, the kinds of data that it accepts, and ``build(config, spec)``."""
 
     config: type[ModelConfig]
     fits: tuple[Kind, ...]
@@ -57,17 +57,18 @@ _IN_WORDS: dict[Kind, str] = {
 
 
 def build_model(config: ModelConfig, spec: Spec, data: str = "") -> nn.Module:
-    """The model ``config.name`` for a task, initialised as ``config.init`` says or with ``config.weights``, on the CPU.
+    """The model ``config.name`` for a task, initialised by ``config.init`` or with ``config.weights``, on the CPU.
 
-    In float32, but for ``point``, which is in float64.
+    Models are in float32, except ``point``, which is in float64.
 
     Args:
         config: the model's keys.
-        spec: what the model takes and returns.
-        data: the data set's name, for the message where the model does not fit it.
+        spec: inputs and outputs of the model.
+        data: the name of the data set, for the message if the model does not fit it.
 
     Raises:
-        UserError: an unknown model, one that does not fit the kind of data, a bad value, or weights of another model.
+        UserError: the model is unknown or does not fit the kind of data, a value is invalid, or the weights are of
+            another model.
     """
     if config.name not in MODELS:
         raise one_of("model", config.name, list(MODELS))

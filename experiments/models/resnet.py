@@ -16,7 +16,7 @@ FITS = ("image",)
 
 
 def conv_norm(fan_in: int, fan_out: int, stride: int, norm: bool) -> nn.Sequential:
-    """A 3x3 convolution and, with ``norm``, a batch norm, whose shift takes the place of the convolution's bias.
+    """A 3x3 convolution and, with ``norm``, a batch norm, whose shift replaces the bias of the convolution.
 
     Shapes: [b, fan_in, h, w] -> [b, fan_out, ceil(h / stride), ceil(w / stride)].
     """
@@ -40,12 +40,12 @@ class ResidualBlock(nn.Module):
 
 
 def build(config: ResNetConfig, spec: Spec) -> nn.Sequential:
-    """A stage an entry of ``channels``, then the mean over positions and a linear head.
+    """One stage per entry of ``channels``, then the mean over positions and a linear head.
 
     A stage is a strided 3x3 convolution to its channels, a norm, an activation and a residual block, so that every
-    skip joins equal shapes without a projection. The first stage strides by ``stem_stride``, the others by 2.
+    skip connects equal shapes without a projection. The first stage strides by ``stem_stride``, the others by 2.
     Wu et al. 2025 state strides instead of pooling, channels 64-128-256-512 and skips between equal shapes; the number
-    of blocks is this suite's reading.
+    of blocks is an assumption of this suite.
 
     Shapes: input [b, *spec.input_shape] of any height and width, output [b, spec.outputs].
 

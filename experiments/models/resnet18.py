@@ -17,9 +17,9 @@ FITS = ("image",)
 
 
 def build(config: NetworkConfig, spec: Spec) -> nn.Sequential:
-    """ResNet18 (He et al. 2016) with the stem that small images take: a 3x3 convolution of stride 1, no max pooling.
+    """ResNet18 (He et al. 2016) with the usual stem for small images: a 3x3 convolution of stride 1, no max pooling.
 
-    Its blocks are torchvision's, and so are its parameters' names and order. At ``width`` 1 and ten classes it has
+    Its blocks, and the names and order of its parameters, are torchvision's. At ``width`` 1 and ten classes it has
     11 173 962 parameters.
 
     Shapes: input [b, *spec.input_shape] of any height and width, output [b, spec.outputs].

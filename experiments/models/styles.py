@@ -1,4 +1,4 @@
-"""Small networks in the ways that people write them, for trials of what holds on any network."""
+"""Small networks in common styles of code, for tests of properties that must hold on any network."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Inception(nn.Module):
-    """Parallel branches, one of them a pooling of the input, joined by concatenation; a skip from the input itself.
+    """Parallel branches, one of them a pooling of the input, joined by concatenation with each other and the input.
 
     Shapes: [b, 3, h, w] with even h and w -> [b, outputs].
     """
@@ -31,7 +31,9 @@ class Inception(nn.Module):
 
 
 class UNet(nn.Module):
-    """Down and up again, with a concatenated skip at each size; one side grows by a transposed convolution.
+    """An encoder and a decoder with a concatenated skip at each size.
+
+    The decoder upsamples first by a transposed convolution, then by bilinear interpolation.
 
     Shapes: [b, 3, h, w] with h and w multiples of 4 -> [b, outputs, h, w].
     """
@@ -67,7 +69,7 @@ class UNet(nn.Module):
 
 
 class Functional(nn.Module):
-    """Bare parameters in calls of ``torch.nn.functional``; a step used twice, tanh beside ReLU, two outputs.
+    """Bare parameters in calls of ``torch.nn.functional``: a step used twice, tanh and ReLU, two outputs.
 
     Shapes: [b, 3, h, w] -> scores [b, outputs] and an embedding [b, 5].
     """
@@ -90,7 +92,7 @@ class Functional(nn.Module):
 
 
 class Encoder(nn.Module):
-    """PyTorch's own transformer encoder between an embedding and a head.
+    """PyTorch's transformer encoder between an embedding and a head.
 
     Shapes: int64 tokens [b, length] below ``vocabulary``, at most 32 of them -> [b, outputs].
     """

@@ -19,12 +19,12 @@ HEADS = ("last", "mean", "every")
 class Attention(nn.Module):
     """Multi-head self-attention with a linear layer each for query, key, value and output (Vaswani et al. 2017).
 
-    The layers are kept apart, and not packed into one, so that each is seen as the linear layer that it is.
+    The layers are separate and not packed into one, so that each is a linear layer of its own for a teleport.
 
     Args:
         width: of a token; a multiple of ``heads``.
         heads: attention heads, of ``width / heads`` dimensions each.
-        causal: whether a token sees only itself and the tokens before it.
+        causal: whether a token attends only to itself and the tokens before it.
         dropout: of attention weights, in training.
 
     Shapes: [b, length, width] -> the same shape.
@@ -52,7 +52,7 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """``x + attention(norm(x))``, then ``x + mlp(norm(x))``: pre-norm (Xiong et al. 2020).
 
-    Pre-norm is this suite's choice: it trains with plain SGD and without a warm-up of the rate.
+    Pre-norm is the choice of this suite: it trains with plain SGD and without a warm-up of the rate.
 
     Shapes: [b, length, width] -> the same shape.
     """
@@ -74,22 +74,21 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Inputs and learned positions embedded, blocks, a layer norm and a linear head.
+    """An embedding of inputs and learned positions, blocks, a layer norm and a linear head.
 
     Args:
-        embedding: a sample's [b, length, ...] -> [b, length, width]: ``nn.Linear`` for vectors, ``nn.Embedding`` for
-            tokens.
-        length: the longest input.
+        embedding: [b, length, ...] -> [b, length, width]: ``nn.Linear`` for vectors, ``nn.Embedding`` for tokens.
+        length: the maximal length of an input.
         outputs: of the head.
-        head: which tokens the head reads: the ``last``, the ``mean`` over all, or ``every`` token for itself.
+        head: the input of the head: the ``last`` token, the ``mean`` over all, or ``every`` token separately.
         heads, head_dim: ``width`` is their product.
         layers: number of blocks.
         mlp_ratio: the hidden width of a block's MLP over ``width``.
         dropout: on embeddings, attention weights and the outputs of sublayers, in training.
         activation_name: one of ``activations.ACTIVATIONS``.
-        causal: whether a token sees only itself and the tokens before it.
+        causal: whether a token attends only to itself and the tokens before it.
 
-    Shapes: output [b, outputs], or [b, length, outputs] where ``head`` is ``every``.
+    Shapes: output [b, outputs], or [b, length, outputs] if ``head`` is ``every``.
     """
 
     def __init__(
@@ -137,7 +136,7 @@ def build(config: TransformerConfig, spec: Spec) -> Transformer:
     """The transformer of a configuration for a task.
 
     A sequence is classified from the mean over its tokens; a series is regressed from its last token, or from the mean
-    (``series_head``); each token of a text is predicted from those before it, by a head not tied to the embedding.
+    (``series_head``); each token of a text is predicted from the previous ones, by a head not tied to the embedding.
 
     Raises:
         UserError: a size below 1, a dropout outside [0, 1), or an unknown activation or head.

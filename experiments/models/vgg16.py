@@ -19,14 +19,14 @@ FITS = ("image",)
 def build(config: NetworkConfig, spec: Spec) -> nn.Sequential:
     """VGG16 (Simonyan and Zisserman 2015, configuration D) for small images: 13 convolutions and a linear head.
 
-    Without batch norm, as in the code of Armenta et al. 2023. The five poolings shrink an image of 32x32 to one
-    position; of larger ones the mean over positions is taken. So the head reads 512 numbers, and stands in the place of
-    the three layers for ImageNet. At ``width`` 1 and ten classes there are 14 719 818 parameters.
+    Without batch norm, as in the code of Armenta et al. 2023. The five poolings reduce an image of 32x32 to one
+    position; for larger images the mean over positions is taken. So the head has 512 inputs; it replaces the three
+    layers for ImageNet. At ``width`` 1 and ten classes there are 14 719 818 parameters.
 
     Shapes: input [b, *spec.input_shape] of at least 32x32, output [b, spec.outputs].
 
     Raises:
-        UserError: images too small for the poolings, a width that is not above 0, or an unknown activation.
+        UserError: the images are too small for the poolings, the width is not above 0, or the activation is unknown.
     """
     require_positive("model.width", [config.width])
     require_image("vgg16", spec, 32)

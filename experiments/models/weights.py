@@ -1,4 +1,4 @@
-"""Weights that a model starts from, out of a file."""
+"""Initial weights of a model from a file."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def with_weights(model: nn.Module, path: Path) -> nn.Module:
 
     Args:
         model: the model, on the CPU; its tensors are overwritten.
-        path: what ``torch.save(model.state_dict(), path)`` wrote, as a run does with its ``model.pt``. Nothing but
-            tensors and plain values is read.
+        path: a file of ``torch.save(model.state_dict(), path)``, such as the ``model.pt`` of a run. Only tensors and
+            plain values are read.
 
     Returns:
-        The model itself, or, where the file is of one with teleported activations, the same around it.
+        The model, or a wrapper of it if the file is of a model with teleported activations.
 
     Raises:
-        UserError: the file is missing, holds no state dict, or is of another model.
+        UserError: the file is missing, is not a state dict, or is of another model.
     """
     state = _read(path)
     model = like_state(model, state)
@@ -36,7 +36,7 @@ def with_weights(model: nn.Module, path: Path) -> nn.Module:
                 f"model.weights={path} has '{key}' of shape {list(state[key].shape)}, where the model for these data "
                 f"has {list(value.shape)}"
             )
-    # Not by comparing keys: a module knows which ones older files of its kind lack.
+    # Keys are not compared directly, since a module may accept older files that lack some.
     missing, unknown = model.load_state_dict(state, strict=False)
     if missing:
         raise UserError(f"model.weights={path} lacks '{missing[0]}'{_and_more(missing)}, which the model has")
@@ -60,7 +60,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _is_entry(key: Any, value: Any) -> bool:
-    """Whether it may stand in a state dict: a tensor by its name, or a module's extra state."""
+    """Whether the pair is valid in a state dict: a tensor, or the extra state of a module."""
     return isinstance(value, Tensor) or str(key).endswith("_extra_state")
 
 

@@ -1,4 +1,4 @@
-"""Any classification model of torchvision, as torchvision wrote it."""
+"""The classification models of torchvision, unchanged."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def architectures() -> list[str]:
 
 
 def build(config: TorchvisionConfig, spec: Spec) -> nn.Module:
-    """torchvision's ``config.arch`` with random weights, made for the task's number of colours, image size and classes.
+    """torchvision's ``config.arch`` with random weights, for the number of colours, image size and classes of the task.
 
-    Auxiliary classifiers are off, so that the model has the same one output in training and evaluation. One evaluation
-    on a blank image tells whether the architecture takes images of this size.
+    Auxiliary classifiers are off, so that the model has one output in training and in evaluation. An evaluation on a
+    blank image checks that the architecture accepts images of this size.
 
     Shapes: input [b, *spec.input_shape], output [b, spec.outputs].
 
     Raises:
-        UserError: an unknown architecture, or one that does not take images of this size.
+        UserError: the architecture is unknown or does not accept images of this size.
     """
     known = architectures()
     if config.arch not in known:
@@ -58,7 +58,7 @@ def build(config: TorchvisionConfig, spec: Spec) -> nn.Module:
 
 
 def _keywords(arch: str, height: int, width: int) -> dict[str, Any]:
-    """What some families are to be told when they are made."""
+    """Further keyword arguments that some families need."""
     if arch.startswith("vit_"):
         return {"image_size": height}
     if arch.startswith("maxvit"):
@@ -69,7 +69,7 @@ def _keywords(arch: str, height: int, width: int) -> dict[str, Any]:
 
 
 def _read_colours(model: nn.Module, colours: int) -> None:
-    """Put a convolution that reads ``colours`` channels in the place of the first, in place."""
+    """Replace the first convolution by one of ``colours`` input channels, in place."""
     name, first = next((name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
     own = nn.Conv2d(
         colours,

@@ -29,7 +29,7 @@ def test_what_is_written_is_read(tmp_path, arrays):
         (lambda a: a.update(x_train=a["x_train"].astype(np.float32)), "x_train .* is float32 of shape"),
         (lambda a: a.update(x_train=a["x_train"][..., 0]), r"expected uint8 of shape \[n, 28, 28, 1\]"),
         (lambda a: a.update(x_test=a["x_test"][:, :20]), r"x_test .* of shape \[5, 20, 28, 1\]"),
-        (lambda a: a.update(y_train=a["y_train"][:-1]), "one label an image"),
+        (lambda a: a.update(y_train=a["y_train"][:-1]), "one label per image"),
         (lambda a: a.update(y_train=a["y_train"].astype(np.float64)), "y_train .* is float64"),
         (lambda a: a.update(x_test=a["x_test"][:0], y_test=a["y_test"][:0]), "x_test .* is empty"),
         (lambda a: a.update(y_train=a["y_train"] + 90), "expected 0 to 9"),
