@@ -16,7 +16,7 @@ NOT_COMPUTED = ("machine", "rates", "scale", "figure")
 NOT_COMPUTED_OF = {"data": ("root", "extents"), "model": ("sizes",)}
 
 ADDED_SINCE: dict[str, dict[str, Any]] = {
-    "teleport": {"objective": "squared_gradient_norm", "objective_scale": None},
+    "teleport": {"objective": "squared_gradient_norm", "objective_scale": None, "forward": "once"},
     "training": {"compile": False, "precision": "float32", "channels_last": False},
     "model": {"bias": True, "weights": None},
 }

@@ -118,7 +118,7 @@ VALUES = {
     "nullspace": (
         NullSpace,
         ASCENT
-        | {"threshold": 0.99, "step": "fixed", "objective_params": "moved"}
+        | {"threshold": 0.99, "step": "fixed", "objective_params": "moved", "forward": "each"}
         | {"objective": "sharpness", "objective_scale": 0.125},
     ),
     "random": (RandomNullSpace, COMMON | {"length": 0.5, "seed": 4, "threshold": 0.99}),
