@@ -1,9 +1,9 @@
-"""Finds the quiver of a network: which channels may carry which change of basis, read off one evaluation.
+"""Finds the quiver of a network: which channels may carry which factors, traced in one evaluation.
 
-Every torch function is watched. A tensor that scales with scale variables carries a scale index
-(``_quiver/scale_indices.py``), the rules (``_quiver/rules/``) say what a function makes of scale indices and what must
-be equal for that, and ``_quiver/scale_variables.py`` solves for what is left free. A function that has no rule pins
-what enters it to 1, with the reason, so that what is not understood never changes.
+Every torch function is traced. A tensor with factors has a scale index (``scale_indices.py``). The rules (``rules/``)
+say which scale index the result of a function has and which scale variables must be equal for that, and
+``scale_variables.py`` solves for the free ones. A function without a rule pins the scale variables of its arguments to
+1, with the reason, so that nothing changes whose use is not understood.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ def find_quiver(
     in_place: bool = True,
     frozen_stay: bool = True,
 ) -> Quiver:
-    """Watch one evaluation and tell which channels may change their basis.
+    """Trace one evaluation and find which channels may change their basis.
 
     Args:
-        run: evaluates the model once, however it likes. Every tensor that it returns is an output and carries 1, as
-            every tensor does that it does not make from parameters.
-        named_parameters: those that may be scaled; what else the evaluation reads is constant.
+        run: evaluates the model once. Every tensor that it returns is an output and carries 1, as does every tensor
+            that is not computed from parameters.
+        named_parameters: the parameters that may be scaled; all other tensors are constant.
         in_place: whether the changed parameters alone must keep the function. Otherwise activations may be called in
             their teleported form, and the quiver's ``sites`` say which.
         frozen_stay: whether parameters that require no gradient stay, and their scale variables with them.
@@ -73,7 +73,7 @@ def trace_quiver(
 
 
 class QuiverTracer(FunctionTracer):
-    """Carries scale indices through the torch functions of an evaluation."""
+    """Propagates scale indices through the torch functions of an evaluation."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], in_place: bool, frozen_stay: bool) -> None:
         self.state = ScaleState(parameters, in_place, frozen_stay)
@@ -87,24 +87,24 @@ class QuiverTracer(FunctionTracer):
     def __torch_function__(  # the mode itself is off in here
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """As the watcher's, with the calls of activations counted, also those through which no scale index goes."""
+        """As of the base class, with the calls of activations counted, including those without factors."""
         if func in ACTIVATIONS:
             self.state.calls[func] += 1
         return super().__torch_function__(func, types, args, kwargs)
 
     def trace_run(self, run: Callable[[], Any], output: str) -> None:
-        """Evaluate the model, and take in what that shows."""
+        """Evaluate the model and add the constraints that follow."""
         with self.state.scopes.watching():
             result = self.trace(run)
         self.end_of_run(result, output)
 
     def before(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """The arguments' versions, which tell whether the call changed one."""
+        """The versions of the arguments, to detect a change in place."""
         return _versions(tensors_in((args, kwargs)))
 
     def after(self, call: TracedCall) -> None:
-        """Scale index the result of a call, or pin what entered it."""
-        with torch._C._DisableTorchDispatch():  # the reads need not see what is computed of scale indices
+        """Set the scale index of the result of a call, or pin its arguments."""
+        with torch._C._DisableTorchDispatch():  # reads of scale indices are no reads of parameters
             self._judge(call)
 
     def _judge(self, seen: TracedCall) -> None:
@@ -130,7 +130,8 @@ class QuiverTracer(FunctionTracer):
                 self.state.pin(scale_index, seen.func)
 
     def _keeps_arguments(self, entered: list[Tensor], made: list[Tensor], scale_indices: list[Tensor]) -> bool:
-        """Whether the call did not change what an argument scales with, which other views of it would not know."""
+        """Whether the call left the scale index of each argument unchanged, since other views of it keep the old
+        one."""
         arguments = {id(tensor) for tensor in entered}
         return all(
             id(tensor) not in arguments or torch.equal(self.state.scale_index(tensor), scale_index)
@@ -138,7 +139,7 @@ class QuiverTracer(FunctionTracer):
         )
 
     def end_of_run(self, result: Any, output: str) -> None:
-        """Judge what is returned and what was read out of sight, and let go of the evaluation's tensors."""
+        """Pin the outputs and what was read below the torch functions, and release the tensors of the evaluation."""
         for tensor in tensors_returned(result):
             for scale_index in self.state.indices_at(tensor):
                 self.state.variables.pin(scale_index, output)
@@ -162,7 +163,7 @@ class QuiverTracer(FunctionTracer):
             self.unread.pop(name, None)
 
     def result(self) -> Quiver:
-        """Classes, with what each parameter does at their factors."""
+        """The quiver that follows from all evaluations."""
         for name, reached in self.state.scopes.in_reach_of(self.unread):
             for scale_index in reached:
                 self.state.variables.pin(scale_index, f"no evaluation reached '{name}', whose module may read it")
@@ -172,5 +173,5 @@ class QuiverTracer(FunctionTracer):
 
 
 def _versions(tensors: Iterable[Tensor]) -> list[int]:
-    """How often each has been changed in place; -1 where torch does not count it."""
+    """The version counter of each tensor; -1 if torch does not count."""
     return [-1 if tensor.is_inference() else tensor._version for tensor in tensors]

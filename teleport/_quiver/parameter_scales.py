@@ -1,4 +1,4 @@
-"""Which parameters scale with which scale variables, and the quiver that follows."""
+"""Which parameters scale with which scale variables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class Weight:
     Attributes:
         name: of the parameter.
         shape: of the argument.
-        index: ``[*shape]``, the number of each of its elements in the parameter; ``None`` where it is all in order.
+        index: ``[*shape]``, the position of each element in the parameter; ``None`` if it is the whole parameter in
+            order.
     """
 
     name: str
@@ -40,7 +41,7 @@ class Weight:
 
 @dataclass
 class ParameterUse:
-    """What all uses of a parameter as a weight showed: scale variables in shapes that broadcast to the parameter's."""
+    """The scale variables of all uses of a parameter as a weight, in shapes that broadcast to the parameter's."""
 
     output_class: Tensor
     input_class: Tensor
@@ -49,12 +50,12 @@ class ParameterUse:
 class ParameterScales:
     """Collects how the parameters are used.
 
-    A parameter used as a layer's weight scales with what it makes and, inversely, with what it reads. One that is added
-    or moved about scales element by element, with scale variables of its own; these also tell where a view of it is a
-    weight.
-    """
+    A parameter used as the weight of a layer scales with its output channels and inversely with its input channels. A
+    parameter that is added or rearranged scales element by element, with scale variables of its own; these also
+    identify a view of it that is used as a weight.
 
-    # Attributes that the solver reads: ``fixed``, ``kinds``, ``made``, ``uses`` and ``element_variables``, all by name.
+    The solver reads ``fixed``, ``kinds``, ``made``, ``uses`` and ``element_variables``, all by parameter name.
+    """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], variables: ScaleVariables) -> None:
         self.parameters = parameters
@@ -64,10 +65,10 @@ class ParameterScales:
         self.made: dict[str, list[Tensor]] = {}
         self.uses: dict[str, ParameterUse] = {}
         self.element_variables: dict[str, Tensor] = {}
-        self._starts: list[int] = []  # the first scale variable of each of these, ascending
+        self._starts: list[int] = []  # the first scale variable of each, ascending
 
     def fix(self, name: str, reason: str) -> None:
-        """Let a parameter stay as it is."""
+        """Pin a parameter."""
         self.fixed.setdefault(name, reason)
 
     def elements(self, name: str) -> Tensor:
@@ -78,7 +79,7 @@ class ParameterScales:
         return self.element_variables[name]
 
     def weight_with(self, scale_index: Tensor) -> Weight | None:
-        """The parameter whose elements have these scale variables, each once; ``None`` where there is no one."""
+        """The parameter whose elements have these scale variables, each once; ``None`` if there is none."""
         position = bisect_right(self._starts, int(compact(scale_index).min())) - 1
         if position < 0:
             return None
@@ -90,7 +91,7 @@ class ParameterScales:
         return Weight(name, scale_index.shape, index) if len(torch.unique(index)) == index.numel() else None
 
     def produce(self, kind: str, weight: Weight, made: set[int], read: Tensor) -> Tensor:
-        """Scale variables that a weight makes along its axes ``made``, and reads; see ``Labelling.produce``."""
+        """Scale variables of a weight's outputs along its axes ``made``; see ``ScaleState.produce``."""
         shape = [length if axis in made else 1 for axis, length in enumerate(weight.shape)]
         variables = self._known(weight, made)
         if variables is None:
@@ -101,7 +102,7 @@ class ParameterScales:
         return variables
 
     def _known(self, weight: Weight, made: set[int]) -> Tensor | None:
-        """The scale variables that an earlier use of the weight made along the same axes."""
+        """The scale variables of the same axes from an earlier use of the weight."""
         use = self.uses.get(weight.name)
         if use is None:
             return None
@@ -113,7 +114,7 @@ class ParameterScales:
         return None if bool((variables == UNSEEN).any()) else variables
 
     def _scale(self, weight: Weight, output_class: Tensor, input_class: Tensor) -> None:
-        """Note one use; what several uses of an element say must agree."""
+        """Add one use; several uses of an element must agree."""
         name, parameter = weight.name, self.parameters[weight.name]
         if weight.index is not None:
             index = weight.index.flatten()
@@ -130,7 +131,7 @@ class ParameterScales:
         self.uses[name] = ParameterUse(output_class, input_class)
 
     def _agreed(self, side: Tensor, other: Tensor, reason: str) -> Tensor:
-        """One side of two uses together; joined where both were seen."""
+        """One side of two uses combined; set equal if both are known."""
         if side.shape == other.shape and torch.equal(side, other):
             return side
         side, other = torch.broadcast_tensors(side, other)  # type: ignore[no-untyped-call]

@@ -1,8 +1,8 @@
 """A network as a quiver: which elements of which parameters carry which change of basis (Armenta et al.).
 
-Every hidden channel of a network is a *scale variable* with a factor tau, its change of basis. Scale variables that
-must carry the same factor are one *class*; class 0 carries 1 always (inputs, outputs, what must stay). How a network's
-quiver is found is the business of other files; this one says what it is.
+Every hidden channel of a network is a vertex with a factor tau, its change of basis; its factor is a *scale variable*.
+Scale variables that must be equal form one *class*; class 0 is pinned to 1 (inputs, outputs, channels that must stay).
+``find_quiver.py`` finds the quiver of a network.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Scaled:
 
     Attributes:
         parameter: the tensor that is changed in place.
-        numerator: int64 classes, of a shape that broadcasts to the parameter's: of what the weight makes.
-        denominator: the same: of what it reads. A linear layer has ``[out, 1]`` and ``[1, in]``, a grouped convolution
-            ``[out, 1, 1, 1]`` and ``[out, in / groups, 1, 1]``, an embedding ``[1, dim]`` and ``[1, 1]``.
+        output_class: int64 classes of the output channels, in a shape that broadcasts to the parameter's.
+        input_class: the same of the input channels. A linear layer has ``[out, 1]`` and ``[1, in]``, a grouped
+            convolution ``[out, 1, 1, 1]`` and ``[out, in / groups, 1, 1]``, an embedding ``[1, dim]`` and ``[1, 1]``.
     """
 
     parameter: nn.Parameter
@@ -52,7 +52,7 @@ class Scaled:
 
 @dataclass
 class Site:
-    """One call of a function f that is computed as ``tau f(x / tau)`` where its class is not 1.
+    """One call of a function f that is computed as ``tau f(x / tau)`` if its factor is not 1.
 
     Attributes:
         call: how many calls of ``function`` came before it in an evaluation of the model.
@@ -69,15 +69,15 @@ class Site:
 
 @dataclass(eq=False)
 class Quiver:
-    """What an evaluation of a model showed of its changes of basis.
+    """The changes of basis of a model.
 
     Attributes:
         freedom: ``[classes]`` of :class:`Freedom`; that of class 0 is ``PINNED``.
         inverse: ``[classes]``, the class that carries the inverse factor (a key's to its query's), or -1.
         scaled: parameter's name -> how it changes; those that never do are left out.
-        scale variables: producing weight's name -> the class of each channel that it makes, ``[channels]``.
+        channel_classes: producing weight's name -> the class of each channel that it makes, ``[channels]``.
         kinds: producing weight's name -> what it is used as, ``"linear"``, ``"conv2d"``, ``"batch norm"``.
-        sites: calls that need the teleported form at some factors of their classes. Empty where the quiver was found
+        sites: calls that need the teleported form at some factors of their classes. Empty if the quiver was found
             for changes in place.
         reasons: name -> why its channels, or some of them, carry 1 or only positive factors, or why it stays.
         calls: how often an evaluation calls each activation, by its name in torch, for the teleported form to check.

@@ -1,8 +1,7 @@
-"""Scale indices: an integer tensor of the shape of what it scale indices, with the scale variable that each element
-scales with (0: none).
+"""Scale indices: the integer tensor of a tensor's shape with the scale variable of each element (0: it carries 1).
 
 Most scale indices are constant along most axes. They are kept as expanded views, whose stride along such an axis is 0,
-and what is computed of them is computed on one element along it.
+and functions of them are computed on one element along it.
 """
 
 from __future__ import annotations
@@ -25,15 +24,14 @@ def compact(scale_index: Tensor) -> Tensor:
 
 
 def compacts(*scale_indices: Tensor) -> list[Tensor]:
-    """Scale indices of tensors that broadcast, all in one shape, with one element along the axes that no one varies
-    along."""
+    """Scale indices of tensors that broadcast, all in one shape, with one element along axes on which none varies."""
     return _shortened(torch.broadcast_tensors(*scale_indices))  # type: ignore[no-untyped-call]
 
 
 def on_compact(
     function: Callable[..., Tensor], scale_index: Tensor, shape: torch.Size, *options: Any, **named: Any
 ) -> Tensor:
-    """``function`` of a scale index where it maps axes to themselves and does nothing along one of length 1."""
+    """``function`` of a scale index, for functions that keep the axes and do nothing along one of length 1."""
     return function(compact(scale_index), *options, **named).expand(shape)
 
 

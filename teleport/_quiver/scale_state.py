@@ -1,4 +1,4 @@
-"""What the tensors of an evaluation scale with, so far: what the rules of torch functions read and add to."""
+"""The scale indices of an evaluation so far, which the rules of torch functions read and extend."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from teleport._tracing.reasons import SHARED_STORAGE
 
 
 class Memory(Owners):
-    """Whose memory a tensor is: a parameter's, or that of a indexed tensor (named ``#`` and its storage)."""
+    """The owner of a tensor's memory: a parameter, or a tensor with a scale index (named ``#`` and its storage)."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
         super().__init__(parameters)
         self.scale_indices: dict[str, list[Tensor]] = {}
 
     def of(self, tensor: Tensor | None) -> list[str]:
-        """The names of the parameters, and of the indexed memory, that the tensor reaches into."""
+        """The names of the parameters and of the indexed memory that the tensor overlaps."""
         names = super().of(tensor)
         name = None if tensor is None else f"#{storage_of(tensor)}"
         return [*names, name] if name in self.scale_indices else names
 
     def note(self, tensor: Tensor, scale_index: Tensor) -> None:
-        """Let a tensor's memory be indexed."""
+        """Register the scale index of a tensor's memory."""
         self.scale_indices.setdefault(f"#{storage_of(tensor)}", []).append(scale_index)
 
     def indices_of(self, tensor: Tensor) -> list[Tensor]:
@@ -41,7 +41,7 @@ class Memory(Owners):
 
 
 class ScaleState:
-    """The scale indices of tensors, and what must hold between the scale variables that they name.
+    """The scale indices of tensors, and the constraints between their scale variables.
 
     Args:
         parameters: those that may be scaled, by name.
@@ -71,8 +71,7 @@ class ScaleState:
             self.scales.fix(name, SHARED_STORAGE)
 
     def scale_index(self, tensor: Tensor) -> Tensor:
-        """The scale variable of each element, in the tensor's shape; a parameter that may move has one for each
-        element."""
+        """The scale variable of each element, in the tensor's shape; a parameter has one per element."""
         held = self._indices.get(id(tensor))
         if held is not None:
             if held[1].shape == tensor.shape:
@@ -86,37 +85,37 @@ class ScaleState:
         return constant(tensor.shape)
 
     def held(self, tensor: Any) -> bool:
-        """Whether the tensor is known to scale with scale variables."""
+        """Whether the tensor has a scale index."""
         return id(tensor) in self._indices
 
     def _name(self, tensor: Tensor) -> str | None:
-        """The name of the parameter that this tensor is, and not only a part or a view of."""
+        """The name of the parameter that this tensor is, not only a part or a view of one."""
         return self._names.get(tensor) if isinstance(tensor, nn.Parameter) else None
 
     def parameters_of(self, tensor: Tensor) -> list[str]:
-        """The parameters into which a indexed tensor, or a parameter, reaches."""
+        """The parameters that an indexed tensor, or a parameter, overlaps."""
         known = self.held(tensor) or self._name(tensor) is not None
         return [name for name in self.memory.of(tensor) if name in self.parameters] if known else []
 
     def weight(self, tensor: Tensor) -> Weight | None:
-        """The parameter that a tensor is or, element by element, comes from; ``None`` where there is no such one."""
+        """The parameter that a tensor is or, element by element, comes from; ``None`` if there is none."""
         name = self._name(tensor)
         if name is not None:
             return Weight(name, tensor.shape, None)
         return self.scales.weight_with(self.scale_index(tensor)) if self.held(tensor) else None
 
     def pin(self, scale_index: Tensor, func: Callable[..., Any], why: str = "through which no factor is moved") -> None:
-        """Keep the factors of these scale variables at 1, because of a function that they enter."""
+        """Pin these scale variables to 1, because of a function that uses them."""
         self.variables.pin(scale_index, f"its output enters {called(func)}, {why}")
 
     def only_positive(self, scale_index: Tensor, func: Callable[..., Any]) -> None:
-        """Keep the factors of these scale variables positive, because of a function that they enter."""
+        """Constrain these scale variables to positive values, because of a function that uses them."""
         self.variables.only_positive(
             scale_index, f"its output enters {called(func)}, through which only positive factors move"
         )
 
     def activate(self, func: Callable[..., Any], scale_index: Tensor, homogeneous: bool) -> Tensor:
-        """What an activation makes of a scale index, and what it takes for that: a site, positive factors, or 1."""
+        """The scale index of an activation's result, with the constraint: a site, positive factors, or 1."""
         if not self.in_place:
             if bool(compact(scale_index).any()):
                 self.sites.append(Site(self.calls[func] - 1, func, compact(scale_index), homogeneous))
@@ -128,32 +127,31 @@ class ScaleState:
         return constant(scale_index.shape)
 
     def produce(self, kind: str, weight: Weight, made: Iterable[int], read: Tensor) -> Tensor:
-        """Scale variables that a weight makes along its axes ``made``, one an element, of length 1 along its other
+        """Scale variables of the outputs of a weight along its axes ``made``, one per element, of length 1 along other
         axes.
 
         Args:
-            kind: what the weight is used as.
-            weight: that is used.
-            made: its axes that are the result's.
-            read: the scale variables that it reads, in a shape that broadcasts to the weight's.
+            kind: the use of the weight.
+            weight: the weight.
+            made: the axes of the weight that are axes of the result.
+            read: the scale variables of its inputs, in a shape that broadcasts to the weight's.
         """
         return self.scales.produce(kind, weight, set(made), read)
 
     def hold(self, tensor: Tensor, scale_index: Tensor) -> None:
-        """Let a tensor have this scale index."""
+        """Set the scale index of a tensor."""
         self._indices[id(tensor)] = (tensor, scale_index)
         self.scopes.add(scale_index)
         self.memory.note(tensor, scale_index)
 
     def indices_at(self, tensor: Tensor, all_views: bool = False) -> list[Tensor]:
-        """The tensor's scale index; all those in its memory where it has none of its own, or ``all_views`` are asked
-        for."""
+        """The tensor's scale index; all those in its memory if it has none of its own or if ``all_views``."""
         if self.held(tensor) and not all_views:
             return [self.scale_index(tensor)]
         return self.memory.indices_of(tensor)
 
     def forget_tensors(self) -> None:
-        """Let go of an evaluation's tensors; what was said of scale variables stays."""
+        """Release the tensors of an evaluation; constraints are kept."""
         self.memory.scale_indices.clear()
         self._indices.clear()
         self.calls.clear()

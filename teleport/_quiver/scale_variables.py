@@ -1,4 +1,4 @@
-"""Scale variables, what is known of their factors, and the classes that follow from it."""
+"""Scale variables, the constraints between them, and the classes that follow."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ class Constraints:
 
 
 class ScaleVariables:
-    """Collects what an evaluation says of scale variables: equal, inverse to each other, positive, pinned to 1.
+    """Collects the constraints of an evaluation: scale variables that are equal, inverse, positive or pinned to 1.
 
-    Unit 0 is 1.
+    Scale variable 0 is 1.
     """
 
     def __init__(self) -> None:
@@ -123,7 +123,7 @@ def constrained(constraints: Constraints) -> Tensor:
 
 
 def solve(constraints: Constraints) -> Classes:
-    """Solve for what all that was said leaves free.
+    """Solve for the classes of scale variables that the constraints leave free.
 
     Each scale variable is two nodes, its factor and the factor's inverse; an edge joins equal ones. A scale variable
     that is in one component with its own inverse could carry -1 at most and is pinned.
@@ -176,7 +176,7 @@ def empty() -> Tensor:
 def components(count: int, left: Tensor, right: Tensor) -> Tensor:
     """The connected components of a graph of ``count`` nodes and the edges ``left[i] - right[i]``.
 
-    Each is named by its smallest node: roots hook to smaller neighbours until no edge joins two roots.
+    Each is named by its smallest node: roots are attached to smaller neighbours until no edge joins two roots.
     """
     root = torch.arange(count)
     while True:

@@ -15,7 +15,7 @@ BLOCK = 1 << 20
 
 
 class Representation:
-    """A summary of a layer's input vectors, sufficient for their singular values and the space that they span.
+    """A summary of a layer's input vectors: enough for their singular values and the space that they span.
 
     Few vectors are kept unchanged, many only as a ``[dimension, dimension]`` matrix, so that memory does not grow with
     their number. For inputs in half and single precision that is the float64 Gram matrix, which resolves
@@ -43,7 +43,8 @@ class Representation:
         self.dtype = dtype
         self.ones = ones
         self.positions = 0
-        # [groups, rows, dimension]: the vectors, or a triangular factor of them; None once the Gram matrix replaces them
+        # [groups, rows, dimension]: the vectors, or a triangular factor of them; None once the Gram matrix replaces
+        # them
         self._rows: Tensor | None = torch.zeros(groups, 0, dimension, dtype=torch.float64, device=device)
         self._gram: Tensor | None = None  # [groups, dimension, dimension] float64, its lower triangle
 

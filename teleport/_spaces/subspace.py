@@ -1,4 +1,4 @@
-"""The space that a layer's inputs span, and the projection on its complement (Wu et al. 2025, equations 3, 11 to 16)."""
+"""The span of a layer's inputs, and the projection on its complement (Wu et al. 2025, equations 3, 11 to 16)."""
 
 from __future__ import annotations
 

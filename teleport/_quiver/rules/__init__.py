@@ -1,7 +1,6 @@
-"""How a change of basis passes through torch functions: tables of rules, a row a function.
+"""How a change of basis passes through torch functions: one rule per function.
 
-A function of one's own is a row more: ``rule(torch.sinc)(lambda call, input: ...)``, or its name in one of the tables
-of ``_quiver/rules/elementwise.py`` and ``_quiver/rules/shapes.py``. See ``_quiver/rules/table.py``.
+:func:`teleport.register_rule` adds a rule for another function (``table.py``).
 """
 
 from teleport._quiver.parameter_scales import Weight

@@ -1,4 +1,4 @@
-"""Attention: a key's factors undo its query's, head by head; a value's pass to the output."""
+"""Attention: the factors of a key are the inverses of its query's, per head; those of a value pass to the output."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _packed(call: Call, given: dict[str, Any], columns: list[Tensor]) -> list[Te
 
 
 def _separate(call: Call, given: dict[str, Any], columns: list[Tensor]) -> list[Tensor] | None:
-    """The same, where each has a weight of its own."""
+    """The same, if each has a weight of its own."""
     weights: list[tuple[Tensor, Weight]] = []
     for name in ("q_proj_weight", "k_proj_weight", "v_proj_weight"):
         used = call.weight(given[name])

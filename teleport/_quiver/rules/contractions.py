@@ -22,8 +22,8 @@ def contract(call: Call, kind: str, first: Tensor, second: Tensor, axes: tuple[A
     """The scale index of ``einsum(first, second)``.
 
     Args:
-        call: whose arguments the two are.
-        kind: what a weight among them is used as.
+        call: the call that has both as arguments.
+        kind: the use of a weight among them.
         first, second: an activation or a weight each.
         axes: of ``first``, ``second`` and the result.
     """
@@ -44,14 +44,13 @@ def contract(call: Call, kind: str, first: Tensor, second: Tensor, axes: tuple[A
 
 
 def layer(call: Call, kind: str, weight: Weight, scale_index: Tensor, axes: tuple[Axes, Axes, Axes]) -> Tensor | None:
-    """The scale index of what a weight makes of an input with this scale index: scale variables of its own along what
-    is the result's axes.
+    """The scale index of the output of a weight: scale variables of its own along the axes of the result.
 
     Args:
-        call: of the layer.
-        kind: what the weight is used as.
-        weight: that multiplies.
-        scale index: of the input.
+        call: the call of the layer.
+        kind: the use of the weight.
+        weight: the weight.
+        scale_index: of the input.
         axes: of the weight, the input and the result.
     """
     weights, inputs, made = axes
@@ -68,16 +67,15 @@ def layer(call: Call, kind: str, weight: Weight, scale_index: Tensor, axes: tupl
 
 
 def arranged(scale_index: Tensor, own: Axes, wanted: Axes) -> Tensor:
-    """A scale index with its axes in the order ``wanted``; those that it has not are 1 long, as those not wanted must
-    be."""
-    scale_index = scale_index[tuple(slice(None) if name in wanted else 0 for name in own)]
-    held = [name for name in own if name in wanted]
+    """A scale index with its axes in the order ``wanted``; missing axes have length 1, and so must axes that are
+    dropped.""" scale_index =
+    scale_index[tuple(slice(None) if name in wanted else 0 for name in own)] held = [name for name in own if name in wanted]
     scale_index = scale_index.permute([held.index(name) for name in wanted if name in held])
     return scale_index[tuple(slice(None) if name in held else None for name in wanted)]
 
 
 def _invert(call: Call, scale_indices: Sequence[Tensor], axes: tuple[Axes, Axes]) -> None:
-    """Two activations meet in a sum that carries 1, as a query and a key do: factors undo each other."""
+    """Two activations meet in a sum that carries 1, as a query and a key do: their factors are inverse to each other."""
     names = [name for name in axes[0] if name in axes[1]]
     sides = []
     for scale_index, own in zip(scale_indices, axes, strict=True):
@@ -95,7 +93,7 @@ def _linear(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = Non
 
 
 def with_bias(call: Call, scale_index: Tensor | None, bias: Tensor | None, axis: int = -1) -> Tensor | None:
-    """The scale index of a layer's result, whose bias has an element for each channel along ``axis``."""
+    """The scale index of a layer's result, whose bias has one element per channel along ``axis``."""
     if scale_index is None or bias is None:
         return scale_index
     shape = [1] * scale_index.dim()
@@ -133,7 +131,7 @@ def _matrix_axes(first: Tensor, second: Tensor) -> tuple[Axes, Axes, Axes]:
 
 @register_rule(torch.einsum)
 def _einsum(call: Call, equation: Any, *operands: Any) -> Tensor | None:
-    """Of two operands, each axis with a letter of its own."""
+    """``einsum`` of two operands, with one letter per axis."""
     if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
         operands = tuple(operands[0])
     if not isinstance(equation, str) or len(operands) != 2 or "." in equation:

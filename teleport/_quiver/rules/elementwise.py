@@ -1,4 +1,4 @@
-"""Functions of each element by itself, and sums of two."""
+"""Elementwise functions, and sums of two tensors."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ _register_activations(OTHERS, _activation(homogeneous=False))
 
 
 def _clamp(call: Call, input: Tensor, min: Any = None, max: Any = None) -> Tensor | None:
-    """Homogeneous where it cuts at 0 or not at all."""
+    """Homogeneous if it clamps at 0 or not at all."""
     if isinstance(min, Tensor) or isinstance(max, Tensor):
         return None
     homogeneous = all(bound is None or bound == 0 or math.isinf(bound) for bound in (min, max))
@@ -85,7 +85,7 @@ _register_activations(("threshold", "threshold_"), _threshold)
 
 @register_rule(*named("add", "add_", "sub", "sub_", "subtract", "__rsub__", "rsub"))
 def _add(call: Call, input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
-    """What is added must scale alike; a number does not scale, unless it is 0."""
+    """Summands must scale alike; a number carries 1 unless it is 0."""
     if not isinstance(input, Tensor) or not isinstance(other, Tensor):
         scale_index, number = (
             (call.scale_index(input), other) if isinstance(input, Tensor) else (call.scale_index(other), input)
@@ -105,7 +105,7 @@ def _larger(call: Call, input: Tensor, other: Tensor) -> Tensor:
 
 @register_rule(*named("where"))
 def _where(call: Call, condition: Tensor, input: Any, other: Any) -> Tensor | None:
-    """Chooses between values that must scale alike; where one is 0, it does."""
+    """Chooses between values that must scale alike; 0 scales with anything."""
     scale_indices = [call.scale_index(value) for value in (input, other) if isinstance(value, Tensor)]
     if any(not isinstance(value, Tensor) and value != 0 for value in (input, other)):
         return None
@@ -121,8 +121,7 @@ def _masked_fill(call: Call, input: Tensor, mask: Tensor, value: Any) -> Tensor 
 
 
 def joined(call: Call, scale_index: Tensor, other: Tensor) -> Tensor:
-    """The scale index of elements that scale with both: that of fewer elements, unless the first is changed in
-    place."""
+    """The common scale index of both: the one with fewer elements, unless the first is changed in place."""
     call.join(scale_index, other)
     shorter = compact(other).numel() < compact(scale_index).numel() and not call.state.held(call.result)
     return (other if shorter else scale_index).expand(call.result.shape)

@@ -37,7 +37,7 @@ def _convolution(spatial: int) -> Rule:
         dilation: Any = 1,
         groups: int = 1,
     ) -> Tensor | None:
-        """A weight ``[out, in / groups, ...]``: each group of rows reads channels of its own."""
+        """A weight ``[out, in / groups, ...]``: each group of rows has input channels of its own."""
         used = call.weight(weight)
         if used is None:
             return None
@@ -63,7 +63,7 @@ def _transposed_convolution(spatial: int) -> Rule:
         groups: int = 1,
         dilation: Any = 1,
     ) -> Tensor | None:
-        """A weight ``[in, out / groups, ...]``: each group of columns is read from channels of its own."""
+        """A weight ``[in, out / groups, ...]``: each group of columns has input channels of its own."""
         used = call.weight(weight)
         if used is None:
             return None
@@ -84,12 +84,12 @@ for _spatial in (1, 2, 3):
 def _affine(
     call: Call, kind: str, input: Tensor, weight: Tensor | None, bias: Tensor | None, axes: Sequence[int]
 ) -> Tensor | None:
-    """What is standardised must stay, because of its eps and its statistics; a scale and shift make new scale
-    variables.
+    """The input of a standardisation is pinned, because of its eps and its statistics; scale and shift have scale
+    variables of their own.
 
     Args:
         call, kind: of the normalisation.
-        input: what it standardises.
+        input: its input.
         weight, bias: the scale and shift, or ``None``.
         axes: of the result that they vary along.
     """
@@ -182,7 +182,7 @@ def _embedding(
     scale_grad_by_freq: bool = False,
     sparse: bool = False,
 ) -> Tensor | None:
-    """Rows of a weight ``[words, dim]``, all of which make the same scale variables."""
+    """Rows of a weight ``[words, dim]``, all with the same output scale variables."""
     used = call.weight(weight)
     if used is None or max_norm is not None:
         return None

@@ -14,7 +14,7 @@ from teleport._quiver.scale_indices import compact
 
 @register_rule(*named("mul", "mul_", "multiply", "multiply_"))
 def _multiply(call: Call, input: Any, other: Any) -> Tensor | None:
-    """A parameter is a layer, as a layer scale is; of two activations that scale the smaller, a gate, is pinned."""
+    """A parameter acts as a layer (a layer scale); of two activations with factors the smaller, a gate, is pinned."""
     if not isinstance(input, Tensor) or not isinstance(other, Tensor):
         return call.scale_index(input if isinstance(input, Tensor) else other)
     for one, value in ((other, input), (input, other)):
@@ -38,7 +38,7 @@ def _last(axes: list[int], tensor: Tensor) -> list[int]:
 
 @register_rule(*named("div", "div_", "divide", "true_divide"))
 def _divide(call: Call, input: Tensor, other: Any) -> Tensor | None:
-    """By what does not scale."""
+    """Division by a tensor that carries 1."""
     if isinstance(other, Tensor) and bool(compact(call.scale_index(other)).any()):
         return None
     return call.scale_index(input).expand(call.result.shape)

@@ -1,4 +1,4 @@
-"""Functions that move elements about, and those that average or choose among them."""
+"""Functions that rearrange elements, average them or select among them."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ ALONG_AXES = ("flip", "fliplr", "flipud")
 
 @register_rule(*named(*IN_ROW_MAJOR_ORDER))
 def _reshape(call: Call, input: Tensor, *options: Any, **others: Any) -> Tensor | None:
-    """Row-major order stays.
+    """Reshapes keep the row-major order.
 
-    ``x.view(dtype)`` reads the memory as something else.
+    ``x.view(dtype)`` reinterprets the memory and has no rule.
     """
     if any(isinstance(option, torch.dtype) for option in (*options, *others.values())):
         return None
@@ -85,7 +85,7 @@ def _roll(call: Call, input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
 
 @register_rule(*named("cat", "concat", "concatenate"))
 def _cat(call: Call, tensors: Any, dim: int = 0) -> Tensor | None:
-    """Scale indices side by side, as the tensors are, in the order of the arguments."""
+    """Concatenated scale indices, in the order of the arguments."""
     scale_indices = [call.scale_index(tensor) for tensor in tensors]
     return side_by_side(scale_indices, dim) if len({scale_index.dim() for scale_index in scale_indices}) == 1 else None
 
@@ -108,7 +108,7 @@ def _reduce(call: Call, input: Tensor, dim: Any = None, keepdim: bool = False, *
 
 @register_rule(*named("amax", "amin"))
 def _extreme(call: Call, input: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor:
-    """The largest of elements that scale alike, which a negative factor would make the smallest."""
+    """The largest of elements that scale alike; a negative factor would make it the smallest."""
     scale_index = _reduce(call, input, dim, keepdim)
     assert isinstance(scale_index, Tensor)
     call.state.only_positive(scale_index, call.func)
@@ -145,8 +145,8 @@ def _interpolate(
 
 @register_rule(F.pad)
 def _pad(call: Call, input: Tensor, pad: Any, mode: str = "constant", value: float | None = None) -> Tensor | None:
-    """Zeros scale with anything: with what else is on their axis, or, where that varies, with scale variables of their
-    own."""
+    """Zeros scale with anything: with the other elements on their axis or, if these differ, with scale variables of
+    their own."""
     if mode == "constant" and value not in (None, 0):
         return None
     scale_index, shape = call.scale_index(input), call.result.shape
@@ -168,7 +168,7 @@ def _pad(call: Call, input: Tensor, pad: Any, mode: str = "constant", value: flo
 
 
 def _on_cpu(value: Any) -> Any:
-    """Arguments with their tensors moved to where scale indices are."""
+    """Arguments with their tensors moved to the CPU, where scale indices are."""
     if isinstance(value, Tensor):
         return value.cpu()
     if isinstance(value, (tuple, list)):

@@ -1,8 +1,8 @@
-"""The table of rules, and what a rule sees of a call.
+"""The table of rules, and the call that a rule is given.
 
 A rule is called after the function, with the call and the function's arguments, and returns the scale index of its
-result (see ``_quiver/scale_indices.py``), one for each tensor of it where there are several, or ``None`` where it does
-not understand the call after all.
+result (see ``_quiver/scale_indices.py``), one per tensor if there are several, or ``None`` if it does not
+understand the call.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class Call:
     """One call of a torch function, for its rule.
 
     Attributes:
-        state: what the tensors of the evaluation scale with, so far.
+        state: the scale indices of the evaluation so far.
         func: the function.
-        result: what it returned.
-        explained: how many of the arguments that reach into each parameter the rule accounts for.
-        asked: the arguments whose scale indices the rule looked at, by their identity.
+        result: of the call.
+        explained: per parameter, the number of arguments that use it and that the rule accounts for.
+        asked: the identities of the arguments whose scale indices the rule has read.
     """
 
     state: ScaleState
@@ -54,7 +54,7 @@ class Call:
     asked: set[int] = field(default_factory=set)
 
     def scale_index(self, tensor: Tensor | None) -> Tensor:
-        """What a tensor scales with; a parameter, by itself or seen through a view, scales element by element."""
+        """The scale index of a tensor; a parameter, or a view of one, scales element by element."""
         if tensor is None:
             return constant(())
         self.asked.add(id(tensor))
@@ -62,34 +62,33 @@ class Call:
         return self.state.scale_index(tensor)
 
     def weight(self, tensor: Tensor | None) -> Weight | None:
-        """The parameter that a tensor is, or is a view of, where it may be used as a layer's weight."""
+        """The parameter that a tensor is, or is a view of, if it may be used as the weight of a layer."""
         return None if tensor is None else self.state.weight(tensor)
 
     def join(self, scale_index: Tensor, other: Tensor) -> None:
-        """Let both carry the same factors."""
+        """Both carry the same factors."""
         self.state.variables.join(scale_index, other, f"it meets in {called(self.func)} what carries 1")
 
     def pin(self, scale_index: Tensor, why: str = "through which no factor is moved") -> None:
-        """Let scale variables carry 1, because of this function."""
+        """Pin scale variables to 1, because of this function."""
         self.state.pin(scale_index, self.func, why)
 
     def along(self, scale_index: Tensor, *axes: int) -> Tensor:
-        """The scale index as a function of these axes alone, 1 long in the others, along which its scale variables
-        become one."""
-        kept = {axis % scale_index.dim() for axis in axes}
-        first = scale_index[tuple(slice(None) if axis in kept else slice(0, 1) for axis in range(scale_index.dim()))]
-        if scale_index.numel() and any(
+        """The scale index as a function of these axes, of length 1 along the others, whose scale variables are set
+        equal."""
+        kept = {axis % scale_index.dim() for axis in axes} first = scale_index[tuple(slice(None) if axis in kept
+        else slice(0, 1) for axis in range(scale_index.dim()))] if scale_index.numel() and any(
             scale_index.stride(a) and scale_index.shape[a] > 1 for a in range(scale_index.dim()) if a not in kept
         ):
             self.join(scale_index, first.expand_as(scale_index))
         return first
 
     def invert(self, scale_index: Tensor, other: Tensor) -> None:
-        """Let factors be each other's inverse."""
+        """The factors are inverse to each other."""
         self.state.variables.join(scale_index, other, f"it meets in {called(self.func)} what carries 1", inverse=True)
 
     def use(self, tensor: Tensor) -> None:
-        """Account for an argument that a layer multiplies by."""
+        """Account for an argument that is the weight of a layer."""
         self.asked.add(id(tensor))
         self.explained.update(self.state.parameters_of(tensor))
 
@@ -131,7 +130,7 @@ def _signature(found: Rule) -> inspect.Signature:
 
 
 def indices_of_result(call: Call, args: Any, kwargs: Any) -> list[Tensor] | None:
-    """The scale indices of a call's results; ``None`` where there is no rule, or it does not understand the call."""
+    """The scale indices of a call's results; ``None`` if there is no rule or it does not understand the call."""
     found = RULES.get(call.func)
     if found is None or not all(_in_sight(tensor) for tensor in tensors_in((args, kwargs, call.result))):
         return None
@@ -156,5 +155,5 @@ def indices_of_result(call: Call, args: Any, kwargs: Any) -> list[Tensor] | None
 
 
 def _in_sight(tensor: Tensor) -> bool:
-    """Whether a tensor has elements, and is none of those that ``torch.func`` wraps and unwraps unseen."""
+    """Whether a tensor has elements and is not wrapped by ``torch.func``."""
     return tensor.numel() > 0 and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
