@@ -1,7 +1,9 @@
-"""Which hidden channels a positive factor may be moved through, as variables of the gradient norm's closed form.
+"""The free positive factors of a network's hidden channels, as variables of the closed-form gradient norm.
 
-The network's quiver (``_quiver/find_quiver.py``) says which channels share a factor and which must stay. Beyond that,
-channels stay that one weight leads to each other, and those are grouped that can be chosen together.
+Input: the loss of one or more batches. Output: :class:`FactorVariables`, the map from variables to the factors ``tau``.
+The network's quiver (``_quiver/find_quiver.py``) says which channels share a factor and which have ``tau = 1``. Two
+further restrictions keep the closed form simple: channels have ``tau = 1`` if one weight maps them to each other, and
+the variables are split into blocks of which each can be minimised at once (Armenta et al. 2023).
 """
 
 from __future__ import annotations
@@ -17,21 +19,23 @@ from torch import Tensor, nn
 from teleport._quiver.find_quiver import trace_quiver
 from teleport._quiver.quiver import Freedom, Quiver, Scaled
 
-TIED = "its channels are tied to each other"
+TIED = "its channels are both the inputs and the outputs of one weight"
 
 
 @dataclass
 class FactorVariables:
-    """The classes of a model's channels, and the variables they are functions of: ``log tau = sign * x[variable]``.
+    """The classes of a model's channels as functions of the variables ``x``: ``log tau = sign * x[variable]``.
+
+    A class is a set of channels that have the same factor ``tau``.
 
     Attributes:
-        scaled: parameters, by name, that any free class scales.
-        groups: a weight's name -> the classes of its channels.
-        kinds: a weight's name -> what it is used as.
-        variable: [classes], the variable of each class; ``sign``: [classes], 1, -1 (a key, which undoes its query), or
-            0 where the class stays.
-        blocks: variables a group, none of which share a term of the gradient norm.
-        reasons: why a group's channels, or some of them, stay; and why other parameters do.
+        scaled: name -> parameter that at least one free class scales.
+        groups: name of a weight -> the classes of its output channels, ``[channels]``.
+        kinds: name of a weight -> the kind of layer that it belongs to.
+        variable: ``[classes]``, the variable of each class.
+        sign: ``[classes]``, 1, or -1 (a key, which has the inverse factor of its query), or 0 if ``tau = 1``.
+        blocks: the variables of one group each; no two variables of a block share a term of the gradient norm.
+        reasons: name -> why all or some channels of the group have ``tau = 1``, or why another parameter is not scaled.
     """
 
     scaled: dict[str, Scaled]
@@ -43,46 +47,49 @@ class FactorVariables:
     reasons: dict[str, str]
 
     def log_tau(self, x: Tensor) -> Tensor:
-        """The logarithm of every class's factor, at the variables ``x``."""
-        padded = torch.cat([x, x.new_zeros(1)])  # where there is no variable at all
+        """``log tau [classes]`` at the variables ``x [variables]``."""
+        padded = torch.cat([x, x.new_zeros(1)])  # so that the index is valid if there are no variables
         return self.sign * padded[self.variable]
 
     @property
-    def variables(self) -> int:
-        """How many there are."""
+    def count(self) -> int:
+        """The number of variables."""
         return sum(len(block) for block in self.blocks)
 
 
 def find_factor_variables(
     evaluate: Callable[[Any], Tensor], batches: Iterable[Any], named_parameters: Mapping[str, nn.Parameter]
 ) -> FactorVariables:
-    """Watch the loss of each batch and tell which channels may be scaled.
+    """Trace the loss of each batch and find the channels that may be scaled.
 
     Args:
         evaluate: computes the loss of a batch.
-        batches: at least one; what they show differently is shared or stays.
-        named_parameters: of the model; those that require no gradient stay, and with them the channels they scale with.
+        batches: at least one. A factor is free only if it is free in the traces of all batches.
+        named_parameters: of the model. Parameters that require no gradient are not scaled, so the channels that would
+            scale them have ``tau = 1``.
     """
     with torch.enable_grad():
         runs = (partial(evaluate, batch) for batch in batches)
         quiver = trace_quiver(runs, named_parameters, in_place=True, frozen_stay=True, output="its output is the loss")
-    return _Variables(quiver).channels(next(iter(named_parameters.values())).device)
+    return _VariableNumbering(quiver).result(next(iter(named_parameters.values())).device)
 
 
-class _Variables:
+class _VariableNumbering:
     """Numbers the free classes of a quiver, group by group."""
 
     def __init__(self, quiver: Quiver) -> None:
         self.quiver = quiver
-        self.reasons = {name: why for name, why in quiver.reasons.items() if _stays(quiver.channel_classes.get(name))}
+        self.reasons = {name: why for name, why in quiver.reasons.items() if _pinned(quiver.channel_classes.get(name))}
         self.free = quiver.freedom != Freedom.PINNED
-        self.first_group = torch.full((len(quiver.freedom),), -1)  # of a class, or its inverse: the first to make it
-        for number, units in reversed(list(enumerate(quiver.channel_classes.values()))):
-            either = torch.cat([units, quiver.inverse[units]])
+        self.first_group = torch.full(
+            (len(quiver.freedom),), -1
+        )  # [classes], the first group with the class or its inverse
+        for number, classes in reversed(list(enumerate(quiver.channel_classes.values()))):
+            either = torch.cat([classes, quiver.inverse[classes]])
             self.first_group[either[either > 0]] = number
 
-    def channels(self, device: torch.device) -> FactorVariables:
-        """The variables, with classes pinned that are tied."""
+    def result(self, device: torch.device) -> FactorVariables:
+        """The variables; classes without a group and classes that are tied to each other have ``tau = 1``."""
         quiver = self.quiver
         self._pin_ungrouped()
         self._pin_tied()
@@ -100,10 +107,10 @@ class _Variables:
             if len(classes):
                 blocks.append(torch.arange(count, count + len(classes), device=device))
             count += len(classes)
-        moving = {name: each for name, each in quiver.scaled.items() if self._moves(each)}
+        scaled = {name: each for name, each in quiver.scaled.items() if self._any_free(each)}
         return FactorVariables(
-            moving,
-            {name: units.to(device) for name, units in quiver.channel_classes.items()},
+            scaled,
+            {name: classes.to(device) for name, classes in quiver.channel_classes.items()},
             quiver.kinds,
             variable.to(device),
             sign.to(device),
@@ -112,29 +119,29 @@ class _Variables:
         )
 
     def _pin_ungrouped(self) -> None:
-        """Parameters' elements that no weight makes, and that nothing shares a factor with, stay."""
+        """Pin classes that no weight has as output channels."""
         self.free &= self.first_group >= 0
 
     def _pin_tied(self) -> None:
-        """A weight from a group to itself would tie the group's own factors to each other."""
+        """Pin groups that a weight maps to themselves: its factors would depend on two variables of one block."""
         names = list(self.quiver.channel_classes)
         for scaled in self.quiver.scaled.values():
-            made, read = (self._groups_of(side.cpu()) for side in (scaled.output_class, scaled.input_class))
-            for number in made & read:
+            output, input_ = (self._groups_of(side.cpu()) for side in (scaled.output_class, scaled.input_class))
+            for number in output & input_:
                 self.free &= self.first_group != number
-                for name, units in self.quiver.channel_classes.items():
-                    if name == names[number] or bool((self.first_group[units] == number).any()):
+                for name, classes in self.quiver.channel_classes.items():
+                    if name == names[number] or bool((self.first_group[classes] == number).any()):
                         self.reasons.setdefault(name, TIED)
 
     def _groups_of(self, classes: Tensor) -> set[int]:
-        """The groups that the free ones of some classes are numbered in."""
+        """The groups of the free ones among ``classes``."""
         unique: Tensor = torch.unique(classes)
         return set(self.first_group[unique[self.free[unique]]].tolist())
 
-    def _moves(self, scaled: Scaled) -> bool:
+    def _any_free(self, scaled: Scaled) -> bool:
         return any(bool(self.free[side.cpu()].any()) for side in (scaled.output_class, scaled.input_class))
 
 
-def _stays(classes: Tensor | None) -> bool:
-    """Whether a reason is one for staying: of a parameter without channels, or of channels that carry 1."""
+def _pinned(classes: Tensor | None) -> bool:
+    """Whether a parameter's reason is one for ``tau = 1``: it has no channel classes, or some are class 0."""
     return classes is None or bool((classes == 0).any())

@@ -1,8 +1,8 @@
-"""The squared gradient norm over all positive rescalings, in closed form: a sum of exponentials in log tau.
+"""The squared gradient norm as a function of the factors, in closed form: a sum of exponentials in ``log tau``.
 
-As a weight's rows are multiplied by tau and its columns divided by another, its gradient's rows are divided and its
-columns multiplied (Armenta et al. 2023, Theorem 5.1). One gradient thus tells the norm at every rescaling, which is
-convex in log tau and has no upper bound.
+If the rows of a weight are multiplied by tau and its columns divided by tau', the rows of its gradient are divided by
+tau and the columns multiplied by tau' (Armenta et al. 2023, Theorem 5.1). One gradient therefore gives the norm at
+every rescaling. The squared norm is convex in ``log tau`` and has no upper bound.
 """
 
 from __future__ import annotations
@@ -19,20 +19,25 @@ from teleport._engine.statuses import Stopped
 from teleport._quiver.quiver import Scaled
 from teleport._rescaling.factor_variables import FactorVariables
 
-STILL = 1e-10
-"""A sweep that changes no log tau by more has found the minimum."""
+CONVERGED = 1e-10
+"""The minimum is reached if a sweep changes no ``log tau`` by more."""
 
 BISECTIONS = 60
-"""Halvings of a step, each of which costs a product a weight and no evaluation of the loss."""
-
+"""Halvings of a step at most. Each costs one product per weight and no evaluation of the loss."""
 
 NormMonitor = Callable[[int, float], bool]
-"""Told of the number of a step and the squared norm after it; ``True`` if the event is to end."""
+"""Called with the number of a step and the squared norm after it; ``True`` ends the event."""
 
 
 @dataclass
 class Trajectory:
-    """How log tau went: the variables at the end, the squared norm after each step (first: before any), and why."""
+    """The result of an ascent or a descent in the factor variables.
+
+    Attributes:
+        x: ``[variables]`` at the end.
+        squared_norms: the squared gradient norm at the start and after each step.
+        stopped: why it ended.
+    """
 
     x: Tensor
     squared_norms: list[float]
@@ -40,7 +45,7 @@ class Trajectory:
 
     @property
     def steps(self) -> int:
-        """Steps or sweeps taken."""
+        """The number of steps or sweeps."""
         return len(self.squared_norms) - 1
 
 
@@ -48,25 +53,34 @@ class SquaredGradientNormOfFactors:
     """``|grad L|^2`` as a function of the variables ``x`` of ``FactorVariables``.
 
     Args:
-        channels: which parameters scale with which units.
-        squares: for each parameter the squares of its gradient's elements, taken at ``x = origin``.
+        factor_variables: the factors of each parameter as functions of ``x``.
+        squares: for each parameter the squares of its gradient's elements at ``x = origin``, in the parameter's shape.
         origin: ``[variables]``.
     """
 
-    def __init__(self, channels: FactorVariables, squares: Mapping[nn.Parameter, Tensor], origin: Tensor) -> None:
-        self.channels = channels
-        log_tau = channels.log_tau(origin)
-        self._terms = [_Term(scaled, squares[scaled.parameter], log_tau) for scaled in channels.scaled.values()]
-        scaled = {each.parameter for each in channels.scaled.values()}
+    def __init__(
+        self, factor_variables: FactorVariables, squares: Mapping[nn.Parameter, Tensor], origin: Tensor
+    ) -> None:
+        self.factor_variables = factor_variables
+        log_tau = factor_variables.log_tau(origin)
+        self._terms = [
+            _ParameterTerm(scaled, squares[scaled.parameter], log_tau) for scaled in factor_variables.scaled.values()
+        ]
+        scaled = {each.parameter for each in factor_variables.scaled.values()}
         self.constant = sum(float(square.sum()) for parameter, square in squares.items() if parameter not in scaled)
+        of_term = [factor_variables.variable[term.free(factor_variables.sign)] for term in self._terms]
         self._of_block = [
-            [term for term in self._terms if bool(torch.isin(channels.variable[term.free(channels.sign)], block).any())]
-            for block in channels.blocks
+            [
+                term
+                for term, variables in zip(self._terms, of_term, strict=True)
+                if bool(torch.isin(variables, block).any())
+            ]
+            for block in factor_variables.blocks
         ]
 
     def at(self, x: Tensor) -> float:
-        """The squared norm."""
-        log_tau = self.channels.log_tau(x)
+        """The squared norm at ``x [variables]``."""
+        log_tau = self.factor_variables.log_tau(x)
         return self.constant + sum(float(term.sums(log_tau)[0].sum()) for term in self._terms)
 
     def gradient(self, x: Tensor) -> Tensor:
@@ -74,10 +88,10 @@ class SquaredGradientNormOfFactors:
         falling, rising = self._parts(x, self._terms)
         return rising - falling
 
-    def _parts(self, x: Tensor, terms: Sequence[_Term]) -> tuple[Tensor, Tensor]:
-        """For each variable the sum of the terms that fall with it, and of those that rise, as ``exp(-+2x)``."""
-        channels = self.channels
-        log_tau = channels.log_tau(x)
+    def _parts(self, x: Tensor, terms: Sequence[_ParameterTerm]) -> tuple[Tensor, Tensor]:
+        """The sums of the terms that fall as ``exp(-2x)`` and that rise as ``exp(2x)``, each ``[variables]``."""
+        factor_variables = self.factor_variables
+        log_tau = factor_variables.log_tau(x)
         by_row, by_column = torch.zeros_like(log_tau), torch.zeros_like(log_tau)
         for term in terms:
             rows, columns = term.sums(log_tau)
@@ -85,9 +99,9 @@ class SquaredGradientNormOfFactors:
             by_column.index_add_(0, term.columns.flatten(), columns.flatten())
         falling, rising = torch.zeros_like(x), torch.zeros_like(x)
         for sign, down, up in ((1, by_row, by_column), (-1, by_column, by_row)):
-            units = (channels.sign == sign).nonzero().flatten()
-            falling.index_add_(0, channels.variable[units], down[units])
-            rising.index_add_(0, channels.variable[units], up[units])
+            classes = (factor_variables.sign == sign).nonzero().flatten()
+            falling.index_add_(0, factor_variables.variable[classes], down[classes])
+            rising.index_add_(0, factor_variables.variable[classes], up[classes])
         return falling, rising
 
     def ascend(
@@ -105,13 +119,13 @@ class SquaredGradientNormOfFactors:
 
         Args:
             x: ``[variables]``, where the ascent starts.
-            lr: the largest change of a log tau in one step.
-            steps: at most so many.
+            lr: the largest change of a ``log tau`` in one step.
+            steps: the largest number of steps.
             cap: the largest gradient norm.
-            rule: ``"cap"`` shortens the step that would pass the cap, to end within 2 % below it; ``"fixed"`` takes it
-                whole, and stops after it.
+            rule: ``"cap"`` shortens the step that would pass the cap, so that it ends within 2 % below it; ``"fixed"``
+                takes the whole step and stops after it.
             bound: on ``|x|``.
-            monitor: told of each step; ``True`` ends the ascent there.
+            monitor: called after each step; ``True`` ends the ascent.
         """
         squared = [self.at(x)]
         stopped = Stopped.STEPS_DONE
@@ -139,9 +153,13 @@ class SquaredGradientNormOfFactors:
         return Trajectory(x, squared, stopped)
 
     def _step(self, x: Tensor, direction: Tensor, norm: float, cap: float, bound: float) -> Tensor | None:
-        """The longest step up to a whole one, within the bound, on which the norm grows and stays below the cap.
+        """The point after the longest step, at most the whole one, at which the norm is larger and at most the cap.
 
-        The norm grows along a straight line, as it is convex; it can fall only where the bound bends the line.
+        The norm is convex, so it grows along a straight line in the direction of its gradient. It can only decrease if
+        the bound clips the step.
+
+        Returns:
+            ``[variables]``, or ``None`` if no step length meets both conditions.
         """
         low, high = 0.0, 1.0
         best = None
@@ -158,26 +176,26 @@ class SquaredGradientNormOfFactors:
         return best
 
     def balance(self, x: Tensor, *, sweeps: int, bound: float, monitor: NormMonitor | None = None) -> Trajectory:
-        """Descend from ``x`` to the minimum, by the closed-form minimum of each group of channels in turn.
+        """Descend from ``x`` to the minimum by block coordinate descent, with the closed-form minimum of each block.
 
-        Given the others, ``a exp(-2x) + b exp(2x)`` is least at ``(log a - log b) / 4``: for a single hidden layer the
-        first sweep ends at ``tau = sqrt(|row gradient| / |column gradient|)``.
+        With all other variables fixed, ``a exp(-2x) + b exp(2x)`` has its minimum at ``(log a - log b) / 4``. With a
+        single hidden layer the first sweep ends at ``tau = sqrt(|row gradient| / |column gradient|)``.
 
         Args:
             x: ``[variables]``, where the descent starts.
-            sweeps: over all groups, at most.
-            bound: on ``|x|``; the minimum is the one within it.
-            monitor: told of each sweep; ``True`` ends the descent there.
+            sweeps: the largest number of sweeps over all blocks.
+            bound: on ``|x|``; the minimum is the one within the bound.
+            monitor: called after each sweep; ``True`` ends the descent.
         """
         squared = [self.at(x)]
         for sweep in range(1, sweeps + 1):
             before = x
-            for block, terms in zip(self.channels.blocks, self._of_block, strict=True):
+            for block, terms in zip(self.factor_variables.blocks, self._of_block, strict=True):
                 falling, rising = (part[block] for part in self._parts(x, terms))
-                shift = (falling.log() - rising.log()) / 4  # infinite where only one of both is zero
+                shift = (falling.log() - rising.log()) / 4  # infinite if exactly one of both is zero
                 shift = torch.where((falling == 0) & (rising == 0), 0, shift)
                 x = x.index_copy(0, block, (x[block] + shift).clamp(-bound, bound))
-            if not bool(((x - before).abs() > STILL).any()):
+            if not bool(((x - before).abs() > CONVERGED).any()):
                 return Trajectory(before, squared, Stopped.MINIMUM_REACHED)
             squared.append(self.at(x))
             if monitor is not None and monitor(sweep, squared[-1]):
@@ -185,17 +203,18 @@ class SquaredGradientNormOfFactors:
         return Trajectory(x, squared, Stopped.STEPS_DONE)
 
 
-class _Term:
-    """One parameter's share: ``sum square[element] exp(2 (log_tau[input_class] - log_tau[output_class]))``.
+class _ParameterTerm:
+    """The term of one parameter: ``sum square[element] exp(2 (log_tau[input_class] - log_tau[output_class]))``.
 
-    Its elements are laid out as ``square [shared, rows, columns]``, summed over axes along which neither class varies:
-    numerators vary along the first two, ``rows [shared, rows]``, denominators along the first and last.
+    The elements are arranged as ``square [shared, rows, columns]`` and summed over axes along which neither class
+    varies. Output classes vary along the first two axes (``rows [shared, rows]``), input classes along the first and
+    the last (``columns [shared, columns]``).
     """
 
     def __init__(self, scaled: Scaled, square: Tensor, log_tau: Tensor) -> None:
         sides = scaled.output_class, scaled.input_class
         lengths_of_axes = zip(*(side.shape for side in sides), strict=True)
-        varies = [(numerators > 1, denominators > 1) for numerators, denominators in lengths_of_axes]
+        varies = [(output > 1, input_ > 1) for output, input_ in lengths_of_axes]
         both, rows, columns, neither = (
             [axis for axis, kind in enumerate(varies) if kind == wanted]
             for wanted in ((True, True), (True, False), (False, True), (False, False))
@@ -209,12 +228,12 @@ class _Term:
         self.square = arranged * torch.exp(origin)
 
     def free(self, sign: Tensor) -> Tensor:
-        """The classes of the term that are not pinned."""
+        """The classes of the term with ``sign [classes]`` other than 0."""
         classes = torch.cat([self.rows.flatten(), self.columns.flatten()])
         return classes[sign[classes] != 0]
 
     def sums(self, log_tau: Tensor) -> tuple[Tensor, Tensor]:
-        """The sums over each row and over each column."""
+        """The sums over each row ``[shared, rows]`` and over each column ``[shared, columns]``."""
         rows, columns = torch.exp(-2 * log_tau[self.rows]), torch.exp(2 * log_tau[self.columns])
         by_row = rows * (self.square @ columns[:, :, None])[:, :, 0]
         by_column = columns * (rows[:, None, :] @ self.square)[:, 0]

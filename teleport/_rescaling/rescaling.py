@@ -1,4 +1,4 @@
-"""Positive rescaling of hidden channels: the cheapest symmetry, exact on all data."""
+"""Positive rescaling of hidden channels (Armenta et al. 2023): a symmetry of the network function on all data."""
 
 from __future__ import annotations
 
@@ -24,32 +24,33 @@ from teleport._rescaling.gradient_norm import SquaredGradientNormOfFactors, Traj
 
 @dataclass(frozen=True)
 class Rescaling:
-    """Multiply hidden channels by positive factors tau, and what reads them by their inverse.
+    """Multiply hidden channels by positive factors tau, and divide the weights that read them by the same factors.
 
-    Channel i of a linear layer, a convolution or a normalisation's affine part has its weights and bias multiplied by
-    tau_i, the columns of every layer that reads it divided by tau_i. Through ReLU, LeakyReLU, pooling, flattening and
-    dropout the model computes the same function, on any data. Channels that are added carry one factor. Queries and
-    keys are each other's inverse; values go into the output projection. Channels that enter anything else (tanh, a
-    normalisation), or that a weight leads from and to, keep tau = 1, and the report says why.
+    The weights and the bias of output channel i of a linear layer, a convolution or the affine part of a normalisation
+    are multiplied by tau_i; the columns of every layer that reads channel i are divided by tau_i. ReLU, LeakyReLU,
+    pooling, flattening and dropout are positively homogeneous, so the model computes the same function on all data.
+    Channels that are added have one common factor. Keys have the inverse factors of their queries; the factors of
+    values are divided out in the output projection. Channels that enter any other function (tanh, a normalisation), and
+    channels that are both inputs and outputs of one weight, have tau = 1; the report gives the reason.
 
-    The gradient norm is known in closed form for every tau (``_rescaling/gradient_norm.py``), so that a batch costs one
-    gradient, and another one to measure what was reached. It has no upper bound, hence ``bound`` and ``cap``. A larger
-    norm by rescaling alone is a baseline: the function did not change, and neither did what it can learn.
+    The gradient norm is known in closed form for every tau (Armenta et al. 2023, Theorem 5.1). A batch costs one
+    gradient, and a second one to measure the result. The norm has no upper bound, hence ``bound`` and ``cap``.
+    Rescaling is a baseline: it raises the gradient norm without any change of the function.
 
     Args:
-        mode: ``"ascent"`` raises the gradient norm of each batch in turn; ``"balance"`` goes to the one minimum of the
-            mean squared norm over all batches, whose root is what the batches' ``trace`` then has.
+        mode: ``"ascent"`` raises the gradient norm of each batch in turn. ``"balance"`` moves to the minimum of the
+            mean squared norm over all batches; the ``trace`` of each batch then has the root of this mean.
         bound: on ``|log tau|``, over the whole event.
-        lr: the largest change of a log tau in one step of the ascent.
-        steps: at most so many steps of the ascent a batch, or sweeps of the balancing.
-        step: ``"cap"`` shortens a step so that the gradient norm lands on the cap; ``"fixed"`` takes it whole and
-            stops after it.
+        lr: the largest change of a ``log tau`` in one step of the ascent.
+        steps: the largest number of ascent steps per batch, or of sweeps of the balancing.
+        step: ``"cap"`` shortens a step that would pass the cap, so that the gradient norm ends within 2 % below it;
+            ``"fixed"`` takes the whole step and stops after it.
         cap: the largest gradient norm of the ascent, ``None`` for none.
         relative_cap: a cap as a factor on the mean gradient norm over the event's batches before it. With both, the
             smaller holds.
-        guard: ``"transaction"`` puts factors back that changed a loss by more than ``tolerance * max(1, |loss|)``, by
-            rounding or by a dependence that an evaluation does not show; ``"none"`` keeps them.
-        tolerance: of the guard, relative.
+        guard: ``"transaction"`` undoes factors that changed a loss by more than ``tolerance * max(1, |loss|)``, by
+            rounding or by a dependence that tracing cannot see; ``"none"`` keeps them.
+        tolerance: of the guard, relative to ``max(1, |loss|)``.
 
     Raises:
         ValueError: an argument outside its range.
@@ -80,43 +81,43 @@ class Rescaling:
         generator: torch.Generator | None = None,
         callback: Callback | None = None,
     ) -> FactorReport:
-        """Teleport ``model`` in place; ``report.group`` has the factors of each parameter that moved.
+        """Teleport ``model`` in place; ``report.group`` has the factors of each parameter that was scaled.
 
         Args:
-            model: any module. Modes, buffers, ``requires_grad``, ``.grad`` and torch's global random state come back as
-                they were. After an exception the parameters do, too.
+            model: any module. Modes, buffers, ``requires_grad``, ``.grad`` and torch's global random state are
+                restored. After an exception the parameters are restored as well.
             batches: what ``loss_fn`` takes.
             loss_fn: ``loss_fn(model, batch)``, a scalar tensor.
-            generator: accepted as of every method, and not used: nothing is drawn.
+            generator: not used, as no random numbers are drawn; all methods accept it.
             callback: called per batch and per step, see ``teleport.Callback``.
 
         Raises:
-            ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, or no such
-                parameter.
+            ValueError: there are no batches or no trainable parameters, or the loss is not a scalar or depends on no
+                trainable parameter.
         """
-        acted: dict[nn.Parameter, Tensor] = {}
+        group: dict[nn.Parameter, Tensor] = {}
 
         def work(event: Event) -> tuple[list[BatchReport], list[LayerReport]]:
-            return _RescalingEvent(self, event, acted).run()
+            return _RescalingEvent(self, event, group).run()
 
         report: FactorReport = run_event("rescaling", model, batches, loss_fn, work, callback, FactorReport)
-        report.group = acted
+        report.group = group
         return report
 
 
 class _RescalingEvent:
-    """The rescalings of one event, all from where the parameters were before it."""
+    """The rescalings of one event, each applied to the parameters before the event."""
 
-    def __init__(self, method: Rescaling, event: Event, acted: dict[nn.Parameter, Tensor]) -> None:
+    def __init__(self, method: Rescaling, event: Event, group: dict[nn.Parameter, Tensor]) -> None:
         self.method = method
         self.event = event
-        self.acted = acted
-        self.channels = find_factor_variables(event.evaluate, event.batches, event.named)
-        parameters = [scaled.parameter for scaled in self.channels.scaled.values()]
+        self.group = group
+        self.factor_variables = find_factor_variables(event.evaluate, event.batches, event.named)
+        parameters = [scaled.parameter for scaled in self.factor_variables.scaled.values()]
         event.moved |= set(parameters)
         self.snapshot = Snapshot(parameters)
         self.start = {parameter: parameter.detach().clone() for parameter in parameters}
-        self.x = torch.zeros(self.channels.variables, dtype=torch.float64, device=self.channels.sign.device)
+        self.x = torch.zeros(self.factor_variables.count, dtype=torch.float64, device=self.factor_variables.sign.device)
 
     def run(self) -> tuple[list[BatchReport], list[LayerReport]]:
         """Ascend on each batch in turn, or balance all together."""
@@ -134,92 +135,98 @@ class _RescalingEvent:
         return reports, self._layers()
 
     def _teleport(self, number: int, batches: list[Any], cap: float) -> list[BatchReport]:
-        """Rescale for the mean squared norm over ``batches``, undone where the guard says so."""
+        """Rescale for the mean squared norm over ``batches``; undo it if the guard is violated."""
         before, x = [self._point(batch) for batch in batches], self.x
-        way = self._way(number, before, cap)
-        self._apply(way.x)
-        after = [self._point(batch) for batch in batches] if way.steps else before
+        trajectory = self._trajectory(number, before, cap)
+        self._apply(trajectory.x)
+        after = [self._point(batch) for batch in batches] if trajectory.steps else before
         reports = [
             BatchReport(
                 loss_before=float(old.loss),
                 loss_after=float(new.loss),
                 gradient_norm_before=old.norm,
                 gradient_norm_after=new.norm,
-                steps=way.steps,
-                stopped=way.stopped,
-                trace=[StepRecord(n, float(old.loss), square**0.5) for n, square in enumerate(way.squared_norms)],
+                steps=trajectory.steps,
+                stopped=trajectory.stopped,
+                trace=[
+                    StepRecord(n, float(old.loss), square**0.5) for n, square in enumerate(trajectory.squared_norms)
+                ],
             )
             for old, new in zip(before, after, strict=True)
         ]
         if self.method.guard == "transaction":
             for report in reports:
-                report.reason = self._broken(report)
-            if broken := next((report.reason for report in reports if report.reason), ""):
+                report.reason = self._violation(report)
+            if first := next((report.reason for report in reports if report.reason), ""):
                 self._apply(x)
-                for report in reports:  # they moved together
-                    report.accepted, report.stopped, report.reason = False, Stopped.ROLLED_BACK, report.reason or broken
+                for report in reports:  # one rescaling for all of them
+                    report.accepted, report.stopped, report.reason = False, Stopped.ROLLED_BACK, report.reason or first
         return reports
 
     def _point(self, batch: Any) -> Point:
         return self.event.objective(batch, self.event.trainable).point(differentiable=False)
 
-    def _way(self, number: int, points: list[Point], cap: float) -> Trajectory:
-        """Where the variables go, by the closed form of the mean squared norm."""
+    def _trajectory(self, number: int, points: list[Point], cap: float) -> Trajectory:
+        """Ascend or balance the mean squared norm over the batches, in closed form."""
         method = self.method
         squares = {
             parameter: torch.stack([_square(gradient) for gradient in gradients]).mean(0)
             for parameter, *gradients in zip(self.event.trainable, *(point.gradients for point in points), strict=True)
         }
-        objective = SquaredGradientNormOfFactors(self.channels, squares, self.x)
-        loss = sum(float(point.loss) for point in points) / len(points)  # which no step changes
+        squared_norm = SquaredGradientNormOfFactors(self.factor_variables, squares, self.x)
+        loss = sum(float(point.loss) for point in points) / len(points)  # no step changes it
 
-        def monitor(step: int, squared_norm: float) -> bool:
-            record = StepRecord(step, loss, math.sqrt(squared_norm))
+        def monitor(step: int, squared: float) -> bool:
+            record = StepRecord(step, loss, math.sqrt(squared))
             return self.event.monitor.tell(number, method.steps, record)
 
-        if self.event.monitor.active and monitor(0, objective.at(self.x)):
-            return Trajectory(self.x, [objective.at(self.x)], Stopped.CALLBACK)
+        if self.event.monitor.active and monitor(0, squared_norm.at(self.x)):
+            return Trajectory(self.x, [squared_norm.at(self.x)], Stopped.CALLBACK)
         if not len(self.x):
-            return Trajectory(self.x, [objective.at(self.x)], Stopped.NOTHING_MOVES)
+            return Trajectory(self.x, [squared_norm.at(self.x)], Stopped.NOTHING_MOVES)
         if not all(bool(square.isfinite().all()) for square in squares.values()):
-            return Trajectory(self.x, [objective.at(self.x)], Stopped.NOT_FINITE)
+            return Trajectory(self.x, [squared_norm.at(self.x)], Stopped.NOT_FINITE)
         if method.mode == "balance":
-            return objective.balance(self.x, sweeps=method.steps, bound=method.bound, monitor=monitor)
+            return squared_norm.balance(self.x, sweeps=method.steps, bound=method.bound, monitor=monitor)
         limits = {"cap": cap, "bound": method.bound}
-        return objective.ascend(self.x, lr=method.lr, steps=method.steps, rule=method.step, monitor=monitor, **limits)
+        return squared_norm.ascend(
+            self.x, lr=method.lr, steps=method.steps, rule=method.step, monitor=monitor, **limits
+        )
 
     @torch.no_grad()
     def _apply(self, x: Tensor) -> None:
-        """Set the parameters to what the variables ``x`` make of them; from the start, so that no rounding adds up."""
+        """Scale the parameters by the factors at ``x``, from their values before the event: no rounding accumulates."""
         if torch.equal(x, self.x):
             return
-        self.x, tau = x, self.channels.log_tau(x).exp()
-        for scaled in self.channels.scaled.values():
+        self.x, tau = x, self.factor_variables.log_tau(x).exp()
+        for scaled in self.factor_variables.scaled.values():
             start = self.start[scaled.parameter]
             scaled.parameter.copy_(start * scaled.factors(tau).to(start.dtype))
 
-    def _broken(self, report: BatchReport) -> str:
-        """Why a batch's promise does not hold, empty where it does."""
+    def _violation(self, report: BatchReport) -> str:
+        """The violation of the guard on a batch, empty if there is none."""
         norm, tolerance = report.gradient_norm_after, self.method.tolerance
         return violation(report.loss_before, report.loss_after, norm, tolerance, self.snapshot)
 
     def _keep_group(self) -> None:
-        """Tell which factors acted."""
-        tau = self.channels.log_tau(self.x).exp()
-        for scaled in self.channels.scaled.values():
+        """Store the factors of each parameter that was scaled, for the report."""
+        tau = self.factor_variables.log_tau(self.x).exp()
+        for scaled in self.factor_variables.scaled.values():
             factors = scaled.factors(tau)
             if bool((factors != 1).any()):
-                self.acted[scaled.parameter] = factors
+                self.group[scaled.parameter] = factors
 
     def _layers(self) -> list[LayerReport]:
-        """A report a group of channels: the root mean square of ``tau - 1``, or why the channels stayed."""
-        channels, log_tau = self.channels, self.channels.log_tau(self.x)
+        """One report per group of channels: the root mean square of ``tau - 1``, or the reason why it is 0."""
+        variables, log_tau = self.factor_variables, self.factor_variables.log_tau(self.x)
         reports = []
-        for name, units in channels.groups.items():
-            change = float(torch.expm1(log_tau[units]).square().mean().sqrt())
-            reason = "" if change else channels.reasons.get(name, "no step was taken or kept")
-            reports.append(LayerReport(name, channels.kinds[name], len(units), relative_change=change, reason=reason))
-        others = [(name, reason) for name, reason in channels.reasons.items() if name not in channels.groups]
+        for name, classes in variables.groups.items():
+            change = float(torch.expm1(log_tau[classes]).square().mean().sqrt())
+            reason = "" if change else variables.reasons.get(name, "no step was taken or kept")
+            reports.append(
+                LayerReport(name, variables.kinds[name], len(classes), relative_change=change, reason=reason)
+            )
+        others = [(name, reason) for name, reason in variables.reasons.items() if name not in variables.groups]
         return reports + [LayerReport(name, "parameter", 0, reason=reason) for name, reason in others]
 
 

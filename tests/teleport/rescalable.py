@@ -1,4 +1,4 @@
-"""Random networks through which factors pass, as hypothesis strategies, and single networks that stop them."""
+"""Random networks with free factors, as hypothesis strategies, and networks that preserve or pin a factor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ACTIVATIONS = [nn.ReLU, lambda: nn.ReLU(inplace=True), lambda: nn.LeakyReLU(0.1)
 
 @st.composite
 def mlps(draw: st.DrawFn) -> tuple[nn.Module, tuple[Tensor, Tensor]]:
-    """One to three hidden layers, with and without biases and dropout; and a batch."""
+    """A network of one to three hidden layers, with and without biases and dropout, and a batch."""
     torch.manual_seed(draw(st.integers(0, 2**16)))
     widths = draw(st.lists(st.integers(1, 7), min_size=1, max_size=3))
     layers: list[nn.Module] = []
@@ -33,7 +33,7 @@ def mlps(draw: st.DrawFn) -> tuple[nn.Module, tuple[Tensor, Tensor]]:
 
 @st.composite
 def cnns(draw: st.DrawFn) -> tuple[nn.Module, tuple[Tensor, Tensor]]:
-    """One or two convolutions with pools or batch norms between, flattened or averaged; and a batch."""
+    """A network of one or two convolutions with pools or batch norms, flattened or averaged, and a batch."""
     torch.manual_seed(draw(st.integers(0, 2**16)))
     layers: list[nn.Module] = []
     fan_in, size = 2, 8
@@ -50,7 +50,7 @@ def cnns(draw: st.DrawFn) -> tuple[nn.Module, tuple[Tensor, Tensor]]:
 
 
 def _with_batch(model: nn.Module, *shape: int) -> tuple[nn.Module, tuple[Tensor, Tensor]]:
-    for buffer in model.buffers():  # statistics that are not those of a new batch norm
+    for buffer in model.buffers():  # statistics other than the initial ones
         if buffer.is_floating_point():
             buffer.copy_(buffer + torch.rand_like(buffer))
     return model.double().eval(), (torch.randn(6, *shape).double(), torch.arange(6) % CLASSES)
@@ -88,7 +88,7 @@ def image_batch() -> tuple[Tensor, Tensor]:
 
 
 class OwnFunction(torch.autograd.Function):
-    """A function with a derivative of its own."""
+    """A function with a custom derivative."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -106,21 +106,21 @@ def hidden(forward: Any, **more: nn.Module) -> nn.Module:
     ).double()  # fmt: skip
 
 
-# name -> (the network, the groups that stay, a word of the reason, the groups that move)
-STOPPED = {
+# name -> (the network, the groups that are pinned, part of the reason, the groups that are scaled)
+PINNED = {
     "tanh": (lambda: hidden(lambda n, x: n.last(n.middle(n.first(x).tanh()))), ["first"], "tanh", ["middle"]),
     "a constant added": (lambda: hidden(lambda n, x: n.last(n.middle(n.first(x) + 1))), ["first"], "add", ["middle"]),
     "in place": (lambda: hidden(lambda n, x: n.last(n.middle(n.first(x).add_(1)))), ["first"], "add_", ["middle"]),
     "a skip connection": (
         lambda: hidden(lambda n, x: n.last((h := n.first(x).relu()) + n.middle(h))),
         ["first", "middle"],
-        "tied",
+        "both the inputs and the outputs of one weight",
         [],
     ),
     "a shared weight": (
         lambda: hidden(lambda n, x: n.last(n.middle(n.middle(n.first(x)).relu()))),
         ["first", "middle"],
-        "tied",
+        "both the inputs and the outputs of one weight",
         [],
     ),
     "a penalty on the weights": (
@@ -135,13 +135,13 @@ STOPPED = {
         "square",
         ["middle"],
     ),
-    "a function of one's own": (
+    "a custom autograd function": (
         lambda: hidden(lambda n, x: n.last(n.middle(OwnFunction.apply(n.first(x))))),
         ["first"],
         "add",
         ["middle"],
     ),
-    "as a number": (
+    "read as a Python number": (
         lambda: hidden(lambda n, x: n.last(n.middle(h := n.first(x))) * (1 + h.sum().item())),
         ["first"],
         "item",
@@ -154,7 +154,7 @@ STOPPED = {
         ["first"],
     ),
     "gradient penalty": (
-        lambda: hidden(lambda n, x: _with_own_gradient(n, x)),
+        lambda: hidden(lambda n, x: _with_input_gradient(n, x)),
         ["first", "middle"],
         "below the torch functions",
         [],
@@ -167,36 +167,39 @@ def spatial(forward: Any, channels: int = 4, **more: nn.Module) -> nn.Module:
     return Calls(forward, first=nn.Conv2d(2, 4, 3, padding=1), last=nn.Linear(channels, CLASSES), **more).double()
 
 
-# name -> (the network, whether it takes images); `first` moves in each
-PASSED = {
-    "side by side": (
+# name -> (the network, whether it takes images); `first` is scaled in each
+PRESERVED = {
+    "concatenated": (
         lambda: hidden(
             lambda n, x: n.wide(torch.cat([n.first(x).relu(), x, n.middle(x[:, :4])], 1)), wide=nn.Linear(13, CLASSES)
         ),
         False,
     ),
-    "in parts": (
+    "split and concatenated": (
         lambda: hidden(lambda n, x: n.last(torch.cat(torch.chunk(n.middle(n.first(x)), 2, 1)[::-1], 1))),
         False,
     ),
     "some channels": (lambda: hidden(lambda n, x: n.some(n.first(x)[:, 1::2]), some=nn.Linear(2, CLASSES)), False),
-    "used in part": (lambda: hidden(lambda n, x: n.last(F.linear(n.first(x)[:, :3], n.middle.weight[:, :3]))), False),
+    "a slice of a weight": (
+        lambda: hidden(lambda n, x: n.last(F.linear(n.first(x)[:, :3], n.middle.weight[:, :3]))),
+        False,
+    ),
     "transposed": (lambda: hidden(lambda n, x: n.last(n.first(x) @ n.middle.weight.t())), False),
     "differently at different positions": (
         lambda: hidden(lambda n, x: n.last(n.middle(torch.cat([h := n.first(x), h.flip(1)])))[:6]),
         False,
     ),
-    "picked and stacked": (
+    "indexed and stacked": (
         lambda: hidden(lambda n, x: n.last(torch.stack([n.middle(n.first(x)[:, [0, 1, 2, 3]])]).squeeze(0))),
         False,
     ),
-    "joined": (lambda: hidden(lambda n, x: n.last(n.first(x).relu() + n.other(x)), other=nn.Linear(5, 4)), False),
+    "added": (lambda: hidden(lambda n, x: n.last(n.first(x).relu() + n.other(x)), other=nn.Linear(5, 4)), False),
     "absolute": (lambda: hidden(lambda n, x: n.last(n.first(x).abs())), False),
     "unflattened": (
         lambda: hidden(lambda n, x: n.last(n.first(x).unflatten(1, (2, 2)).transpose(1, 2).reshape(6, 4))),
         False,
     ),
-    "looked at": (lambda: hidden(lambda n, x: n.last((h := n.first(x)).view(h.shape[0], h.size(-1)))), False),
+    "its shape read": (lambda: hidden(lambda n, x: n.last((h := n.first(x)).view(h.shape[0], h.size(-1)))), False),
     "mean over positions": (lambda: spatial(lambda n, x: n.last(n.first(x).relu().mean((2, 3)))), True),
     "last position": (lambda: spatial(lambda n, x: n.last(n.first(x)[:, :, -1, -1])), True),
     "pooled to one": (lambda: spatial(lambda n, x: n.last(F.adaptive_avg_pool2d(n.first(x), 1).flatten(1))), True),
@@ -220,7 +223,7 @@ PASSED = {
 }
 
 
-def _with_own_gradient(net: Any, x: Tensor) -> Tensor:
+def _with_input_gradient(net: Any, x: Tensor) -> Tensor:
     x = x.clone().requires_grad_()
     out = net.last(net.middle(net.first(x).relu()).relu())
     (gradient,) = torch.autograd.grad(out.sum(), x, create_graph=True)

@@ -1,4 +1,4 @@
-"""What a factor passes through, what stops it, and what the report says of it."""
+"""Operations that preserve a factor, operations that pin it, and the reasons in the report."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from teleport import Rescaling
 from tests.teleport.networks import CLASSES, Calls, changes, cross_entropy, without_unused
 from tests.teleport.rescalable import (
-    PASSED,
-    STOPPED,
+    PINNED,
+    PRESERVED,
     factors_of,
     flat_batch,
     gradient_norm,
@@ -22,9 +22,9 @@ from tests.teleport.rescalable import (
 )
 
 
-@pytest.mark.parametrize("case", STOPPED)
-def test_what_stops_a_factor_is_said(case):
-    build, stay, word, move = STOPPED[case]
+@pytest.mark.parametrize("case", PINNED)
+def test_operations_that_pin_a_factor_are_named_in_the_report(case):
+    build, pinned, word, scaled = PINNED[case]
     model, batch = build(), flat_batch()
     before, others = model(batch[0]), torch.randn(6, 5).double()
     elsewhere = model(others)
@@ -32,15 +32,15 @@ def test_what_stops_a_factor_is_said(case):
     assert relative_error(model(batch[0]), before) < 1e-12
     assert relative_error(model(others), elsewhere) < 1e-12
     layers = {layer.name: layer for layer in report.layers}
-    for name in stay:
+    for name in pinned:
         assert layers[f"{name}.weight"].relative_change == 0
         assert word in layers[f"{name}.weight"].reason
-    assert {name for name, change in changes(report).items() if change} == {f"{name}.weight" for name in move}
+    assert {name for name, change in changes(report).items() if change} == {f"{name}.weight" for name in scaled}
 
 
-@pytest.mark.parametrize("case", PASSED)
-def test_what_a_factor_passes_through(case):
-    build, images = PASSED[case]
+@pytest.mark.parametrize("case", PRESERVED)
+def test_operations_that_preserve_a_factor(case):
+    build, images = PRESERVED[case]
     batch = image_batch() if images else flat_batch()
     model = without_unused(build(), cross_entropy, batch)
     others = torch.randn_like(batch[0])
@@ -51,7 +51,7 @@ def test_what_a_factor_passes_through(case):
     assert changes(report)["first.weight"] > 0.01
 
 
-def test_a_channel_that_is_the_loss_stays():
+def test_a_channel_that_is_the_loss_is_pinned():
     model, batch = mlp(5, 8, 1), flat_batch()
 
     def loss_fn(model, batch):
@@ -63,7 +63,7 @@ def test_a_channel_that_is_the_loss_stays():
     assert report.layers[0].relative_change > 0
 
 
-def test_what_is_frozen_stays_and_with_it_its_channels():
+def test_a_frozen_weight_pins_its_channels():
     model = mlp(5, 8, 8, CLASSES)
     model[2].weight.requires_grad_(False)
     frozen = model[2].weight.clone()
@@ -73,7 +73,7 @@ def test_what_is_frozen_stays_and_with_it_its_channels():
     assert "requires no gradient" in report.layers[0].reason
 
 
-def test_a_grouped_convolution_reads_its_groups():
+def test_a_grouped_convolution_is_divided_group_by_group():
     model = nn.Sequential(
         nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1, groups=2), nn.ReLU(), nn.Flatten(), nn.Linear(16, CLASSES)
     ).double()  # fmt: skip
@@ -86,7 +86,7 @@ def test_a_grouped_convolution_reads_its_groups():
     torch.testing.assert_close(model[2].weight[:, :, 0, 0], weight[:, :, 0, 0] * second[:, None] / read)
 
 
-def test_two_readers_are_both_divided():
+def test_two_layers_that_read_a_channel_are_both_divided():
     def forward(net, x):
         h = net.first(x).relu()
         return net.last(h) * net.middle(h).sum(1, keepdim=True)
@@ -103,7 +103,7 @@ def test_two_readers_are_both_divided():
     assert relative_error(model(batch[0]), before) < 1e-12
 
 
-def test_a_channel_is_repeated_over_its_flattened_positions():
+def test_the_factor_of_a_channel_is_repeated_over_flattened_positions():
     model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(12, CLASSES)).double()
     head = model[3].weight.detach().clone()
     report = Rescaling(lr=0.5)(model, [image_batch()], cross_entropy)
@@ -127,7 +127,7 @@ def attention(heads: int, causal: bool = False, shared: bool = False) -> nn.Modu
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("mode", ["ascent", "balance"])
-def test_a_key_undoes_its_query(causal, mode):
+def test_a_key_has_the_inverse_factor_of_its_query(causal, mode):
     model = attention(2, causal)
     batch = torch.randn(6, 5, 8).double(), torch.arange(6) % CLASSES
     before, norm = model(batch[0]), gradient_norm(model, batch)
@@ -141,7 +141,7 @@ def test_a_key_undoes_its_query(causal, mode):
     torch.testing.assert_close(product, torch.ones(8).double(), rtol=1e-12, atol=0)
 
 
-def test_one_projection_for_query_and_key_stays():
+def test_one_projection_for_query_and_key_is_pinned():
     model = attention(2, shared=True)
     batch = torch.randn(6, 5, 8).double(), torch.arange(6) % CLASSES
     before = model(batch[0])
@@ -151,8 +151,8 @@ def test_one_projection_for_query_and_key_stays():
 
 
 @pytest.mark.parametrize("mode", ["ascent", "balance"])
-def test_a_key_made_from_its_query_is_tied_to_itself(mode):
-    """The key's weight would be multiplied by the same factors twice, once a row and once a column."""
+def test_a_key_computed_from_its_query_is_pinned(mode):
+    """The rows and the columns of the key's weight would be multiplied by the same factors."""
 
     def forward(net, x):
         query = net.first(x)
@@ -163,10 +163,10 @@ def test_a_key_made_from_its_query_is_tied_to_itself(mode):
     report = Rescaling(mode, lr=0.5)(model, [batch], cross_entropy)
     assert relative_error(model(batch[0]), before) < 1e-12
     assert report.no_op
-    assert "tied to each other" in report.layers[0].reason
+    assert "both the inputs and the outputs of one weight" in report.layers[0].reason
 
 
-def test_a_key_undoes_two_queries():
+def test_a_key_of_two_queries_has_their_inverse_factor():
     def forward(net, x):
         key, value = net.key(x), net.value(x)
         mixed = [F.scaled_dot_product_attention(query(x), key, value) for query in (net.first, net.second)]
@@ -181,11 +181,11 @@ def test_a_key_undoes_two_queries():
     first, second, key = (factors_of(report, getattr(model, name).bias) for name in ("first", "second", "key"))
     assert torch.equal(first, second)
     torch.testing.assert_close(first * key, torch.ones(4).double(), rtol=1e-12, atol=0)
-    assert changes(report)["value.weight"] > 0  # read twice by one layer, and divided there
+    assert changes(report)["value.weight"] > 0  # one layer reads it twice and is divided
 
 
-def test_batches_that_show_different_networks_pin():
-    """The second batch sees a tanh."""
+def test_a_channel_is_pinned_if_it_is_pinned_on_one_of_the_batches():
+    """The second batch passes through a tanh."""
     model = hidden(lambda net, x: net.last(net.middle(net.first(x) if len(x) == 6 else net.first(x).tanh())))
     longer = torch.randn(7, 5).double(), torch.arange(7) % CLASSES
     before = model(longer[0])

@@ -1,4 +1,4 @@
-"""Rescaling: the same function on any data, a gradient norm that lands, the minimum, the guard."""
+"""Rescaling: the same function on all data, the gradient norm at the cap, the minimum, the guard."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MODELS = st.one_of(mlps(), cnns())
 
 @settings(deadline=None, max_examples=60, derandomize=True)
 @given(MODELS, st.sampled_from(["ascent", "balance"]))
-def test_the_function_stays_on_any_data(made, mode):
+def test_the_function_is_unchanged_on_any_data(made, mode):
     model, batch = made
     others = 3 * torch.randn(20, *batch[0].shape[1:]).double()
     before = model(others)
@@ -31,7 +31,7 @@ def test_the_function_stays_on_any_data(made, mode):
 
 @settings(deadline=None, max_examples=60, derandomize=True)
 @given(MODELS, st.sampled_from(["ascent", "balance"]))
-def test_the_closed_form_is_the_gradient_norm(made, mode):
+def test_the_closed_form_matches_the_gradient_norm_by_autograd(made, mode):
     model, batch = made
     before = gradient_norm(model, batch)
     report = Rescaling(mode, lr=0.3, steps=10)(model, [batch], cross_entropy)
@@ -45,7 +45,7 @@ def test_the_closed_form_is_the_gradient_norm(made, mode):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("factor", [1.5, 4.0])
-def test_the_ascent_lands_on_the_cap(dtype, factor):
+def test_the_ascent_ends_at_the_cap(dtype, factor):
     model = mlp(5, 8, 8, CLASSES).to(dtype)
     batch = flat_batch()[0].to(dtype), flat_batch()[1]
     cap = factor * gradient_norm(model, batch)
@@ -87,11 +87,11 @@ def test_batches_are_taken_in_turn_and_each_stays_below_the_cap():
     assert len(report.batches) == 4
     assert all(each.gradient_norm_after <= cap * (1 + 1e-9) for each in report.batches if each.steps)
     assert gradient_norm(model, batches[-1]) == pytest.approx(report.batches[-1].gradient_norm_after, rel=1e-10)
-    assert abs(report.drift) < 1e-12  # exact on all batches, whichever was climbed
+    assert abs(report.drift) < 1e-12  # exact on all batches, also those of earlier ascents
 
 
 def test_one_hidden_layer_is_balanced_in_closed_form():
-    """tau = sqrt(|gradient of a row and its bias| / |gradient of the column|), after which both are as long."""
+    """tau = sqrt(|gradient of a row and its bias| / |gradient of the column|), after which both norms are equal."""
     model, batch = mlp(5, 8, CLASSES), flat_batch()
     above, bias, below, _ = torch.autograd.grad(cross_entropy(model, batch), list(model.parameters()))
     expected = ((above.square().sum(1) + bias.square()) / below.square().sum(0)) ** 0.25
@@ -113,8 +113,8 @@ def test_balancing_takes_all_batches_together_and_is_idempotent():
     assert again.relative_change < 1e-8
 
 
-def test_the_guard_undoes_what_an_evaluation_did_not_show():
-    """A loss that reads a weight through numpy's memory, taken long before."""
+def test_the_guard_undoes_a_change_of_the_loss_that_tracing_cannot_see():
+    """The loss reads a weight through a NumPy array that shares its memory."""
     model, batch = mlp(5, 8, CLASSES), flat_batch()
     memory = model[0].weight.detach().numpy()
     start = model[0].weight.detach().clone()
@@ -130,18 +130,18 @@ def test_the_guard_undoes_what_an_evaluation_did_not_show():
     assert not kept.no_op
 
 
-def test_a_channel_without_gradient_stays():
+def test_a_channel_without_gradient_has_factor_1():
     model, batch = mlp(5, 8, CLASSES), flat_batch()
     with torch.no_grad():
         model[0].bias[3] = -1e3
-    model[1] = nn.ReLU()  # through which that channel is never active
+    model[1] = nn.ReLU()  # the channel is never active
     for mode in ("ascent", "balance"):
         report = Rescaling(mode, bound=1.0)(model, [batch], cross_entropy)
         assert float(factors_of(report, model[0].bias)[3]) == 1
 
 
-def test_parameters_of_one_number_are_scaled_too():
-    """A residual branch may begin with a factor without axes."""
+def test_scalar_parameters_are_scaled():
+    """A residual branch may start with a scalar factor."""
 
     def forward(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
         return net.last(torch.relu(net.factor * net.first(x)))
@@ -156,7 +156,7 @@ def test_parameters_of_one_number_are_scaled_too():
     assert report.batches[0].trace[-1].gradient_norm == pytest.approx(gradient_norm(model, batch), rel=1e-10)
 
 
-def test_nothing_else_is_touched():
+def test_buffers_modes_gradients_and_random_state_are_unchanged():
     model = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(), nn.Linear(8, CLASSES)).double()
     twin, batch, state = copy.deepcopy(model), flat_batch(), torch.get_rng_state()
     Rescaling()(model, [batch], cross_entropy)
