@@ -1,36 +1,85 @@
-"""Refuse arguments outside their range in one sentence."""
+"""Checks of arguments: each refuses what is outside its range or of another type, in one sentence."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+from torch import nn
+
 
 def check_positive(**values: float | None) -> None:
-    """Refuse values that are neither ``None`` nor above 0."""
+    """Refuse values that are neither ``None`` nor a number above 0."""
     for name, value in values.items():
-        if value is not None and not value > 0:
+        if value is None:
+            continue
+        check_number(name, value)
+        if not value > 0:
             raise ValueError(f"{name} must be above 0, got {value}")
 
 
+def check_number(name: str, value: Any) -> None:
+    """Refuse a value that is not a real number."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+
+
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuse a value that is none of ``choices``."""
+    """Refuse a value that is not one of ``choices``."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
 def check_steps(lr: float, steps: int, step: str = "cap") -> None:
-    """Refuse a length, a number or a rule of steps that no method takes."""
+    """Refuse a step length, a number of steps or a step rule outside its range."""
     check_positive(lr=lr)
+    if isinstance(steps, bool) or not isinstance(steps, Integral):
+        raise TypeError(f"steps must be a whole number, got {steps!r}")
     if steps < 0:
         raise ValueError(f"steps must not be negative, got {steps}")
     check_choice("step", step, ("cap", "fixed"))
 
 
 def check_limits(cap: float | None, relative_cap: float | None, guard: str, tolerance: float) -> None:
-    """Refuse caps on the gradient norm, or a guard of the loss, that no method keeps."""
+    """Refuse caps on the gradient norm, a guard or a tolerance outside its range."""
     check_positive(cap=cap, relative_cap=relative_cap, tolerance=tolerance)
     check_choice("guard", guard, ("transaction", "none"))
 
 
 def check_threshold(threshold: float) -> None:
-    """Refuse a share of the inputs' energy that is none."""
+    """Refuse a share of the energy of the inputs that is not in (0, 1]."""
+    check_number("threshold", threshold)
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must be above 0 and at most 1, got {threshold}")
+
+
+def check_call(model: Any, batches: Any, loss_fn: Any, callback: Any = None) -> None:
+    """Refuse arguments of a call that are swapped or of another type; ``batches`` are not iterated over."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"model must be a torch.nn.Module, got {_kind(model)}; a call is method(model, batches, loss_fn)"
+        )
+    check_batches("batches", batches)
+    if isinstance(loss_fn, nn.modules.loss._Loss) or not callable(loss_fn):  # a loss of outputs and targets
+        raise TypeError(f"loss_fn must be a function of the model and a batch, got {_kind(loss_fn)}")
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be a function of a teleport.Progress, got {_kind(callback)}")
+
+
+def check_batches(name: str, batches: Any) -> None:
+    """Refuse what cannot be iterated over, a module and a string."""
+    if isinstance(batches, nn.Module | str | dict) or not isinstance(batches, Iterable):
+        raise TypeError(f"{name} must be a list or another iterable of batches, got {_kind(batches)}")
+
+
+def check_generator(generator: Any) -> None:
+    """Refuse what is neither ``None`` nor a ``torch.Generator``."""
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator must be a torch.Generator, got {_kind(generator)}")
+
+
+def _kind(value: Any) -> str:
+    """The type of a value, as a user knows it."""
+    return "None" if value is None else type(value).__name__

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from teleport._arguments import check_choice, check_positive
+from teleport._arguments import check_call, check_choice, check_generator, check_positive
 from teleport._change_of_basis.basis_change import BasisChange
 from teleport._change_of_basis.basis_event import BasisEvent
 from teleport._change_of_basis.report import ChangeOfBasisReport
@@ -119,6 +119,8 @@ class ChangeOfBasis:
                 or activations are to be teleported in a model that is not called itself.
             UnsupportedModel: or in one that calls other activations in training than in evaluation.
         """
+        check_generator(generator)
+        check_call(model, batches, loss_fn or call_model, callback)
         event = BasisEvent(model, self.activations == "teleport")
 
         def change(evaluations: Sequence[Callable[[], Any]]) -> set[nn.Parameter]:

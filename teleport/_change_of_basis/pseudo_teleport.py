@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from teleport._arguments import check_call, check_generator
 from teleport._change_of_basis.change_of_basis import ChangeOfBasis, tell_of_step
 from teleport._change_of_basis.multiplication import multiplications_of
 from teleport._change_of_basis.sampling import Sampling
@@ -62,6 +63,9 @@ class PseudoTeleport:
             generator: drawn from in place of the method's own; on the CPU.
             callback: called per batch before the move and after it (step 1), see ``teleport.Callback``.
         """
+
+        check_generator(generator)
+        check_call(model, batches, loss_fn, callback)
 
         def work(event: Event) -> tuple[list[BatchReport], list[LayerReport]]:
             return self._move(event, modes, generator or self.generator)

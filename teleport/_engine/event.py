@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from teleport._arguments import check_call
 from teleport._engine.ascent import BatchLoss
 from teleport._engine.contract import Callback, LossFn, Monitor
 from teleport._engine.report import BatchReport, LayerReport, TeleportReport, fill_sizes
@@ -87,10 +88,12 @@ def run_event(
         report_type: of the method.
 
     Raises:
+        TypeError: an argument is of another type, such as swapped ones.
         ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, or no such parameter.
         UnsupportedModel: one that torch cannot differentiate twice, where ``work`` has to.
     """
     start = time.perf_counter()
+    check_call(model, batches, loss_fn, callback)
     batches = list(batches)
     if not batches:
         raise ValueError("a teleport needs at least one batch")

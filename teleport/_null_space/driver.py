@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import nn
 
+from teleport._arguments import check_batches
 from teleport._engine.ascent import Ascent, BatchLoss, Point, out_of_room
 from teleport._engine.caps import Caps
 from teleport._engine.contract import Callback, LossFn, StepMonitor
@@ -78,7 +79,9 @@ def run_null_space_event(
     Raises:
         ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, or no such parameter.
     """
-    constraint = None if constraint is None else list(constraint)
+    if constraint is not None:
+        check_batches("constraint", constraint)
+        constraint = list(constraint)
     if constraint == []:
         raise ValueError("a teleport needs at least one batch")
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from teleport._arguments import check_limits, check_positive, check_threshold
+from teleport._arguments import check_generator, check_limits, check_positive, check_threshold
 from teleport._engine.ascent import Ascent, Line, capped_step, out_of_room
 from teleport._engine.contract import Callback, LossFn
 from teleport._engine.report import StepRecord, TeleportReport
@@ -82,6 +82,7 @@ class RandomNullSpace:
                 that can move advances it.
             callback: called per batch and per step, see ``teleport.Callback``; a batch has one step.
         """
+        check_generator(generator)
         moves = NullSpaceSettings(
             self.threshold,
             self.cap,

@@ -506,3 +506,45 @@ def test_a_preview_of_a_teleported_model_puts_its_activations_back():
     teleport.preview(_inter(), teleported, batches, CLASSES.loss_fn)
     assert torch.equal(teleported(batches[0][0]), outputs)
     assert all(torch.equal(one.tau, other) for one, other in zip(teleported.activations, factors, strict=True))
+
+
+@every_method
+def test_swapped_and_odd_arguments_are_refused_in_a_sentence(row):
+    model, batches = CLASSES.make()
+    start, method = values(model), row.make()
+    with pytest.raises(TypeError, match=r"model must be a torch.nn.Module, got list; a call is method\(model, batches"):
+        method(batches, model, CLASSES.loss_fn)
+    with pytest.raises(TypeError, match="batches must be a list or another iterable of batches, got method"):
+        method(model, CLASSES.loss_fn, batches)
+    with pytest.raises(TypeError, match="loss_fn must be a function of the model and a batch, got CrossEntropyLoss"):
+        method(model, batches, nn.CrossEntropyLoss())
+    with pytest.raises(TypeError, match=r"callback must be a function of a teleport\.Progress, got int"):
+        method(model, batches, CLASSES.loss_fn, callback=3)
+    assert unchanged(model, start)
+
+
+@pytest.mark.parametrize("method", [RandomNullSpace(), ChangeOfBasis(), PseudoTeleport()])
+def test_a_seed_is_no_generator(method):
+    model, batches = CLASSES.make()
+    with pytest.raises(TypeError, match=r"generator must be a torch\.Generator, got int"):
+        method(model, batches, CLASSES.loss_fn, generator=3)
+
+
+def test_a_generator_is_no_constraint():
+    model, batches = CLASSES.make()
+    with pytest.raises(TypeError, match="constraint must be a list or another iterable of batches, got Generator"):
+        NullSpace()(model, batches, CLASSES.loss_fn, torch.Generator())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: NullSpace(lr="1"), "lr must be a number, got '1'"),
+        (lambda: LevelSet(steps=2.5), "steps must be a whole number, got 2.5"),
+        (lambda: Rescaling(cap=True), "cap must be a number, got True"),
+        (lambda: NullSpace(threshold=None), "threshold must be a number, got None"),
+    ],
+)
+def test_settings_of_another_type_are_refused_in_a_sentence(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()
