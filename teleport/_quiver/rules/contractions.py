@@ -67,15 +67,15 @@ def layer(call: Call, kind: str, weight: Weight, scale_index: Tensor, axes: tupl
 
 
 def arranged(scale_index: Tensor, own: Axes, wanted: Axes) -> Tensor:
-    """A scale index with its axes in the order ``wanted``; missing axes have length 1, and so must axes that are
-    dropped.""" scale_index =
-    scale_index[tuple(slice(None) if name in wanted else 0 for name in own)] held = [name for name in own if name in wanted]
+    """A scale index with its axes in the order ``wanted``; missing axes have length 1, as dropped axes must have."""
+    scale_index = scale_index[tuple(slice(None) if name in wanted else 0 for name in own)]
+    held = [name for name in own if name in wanted]
     scale_index = scale_index.permute([held.index(name) for name in wanted if name in held])
     return scale_index[tuple(slice(None) if name in held else None for name in wanted)]
 
 
 def _invert(call: Call, scale_indices: Sequence[Tensor], axes: tuple[Axes, Axes]) -> None:
-    """Two activations meet in a sum that carries 1, as a query and a key do: their factors are inverse to each other."""
+    """Two activations meet in a sum that carries 1, as a query and a key do: their factors are inverse."""
     names = [name for name in axes[0] if name in axes[1]]
     sides = []
     for scale_index, own in zip(scale_indices, axes, strict=True):

@@ -74,10 +74,10 @@ class Call:
         self.state.pin(scale_index, self.func, why)
 
     def along(self, scale_index: Tensor, *axes: int) -> Tensor:
-        """The scale index as a function of these axes, of length 1 along the others, whose scale variables are set
-        equal."""
-        kept = {axis % scale_index.dim() for axis in axes} first = scale_index[tuple(slice(None) if axis in kept
-        else slice(0, 1) for axis in range(scale_index.dim()))] if scale_index.numel() and any(
+        """The scale index as a function of these axes, of length 1 along the others, whose variables are set equal."""
+        kept = {axis % scale_index.dim() for axis in axes}
+        first = scale_index[tuple(slice(None) if axis in kept else slice(0, 1) for axis in range(scale_index.dim()))]
+        if scale_index.numel() and any(
             scale_index.stride(a) and scale_index.shape[a] > 1 for a in range(scale_index.dim()) if a not in kept
         ):
             self.join(scale_index, first.expand_as(scale_index))
