@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -76,46 +77,61 @@ def draw_curves(
             were measured on several machines.
     """
     panels.check("curves", table, [x], quantities, [*rows, *lines])
+    _check_rows(table, rows)
+    table, looks = panels.name_lines(table, lines)
+    keys = ["data", "model", *rows]
+    tasks = table[keys].drop_duplicates().to_dict("records")
+    optimizers = [optimizer for (optimizer,) in unique(table, ["optimizer"])]
+    single = len(optimizers) == 1  # then quantities are columns, else rows
+    stacked = [(task, name) for task in tasks for name in ([None] if single else quantities)]
+    columns = [(optimizer, name) for optimizer in optimizers for name in (quantities if single else [None])]
+
+    figure = style.page(title, max(1.25 * len(stacked), 2.0) + 1.1)
+    # Seconds differ between tasks, so that each row has its own axis.
+    axes = figure.subplots(len(stacked), len(columns), squeeze=False, sharex="row" if x == "seconds" else True)
+    for (task, of_row), line in zip(stacked, axes, strict=True):
+        here = table[(table[keys] == pd.Series(task)).all(axis="columns")]
+        cells = [(QUANTITIES[of_row or name], here[here["optimizer"] == optimizer]) for optimizer, name in columns]
+        _draw_row(line, cells, looks, x)
+        line[0].set_ylabel(_row_name(task, rows, of_row, several_models=table["model"].nunique() > 1))
+    for (optimizer, name), panel in zip(columns, axes[0], strict=True):
+        label = style.label(style.OPTIMIZERS, optimizer)
+        panel.set_title(f"{QUANTITIES[name].name}, {label}" if name else label)
+    for panel in axes[-1]:
+        panel.set_xlabel(AXES[x])
+        panel.xaxis.set_major_locator(MaxNLocator(6, integer=x != "seconds"))
+    panels.legend(figure, table, looks)
+    return figure
+
+
+def _check_rows(table: pd.DataFrame, rows: Sequence[str]) -> None:
+    """Raise a ``UserError`` if some of the figure's runs lack one of the keys ``rows``."""
     for key in rows:
         if table[key].isna().any():
             raise UserError(
                 f"the key '{key}' is among the 'rows' of the drawing 'curves', but some of the figure's runs lack it; "
                 "name it among the 'lines'"
             )
-    table, looks = panels.name_lines(table, lines)
-    keys = ["data", "model", *rows]
-    tasks = table[keys].drop_duplicates().to_dict("records")
-    optimizers = [optimizer for (optimizer,) in unique(table, ["optimizer"])]
-    several_models = table["model"].nunique() > 1
-    across = len(optimizers) == 1
-    stacked = [(task, None) for task in tasks] if across else [(task, name) for task in tasks for name in quantities]
 
-    figure = style.page(title, max(1.25 * len(stacked), 2.0) + 1.1)
-    columns = [*quantities] if across else optimizers
-    # Seconds differ between tasks, so that each row has its own axis.
-    axes = figure.subplots(len(stacked), len(columns), squeeze=False, sharex="row" if x == "seconds" else True)
-    for (task, of_row), line in zip(stacked, axes, strict=True):
-        shown = [QUANTITIES[of_row or column] for column in columns]
-        kinds = _by_axis(line, shown)
-        here = table[(table[keys] == pd.Series(task)).all(axis="columns")]
-        for column, quantity, panel in zip(columns, shown, line, strict=True):
-            chosen = here if across else here[here["optimizer"] == column]
-            panels.panel(panel, chosen, looks, x, quantity)
-        names = [style.label(style.DATA, task["data"])]
-        names += [style.label(style.MODELS, task["model"])] if several_models else []
-        names += [style.setting(key, task[key]) for key in rows]
-        names += [QUANTITIES[of_row].name] if of_row else []
-        line[0].set_ylabel("\n".join(names))
-        for quantity, sharing in kinds:
-            panels.scale(sharing, quantity)
-    for column, panel in zip(columns, axes[0], strict=True):
-        optimizer = style.label(style.OPTIMIZERS, optimizers[0] if across else column)
-        panel.set_title(f"{QUANTITIES[column].name}, {optimizer}" if across else optimizer)
-    for panel in axes[-1]:
-        panel.set_xlabel(AXES[x])
-        panel.xaxis.set_major_locator(MaxNLocator(6, integer=x != "seconds"))
-    panels.legend(figure, table, looks)
-    return figure
+
+def _row_name(task: Mapping[str, Any], rows: Sequence[str], quantity: str | None, several_models: bool) -> str:
+    """The name of a row: its data set, model (if there are several), further keys, and quantity, one per line."""
+    names = [style.label(style.DATA, task["data"])]
+    names += [style.label(style.MODELS, task["model"])] if several_models else []
+    names += [style.setting(key, task[key]) for key in rows]
+    names += [QUANTITIES[quantity].name] if quantity else []
+    return "\n".join(names)
+
+
+def _draw_row(
+    line: Sequence[Axes], cells: Sequence[tuple[Quantity, pd.DataFrame]], looks: dict[str, style.Look], x: str
+) -> None:
+    """Draw a row of panels, each with its quantity and the rows of its runs."""
+    kinds = _by_axis(line, [quantity for quantity, _ in cells])
+    for (quantity, chosen), axes in zip(cells, line, strict=True):
+        panels.panel(axes, chosen, looks, x, quantity)
+    for quantity, sharing in kinds:
+        panels.scale(sharing, quantity)
 
 
 def _by_axis(line: Sequence[Axes], shown: Sequence[Quantity]) -> list[tuple[Quantity, list[Axes]]]:
