@@ -1,1 +1,1 @@
-"""What every teleport method shares: ascent, objectives, events, reports, the transaction."""
+"""Shared by all methods: the contract, ascent, objectives, events, reports, snapshots and the guard."""

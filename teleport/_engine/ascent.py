@@ -17,19 +17,19 @@ from teleport._spaces.norms import half_squared_norm
 from teleport._tracing.differentiability import check_graph
 
 BELOW_CAP = 0.98
-"""A step has landed when it ends between this share of the cap and the cap."""
+"""A shortened step is accepted if its gradient norm is between this share of the cap and the cap."""
 
 TRIALS = 24
-"""Evaluations that one backtracking may take."""
+"""The largest number of evaluations per backtracking line search."""
 
 
 class Point:
-    """The loss and its gradients at the parameters as they stand; ``gradients`` carry a graph where asked for.
+    """The loss and its gradients at the current parameters; the ``gradients`` have a graph on request.
 
     Args:
         loss: a scalar, detached.
-        gradients: one a parameter of the objective.
-        half_square: ``1/2 |grad|^2`` where it is known without the gradients.
+        gradients: one per parameter of the loss.
+        half_square: ``1/2 |grad|^2``, if it is known without the gradients.
     """
 
     def __init__(self, loss: Tensor, gradients: list[Tensor], half_square: Tensor | None = None) -> None:
@@ -39,7 +39,7 @@ class Point:
 
     @property
     def half_square(self) -> Tensor:
-        """``1/2 |grad|^2`` over all parameters of the objective, with a graph where the gradients carry one."""
+        """``1/2 |grad|^2`` over all parameters of the loss, with a graph if the gradients have one."""
         if self._half_square is None:
             with torch.enable_grad():
                 self._half_square = half_squared_norm(self.gradients)
@@ -47,7 +47,7 @@ class Point:
 
     @property
     def norm(self) -> float:
-        """The gradient norm, over all parameters of the objective."""
+        """The gradient norm, over all parameters of the loss."""
         return math.sqrt(2 * float(self.half_square.detach()))
 
     @property
@@ -56,7 +56,7 @@ class Point:
         return self.half_square.requires_grad
 
     def forget(self) -> None:
-        """Keep the loss and the norm, and let go of the gradients and what they were computed from."""
+        """Keep the loss and the norm; free the gradients and their graph."""
         self._half_square, self.gradients = self.half_square.detach(), []
 
 
@@ -64,8 +64,8 @@ class BatchLoss:
     """The loss on one batch as a function of the parameters, with its gradients.
 
     Args:
-        evaluate: computes the loss (a scalar tensor) at the parameters as they stand.
-        parameters: what the gradient norm is over.
+        evaluate: computes the loss (a scalar tensor) at the current parameters.
+        parameters: the gradient norm is over these.
     """
 
     def __init__(self, evaluate: Callable[[], Tensor], parameters: Sequence[nn.Parameter]) -> None:
@@ -74,11 +74,11 @@ class BatchLoss:
         self._checked = False  # whether the graph was found to have second derivatives
 
     def point(self, differentiable: bool) -> Point:
-        """Evaluate the loss and its gradients, with a graph for a second derivative where ``differentiable``."""
+        """Evaluate the loss and its gradients, with a graph for a second derivative if ``differentiable``."""
         return self.gradients_of(self.evaluate(), differentiable)
 
     def gradients_of(self, loss: Tensor, differentiable: bool) -> Point:
-        """The point of a loss that was evaluated just now, with its gradients.
+        """The point of a loss that was evaluated at the current parameters, with its gradients.
 
         Raises:
             UnsupportedModel: ``differentiable``, and an operation in the graph has no second derivative.
@@ -100,14 +100,14 @@ class BatchLoss:
 
 
 class Path(Protocol):
-    """The parameters as a function of a length, from where they stand at 0."""
+    """A curve in parameter space that starts at the current parameters, at length 0."""
 
     def move_to(self, length: float) -> None:
         """Set the parameters to those at ``length``."""
 
 
 class Line:
-    """The parameters along a ray from where they stand: ``W(t) = W + t D``."""
+    """The straight line from the current parameters: ``W(t) = W + t D``."""
 
     def __init__(self, parameters: Sequence[nn.Parameter], directions: Sequence[Tensor]) -> None:
         self.parameters = list(parameters)
@@ -133,24 +133,24 @@ def capped_step(
     differentiable: bool,
     better: Callable[[Point], bool] | None = None,
 ) -> tuple[float, Point | None]:
-    """Step along ``line`` so that the gradient norm grows, or what else is wanted, and ends at most at ``cap``.
+    """Step along ``line`` so that the gradient norm grows (or the point is ``better``) and stays at most at ``cap``.
 
-    The step is taken whole (``length``) where the norm stays below the cap; else it is shortened until the norm lies
-    within 2 % below it, or, should the norm be too rough for that, at the best length found below the cap. A step on
-    which the norm falls (or the point is not ``better``), or is not finite, is shortened too.
+    The whole step (``length``) is taken if the norm stays below the cap. Otherwise it is shortened until the norm is
+    within 2 % below the cap; if no such length is found, the best length below the cap is taken. A step is also
+    shortened if the norm falls (or the point is not ``better``) or is not finite.
 
     Args:
-        objective: what the norm is of.
-        line: from the point that has gradient norm ``norm``, below the cap.
-        length: the whole step.
+        objective: the loss whose gradient norm is capped.
+        line: starts at the point with gradient norm ``norm``, below the cap.
+        length: of the whole step.
         norm: the gradient norm at the start.
         cap: the largest gradient norm allowed, infinite for none.
-        differentiable: whether a whole step's gradients are wanted with their graph.
-        better: whether a point, at which the parameters stand, is better than the start; ``None`` for a larger norm.
+        differentiable: whether the gradients after a whole step need their graph.
+        better: whether the point at the current parameters is better than the start; ``None`` for a larger norm.
 
     Returns:
-        the length taken (0 where no step is better) and the point there, ``None`` where it was not the last one
-        evaluated. The parameters stand at that length.
+        the length taken (0 if no step is better) and the point there, or ``None`` if it was not the last one evaluated.
+        The parameters are those at that length.
     """
     low, high = (0.0, norm), (math.inf, math.inf)  # (length, norm): the best below the cap, the nearest too long one
     trial, met_cap = length, False
@@ -175,12 +175,12 @@ def capped_step(
 
 
 def out_of_room(norm: float, cap: float, rule: str) -> bool:
-    """Whether a gradient norm leaves no step under the cap: above it or, where steps land on it, within 2 % below."""
+    """Whether a gradient norm leaves no room: above the cap or, by the rule ``"cap"``, within 2 % below it."""
     return norm > cap or (rule == "cap" and norm >= BELOW_CAP * cap)
 
 
 def _between(low: tuple[float, float], high: tuple[float, float], cap: float) -> float:
-    """The next length to try: where the log of the norm would meet the cap on a straight line, or halfway."""
+    """The next length to try: the log of the norm is interpolated to the cap, or the interval halved."""
     share = 0.5
     if math.isfinite(high[1]) and low[1] > 0 and math.isfinite(cap):
         target = 0.5 * (1 + BELOW_CAP) * cap
@@ -195,14 +195,14 @@ def _better(score: Callable[[Point], float], start: Point) -> Callable[[Point], 
 
 @torch.no_grad()
 def _advance(parameters: Sequence[nn.Parameter], directions: Sequence[Tensor], length: float) -> None:
-    """``W + length D`` in place, without a way back."""
+    """``W + length D`` in place."""
     for parameter, direction in zip(parameters, directions, strict=True):
         parameter.add_(direction, alpha=length)
 
 
 @dataclass
 class Ascent:
-    """How an ascent went: the point where it ended, the steps it took, why it stopped, and the way there."""
+    """The result of an ascent: its first and last point, the number of steps, the status, and one record per step."""
 
     start: Point
     end: Point
@@ -211,7 +211,7 @@ class Ascent:
     trace: list[StepRecord]
 
     def report(self) -> BatchReport:
-        """What a batch's report says of it."""
+        """The report of the batch."""
         return BatchReport(
             loss_before=float(self.start.loss),
             loss_after=float(self.end.loss),
@@ -240,16 +240,15 @@ def ascend(
 
     Args:
         objective: the loss whose gradient norm the cap is on.
-        parameters: what moves.
-        direction: gives a direction a moving parameter at a point whose gradients carry a graph.
-        lr: the step's length in units of the direction.
+        parameters: those that move.
+        direction: one tensor per moving parameter, at a point whose gradients have a graph.
+        lr: the length of a step, in units of the direction.
         steps: K.
         cap: the largest gradient norm.
         rule: ``"fixed"`` takes each step whole and stops once the norm is above the cap (Algorithm 1); ``"cap"``
             shortens steps, see :func:`capped_step`.
-        start: the point where the parameters stand, with a graph where ``steps > 0``; ``None`` evaluates it.
-        score: what no step of the rule ``"cap"`` may lower, of a point at which the parameters stand; ``None`` for the
-            gradient norm.
+        start: the point at the current parameters, with a graph if ``steps > 0``; ``None`` evaluates it.
+        score: the value at a point that no step of the rule ``"cap"`` may lower; ``None`` for the gradient norm.
         monitor: told of the start and of each step; ``True`` ends the ascent there.
     """
     start = point = start or objective.point(steps > 0)

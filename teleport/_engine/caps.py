@@ -1,4 +1,4 @@
-"""How large a gradient norm may become."""
+"""Caps on the gradient norm."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from teleport._spaces.norms import half_squared_norm
 
 
 class Caps:
-    """The cap on the gradient norm, absolute, relative to the norms before the event, or the smaller of both."""
+    """The cap on the gradient norm: absolute, relative to the mean norm before the event, or the smaller of both."""
 
     def __init__(self, cap: float | None, relative_cap: float | None, objectives: Sequence[BatchLoss]) -> None:
         self.absolute = math.inf if cap is None else cap
         self.factor = relative_cap
-        self.before: list[dict[nn.Parameter, float]] = []  # a batch: each parameter's 1/2 |grad|^2
+        self.before: list[dict[nn.Parameter, float]] = []  # per batch: 1/2 |grad|^2 of each parameter
         if self.factor is not None:
             for objective in objectives:
                 gradients = objective.point(differentiable=False).gradients
@@ -25,7 +25,7 @@ class Caps:
                 self.before.append(dict(zip(objective.parameters, halves, strict=True)))
 
     def over(self, parameters: list[nn.Parameter]) -> float:
-        """The cap where the gradient norm is over these parameters."""
+        """The cap on the gradient norm over these parameters."""
         if self.factor is None:
             return self.absolute
         norms = [math.sqrt(2 * sum(halves[parameter] for parameter in parameters)) for halves in self.before]

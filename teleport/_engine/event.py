@@ -1,4 +1,4 @@
-"""One teleport event, whatever the method: the loss as a function of the parameters, what is undone, the report."""
+"""One teleport event of any method: evaluates the loss, runs the method, restores on an error, and reports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from teleport._engine.transaction import Snapshot, restored_on_error
 from teleport._errors import UnsupportedModel
 from teleport._tracing.differentiability import check_graph, check_reach
 from teleport._tracing.replicas import check_replicas
-from teleport._tracing.undisturbed import undisturbed
+from teleport._tracing.undisturbed import CommonRandomNumbers, undisturbed
 
 log = logging.getLogger(__name__)
 
@@ -28,18 +28,18 @@ Report = TypeVar("Report", bound=TeleportReport)
 ONCE_DIFFERENTIABLE = re.compile(
     r"derivative for \S+ is not implemented|differentiate twice a function that was marked.*"
 )
-"""What torch says of an operation without a second derivative."""
+"""Messages of torch for an operation without a second derivative."""
 
 
 class Event:
-    """What a method works with while it teleports.
+    """The state of an event that a method works with.
 
     Attributes:
         model: in evaluation mode.
         batches: of the event, at least one.
-        evaluate: the loss of a batch, a scalar, at the parameters as they stand; the same random numbers each time.
+        evaluate: the loss of a batch, a scalar, at the current parameters; with the same random numbers each time.
         named: all parameters by name; ``trainable``: those that require a gradient.
-        moved: parameters that the method moves. What evaluating the loss changes in others is put back.
+        moved: parameters that the method moves. Changes of others, by evaluations of the loss, are undone.
         monitor: of the steps, for the callback.
     """
 
@@ -74,23 +74,23 @@ def run_event(
     callback: Callback | None = None,
     report_type: type[Report] = TeleportReport,  # type: ignore[assignment]
 ) -> Report:
-    """Let ``work`` move the parameters of ``model``, in place and without another trace, and report.
+    """Run ``work``, which moves the parameters of ``model`` in place; nothing else of the model changes.
 
     Args:
-        method: what the method is called.
-        model: any module; an exception puts its parameters back.
-        batches: what ``loss_fn`` takes.
+        method: the name of the method.
+        model: any module; its parameters are restored after an exception.
+        batches: arguments for ``loss_fn``.
         loss_fn: ``loss_fn(model, batch)``, a scalar tensor.
-        work: moves the parameters; returns its report of each batch and of each layer. The first batch's is to have
-            the loss that it found before anything moved, the last one's the loss where the parameters then stand. It
-            leaves out batches that were not begun when the callback ended the event.
-        callback: the caller's, which ``work`` tells of its steps through ``event.monitor``.
-        report_type: of the method.
+        work: moves the parameters; returns the reports of the batches and of the layers. The first batch's report has
+            the loss before any move, the last one's the loss at the final parameters. Batches that were not begun
+            when the callback ended the event have no report.
+        callback: the caller's; ``work`` calls it through ``event.monitor``.
+        report_type: the class of the report.
 
     Raises:
         TypeError: an argument is of another type, such as swapped ones.
         ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, or no such parameter.
-        UnsupportedModel: one that torch cannot differentiate twice, where ``work`` has to.
+        UnsupportedModel: ``work`` differentiates twice, and an operation of the model has no second derivative.
     """
     start = time.perf_counter()
     check_call(model, batches, loss_fn, callback)
@@ -100,25 +100,13 @@ def run_event(
     check_replicas(model)
     custom_operations: list[bool] = []  # whether the graph of the first evaluation has any
     with restored_on_error(Snapshot(model.parameters())) as before, undisturbed(model) as random:
-
-        def evaluate(batch: Any) -> Tensor:
-            random.restart()
-            loss = loss_fn(model, batch)
-            if not isinstance(loss, Tensor) or loss.numel() != 1:
-                raise ValueError("loss_fn must return a scalar tensor")
-            if not loss.requires_grad:
-                raise ValueError("the loss does not depend on any trainable parameter of the model")
-            if not custom_operations:
-                custom_operations.append(check_graph(loss, twice=False))
-            return loss.reshape(())
-
+        evaluate = _evaluation(model, loss_fn, random, custom_operations)
         event = Event(model, batches, evaluate, Monitor(method, len(batches), callback))
         try:
             others = [evaluate(batch).detach() for batch in batches[1:]]
             reports, layers = work(event)
-            first, last = reports[0], reports[-1]
-            loss_before = _mean([first.loss_before, *others])
-            end = len(reports) - 1  # the last batch, unless the callback ended the event
+            loss_before = _mean([reports[0].loss_before, *others])
+            end, last = len(reports) - 1, reports[-1]  # the last batch, unless the callback ended the event
             others = [evaluate(batch).detach() for batch in batches[:end] + batches[end + 1 :]]
             loss_after = _mean([*others, last.loss_after if last.accepted else last.loss_before])
             if any(custom_operations):
@@ -129,22 +117,44 @@ def run_event(
             raise
         before.restore_all_but(event.moved)
     fill_sizes(layers, event.named)
-    norms_before = [each.gradient_norm_before for each in reports]
-    norms_after = [each.gradient_norm_after if each.accepted else each.gradient_norm_before for each in reports]
+    norm_before, norm_after = _mean_norms(reports)
+    seconds = time.perf_counter() - start
     report = report_type(
-        method=method,
-        loss_before=loss_before,
-        loss_after=loss_after,
-        gradient_norm_before=sum(norms_before) / len(reports),
-        gradient_norm_after=sum(norms_after) / len(reports),
-        batches=reports,
-        layers=list(layers),
-        seconds=time.perf_counter() - start,
+        method, loss_before, loss_after, norm_before, norm_after, batches=reports, layers=list(layers), seconds=seconds
     )
     if report.no_op:
         report.gradient_norm_after = report.gradient_norm_before  # evaluated twice, it may differ by rounding
         log.info("the teleport moved nothing: %s", "; ".join(report.reasons().splitlines()))
     return report
+
+
+def _evaluation(
+    model: nn.Module, loss_fn: LossFn, random: CommonRandomNumbers, custom_operations: list[bool]
+) -> Callable[[Any], Tensor]:
+    """The loss of a batch as a scalar, checked, with the same random numbers each time.
+
+    The first evaluation appends to ``custom_operations`` whether its graph has any.
+    """
+
+    def evaluate(batch: Any) -> Tensor:
+        random.restart()
+        loss = loss_fn(model, batch)
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            raise ValueError("loss_fn must return a scalar tensor")
+        if not loss.requires_grad:
+            raise ValueError("the loss does not depend on any trainable parameter of the model")
+        if not custom_operations:
+            custom_operations.append(check_graph(loss, twice=False))
+        return loss.reshape(())
+
+    return evaluate
+
+
+def _mean_norms(reports: Sequence[BatchReport]) -> tuple[float, float]:
+    """The mean gradient norm of the batches before and after their own steps; the former twice if rolled back."""
+    before = [each.gradient_norm_before for each in reports]
+    after = [each.gradient_norm_after if each.accepted else each.gradient_norm_before for each in reports]
+    return sum(before) / len(reports), sum(after) / len(reports)
 
 
 def _mean(losses: Sequence[Tensor | float]) -> float:

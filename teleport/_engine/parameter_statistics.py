@@ -1,4 +1,4 @@
-"""How far the parameters of a model went, for methods that move them as they are."""
+"""The relative change of each parameter over an event, for methods that move whole parameters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from teleport._engine.report import LayerReport
 
 
 class ParameterStatistics:
-    """The reports of a method that moves parameters as they are, without asking what they multiply."""
+    """Saves the trainable parameters before an event, and reports their changes after it."""
 
     def __init__(self, named: Mapping[str, nn.Parameter]) -> None:
         self._held = {
@@ -22,7 +22,7 @@ class ParameterStatistics:
         }
 
     def close(self) -> list[LayerReport]:
-        """Measure how far each trainable parameter went since."""
+        """One report per trainable parameter, with its relative change since."""
         reports = []
         for name, (parameter, before) in self._held.items():
             change = relative_change(before, _in_double(parameter))
@@ -38,7 +38,7 @@ def _in_double(parameter: nn.Parameter) -> Tensor:
 
 
 def relative_change(before: Tensor, after: Tensor) -> float:
-    """``|after - before| / |before|``; what is not a number in both, or infinite in both, is unchanged."""
+    """``|after - before| / |before|``; elements that are NaN in both, or the same infinity, count as unchanged."""
     distance = float((after - before).norm())
     if not math.isfinite(distance):
         unchanged = (after == before) | (after.isnan() & before.isnan())

@@ -1,4 +1,4 @@
-"""A teleport as a transaction: what was promised holds, or the parameters are put back."""
+"""Snapshots of parameters, and the guard: steps that change the loss beyond the tolerance are rolled back."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from teleport._tracing.ownership import distinct_elements
 
 
 class Snapshot:
-    """The values of some parameters, to go back to; those whose elements share memory cannot be written to."""
+    """A copy of the values of some parameters, without those whose elements share memory (not writable)."""
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
         self._held = [(each, each.detach().clone()) for each in parameters if distinct_elements(each)]
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Put the values back, bit for bit, into the same parameters."""
+        """Write the values back into the same parameters, bit for bit."""
         for parameter, value in self._held:
             parameter.copy_(value)
 
     @torch.no_grad()
     def restore_all_but(self, moved: Iterable[nn.Parameter]) -> None:
-        """Put back what evaluating the loss changed by itself (an embedding's ``max_norm``), beside the ``moved``."""
-        ours = set(moved)
+        """Restore parameters that evaluations changed (``max_norm`` of an embedding), except the ``moved``."""
+        kept = set(moved)
         for parameter, value in self._held:
-            if parameter not in ours and not torch.equal(parameter, value):
+            if parameter not in kept and not torch.equal(parameter, value):
                 parameter.copy_(value)
 
     def finite(self) -> bool:
-        """Whether the parameters, as they stand now, are all finite."""
+        """Whether the current parameters are all finite."""
         return all(_finite(parameter.detach()) for parameter, _ in self._held)
 
 
@@ -50,18 +50,18 @@ def restored_on_error(snapshot: Snapshot) -> Iterator[Snapshot]:
 
 
 def _finite(values: Tensor) -> bool:
-    """Whether all are. A sum that is says so many times faster; one that is not may only be out of range."""
+    """Whether all values are finite. A finite sum shows it much faster; another may be an overflow of the sum."""
     return bool(values.sum().isfinite()) or bool(values.isfinite().all())
 
 
 def violation(before: float, after: float, norm: float, tolerance: float, snapshot: Snapshot) -> str:
-    """Why a move must be undone, empty where it may stay.
+    """Why a move must be rolled back; empty if it may stay.
 
     Args:
-        before: the loss that was to stay, before the move.
+        before: the loss that must not change, before the move.
         after: the same loss after it.
         norm: the gradient norm after it.
-        tolerance: how far the loss may move, relative to ``max(1, |before|)``.
+        tolerance: on the change of the loss, relative to ``max(1, |before|)``.
         snapshot: of the parameters that moved.
     """
     if not (math.isfinite(after) and math.isfinite(norm) and snapshot.finite()):
@@ -74,13 +74,13 @@ def violation(before: float, after: float, norm: float, tolerance: float, snapsh
 def roll_back_if_violated(
     report: BatchReport, tolerance: float, snapshot: Snapshot, losses: tuple[float, float] | None = None
 ) -> None:
-    """Put the parameters back where a batch broke its promise, and say so in its report.
+    """Restore the parameters if the loss changed beyond the tolerance, and set that in the report of the batch.
 
     Args:
-        report: of the batch, as it went.
+        report: of the batch.
         tolerance: as of :func:`violation`.
         snapshot: of the parameters that moved.
-        losses: what was to stay, before and after, where it is not the batch's own loss.
+        losses: the loss that must not change, before and after, if it is not the batch's own.
     """
     before, after = losses or (report.loss_before, report.loss_after)
     report.reason = violation(before, after, report.gradient_norm_after, tolerance, snapshot)

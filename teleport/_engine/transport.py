@@ -1,6 +1,6 @@
-"""What an optimizer remembers of past gradients, carried through a teleport that multiplies parameters by factors.
+"""Transport of an optimizer's state (momentum, squared gradients) through a move that multiplies parameters by factors.
 
-Where ``W' = f W`` elementwise and the loss stays, ``dL/dW' = (dL/dW) / f`` (Armenta et al. 2023, Theorem 5.1). Averages
+If ``W' = f W`` elementwise and the loss stays, ``dL/dW' = (dL/dW) / f`` (Armenta et al. 2023, Theorem 5.1). Averages
 of gradients transform the same way, averages of their squares by the square. Weight decay that an optimizer adds to
 the gradient is a term of the weights, which does not.
 """
@@ -22,7 +22,7 @@ POWERS = {
     "sum": 2,  # Adagrad
     "step": 0,
 }
-"""How each part of an optimizer's state goes with the gradient."""
+"""The power of the gradient that each entry of an optimizer's state scales with."""
 
 
 @torch.no_grad()
@@ -47,8 +47,8 @@ def transport_state(optimizer: torch.optim.Optimizer, group: Mapping[nn.Paramete
     factors = group.group if isinstance(group, TeleportReport) else group
     if factors is None:
         raise ValueError(
-            f"the report{method} has no factors to transport the optimizer's state by: only Rescaling and ChangeOfBasis "
-            "multiply parameters by factors; keep the state or reset it"
+            f"the report{method} has no factors to transport the optimizer's state by: only Rescaling and ChangeOfBasis"
+            " multiply parameters by factors; keep the state or reset it"
         )
     if not isinstance(factors, Mapping):
         raise TypeError(f"transport_state takes the factors as report.group, got {type(factors).__name__}")
