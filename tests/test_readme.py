@@ -14,7 +14,8 @@ from torch import nn
 
 from experiments.configuration.config import register
 from experiments.configuration.options import options
-from teleport import NullSpace
+from teleport import ChangeOfBasis, NullSpace
+from teleport._quiver.rules import table
 from teleport._tracing import linear_uses as views
 
 ROOT = Path(__file__).parents[1]
@@ -30,9 +31,10 @@ def of(program: str) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def own_views(monkeypatch):
+def own_registries(monkeypatch):
     """What an example registers is forgotten after it."""
     monkeypatch.setattr(views, "_REGISTRY", dict(views._REGISTRY))
+    monkeypatch.setattr(table, "RULES", dict(table.RULES))
 
 
 def test_there_is_something_to_check():
@@ -97,6 +99,25 @@ def test_own_layer_moves_once_it_has_a_view():
     exec(compile(next(code for code in EXAMPLES if "einsum_view" in code), "README.md", "exec"), {})
     before = model(inputs)
     assert teleport().relative_change > 1e-6
+    torch.testing.assert_close(model(inputs), before, rtol=1e-10, atol=1e-10)
+
+
+class Summed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lower, self.upper = nn.Linear(4, 8), nn.Linear(8, 3)
+
+    def forward(self, inputs):
+        return self.upper(torch.cumsum(torch.relu(self.lower(inputs)), 1))
+
+
+def test_own_rule_frees_channels():
+    torch.manual_seed(0)
+    model, inputs = Summed().double(), torch.randn(2, 5, 4, dtype=torch.float64)
+    before = model(inputs)
+    assert ChangeOfBasis()(model, [inputs]).channels == (0, 0, 11)
+    exec(compile(next(code for code in EXAMPLES if "cumsum_rule" in code), "README.md", "exec"), {})
+    assert ChangeOfBasis()(model, [inputs]).channels == (8, 0, 3)
     torch.testing.assert_close(model(inputs), before, rtol=1e-10, atol=1e-10)
 
 
