@@ -22,43 +22,44 @@ from teleport._engine.transaction import Snapshot, roll_back_if_violated
 from teleport._spaces.norms import inner
 
 BACKTRACKS = 25
-"""How often a step may be halved."""
+"""The largest number of halvings of a step."""
 
-TOLERATED = 1e-6
-"""The KKT residual (squared, as published), slackness and violation at which a point counts as stationary."""
+KKT_TOLERANCE = 1e-6
+"""Tolerance of a stationary point: on the squared stationarity error (as published), slackness and violation."""
 
 
 @dataclass(frozen=True)
 class LevelSet:
-    """Raise the gradient norm along the level set of the loss, whatever the model.
+    """Raise the gradient norm along the level set of the loss, for any model (Mishkin et al. 2024).
 
     For each batch: maximise ``1/2 log |g|^2`` subject to ``f <= f_0``, where ``f`` is the loss on the batch, ``f_0``
     its value at the start and ``g`` its gradient. A step solves the problem with objective and constraint linearised::
 
         w <- w + rho H g / |g|^2 - v g,    v = max(0, (rho g^T H g / |g|^2 + f - f_0) / |g|^2)
 
-    with H the Hessian: one Hessian-vector product a step. It is kept once the merit function
-    ``1/2 log |g|^2 - gamma [f - f_0]_+`` is larger than before, else tried again at half of rho, 25 times at most; the
-    next step starts at twice the rho that was kept, at most ``lr``. It ends at a point that meets the first-order
-    conditions (KKT).
+    with H the Hessian: one Hessian-vector product per step. A step is accepted if the merit function
+    ``1/2 log |g|^2 - gamma [f - f_0]_+`` is larger than before. Otherwise rho is halved, at most 25 times. The next
+    step starts with twice the accepted rho, at most ``lr``. The ascent ends at a point that meets the first-order
+    conditions (Karush-Kuhn-Tucker, KKT).
 
-    gamma is our choice: twice the largest multiplier ``g^T H g / |g|^4`` met so far, at which the merit rises along the
-    step, and at least ``1 / max(1, |f_0|)``. It never falls, which bounds the violation:
+    gamma is not from the paper: it is twice the largest multiplier ``g^T H g / |g|^4`` so far, with which the merit
+    increases along the step, and at least ``1 / max(1, |f_0|)``. It never decreases, which bounds the violation:
     ``f - f_0 <= max(1, |f_0|) max(log |g| / |g_0|)``, the maximum over the steps. The guard bounds it further.
 
-    Every trainable parameter may move. The loss may fall, and it drifts within its bound, as only its linear part is
-    held. Use it where the null space is empty (narrow networks, convolutions); where it is not,
+    All trainable parameters may move. The loss may decrease, and it changes within its bound, as only its linearisation
+    is constrained. Use this method if the null space is empty (narrow networks, convolutions). Otherwise
     :class:`teleport.NullSpace` keeps the loss exactly.
 
     Args:
         lr: rho, the longest step along ``H g / |g|^2``.
-        steps: K, steps a batch.
-        cap: the largest gradient norm, ``None`` for none, as published; a step beyond it is halved.
+        steps: K, the largest number of steps per batch.
+        cap: the largest gradient norm, ``None`` for none, as published; a step that would pass it is halved.
         relative_cap: a cap as a factor on the mean gradient norm over the event's batches before it. With both, the
             smaller holds.
         guard: ``"transaction"`` halves steps that raise the batch's loss above ``f_0`` by more than
-            ``tolerance * max(1, |f_0|)``, and puts back what became non-finite; ``"none"`` leaves it to the merit.
-        tolerance: of the guard, relative.
+            ``tolerance * max(1, |f_0|)``, and undoes the steps on a batch if a value is infinite or NaN.
+            ``"none"`` relies on the merit function alone.
+        tolerance: of the guard, relative to ``max(1, |f_0|)``.
 
     Raises:
         ValueError: an argument outside its range.
@@ -87,16 +88,17 @@ class LevelSet:
         """Teleport ``model`` in place.
 
         Args:
-            model: any module whose loss can be differentiated twice. What comes back as it was is what
-                :class:`teleport.NullSpace` says.
-            batches: what ``loss_fn`` takes, one level set each; B batches of n samples.
+            model: any module whose loss can be differentiated twice. Modes, buffers, ``requires_grad``, ``.grad`` and
+                torch's global random state are restored. After an exception the parameters are restored as well.
+            batches: what ``loss_fn`` takes, one level set per batch; B batches of n samples.
             loss_fn: ``loss_fn(model, batch)``, a scalar tensor.
-            generator: accepted as of every method, and not used: nothing is drawn.
+            generator: not used, as no random numbers are drawn; all methods accept it.
             callback: called per batch and per step, see ``teleport.Callback``.
 
         Raises:
-            ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, or no such
-                parameter; :class:`teleport.UnsupportedModel`, one, where torch cannot differentiate the loss twice.
+            ValueError: there are no batches or no trainable parameters, or the loss is not a scalar or depends on no
+                trainable parameter.
+            UnsupportedModel: torch cannot differentiate the loss twice (a ``ValueError`` too).
         """
         return run_event("levelset", model, batches, loss_fn, self._work, callback)
 
@@ -115,27 +117,35 @@ class LevelSet:
     def _teleport(self, loss: BatchLoss, cap: float, monitor: StepMonitor) -> BatchReport:
         """At most K steps on the level set of one batch."""
         snapshot = Snapshot(loss.parameters)
-        walk = _Walk(self, loss, cap, monitor)
-        walk.run()
-        start, end = walk.trace[0], walk.trace[-1]
+        ascent = _LevelSetAscent(self, loss, cap, monitor)
+        ascent.run()
+        start, end = ascent.trace[0], ascent.trace[-1]
         report = BatchReport(
             loss_before=start.loss,
             loss_after=end.loss,
             gradient_norm_before=start.gradient_norm,
             gradient_norm_after=end.gradient_norm,
             steps=end.step,
-            stopped=walk.stopped or Stopped.STEPS_DONE,
-            trace=walk.trace,
+            stopped=ascent.stopped or Stopped.STEPS_DONE,
+            trace=ascent.trace,
         )
         if self.guard == "transaction":
-            risen = start.loss if end.loss < start.loss else end.loss  # a loss that fell keeps the promise
+            risen = start.loss if end.loss < start.loss else end.loss  # a lower loss is no violation
             roll_back_if_violated(report, self.tolerance, snapshot, (start.loss, risen))
         return report
 
 
 @dataclass(frozen=True)
 class _Linearised:
-    """Objective and constraint at a point: ``q = H g / |g|^2``, ``g``, ``<q, g>``, ``|g|^2`` and ``f - f_0``."""
+    """Objective and constraint linearised at a point.
+
+    Attributes:
+        q: ``H g / |g|^2``, the gradient of the objective, one tensor per parameter.
+        g: the gradient of the loss, one tensor per parameter.
+        slope: ``<q, g>``.
+        square: ``|g|^2``.
+        excess: ``f - f_0``.
+    """
 
     q: list[Tensor]
     g: list[Tensor]
@@ -150,11 +160,11 @@ class _Linearised:
 
     @property
     def stationary(self) -> bool:
-        """Whether the first-order conditions hold: feasible, complementary, and no gradient left over."""
-        if self.excess > TOLERATED or -self.excess * self.multiplier > TOLERATED:
+        """Whether the first-order conditions hold: feasibility, complementary slackness and stationarity."""
+        if self.excess > KKT_TOLERANCE or -self.excess * self.multiplier > KKT_TOLERANCE:
             return False
-        residual = [q - self.multiplier * g for q, g in zip(self.q, self.g, strict=True)]
-        return float(inner(residual, residual)) <= TOLERATED
+        gradient = [q - self.multiplier * g for q, g in zip(self.q, self.g, strict=True)]
+        return float(inner(gradient, gradient)) <= KKT_TOLERANCE
 
     def step(self, rho: float) -> list[Tensor]:
         """``rho q - v g``, the solution of the linearised problem."""
@@ -162,8 +172,8 @@ class _Linearised:
         return [rho * q - v * g for q, g in zip(self.q, self.g, strict=True)]
 
 
-class _Walk:
-    """The steps on one batch."""
+class _LevelSetAscent:
+    """The ascent on one batch."""
 
     def __init__(self, method: LevelSet, loss: BatchLoss, cap: float, monitor: StepMonitor) -> None:
         self.method = method
@@ -179,7 +189,7 @@ class _Walk:
         self.stopped: Stopped | None = None
 
     def run(self) -> None:
-        """Step until one of the reasons to stop holds."""
+        """Take steps until one of the reasons to stop applies."""
         if self.monitor(self.trace[0]):
             self.stopped = Stopped.CALLBACK
             return
@@ -235,7 +245,7 @@ class _Walk:
         return (math.log(norm) if norm > 0 else -math.inf) - self.gamma * max(0.0, float(point.loss) - self.level)
 
     def _allowed(self, point: Point) -> bool:
-        """Finite, at most at the cap and, where it is guarded, within the tolerance."""
+        """Whether loss and norm are finite, the norm is at most the cap and the guard, if any, is not violated."""
         rise, norm = float(point.loss) - self.level, point.norm
         if not (math.isfinite(rise) and math.isfinite(norm)) or norm > self.cap:
             return False

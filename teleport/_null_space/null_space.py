@@ -20,40 +20,41 @@ from teleport._null_space.driver import NullSpaceSettings, run_null_space_event
 
 @dataclass(frozen=True)
 class NullSpace:
-    """Raise the gradient norm by moving weights where the layers' inputs do not see it.
+    """Raise the gradient norm by moving weights in the null space of the layer inputs (Wu et al. 2025, Algorithm 1).
 
     For each batch: find the space that each layer's inputs span, then take ``steps`` steps of gradient ascent on
-    ``1/2 |grad L|^2`` (or another ``objective``) with each layer's gradient projected on the complement. At
-    ``threshold`` 1 no layer's output changes on the batch, so neither does the loss; the loss on other data does
-    (``report.drift``).
+    ``1/2 |grad L|^2`` (or another ``objective``) with each layer's gradient projected onto the orthogonal complement.
+    At ``threshold`` 1 no layer's output changes on the batch, so the loss on the batch does not change either. The loss
+    on other data changes (``report.drift``).
 
-    Use it early in training, where layers are wider than the rank of what they see. It cannot help where no layer has
-    null dimensions (many positions, narrow layers: the report says so), where the gradient norm is above the cap
-    already, or where the loss must not change on other data.
+    Use it early in training, if layers are wider than the rank of their inputs. It has no effect if no layer has null
+    dimensions (many positions, narrow layers; the report says so) or if the gradient norm is above the cap at the
+    start. Do not use it if the loss on other data must not change.
 
     Args:
         lr: eta_tel, the length of a step along the projected gradient of the objective.
-        steps: K, steps a batch.
-        threshold: tau in (0, 1]; 1 protects the numerical rank, below 1 the leading directions with that share of the
-            inputs' energy (equation 3), and the loss moves a little.
-        step: ``"cap"`` shortens a step so that the gradient norm lands on the cap and the objective never gets worse;
-            ``"fixed"`` is the paper's rule: steps of full length until the norm is found above the cap.
+        steps: K, the largest number of steps per batch.
+        threshold: tau in (0, 1]. 1 protects all directions of the inputs up to their numerical rank. Below 1 only the
+            leading directions with this share of the inputs' energy are protected (equation 3), and the loss changes
+            slightly.
+        step: ``"cap"`` shortens a step so that the gradient norm ends at most at the cap and the objective does not get
+            worse. ``"fixed"`` is the paper's rule: steps of full length until the norm is above the cap.
         cap: the largest gradient norm, ``None`` for none.
         relative_cap: a cap as a factor on the mean gradient norm over the event's batches before it. With both, the
             smaller holds.
-        guard: ``"transaction"`` puts a batch's steps back where they changed the loss that was to stay (the batch's,
-            or the constraint's where there is one) by more than ``tolerance * max(1, |loss|)``, or made anything
-            non-finite; ``"none"`` keeps them, as the paper does.
-        tolerance: of the guard, relative.
+        guard: ``"transaction"`` undoes the steps on a batch if they changed the loss on the batch (on the constraint,
+            if there is one) by more than ``tolerance * max(1, |loss|)``, or made the loss, the gradient norm or a
+            parameter infinite or NaN. ``"none"`` keeps all steps, as in the paper.
+        tolerance: of the guard, relative to ``max(1, |loss|)``.
         objective_params: the gradient norm is over ``"all"`` trainable parameters or over the ``"moved"`` ones only.
-        objective: what is raised or lowered: a name in ``teleport.OBJECTIVES``, or one of your own. The cap stays one
-            on the gradient norm.
-        objective_scale: the rate of ``loss_after_step`` or the radius of ``sharpness``, where not their default.
-        forward: ``"once"`` runs the forward pass once a batch where nothing that it computes changes: at threshold 1,
-            on the batch's own constraint, for objectives of the gradient norm alone. Steps in between then have the
-            loss of the batch's start in its ``trace``, and a layer's ``surviving`` share is that of the event's first
-            batch. ``"each"`` runs it at each step. Both take the same steps, but for rounding; where the first
-            direction says otherwise, or the evaluation cannot be taken apart, it is run at each step.
+        objective: the function to raise or lower: a name in ``teleport.OBJECTIVES`` or a :class:`TeleportObjective`.
+            The cap is on the gradient norm for every objective.
+        objective_scale: the rate of ``loss_after_step`` or the radius of ``sharpness``; ``None`` for the default.
+        forward: ``"once"`` freezes the forward pass: it is run once per batch if no layer output changes, that is at
+            threshold 1, without a ``constraint``, and for objectives of the gradient norm alone. The intermediate steps
+            then have the loss of the start in the batch's ``trace``, and a layer's ``surviving`` share is that of the
+            event's first batch. ``"each"`` runs the forward pass at each step. Both take the same steps up to rounding.
+            If the first direction differs, or the recorded graph cannot be split, it is run at each step.
 
     Raises:
         ValueError: an argument outside its range.
@@ -78,7 +79,7 @@ class NullSpace:
         check_limits(self.cap, self.relative_cap, self.guard, self.tolerance)
         check_choice("objective_params", self.objective_params, ("all", "moved"))
         check_choice("forward", self.forward, ("once", "each"))
-        objective_of(self.objective, self.objective_scale)  # refuses what it does not know
+        objective_of(self.objective, self.objective_scale)  # raises for an unknown objective
 
     @property
     def _objective(self) -> TeleportObjective:
@@ -97,21 +98,22 @@ class NullSpace:
         """Teleport ``model`` in place.
 
         Args:
-            model: any module. Its trainable parameters may move; modes, buffers, ``requires_grad``, ``.grad`` and
-                torch's global random state come back as they were. After an exception the parameters do, too. Of
-                a ``DistributedDataParallel`` pass the ``module``, whose gradients nobody waits for.
-            batches: what ``loss_fn`` takes, one level set each; B batches of n samples.
+            model: any module. Its trainable parameters may move. Modes, buffers, ``requires_grad``, ``.grad`` and
+                torch's global random state are restored. After an exception the parameters are restored as well. For
+                ``DistributedDataParallel`` pass its ``module``, so that gradients are not synchronised.
+            batches: what ``loss_fn`` takes, one level set per batch; B batches of n samples.
             loss_fn: ``loss_fn(model, batch)``, a scalar tensor.
-            constraint: batches whose layer inputs are protected, all together, instead of each batch's own; an
-                objective on other data than the constraint frees the first layer too.
-            generator: accepted as of every method, and not used: nothing is drawn.
+            constraint: batches whose layer inputs are protected, all of them at once, instead of those of each batch.
+                If the constraint has other data than the batches, the first layer can move as well.
+            generator: not used, as no random numbers are drawn; all methods accept it.
             callback: called per batch and per step, see ``teleport.Callback``.
 
         Raises:
-            ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, or no such
-                parameter; :class:`teleport.UnsupportedModel`, one, where torch cannot differentiate the loss twice.
+            ValueError: there are no batches or no trainable parameters, or the loss is not a scalar or depends on no
+                trainable parameter.
+            UnsupportedModel: torch cannot differentiate the loss twice (a ``ValueError`` too).
         """
-        moves = NullSpaceSettings(
+        settings = NullSpaceSettings(
             self.threshold,
             self.cap,
             self.relative_cap,
@@ -123,7 +125,7 @@ class NullSpace:
             steps=self.steps,
             frozen_forward=self.forward == "once" and self.steps > 1 and self._objective.of_norm,
         )
-        return run_null_space_event("nullspace", moves, self._ascend, model, batches, loss_fn, constraint, callback)
+        return run_null_space_event("nullspace", settings, self._ascend, model, batches, loss_fn, constraint, callback)
 
     def _ascend(self, problem: AscentProblem) -> Ascent:
         """Up to K steps along the objective's projected gradient (equation 5)."""

@@ -1,4 +1,4 @@
-"""A random move in the null space: the control that tells having moved from having moved well."""
+"""A random move in the null space of the layer inputs: the control for :class:`teleport.NullSpace`."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from teleport._spaces.norms import inner
 
 @dataclass(frozen=True)
 class RandomNullSpace:
-    """Move as far as asked in a random direction that the layers' inputs do not see.
+    """Move by a given distance in a random direction of the null space of the layer inputs.
 
     For each batch: draw a direction for the weights that :class:`teleport.NullSpace` may move, project it as that
-    method projects its gradient, and go ``length`` times the norm of these weights along it, or less far, to where the
-    gradient norm meets the cap. The direction is uniform on the sphere of the null space of all layers together. What
-    NullSpace gains and this does not is due to its objective, not to the loss being flat where it went.
+    method projects its gradient, and move by ``length`` times the norm of these weights, or less if the gradient norm
+    reaches the cap before. The direction is uniform on the unit sphere of the null space of all layers together. A gain
+    of NullSpace over this method is due to its objective, not to moving in the null space.
 
-    Nothing is remembered from call to call: the draw is made from ``seed``, the number of the batch in the event and
-    the values of the weights that move. The same call gives the same move, so a resumed run gives that of an unbroken
-    one, while events and batches, which find other weights, differ. torch's global random state plays no part.
+    No state is kept between calls. The random numbers depend on ``seed``, the number of the batch in the event and the
+    values of the weights that may move. The same call gives the same move, so a resumed run equals an uninterrupted
+    one; events and batches differ from each other, as their weights differ. torch's global random state is not used.
 
     Args:
-        length: of a batch's move, relative to the norm of all weights that may move.
-        seed: any whole number.
-        threshold: see :class:`teleport.NullSpace`, as for all that follow.
-        cap: the largest gradient norm; the move is shortened to end within 2 % below it.
+        length: of the move on a batch, relative to the norm of all weights that may move.
+        seed: any integer.
+        threshold: see :class:`teleport.NullSpace`, also for the arguments below.
+        cap: the largest gradient norm; a move that would pass it is shortened to end within 2 % below it.
         relative_cap: a cap as a factor on the mean gradient norm over the event's batches before it.
         guard: ``"transaction"`` or ``"none"``.
-        tolerance: of the guard, relative.
+        tolerance: of the guard, relative to ``max(1, |loss|)``.
 
     Raises:
         ValueError: an argument outside its range.
@@ -70,20 +70,19 @@ class RandomNullSpace:
         generator: torch.Generator | None = None,
         callback: Callback | None = None,
     ) -> TeleportReport:
-        """Teleport ``model`` in place; arguments, errors and what comes back as it was are those of
-        :class:`teleport.NullSpace`.
+        """Teleport ``model`` in place. Arguments, errors and the state that is restored: :class:`teleport.NullSpace`.
 
         Args:
-            model: see there, as for ``batches``, ``loss_fn`` and ``constraint``.
-            batches: one move each.
+            model: any module; its trainable parameters may move.
+            batches: what ``loss_fn`` takes; one move per batch.
             loss_fn: ``loss_fn(model, batch)``, a scalar tensor.
             constraint: batches whose layer inputs are protected.
-            generator: drawn from in place of ``seed``, the batch's number and the weights; on any device. Each batch
-                that can move advances it.
+            generator: the source of the random numbers, on any device, instead of ``seed``, the number of the batch and
+                the weights. Each batch that can move advances it.
             callback: called per batch and per step, see ``teleport.Callback``; a batch has one step.
         """
         check_generator(generator)
-        moves = NullSpaceSettings(
+        settings = NullSpaceSettings(
             self.threshold,
             self.cap,
             self.relative_cap,
@@ -98,10 +97,10 @@ class RandomNullSpace:
         def step_rule(problem: AscentProblem) -> Ascent:
             return self._ascend(problem, generator)
 
-        return run_null_space_event("random", moves, step_rule, model, batches, loss_fn, constraint, callback)
+        return run_null_space_event("random", settings, step_rule, model, batches, loss_fn, constraint, callback)
 
     def _ascend(self, problem: AscentProblem, generator: torch.Generator | None) -> Ascent:
-        """One step along the direction drawn."""
+        """One step along a random direction."""
         start = problem.start or problem.loss.point(False)
         trace = [StepRecord(0, float(start.loss), start.norm)]
         if problem.monitor(trace[0]):
@@ -111,7 +110,7 @@ class RandomNullSpace:
         if not problem.parameters:
             return Ascent(start, start, 0, Stopped.NOTHING_MOVES, trace)
         drawn = problem.project(self._draw(problem, generator))
-        drawn_norm, weight_norm = (float(inner(held, held).sqrt()) for held in (drawn, _values(problem.parameters)))
+        drawn_norm, weight_norm = (float(inner(part, part).sqrt()) for part in (drawn, _values(problem.parameters)))
         if drawn_norm == 0:
             return Ascent(start, start, 0, Stopped.NO_ASCENT, trace)
         whole = self.length * (weight_norm or 1.0) / drawn_norm

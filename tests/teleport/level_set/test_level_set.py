@@ -1,4 +1,4 @@
-"""Linearised level-set steps: closed forms, an independent twin, the bound on the loss, one product a step."""
+"""Linearised level-set steps: closed forms, an independent NumPy implementation, the loss bound, the cost per step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FEW = settings(derandomize=True, max_examples=12, deadline=None)
 
 
 class Vector(nn.Module):
-    """A point of a test function."""
+    """The argument of a test function, as a module."""
 
     def __init__(self, *values: float) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ def rosenbrock(model: nn.Module, batch: float) -> Tensor:
     return batch * (y - x**2) ** 2 + (1 - x) ** 2
 
 
-def rosenbrock_by_hand(w: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+def rosenbrock_in_numpy(w: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
     x, y = w
     value = 100 * (y - x**2) ** 2 + (1 - x) ** 2
     gradient = np.array([-400 * x * (y - x**2) - 2 * (1 - x), 200 * (y - x**2)])
@@ -49,15 +49,15 @@ def logistic(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     return torch.nn.functional.softplus(-batch[1] * (batch[0] @ model.value)).mean()
 
 
-def logistic_by_hand(w: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+def logistic_in_numpy(w: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
     margins = LABELS * (INPUTS @ w)
     wrong = 1 / (1 + np.exp(margins))
     hessian = (INPUTS.T * (wrong * (1 - wrong))) @ INPUTS / len(LABELS)
     return float(np.mean(np.log1p(np.exp(-margins)))), -INPUTS.T @ (LABELS * wrong) / len(LABELS), hessian
 
 
-def twin(function, w, *, rho, steps, cap=np.inf, tolerance=1e-3, guarded=True):
-    """The method in plain numpy, from the formulas; the points that it visits."""
+def numpy_implementation(function, w, *, rho, steps, cap=np.inf, tolerance=1e-3, guarded=True):
+    """The points that the method visits, computed in NumPy from the formulas."""
     longest, visited = rho, [w.copy()]
     level = function(w)[0]
     gamma = 1 / max(1, abs(level))
@@ -94,22 +94,22 @@ def twin(function, w, *, rho, steps, cap=np.inf, tolerance=1e-3, guarded=True):
 
 
 PROBLEMS = {
-    "rosenbrock": (rosenbrock, rosenbrock_by_hand, [-1.0, 1.5], 100.0),
-    "logistic": (logistic, logistic_by_hand, [0.3, -0.2, 0.5, 0.1], tuple(map(torch.from_numpy, (INPUTS, LABELS)))),
+    "rosenbrock": (rosenbrock, rosenbrock_in_numpy, [-1.0, 1.5], 100.0),
+    "logistic": (logistic, logistic_in_numpy, [0.3, -0.2, 0.5, 0.1], tuple(map(torch.from_numpy, (INPUTS, LABELS)))),
 }
 
 
 @pytest.mark.parametrize("options", [{}, {"relative_cap": 2.0}, {"lr": 1.0, "guard": "none"}], ids=str)
 @pytest.mark.parametrize("problem", PROBLEMS)
-def test_trajectory_of_an_independent_implementation(problem, options):
-    loss_fn, by_hand, start, batch = PROBLEMS[problem]
+def test_the_trajectory_matches_an_independent_implementation(problem, options):
+    loss_fn, in_numpy, start, batch = PROBLEMS[problem]
     start = np.array(start)
-    expected = twin(
-        by_hand,
+    expected = numpy_implementation(
+        in_numpy,
         start.copy(),
         rho=options.get("lr", 0.1),
         steps=20,
-        cap=options.get("relative_cap", np.inf) * np.linalg.norm(by_hand(start)[1]),
+        cap=options.get("relative_cap", np.inf) * np.linalg.norm(in_numpy(start)[1]),
         guarded=options.get("guard") != "none",
     )
     model = Vector(*start)
@@ -117,14 +117,14 @@ def test_trajectory_of_an_independent_implementation(problem, options):
     assert len(expected) > 2
     assert report.steps == len(expected) - 1
     np.testing.assert_allclose(model.value.detach().numpy(), expected[-1], rtol=1e-10, atol=1e-10)
-    losses = [by_hand(point)[0] for point in expected]
-    norms = [np.linalg.norm(by_hand(point)[1]) for point in expected]
+    losses = [in_numpy(point)[0] for point in expected]
+    norms = [np.linalg.norm(in_numpy(point)[1]) for point in expected]
     assert [record.loss for record in report.batches[0].trace] == pytest.approx(losses, rel=1e-10)
     assert [record.gradient_norm for record in report.batches[0].trace] == pytest.approx(norms, rel=1e-10)
 
 
-def test_first_step_on_a_quadratic():
-    """``w + rho (H g - (g^T H g / |g|^2) g) / |g|^2`` where the constraint is met with equality."""
+def test_the_first_step_on_a_quadratic():
+    """``w + rho (H g - (g^T H g / |g|^2) g) / |g|^2`` if the constraint holds with equality."""
     curvatures, w = torch.tensor([1.0, 9.0]).double(), torch.tensor([8.0, -2.0]).double()
     model = Vector(*w.tolist())
     report = LevelSet(lr=1e-2, steps=1)(model, [curvatures], ellipse)
@@ -134,7 +134,7 @@ def test_first_step_on_a_quadratic():
     assert report.steps == 1
 
 
-def test_it_ends_where_the_ellipse_is_steepest():
+def test_it_ends_at_the_largest_gradient_norm_of_an_ellipse():
     """On ``x^2 + 9 y^2 = 2 c`` that is x = 0, with gradient norm ``3 sqrt(2 c)``."""
     model, curvatures = Vector(8.0, -2.0), torch.tensor([1.0, 9.0]).double()
     report = LevelSet(lr=1e3, steps=500)(model, [curvatures], ellipse)
@@ -144,19 +144,19 @@ def test_it_ends_where_the_ellipse_is_steepest():
 
 
 @pytest.mark.parametrize("curvature", [0.5, 4.0])
-def test_a_circle_has_nowhere_to_go(curvature):
+def test_every_point_of_a_circle_is_stationary(curvature):
     model = Vector(3.0, 4.0)
     report = LevelSet()(model, [torch.full((2,), curvature).double()], ellipse)
     assert (report.batches[0].stopped, report.steps, report.no_op) == ("stationary", 0, True)
     assert "no step" in report.reasons()
 
 
-def test_a_minimum_has_no_direction():
+def test_a_minimum_is_stationary():
     report = LevelSet()(Vector(0.0, 0.0), [torch.ones(2).double()], ellipse)
     assert (report.batches[0].stopped, report.no_op) == ("stationary", True)
 
 
-def test_a_point_that_is_not_finite_stays():
+def test_a_point_with_an_infinite_loss_is_not_moved():
     report = LevelSet()(Vector(math.inf, 0.0), [torch.ones(2).double()], ellipse)
     assert report.batches[0].reason.startswith("not finite")
     assert report.no_op
@@ -211,8 +211,8 @@ class Slope(torch.autograd.Function):
 
 
 @pytest.mark.parametrize("lr", [0.1, 1e3])
-def test_one_hessian_vector_product_a_step(lr):
-    """Also where steps are halved, at ``lr`` 1000."""
+def test_one_hessian_vector_product_per_step(lr):
+    """Also if steps are halved, at ``lr`` 1000."""
     curvatures = torch.tensor([1.0, 9.0]).double()
 
     def loss(model, batch):
@@ -245,7 +245,7 @@ def test_every_trainable_parameter_moves_and_no_other():
     assert torch.equal(model[2].bias, frozen)
 
 
-def test_each_batch_starts_from_its_own_level():
+def test_the_level_of_a_batch_is_its_loss_at_its_start():
     model, _ = PLAIN.make()
     batches = batches_of(3)
     report = LevelSet(lr=0.5, steps=5, relative_cap=4.0)(model, batches, cross_entropy)
