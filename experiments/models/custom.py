@@ -18,7 +18,7 @@ FITS = ("image", "sequence", "series", "text", "function")
 
 
 def build(config: CustomModel, spec: Spec) -> nn.Module:
-    """``factory(spec, **options)``, where ``config.factory`` is ``package.module:function``.
+    """``factory(spec, **options)``; ``config.factory`` is ``package.module:function``.
 
     Raises:
         UserError: the path is malformed or cannot be imported, the function does not accept the options, or its result

@@ -19,33 +19,38 @@ def of(rows, method):
     return rows[rows["method"] == method].reset_index(drop=True)
 
 
-def test_all_walks_begin_at_the_same_place_and_raise_the_gradient_norm(rows):
+def test_all_trajectories_begin_at_the_same_point_and_raise_the_gradient_norm(rows):
     starts = rows[rows["step"] == 0]
     assert len(starts) == 4
     for name, value in START.items():
         assert (starts[name] == value).all()
-    for _, walk in rows.groupby(["method", "rho"], dropna=False):
-        assert len(walk) >= 4
-        assert (walk["gradient_norm"].diff().dropna() > 0).all()
-        assert 1.9 < walk["gradient_norm"].iloc[-1] / walk["gradient_norm"].iloc[0] <= 2.0
+    for _, trajectory in rows.groupby(["method", "rho"], dropna=False):
+        assert len(trajectory) >= 4
+        assert (trajectory["gradient_norm"].diff().dropna() > 0).all()
+        assert 1.9 < trajectory["gradient_norm"].iloc[-1] / trajectory["gradient_norm"].iloc[0] <= 2.0
 
 
 def test_the_group_action_stays_on_a_hyperbola(rows):
-    walk = of(rows, "symmetry")
-    np.testing.assert_allclose(walk["v"] * walk["a"], START["v"] * START["a"], rtol=1e-12)
-    assert (walk["b"] == START["b"]).all()
-    assert walk["a"].nunique() == len(walk)
+    trajectory = of(rows, "symmetry")
+    np.testing.assert_allclose(trajectory["v"] * trajectory["a"], START["v"] * START["a"], rtol=1e-12)
+    assert (trajectory["b"] == START["b"]).all()
+    assert trajectory["a"].nunique() == len(trajectory)
 
 
 def test_the_null_space_is_a_line_along_which_the_first_layer_stays(rows):
-    walk = of(rows, "nullspace")
-    assert (walk["v"] == START["v"]).all()
-    np.testing.assert_allclose(walk["a"] * START["v"] + walk["b"], START["a"] * START["v"] + START["b"], rtol=1e-12)
+    trajectory = of(rows, "nullspace")
+    assert (trajectory["v"] == START["v"]).all()
+    np.testing.assert_allclose(
+        trajectory["a"] * START["v"] + trajectory["b"], START["a"] * START["v"] + START["b"], rtol=1e-12
+    )
 
 
 def test_the_linearised_level_set_drifts_and_more_so_in_longer_steps(rows):
-    walks = of(rows, "levelset")
-    drift = {rho: (walk["loss"] / walk["loss"].iloc[0] - 1).abs().max() for rho, walk in walks.groupby("rho")}
+    trajectories = of(rows, "levelset")
+    drift = {
+        rho: (trajectory["loss"] / trajectory["loss"].iloc[0] - 1).abs().max()
+        for rho, trajectory in trajectories.groupby("rho")
+    }
     exact = rows[rows["method"] != "levelset"]
     assert (exact["loss"] / rows["loss"].iloc[0] - 1).abs().max() < 1e-12 < 1e-4 < drift[0.1] < drift[0.5]
 
