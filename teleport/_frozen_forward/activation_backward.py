@@ -1,4 +1,4 @@
-"""Backward passes of activations on fixed inputs: products with a derivative that is computed once."""
+"""Rewrite of the backward passes of activations at fixed inputs: products with a derivative that is computed once."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ BACKWARDS = {
     *(aten.softplus_backward.default, aten.log_sigmoid_backward.default),
     *(aten.sigmoid_backward.default, aten.tanh_backward.default),
 }
-"""Functions of a gradient and of fixed tensors of its shape that multiply it element by element, at some cost.
+"""Backward functions that multiply a gradient elementwise by a function of fixed tensors, which is costly to compute.
 
-The ones that only let through or not (ReLU's) are as cheap as a product; others (SiLU's) are recorded as products.
+The backward function of ReLU is as cheap as a product; that of SiLU is already recorded as products.
 """
 
 
 def simplify_activations(graph: BackwardGraph) -> None:
-    """Replace backward passes that are products with a fixed tensor by that product, except in half precision."""
-    for call in graph.calls:
-        gradient, *fixed = call.args
-        if call.func not in BACKWARDS or isinstance(gradient, Tensor) or len(call.read) != 1:
+    """Replace each of ``BACKWARDS`` by a product with its derivative, unless it is computed in half precision."""
+    for node in graph.nodes:
+        gradient, *fixed = node.args
+        if node.func not in BACKWARDS or isinstance(gradient, Tensor) or len(node.read) != 1:
             continue
-        held = next(value for value in fixed if isinstance(value, Tensor))
-        if held.dtype in (torch.float32, torch.float64):
-            derivative = call.func(torch.ones_like(held), *fixed, **call.kwargs)
-            call.func, call.args, call.kwargs = aten.mul.Tensor, (gradient, derivative), {}
+        inputs = next(value for value in fixed if isinstance(value, Tensor))
+        if inputs.dtype in (torch.float32, torch.float64):
+            derivative = node.func(torch.ones_like(inputs), *fixed, **node.kwargs)
+            node.func, node.args, node.kwargs = aten.mul.Tensor, (gradient, derivative), {}

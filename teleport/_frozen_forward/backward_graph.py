@@ -1,9 +1,10 @@
-"""The backward graph: the part of a gradient that depends on moving weights if all layer outputs are fixed.
+"""The backward graph: the part of a recorded gradient computation that depends on moving weights.
 
-In the exact null space of a batch no layer output changes as the weights move, so the forward pass is constant. Of the
-backward pass only the part that depends on a moving weight changes. The recorded graph (``recorded_graph.py``) is cut
-accordingly: products of moving weights in the forward pass keep their recorded values, operations that depend on no
-moving weight are constants, and operations that no gradient needs are left out.
+In the exact null space of a batch no layer's output changes as the weights move, so the whole forward pass is constant.
+Only the operations of the backward pass that read a moving weight change. The recorded graph
+(``_frozen_forward/recorded_graph.py``) is reduced to them: products of moving weights in the forward pass keep their
+recorded values, values that depend on no moving weight are constants, and operations that no gradient needs are
+removed.
 """
 
 from __future__ import annotations
@@ -24,24 +25,24 @@ PRODUCTS = {
     *(aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default, aten.mv.default, aten.addmv.default),
     *(aten.convolution.default, aten.add.Tensor, aten.add_.Tensor),
 }
-"""What a linear map computes with a weight that moves, the addition of its bias included."""
+"""Operations of a linear map on a moving weight, including the addition of its bias."""
 
 COPIES = {
     *(aten.clone.default, aten._to_copy.default, aten.cat.default, aten.stack.default, aten._unsafe_view.default),
 }
-"""Hand a weight on without computing with it, beside views."""
+"""Operations besides views that copy a weight without arithmetic."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A placeholder in the arguments of a node for a tensor that is computed anew."""
+    """Placeholder for a recomputed tensor in the arguments of a node."""
 
     number: int
 
 
 @dataclass(eq=False)
 class GraphNode:
-    """One operation to run again; ``made`` holds the slots of the tensors in its result, ``None`` for unused ones."""
+    """One operation to recompute; ``made`` are the slots of the tensors in its result, ``None`` for unused ones."""
 
     func: Callable[..., Any]
     args: tuple[Any, ...]
@@ -50,7 +51,7 @@ class GraphNode:
 
     @property
     def read(self) -> list[int]:
-        """The slots that the node reads."""
+        """The slots among its arguments."""
         return [slot.number for slot in _slots((self.args, self.kwargs))]
 
 
@@ -60,56 +61,56 @@ class BackwardGraph:
 
     Attributes:
         inputs: the slot of each moving parameter.
-        calls: the nodes, in the order of execution.
-        slots: the slot of every value that is computed anew.
-        gradients: per parameter the recorded gradient, or the slot of the one that is computed anew.
+        nodes: the operations in the order of execution.
+        slots: the slot of every recomputed value.
+        gradients: per gradient, its slot if it is recomputed, otherwise its recorded value.
         count: the number of slots.
     """
 
     inputs: dict[nn.Parameter, int]
-    calls: list[GraphNode]
+    nodes: list[GraphNode]
     slots: dict[Value, int]
     gradients: list[Tensor | int]
     count: int
 
-    def call(self, func: Callable[..., Tensor], *args: Any) -> Slot:
-        """Append a call of another function; returns the slot of its result."""
+    def append(self, func: Callable[..., Tensor], *args: Any) -> Slot:
+        """Append a node for another function; returns the slot of its result."""
         made = Slot(self.count)
         self.count += 1
-        self.calls.append(GraphNode(func, args, {}, [made.number]))
+        self.nodes.append(GraphNode(func, args, {}, [made.number]))
         return made
 
     def run(self, leaves: Mapping[nn.Parameter, Tensor]) -> dict[int, Tensor]:
-        """The values of all slots, with ``leaves`` in place of the moving parameters."""
-        held = {number: leaves[parameter] for parameter, number in self.inputs.items()}
+        """Compute the values of all slots, with ``leaves`` in place of the moving parameters."""
+        computed = {number: leaves[parameter] for parameter, number in self.inputs.items()}
 
         def filled(values: Any) -> Any:
             if isinstance(values, Slot):
-                return held[values.number]
+                return computed[values.number]
             if isinstance(values, (list, tuple)):
                 return type(values)(filled(value) for value in values)
             return values
 
-        for call in self.calls:
-            result = call.func(*filled(call.args), **{key: filled(value) for key, value in call.kwargs.items()})
-            for number, tensor in zip(call.made, tensors_in(result), strict=True):
+        for node in self.nodes:
+            result = node.func(*filled(node.args), **{key: filled(value) for key, value in node.kwargs.items()})
+            for number, tensor in zip(node.made, tensors_in(result), strict=True):
                 if number is not None:
-                    held[number] = tensor
-        return held
+                    computed[number] = tensor
+        return computed
 
 
 def backward_graph_of(
     record: GraphRecorder, gradients: Sequence[Tensor], moving: Sequence[nn.Parameter]
 ) -> BackwardGraph:
-    """The part of the recorded ``gradients`` that changes if the ``moving`` parameters move in null spaces.
+    """The part of the recorded ``gradients`` to recompute after the ``moving`` parameters moved in null spaces.
 
     Args:
-        record: the recorded graph of the loss and of its ``gradients``, at the current parameters.
-        gradients: the results of the recorded evaluation.
-        moving: parameters that enter the loss in linear maps only, whose outputs do not change as they move.
+        record: of an evaluation of the loss and then, after ``turn``, of its ``gradients``, at the current parameters.
+        gradients: the results of the evaluation.
+        moving: parameters that enter the loss in linear maps only, whose outputs stay constant while they move.
 
     Raises:
-        Untraceable: a use of a moving parameter is not understood, or a tensor was overwritten.
+        Untraceable: a moving parameter is used by an unsupported operation, or a recorded tensor was overwritten.
     """
     if record.broken:
         raise Untraceable(record.broken)
@@ -118,10 +119,10 @@ def backward_graph_of(
     for number, operation in enumerate(record.operations):
         if changing.keys().isdisjoint(operation.read):
             continue
-        if number < record.forward and _stays(operation, changing):
+        if number < record.forward and _is_frozen_product(operation, changing):
             continue
         if operation.func._schema.is_mutable or not operation.made:
-            raise Untraceable(f"{operation.func} writes into or decides on what changes")
+            raise Untraceable(f"{operation.func} writes into, or returns no tensor for, a value that changes")
         if changing.keys() >= set(operation.made):
             continue  # another view of a known value
         for value in operation.made:
@@ -129,19 +130,19 @@ def backward_graph_of(
         kept.append(operation)
     ends = [changing.get(value_of(gradient), gradient) for gradient in gradients]
     needed = {end for end in ends if isinstance(end, int)}
-    calls = []
+    nodes = []
     for operation in reversed(kept):
         if needed.isdisjoint(changing[value] for value in operation.made):
             continue
         needed.update(changing[value] for value in operation.read if value in changing)
-        calls.append(_call(operation, changing, needed))
+        nodes.append(_node(operation, changing, needed))
     inputs = {parameter: number for number, parameter in enumerate(moving)}
-    held = [end if isinstance(end, int) else end.detach() for end in ends]
-    return BackwardGraph(inputs, calls[::-1], changing, held, len(changing))
+    outputs = [end if isinstance(end, int) else end.detach() for end in ends]
+    return BackwardGraph(inputs, nodes[::-1], changing, outputs, len(changing))
 
 
-def _stays(operation: Operation, changing: Mapping[Value, int]) -> bool:
-    """Whether a forward operation on a moving weight is the product of a layer, whose value is fixed, not a view."""
+def _is_frozen_product(operation: Operation, changing: Mapping[Value, int]) -> bool:
+    """Whether a forward operation on a moving weight is a layer's product, whose value is frozen; if not, it copies."""
     if operation.func in PRODUCTS and not (operation.func._schema.is_mutable and operation.read[0] in changing):
         return True
     if operation.func.is_view or operation.func in COPIES:
@@ -149,7 +150,7 @@ def _stays(operation: Operation, changing: Mapping[Value, int]) -> bool:
     raise Untraceable(f"{operation.func} reads a moving weight in the forward pass")
 
 
-def _call(operation: Operation, changing: Mapping[Value, int], needed: set[int]) -> GraphNode:
+def _node(operation: Operation, changing: Mapping[Value, int], needed: set[int]) -> GraphNode:
     def constant_or_slot(tensor: Tensor, value: Value) -> Any:
         if value in changing:
             return Slot(changing[value])

@@ -1,8 +1,8 @@
-"""Backward passes of convolutions on fixed inputs, with adjoints made of as few convolutions as possible.
+"""Rewrite of the backward passes of convolutions at fixed inputs, with adjoints of as few convolutions as possible.
 
 With inputs x fixed, the backward pass maps the gradient d of the output and the weight W to ``(B_x(d, W), B_W(d, x),
 sum d)``, linear in each. The adjoint of ``(u, V, s)`` is ``conv(u, W) + conv(x, V) + s`` for d and ``B_W(d, u)`` for W.
-Autograd's second derivative also computes the latter for fixed weights, with kernels as large as images.
+Autograd's second derivative also computes the latter for weights that do not move, with kernels as large as images.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ convolution_backward = torch.ops.aten.convolution_backward.default
 
 
 def simplify_convolutions(graph: BackwardGraph) -> None:
-    """Replace the backward passes of convolutions on fixed inputs by functions with these adjoints."""
-    for call in graph.calls:
-        if call.func is not convolution_backward or call.kwargs or not isinstance(call.args[1], Tensor):
+    """Give each convolution backward pass its adjoint if its inputs are fixed."""
+    for node in graph.nodes:
+        if node.func is not convolution_backward or node.kwargs or not isinstance(node.args[1], Tensor):
             continue
-        gradient, inputs, weight, bias_sizes, *setting, mask = call.args
-        call.func, call.args = _Backward.apply, (gradient, weight, inputs, bias_sizes, mask, *setting)
+        gradient, inputs, weight, bias_sizes, *setting, mask = node.args
+        node.func, node.args = _ConvolutionBackward.apply, (gradient, weight, inputs, bias_sizes, mask, *setting)
 
 
-class _Backward(torch.autograd.Function):
-    """The gradients of a convolution's input, weight and bias; ``None`` for those that the ``mask`` excludes.
+class _ConvolutionBackward(torch.autograd.Function):
+    """The gradients of a convolution's input, weight and bias, ``None`` for those that the ``mask`` excludes.
 
-    ``setting``: the arguments of torch's convolution from the stride on.
+    The ``setting`` is the arguments of ``aten.convolution`` from the stride on.
     """
 
     @staticmethod

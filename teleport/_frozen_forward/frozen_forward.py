@@ -1,7 +1,7 @@
-"""The gradient norm as a function of the weights, with the forward pass frozen as recorded.
+"""The gradient norm as a function of the weights alone, with the forward pass frozen as recorded.
 
-A step of :class:`teleport.NullSpace` then costs the part of the backward pass that depends on moving weights, and its
-adjoint.
+A step of :class:`teleport.NullSpace` then costs only the part of the backward pass that depends on moving weights, and
+the adjoint of that part.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from teleport._frozen_forward.activation_backward import simplify_activations
 from teleport._frozen_forward.backward_graph import backward_graph_of
 from teleport._frozen_forward.convolution_backward import simplify_convolutions
 from teleport._frozen_forward.gram_rewrite import half_squares, project_by_gram
-from teleport._frozen_forward.normalization_backward import simplify_normalisations
+from teleport._frozen_forward.normalization_backward import simplify_normalizations
 from teleport._frozen_forward.projected_products import Projection
 from teleport._frozen_forward.recorded_graph import GraphRecorder
 from teleport._tracing.layers import Layer
 
 
 def recorded(objective: BatchLoss, aside: Callable[[], bool] = lambda: False) -> tuple[Point, GraphRecorder]:
-    """As ``objective.point(True)``, with the recorded graph, without operations that run ``aside``."""
+    """``objective.point(True)`` and the recorded graph of its computation, without operations that run ``aside``."""
     with GraphRecorder(aside) as record:
         loss = objective.evaluate()
         record.turn()
@@ -31,50 +31,50 @@ def recorded(objective: BatchLoss, aside: Callable[[], bool] = lambda: False) ->
 
 
 class FrozenForward(BatchLoss):
-    """A batch loss with a frozen forward pass; its points have the recorded loss and a gradient norm, but no gradients.
+    """A loss with a frozen forward pass; its points have the recorded loss, a gradient norm and no gradients.
 
-    Valid while the ``moving`` parameters, which enter the loss in linear maps only, move in the null space of the
-    inputs of these maps.
+    Exact while the ``moving`` parameters, which enter the loss in linear maps only, move in the null spaces of
+    the inputs of these maps.
 
     Args:
-        whole: the batch loss that was recorded.
-        record: the recorded graph of ``start``.
-        start: its point at the current parameters.
+        whole: the loss that was recorded.
+        record: of the evaluation of ``start``.
+        start: the point of ``whole`` at the current parameters.
         moving: the parameters that will move.
 
     Raises:
-        Untraceable: the recorded graph does not show how the gradients depend on the moving parameters.
+        Untraceable: the record does not determine how the gradients depend on the moving parameters.
     """
 
     def __init__(self, whole: BatchLoss, record: GraphRecorder, start: Point, moving: Sequence[nn.Parameter]) -> None:
         super().__init__(whole.evaluate, whole.parameters)
         self.loss = start.loss
         self._graph = backward_graph_of(record, start.gradients, moving)
-        simplify_normalisations(self._graph)
+        simplify_normalizations(self._graph)
         simplify_convolutions(self._graph)
         simplify_activations(self._graph)
         self._leaves = {parameter: parameter.detach().requires_grad_() for parameter in moving}
         self._halves, self._constant = half_squares(self._graph)
 
     def project_by_gram(self, layer: Layer, projection: Projection) -> bool:
-        """Make :meth:`ascent_direction` return the part of a layer projected, by the Gram rewrite.
+        """Let :meth:`ascent_direction` return the layer's part projected, by the cheapest order of products.
 
         Returns:
-            whether it will. If the weight of the layer has other uses, its part stays unprojected.
+            whether it will; if the layer's weight has other uses, its part stays unprojected.
         """
         return project_by_gram(self._graph, layer, projection)
 
     def point(self, differentiable: bool) -> Point:
-        """The gradient norm at the current parameters, with a graph for its derivative if ``differentiable``."""
+        """The gradient norm at the current parameters, with an autograd graph if ``differentiable``."""
         with torch.set_grad_enabled(differentiable):
-            held = self._graph.run(self._leaves)
-            halves = [held[slot.number] for slot in self._halves]
+            values = self._graph.run(self._leaves)
+            halves = [values[slot.number] for slot in self._halves]
             if self._constant is not None:
                 halves.append(self._constant)
             return Point(self.loss, [], torch.as_tensor(sum(halves)))
 
     def ascent_direction(self, point: Point, moving: Sequence[nn.Parameter]) -> list[Tensor]:
-        """As of :class:`BatchLoss`, up to parts in the span of the layer inputs."""
+        """As of :class:`BatchLoss`, projected for the layers of :meth:`project_by_gram`."""
         if not point.differentiable:
             return [torch.zeros_like(parameter) for parameter in moving]
         leaves = [self._leaves[parameter] for parameter in moving]

@@ -1,8 +1,8 @@
-"""The Gram rewrite: products of the backward graph with the least work.
+"""Gram rewrite of a backward graph: products of matrices replaced by cheaper equivalents.
 
-- A weight's gradient ``D^T X`` on inputs X that stay enters the norm by ``|D^T X|^2 = <D, (X X^T) D>``. If there are
-  fewer positions than twice the inputs, that is less work than the gradient and its adjoint, and the gradient itself is
-  never computed.
+- A weight's gradient ``D^T X`` with fixed inputs X enters the norm as ``|D^T X|^2 = <D, (X X^T) D>``. With fewer
+  positions than twice the inputs, this costs less than the gradient and its adjoint, and the gradient itself is never
+  formed.
 - The direction of a layer, ``D^T A``, is projected in the order of least work (``projected_products.py``).
 """
 
@@ -25,9 +25,9 @@ mm = torch.ops.aten.mm.default
 
 
 def half_squares(graph: BackwardGraph) -> tuple[list[Slot], Tensor | None]:
-    """``1/2 |g|^2`` of each gradient that is computed anew, and of all others together (``None`` if there are none)."""
-    readers = [number for call in graph.calls for number in call.read]
-    makers = {number: call for call in graph.calls for number in call.made if number is not None}
+    """``1/2 |g|^2``: a slot per recomputed gradient, and the sum over fixed gradients (``None`` if there are none)."""
+    readers = [number for node in graph.nodes for number in node.read]
+    makers = {number: node for node in graph.nodes for number in node.made if number is not None}
     readers += [gradient for gradient in graph.gradients if isinstance(gradient, int)]
     slots, fixed = [], []
     for gradient in graph.gradients:
@@ -37,45 +37,46 @@ def half_squares(graph: BackwardGraph) -> tuple[list[Slot], Tensor | None]:
         alone = readers.count(gradient) == 1
         factors = _gram_factors(makers[gradient]) if alone else None
         if factors is None:
-            slots.append(graph.call(_HalfSquare.apply, Slot(gradient)))
+            slots.append(graph.append(_HalfSquare.apply, Slot(gradient)))
         else:
-            graph.calls.remove(makers[gradient])
-            slots.append(graph.call(_HalfGramSquare.apply, *factors))
+            graph.nodes.remove(makers[gradient])
+            slots.append(graph.append(_HalfGramSquare.apply, *factors))
     return slots, half_squared_norm(fixed) if fixed else None
 
 
 def project_by_gram(graph: BackwardGraph, layer: Layer, projection: Projection) -> bool:
-    """Project the derivative for a layer's weight and bias within the products that it enters.
+    """Project the derivatives with respect to a layer's weight and bias inside the products that the weight enters.
 
     Returns:
-        whether that is possible for all of it; if not, nothing is changed.
+        whether that is possible for all uses of the weight; if not, the graph is unchanged.
     """
-    held = layer.weight.within(layer.weight.parameter.detach())
-    matrix = graph.slots.get(value_of(as_matrix(held, layer.groups, layer.transposed)[0]))
+    weight = layer.weight.within(layer.weight.parameter.detach())
+    matrix = graph.slots.get(value_of(as_matrix(weight, layer.groups, layer.transposed)[0]))
     if matrix is None or layer.groups > 1 or any(block.shape != block.parameter.shape for block in layer.blocks):
         return False
-    own = {graph.inputs[block.parameter] for block in layer.blocks}  # slots that hold the parameters, or views
+    # slots of the layer's parameters and of their views
+    own = {graph.inputs[block.parameter] for block in layer.blocks}
     products = []
-    for call in graph.calls:
-        if own.isdisjoint(call.read):
+    for node in graph.nodes:
+        if own.isdisjoint(node.read):
             continue
-        if getattr(call.func, "is_view", False) or call.func in COPIES:
-            own.update(number for number in call.made if number is not None)
-        elif call.func is mm and call.args[1] == Slot(matrix) and call.read.count(matrix) == 1:
-            products.append(call)
+        if getattr(node.func, "is_view", False) or node.func in COPIES:
+            own.update(number for number in node.made if number is not None)
+        elif node.func is mm and node.args[1] == Slot(matrix) and node.read.count(matrix) == 1:
+            products.append(node)
         else:
             return False
     bias = None if layer.bias is None else Slot(graph.inputs[layer.bias.parameter])
-    for call in products:
-        call.func, call.args = projected_product, (*call.args, bias, projection)
+    for node in products:
+        node.func, node.args = projected_product, (*node.args, bias, projection)
     return True
 
 
-def _gram_factors(call: GraphNode) -> tuple[Any, Tensor, bool] | None:
-    """D, K and whether D is transposed, of a ``call`` that computes ``D^T X``, if ``<D, K D>`` is less work."""
-    if call.func is not mm or call.kwargs:
+def _gram_factors(node: GraphNode) -> tuple[Any, Tensor, bool] | None:
+    """D, K and whether D is transposed, of a ``node`` that computes ``D^T X``; ``None`` if ``<D, K D>`` costs more."""
+    if node.func is not mm or node.kwargs:
         return None
-    left, right = call.args
+    left, right = node.args
     if isinstance(left, Tensor):
         fixed, other, transposed = left.T, right, False
     elif isinstance(right, Tensor):
@@ -104,11 +105,11 @@ class _HalfSquare(torch.autograd.Function):
 
 
 class _HalfGramSquare(torch.autograd.Function):
-    """``1/2 <D, K D>`` with K symmetric (``D^T`` is given if ``transposed``), whose derivative is ``K D``."""
+    """``1/2 <D, K D>`` with K symmetric (``D^T`` given where ``transposed``), whose derivative is ``K D``."""
 
     @staticmethod
     def forward(ctx: Any, factor: Tensor, gram: Tensor, transposed: bool) -> Tensor:
-        # in the layout of the factor: element by element, mixed layouts are many times slower
+        # in the layout of the factor: elementwise products of mixed layouts are many times slower
         if factor.is_contiguous():
             product = factor @ gram if transposed else gram @ factor
         else:

@@ -1,8 +1,8 @@
-"""Backward passes of normalisations on fixed inputs: linear maps of the gradient, with adjoints in few passes.
+"""Rewrite of the backward passes of normalizations at fixed inputs: linear maps of the gradient with cheap adjoints.
 
-With ``x`` fixed, ``y`` the normalised inputs and ``w`` the weight, layer norm and batch norm (on its running
+With ``x`` fixed, ``y`` the normalized inputs and ``w`` the weight, layer norm and batch norm (on its running
 statistics) map the gradient ``d`` of their output to ``(P(w d), sum y d, sum d)``, where P is symmetric. The adjoint is
-``(u, v, s) -> w P(u) + y v + s``. Autograd's second derivative also computes the derivatives for inputs and weight.
+``(u, v, s) -> w P(u) + y v + s``. Autograd's second derivative also computes the parts for inputs and weight.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ layer_norm = torch.ops.aten.native_layer_norm_backward.default
 batch_norm = torch.ops.aten.native_batch_norm_backward.default
 
 Adjoint = Callable[[Tensor | None, Tensor | None, Tensor | None], Tensor | None]
-"""From what is added to the gradients of input, weight and bias (``None`` for nothing) to that of the output."""
+"""From the adjoints of the gradients of input, weight and bias (``None`` for zero) to that of the output gradient."""
 
 
-def simplify_normalisations(graph: BackwardGraph) -> None:
-    """Replace backward passes of normalisations by linear maps with these adjoints, if only the gradient changes."""
-    for call in graph.calls:
-        if call.func not in (layer_norm, batch_norm) or call.kwargs or len(call.read) != 1:
+def simplify_normalizations(graph: BackwardGraph) -> None:
+    """Give each normalization backward pass its adjoint if only the gradient among its arguments changes."""
+    for node in graph.nodes:
+        if node.func not in (layer_norm, batch_norm) or node.kwargs or len(node.read) != 1:
             continue
-        gradient, *fixed = call.args
-        tensors = [held for held in fixed if isinstance(held, Tensor)]
-        if isinstance(gradient, Tensor) or len({held.dtype for held in tensors}) > 1:
+        gradient, *fixed = node.args
+        tensors = [value for value in fixed if isinstance(value, Tensor)]
+        if isinstance(gradient, Tensor) or len({tensor.dtype for tensor in tensors}) > 1:
             continue
-        adjoint = _of_layer_norm(*fixed) if call.func is layer_norm else _of_batch_norm(*fixed)
+        adjoint = _of_layer_norm(*fixed) if node.func is layer_norm else _of_batch_norm(*fixed)
         if adjoint is not None:
-            call.args = (gradient, partial(_backward, call.func, fixed), adjoint)
-            call.func = _Linear.apply
+            node.args = (gradient, partial(_backward, node.func, fixed), adjoint)
+            node.func = _LinearWithAdjoint.apply
 
 
 def _backward(func: Callable[..., Any], fixed: list[Any], gradient: Tensor) -> Any:
@@ -46,14 +46,14 @@ def _backward(func: Callable[..., Any], fixed: list[Any], gradient: Tensor) -> A
 def _of_layer_norm(
     inputs: Tensor, shape: list[int], mean: Tensor, rstd: Tensor, weight: Tensor | None, bias: Tensor | None, mask: Any
 ) -> Adjoint:
-    normalised = (inputs - mean) * rstd
+    normalized = (inputs - mean) * rstd
 
     def adjoint(u: Tensor | None, v: Tensor | None, s: Tensor | None) -> Tensor | None:
         through = None
         if u is not None:
             through = layer_norm(u, inputs, shape, mean, rstd, None, None, [True, False, False])[0]
             through = through if weight is None else through * weight
-        return _sum(through, normalised, v, s)
+        return _sum(through, normalized, v, s)
 
     return adjoint
 
@@ -73,26 +73,26 @@ def _of_batch_norm(
         return None
     channels = (-1, *[1] * (inputs.dim() - 2))
     rstd = (running_var + eps).rsqrt().view(channels)
-    normalised = (inputs - running_mean.view(channels)) * rstd
+    normalized = (inputs - running_mean.view(channels)) * rstd
     scale = rstd if weight is None else rstd * weight.view(channels)
 
     def adjoint(u: Tensor | None, v: Tensor | None, s: Tensor | None) -> Tensor | None:
         v, s = (None if part is None else part.view(channels) for part in (v, s))
-        return _sum(None if u is None else u * scale, normalised, v, s)
+        return _sum(None if u is None else u * scale, normalized, v, s)
 
     return adjoint
 
 
-def _sum(through: Tensor | None, normalised: Tensor, v: Tensor | None, s: Tensor | None) -> Tensor | None:
-    """``through + normalised * v + s``, of the terms that are given."""
+def _sum(through: Tensor | None, normalized: Tensor, v: Tensor | None, s: Tensor | None) -> Tensor | None:
+    """``through + normalized * v + s``; absent terms are ``None``."""
     if v is not None:
-        through = normalised * v if through is None else torch.addcmul(through, normalised, v)
+        through = normalized * v if through is None else torch.addcmul(through, normalized, v)
     if s is not None:
-        through = s.expand_as(normalised) if through is None else through + s
+        through = s.expand_as(normalized) if through is None else through + s
     return through
 
 
-class _Linear(torch.autograd.Function):
+class _LinearWithAdjoint(torch.autograd.Function):
     """A linear map of one tensor to three (or ``None``), with its adjoint."""
 
     @staticmethod

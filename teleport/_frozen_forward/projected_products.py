@@ -1,7 +1,7 @@
-"""A layer's direction ``D^T A``, projected in the order of products with the least work.
+"""Projection of a layer's direction ``D^T A`` onto the null space, in the cheapest order of products.
 
-With D ``[positions, out]``, A ``[positions, inputs]`` and a basis of k directions, that is ``pi`` of the whole or
-``D^T pi(A)``. If the basis V spans the null space, it is also ``(D^T (A V)) V^T``, which is little work for small k.
+With D ``[positions, out]``, A ``[positions, inputs]`` and a basis of k directions, it is computed as ``pi(D^T A)`` or
+as ``D^T pi(A)``. If the basis V spans the null space, ``(D^T (A V)) V^T`` is a third order, cheap for small k.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from teleport._spaces.subspace import Subspace
 from teleport._tracing.layers import Layer
 
 Survived = Callable[[Tensor, Tensor], bool]
-"""Whether more than rounding survived, of something and its projection (or what has the projection's norm)."""
+"""Whether more than rounding error survives, given a tensor and its projection (or a tensor of that norm)."""
 
 
 class Projection:
-    """Projects the direction of a layer; :meth:`of_product` that of a layer without groups.
+    """Projection of a layer's direction, for layers without groups.
 
     Args:
-        layer: the layer; if its bias moves too, the last element of a basis vector belongs to the bias.
-        subspace: the span of the layer inputs.
-        survived: called with each direction; if it returns false, the direction is zero.
+        layer: the layer; if its bias moves too, the last element of each basis vector belongs to the bias.
+        subspace: the span of the layer's inputs.
+        survived: called per direction; the direction is set to zero if it returns ``False``.
     """
 
     def __init__(self, layer: Layer, subspace: Subspace, survived: Survived) -> None:
         inputs = layer.dimension - (layer.bias is not None)
-        basis = subspace.basis[:, :inputs]  # rows of a basis: no longer orthonormal, as good to multiply by
+        basis = subspace.basis[:, :inputs]  # rows of a basis: not orthonormal; used as factors only
         self._inputs = dataclasses.replace(subspace, basis=basis)
         self._bias = subspace.basis[0, inputs:].T * (1 if subspace.complement else -1)  # [k, 1], or nothing
         self._survived = survived
 
     def of_product(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
         """``pi(D^T A)`` for D ``left`` and A ``right``, as ``[out, inputs]`` and, of the bias, ``[out, 0 or 1]``."""
-        order = "whole"  # projected last, where the product that would follow could leave the null space again
+        order = "whole"  # projection last: rounding of a later product could leave the null space
         if not single_is_cut_short(left.device):
             order = self._least_work(len(left), left.shape[1], right.shape[1])
         rows = left.T @ right if order == "whole" else right
@@ -57,7 +57,7 @@ class Projection:
         return (kept, bias) if order == "whole" else (left.T @ kept, left.T @ bias)
 
     def _least_work(self, positions: int, out: int, inputs: int) -> str:
-        """Which factor to project, by the number of multiplications."""
+        """The order with the fewest multiplications: ``whole``, ``rows`` or ``coordinates``."""
         k = self._inputs.basis.shape[2]
         work = {
             "whole": out * inputs * (positions + 2 * k),
@@ -73,7 +73,7 @@ class Projection:
 
 
 class _ProjectedProduct(torch.autograd.Function):
-    """``D W`` of ``D [positions, out]`` and ``W [out, inputs]``, whose other derivatives come projected."""
+    """``D W`` of ``D [positions, out]`` and ``W [out, inputs]``; the derivatives for W and the bias are projected."""
 
     @staticmethod
     def forward(ctx: Any, left: Tensor, matrix: Tensor, bias: Tensor | None, projection: Projection) -> Tensor:
@@ -92,4 +92,4 @@ class _ProjectedProduct(torch.autograd.Function):
 
 
 projected_product = _ProjectedProduct.apply
-"""``D W`` of D, W, a bias that moves with W (or ``None``) and the projection of what is derived for those two."""
+"""``D W`` of D, W, a bias that moves with W (or ``None``) and the projection of the derivatives for W and the bias."""

@@ -1,4 +1,4 @@
-"""The recorded graph of one evaluation: every operation below autograd, in the order of execution."""
+"""The recorded graph of one evaluation: its ATen operations in order, recorded below autograd by a dispatch mode."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from teleport._tracing.ownership import tensors_in
 
 
 class Value(NamedTuple):
-    """The identity of a tensor's values at one moment: its memory, dtype, layout and version."""
+    """Identity of a tensor's content at one time: memory address, dtype, layout and version counter."""
 
     memory: int
     dtype: torch.dtype
@@ -24,14 +24,14 @@ class Value(NamedTuple):
 
 
 class Untraceable(Exception):
-    """An evaluation whose graph cannot be recorded; the message says why."""
+    """An evaluation whose backward graph cannot be determined; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One call: the function, its arguments and results, and the identities of the tensors in both, in order.
+    """One call: function, arguments and result, and the values of the tensors in arguments and result, in order.
 
-    The tensors are kept alive, so that no other tensor takes their memory and with it their identity.
+    References to the tensors are kept: reuse of their memory would duplicate their identity.
     """
 
     func: OpOverload[..., Any]
@@ -43,15 +43,15 @@ class Operation:
 
 
 class GraphRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Records every operation while it is entered; results do not change.
+    """Records every operation while it is entered, without changing the results.
 
     Args:
-        aside: whether the current operation is not part of the evaluation and is left out.
+        aside: whether the current operation is not part of the evaluation; it is then not recorded.
 
     Attributes:
-        operations: in the order of execution.
-        forward: the number of operations before :meth:`turn`, at which the backward pass begins.
-        broken: why the graph cannot be used; empty if it can.
+        operations: in the order of their calls.
+        forward: the number of operations recorded before :meth:`turn`, which belong to the forward pass.
+        broken: why the record cannot be used, empty if it can.
     """
 
     def __init__(self, aside: Callable[[], bool] = lambda: False) -> None:
@@ -67,7 +67,7 @@ class GraphRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """False, because the decorator that excludes the compiler imports it, which takes seconds."""
+        """False: the decorator that excludes the compiler imports it, which takes seconds."""
         return False
 
     def __torch_dispatch__(
@@ -91,21 +91,23 @@ class GraphRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def value_of(tensor: Tensor) -> Value:
-    """The identity of the current values of ``tensor``. Views and ``detach`` of one memory with one layout are equal.
+    """The identity of the content of ``tensor``. Views and ``detach`` of one memory with one layout are one value.
 
-    A call that writes into a tensor raises the version only after it returns, so its argument and its result are equal.
+    The version counter grows after a call that writes into a tensor, so that its argument and its result are one value.
 
     Raises:
-        Untraceable: a tensor whose memory does not identify its values (sparse, vmapped, complex, of inference mode).
+        Untraceable: a tensor whose memory does not identify its content (sparse, vmapped, complex, inference mode).
     """
     if tensor.is_inference():
-        raise Untraceable("an inference tensor does not tell whether it was overwritten")
+        raise Untraceable("an inference tensor has no version counter, so that overwriting cannot be detected")
     if tensor.is_complex():
-        raise Untraceable("complex numbers are read through views that memory does not show")
+        raise Untraceable("views of complex tensors (conjugates) cannot be identified by their memory")
     try:
         memory = tensor.untyped_storage().data_ptr()
     except (RuntimeError, NotImplementedError):
-        raise Untraceable(f"a tensor of layout {tensor.layout} has no memory to tell it by") from None
+        raise Untraceable(
+            f"a tensor of layout {tensor.layout} has no single memory address to identify it by"
+        ) from None
     layout = (tensor.shape, tensor.stride(), int(tensor.storage_offset()))
     return Value(memory, tensor.dtype, layout, tensor._version)
 

@@ -1,1 +1,1 @@
-"""What layer inputs span, norms over many tensors, and the precision of products."""
+"""Spans of layer inputs, norms over many tensors, and the precision of products."""

@@ -1,4 +1,4 @@
-"""Second derivatives through one backward pass, by a rule of the held forward pass and by autograd."""
+"""Second derivatives through one backward pass, by a rewrite of the backward graph and by autograd."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from teleport._frozen_forward.frozen_forward import recorded
 
 
 class Weighted(torch.autograd.Function):
-    """The sum of its input, whose gradient is said to be ``sin factor``, so that the backward pass has a parameter."""
+    """The sum of its input with the gradient ``sin factor`` instead of 1, so that the backward pass has a parameter."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, factor: Tensor) -> Tensor:
@@ -27,30 +27,30 @@ class Weighted(torch.autograd.Function):
         return outer * factor.sin(), None
 
 
-def assert_autograds(
+def assert_second_derivatives(
     simplify: Callable[[BackwardGraph], None],
     output: Callable[[], Tensor],
     over: Sequence[Tensor],
     moving: Sequence[nn.Parameter] = (),
 ) -> None:
-    """Of ``1/2 |g|^2`` by a factor of the gradient of ``output``, and by what is ``moving`` beside it.
+    """Compare derivatives of ``1/2 |g|^2`` by a factor of the gradient of ``output`` and by the ``moving`` parameters.
 
     Args:
-        simplify: the rule; it must find something to do.
-        output: the forward pass, whose products of moving parameters are held.
-        over: what the gradients are of.
+        simplify: the rewrite; it must change the graph.
+        output: the forward pass, whose products of moving parameters are frozen.
+        over: the tensors of the gradients g.
         moving: parameters that do not change ``output`` beyond the last product.
     """
     factor = nn.Parameter(torch.randn_like(output()))
     moved = [factor, *moving]
     objective = BatchLoss(lambda: Weighted.apply(output(), factor), over)
-    start, tape = recorded(objective)
-    residual = backward_graph_of(tape, start.gradients, moved)
-    before = [call.func for call in residual.calls]
-    simplify(residual)
-    assert [call.func for call in residual.calls] != before
-    held = residual.run({parameter: parameter for parameter in moved})
-    half = sum((held[end].square().sum() for end in residual.gradients if isinstance(end, int)), torch.zeros(())) / 2
+    start, record = recorded(objective)
+    graph = backward_graph_of(record, start.gradients, moved)
+    before = [node.func for node in graph.nodes]
+    simplify(graph)
+    assert [node.func for node in graph.nodes] != before
+    values = graph.run({parameter: parameter for parameter in moved})
+    half = sum((values[end].square().sum() for end in graph.gradients if isinstance(end, int)), torch.zeros(())) / 2
     found = torch.autograd.grad(half, moved)
     expected = objective.ascent_direction(start, moved)
     for one, other in zip(found, expected, strict=True):

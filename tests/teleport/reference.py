@@ -1,4 +1,4 @@
-"""Slow and obvious twins of what the library does fast, in float64 and by dense decompositions."""
+"""Slow, direct reference implementations of library functions, in float64 and by dense decompositions."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def algorithm_one(
     steps: int,
     cap: float,
 ) -> list[float]:
-    """Wu et al. 2025, Algorithm 1, for an MLP with tanh, word for word; changes the weights in place.
+    """Wu et al. 2025, Algorithm 1, for an MLP with tanh, followed literally; changes the weights in place.
 
     Returns:
-        the gradient norms, batch by batch, at every point that the algorithm sees.
+        the gradient norms, per batch, at every point of the algorithm.
     """
     norms = []
     for inputs, targets in batches:

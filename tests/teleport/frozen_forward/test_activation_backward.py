@@ -1,4 +1,4 @@
-"""Activations' backward passes as products, against autograd's second derivative."""
+"""Backward passes of activations as products, against autograd's second derivative."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from teleport._frozen_forward.activation_backward import simplify_activations
-from tests.teleport.backward_passes import assert_autograds
+from tests.teleport.backward_passes import assert_second_derivatives
 
 ACTIVATIONS = {
     "gelu": F.gelu,
@@ -25,6 +25,6 @@ ACTIVATIONS = {
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_second_derivatives_are_autograds(name):
+def test_second_derivatives_match_autograd(name):
     inputs = (2 * torch.randn(3, 4, 5, dtype=torch.float64)).requires_grad_()
-    assert_autograds(simplify_activations, lambda: ACTIVATIONS[name](inputs), [inputs])
+    assert_second_derivatives(simplify_activations, lambda: ACTIVATIONS[name](inputs), [inputs])

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from teleport._frozen_forward.convolution_backward import simplify_convolutions
-from tests.teleport.backward_passes import assert_autograds
+from tests.teleport.backward_passes import assert_second_derivatives
 
 CONVOLUTIONS = {
     "plain": (lambda: nn.Conv2d(3, 4, 3), (2, 3, 6, 5)),
@@ -25,18 +25,18 @@ CONVOLUTIONS = {
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 @pytest.mark.parametrize("below", [True, False], ids=["with layers below", "first"])
 @pytest.mark.parametrize("moves", ["weight moves", "weight stays"])
-def test_second_derivatives_are_autograds(name, below, moves):
+def test_second_derivatives_match_autograd(name, below, moves):
     make, shape = CONVOLUTIONS[name]
     layer = make().double()
     inputs = torch.randn(shape, dtype=torch.float64, requires_grad=below)
     over = [*layer.parameters(), *([inputs] if below else [])]
-    # the weight enters a backward pass only where there is something below
+    # the weight enters a backward pass only if there are layers below
     moving = [layer.weight] if moves == "weight moves" and below else []
-    assert_autograds(simplify_convolutions, lambda: layer(inputs), over, moving)
+    assert_second_derivatives(simplify_convolutions, lambda: layer(inputs), over, moving)
 
 
-def test_a_bias_alone():
+def test_bias_gradient_only():
     layer = nn.Conv2d(3, 4, 3).double()
     layer.weight.requires_grad_(False)
     inputs = torch.randn(2, 3, 5, 5, dtype=torch.float64)
-    assert_autograds(simplify_convolutions, lambda: layer(inputs), [layer.bias])
+    assert_second_derivatives(simplify_convolutions, lambda: layer(inputs), [layer.bias])

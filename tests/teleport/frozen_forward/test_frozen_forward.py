@@ -1,4 +1,4 @@
-"""Steps with the forward pass run once a batch, against the same steps with it run each time."""
+"""Null-space steps with one forward pass per batch against the same steps with one per step."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ from tests.teleport.networks import Calls, batches_of, cross_entropy, mlp
 from tests.teleport.whole_models import MODELS, loss
 
 RUN_AGAIN = {"conv2d circular"}
-"""Networks whose backward pass writes into its own results."""
+"""Networks whose backward pass writes in place into its results, so that the forward pass runs at each step."""
 
 
 def both(make: Callable[[], tuple[nn.Module, list[Any]]], loss: Any = cross_entropy, **settings: Any) -> list[Any]:
-    """Models and reports of the same teleport, the forward pass run each time and once."""
-    went = []
+    """Models and reports of the same teleport, with the forward pass run per step and per batch."""
+    results = []
     for forward in ("each", "once"):
         model, batches = make()
-        went.append((model, NullSpace(forward=forward, **settings)(model, batches, loss)))
-    return went
+        results.append((model, NullSpace(forward=forward, **settings)(model, batches, loss)))
+    return results
 
 
-def assert_same(went: list[Any]) -> None:
+def assert_same(results: list[Any]) -> None:
     """Parameters and gradient norms to 1e-10."""
-    (one, expected), (other, found) = went
+    (one, expected), (other, found) = results
     assert not expected.no_op
     for name, parameter in one.named_parameters():
         torch.testing.assert_close(other.get_parameter(name), parameter, rtol=1e-10, atol=1e-10, msg=name)
     for batch, same in zip(expected.batches, found.batches, strict=True):
         assert same.stopped == batch.stopped
-        norms = [[record.gradient_norm for record in held.trace] for held in (batch, same)]
+        norms = [[record.gradient_norm for record in one_batch.trace] for one_batch in (batch, same)]
         assert norms[1] == pytest.approx(norms[0], rel=1e-10)
         assert same.loss_after == pytest.approx(batch.loss_after, rel=1e-10)
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=str)
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
-def test_every_use_of_a_layer(network, caplog):
+def test_every_layer_use(network, caplog):
     def make() -> Any:
         model, batch = network.make()
         return model, [batch, (batch[0].flip(0) * 0.5, batch[1])]
@@ -82,7 +82,7 @@ def test_every_whole_model(name, caplog):
     ],
     ids=str,
 )
-def test_every_rule(settings):
+def test_every_step_rule(settings):
     def make() -> Any:
         torch.manual_seed(4)
         return mlp().double(), batches_of(3)
@@ -90,7 +90,7 @@ def test_every_rule(settings):
     assert_same(both(make, steps=4, **settings))
 
 
-def test_the_forward_pass_is_run_as_often_for_many_steps_as_for_few():
+def test_number_of_forward_passes_is_independent_of_steps():
     calls = []
     for steps in (2, 9):
         model = mlp().double()
@@ -101,8 +101,8 @@ def test_the_forward_pass_is_run_as_often_for_many_steps_as_for_few():
     assert calls[0] == calls[1]
 
 
-def test_no_forward_pass_is_run_for_what_is_known():
-    """A batch: its loss before and after the event, its start, recorded and watched at once, and its end."""
+def test_no_forward_pass_for_known_values():
+    """Per batch: the loss before and after the event, the start (recorded and traced in one pass) and the end."""
     model, counted = mlp().double(), []
     model.register_forward_hook(lambda *_: counted.append(None))
     report = NullSpace(lr=0.1, steps=4, step="fixed")(model, batches_of(3), cross_entropy)
@@ -110,19 +110,19 @@ def test_no_forward_pass_is_run_for_what_is_known():
     assert len(counted) == 4 * 3 - 2  # the first batch's loss before and the last one's after are its start and end
 
 
-def test_what_a_watcher_does_is_not_on_the_record():
+def test_operations_of_the_layer_tracer_are_not_recorded():
     model, batch = next(network for network in NETWORKS if network.name == "attention").make()
     objective = BatchLoss(lambda: cross_entropy(model, batch), list(model.parameters()))
-    recorder = LayerTracer(dict(model.named_parameters()), shared_objective=True, deferred=True)
-    watched = BatchLoss(lambda: recorder.trace(objective.evaluate), objective.parameters)
+    tracer = LayerTracer(dict(model.named_parameters()), shared_objective=True, deferred=True)
+    traced = BatchLoss(lambda: tracer.trace(objective.evaluate), objective.parameters)
     _, alone = recorded(objective)
-    _, both = recorded(watched, aside=lambda: recorder.paused)
+    _, both = recorded(traced, aside=lambda: tracer.paused)
     assert [operation.func for operation in both.operations] == [operation.func for operation in alone.operations]
-    assert recorder.recorded
+    assert tracer.recorded
 
 
 @pytest.mark.parametrize("settings", [{"threshold": 0.9}, {"objective": "curvature"}, {"forward": "each"}], ids=str)
-def test_where_the_forward_pass_changes_it_is_run_again(settings):
+def test_changing_forward_pass_is_run_at_each_step(settings):
     counted = []
     for steps in (2, 4):
         model = mlp().double()
@@ -132,7 +132,7 @@ def test_where_the_forward_pass_changes_it_is_run_again(settings):
     assert counted[1] > counted[0]
 
 
-def test_single_precision_lands_where_double_does():
+def test_single_precision_agrees_with_double():
     def make(dtype: torch.dtype) -> Any:
         torch.manual_seed(4)
         return mlp(64).to(dtype), [(inputs.to(dtype), targets) for inputs, targets in batches_of(2)]
@@ -145,26 +145,26 @@ def test_single_precision_lands_where_double_does():
     assert report.batches[1].gradient_norm_after == pytest.approx(plain.batches[1].gradient_norm_after, rel=1e-4)
 
 
-def test_the_gradient_norm_of_a_held_forward_pass_is_that_of_the_model():
-    """After a move that no layer's inputs see, by a projection of the test's own."""
+def test_gradient_norm_of_a_frozen_forward_pass_is_that_of_the_model():
+    """After a move in the null space of the layer inputs, by an independent projection."""
     model, (batch,) = mlp().double(), batches_of(1)
     objective = BatchLoss(lambda: cross_entropy(model, batch), list(model.parameters()))
-    start, tape = recorded(objective)
+    start, record = recorded(objective)
     weight = model[2].weight
-    held = FrozenForward(objective, tape, start, [weight])
-    assert held.point(False).norm == pytest.approx(start.norm, rel=1e-12)
+    frozen = FrozenForward(objective, record, start, [weight])
+    assert frozen.point(False).norm == pytest.approx(start.norm, rel=1e-12)
     inputs = model[1](model[0](batch[0])).detach()
     unseen = torch.eye(24).double() - torch.linalg.pinv(inputs) @ inputs
     with torch.no_grad():
         weight += torch.randn(24, 24).double() @ unseen
-    assert held.point(False).norm == pytest.approx(objective.point(False).norm, rel=1e-10)
-    assert abs(held.point(False).norm / start.norm - 1) > 0.1
+    assert frozen.point(False).norm == pytest.approx(objective.point(False).norm, rel=1e-10)
+    assert abs(frozen.point(False).norm / start.norm - 1) > 0.1
     step = 1e-6 * torch.randn(24, 24).double() @ unseen
-    (direction,) = held.ascent_direction(held.point(True), [weight])
-    before = held.point(False).half_square
+    (direction,) = frozen.ascent_direction(frozen.point(True), [weight])
+    before = frozen.point(False).half_square
     with torch.no_grad():
         weight += step
-    gained = float((held.point(False).half_square - before).detach())
+    gained = float((frozen.point(False).half_square - before).detach())
     assert gained == pytest.approx(float((direction * step).sum()), rel=1e-4)
 
 
@@ -183,8 +183,8 @@ def test_layers_whose_outputs_are_overwritten(caplog):
     assert not caplog.messages
 
 
-def test_what_cannot_be_taken_apart_is_run_again(caplog):
-    """A sparse gradient has no memory to tell it by."""
+def test_untraceable_evaluation_is_run_at_each_step(caplog):
+    """A sparse gradient has no single memory address to identify it by."""
 
     def make() -> Any:
         torch.manual_seed(7)
@@ -197,24 +197,24 @@ def test_what_cannot_be_taken_apart_is_run_again(caplog):
     assert "run again at each step" in caplog.text
 
 
-def test_a_record_that_was_overwritten_is_refused():
+def test_overwritten_record_raises():
     weight, inputs = nn.Parameter(torch.randn(3)), torch.randn(3)
-    with GraphRecorder() as tape:
+    with GraphRecorder() as record:
         product = weight * inputs
-    assert backward_graph_of(tape, [product], [weight]).run({weight: torch.ones(3)})[1].equal(inputs)
+    assert backward_graph_of(record, [product], [weight]).run({weight: torch.ones(3)})[1].equal(inputs)
     inputs.mul_(2)
     with pytest.raises(Untraceable, match="overwritten"):
-        backward_graph_of(tape, [product], [weight])
+        backward_graph_of(record, [product], [weight])
 
 
-def test_views_of_a_written_weight_are_known_for_what_they_are():
-    """A view made below autograd is told late how often its memory was written to."""
+def test_views_of_an_overwritten_weight_are_identified():
+    """The version counter of a view made below autograd is set late."""
     weight = nn.Parameter(torch.randn(3, 2))
     with torch.no_grad():
         weight.mul_(2)
-    with GraphRecorder() as tape:
+    with GraphRecorder() as record:
         product = (weight.t()[1:] * 3).t()
-    residual = backward_graph_of(tape, [product], [weight])
+    graph = backward_graph_of(record, [product], [weight])
     other = torch.randn(3, 2)
-    (end,) = residual.gradients
-    assert residual.run({weight: other})[end].equal(other[:, 1:] * 3)
+    (end,) = graph.gradients
+    assert graph.run({weight: other})[end].equal(other[:, 1:] * 3)

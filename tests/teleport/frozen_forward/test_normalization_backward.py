@@ -1,4 +1,4 @@
-"""Adjoints of normalisations' backward passes against autograd's second derivative."""
+"""Adjoints of normalizations' backward passes against autograd's second derivative."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from teleport._frozen_forward.normalization_backward import simplify_normalisations
-from tests.teleport.backward_passes import assert_autograds
+from teleport._frozen_forward.normalization_backward import simplify_normalizations
+from tests.teleport.backward_passes import assert_second_derivatives
 
 NORMS = {
     "layer": (lambda: nn.LayerNorm(5), (3, 4, 5)),
@@ -26,13 +26,13 @@ CASES = [(name, below) for name in NORMS for below in (True, False) if below or 
 
 
 @pytest.mark.parametrize(("name", "below"), CASES)
-def test_second_derivatives_are_autograds(name, below):
-    """Of ``1/2 |g|^2`` by a factor that enters the backward pass alone, with the forward pass held."""
+def test_second_derivatives_match_autograd(name, below):
+    """Of ``1/2 |g|^2`` by a factor that enters the backward pass alone, with the forward pass frozen."""
     make, shape = NORMS[name]
     norm = make().double().eval()
-    for held in [*norm.parameters(), *norm.buffers()]:
-        if held.is_floating_point():
-            nn.init.uniform_(held.data, 0.5, 1.5)
+    for tensor in [*norm.parameters(), *norm.buffers()]:
+        if tensor.is_floating_point():
+            nn.init.uniform_(tensor.data, 0.5, 1.5)
     inputs = torch.randn(shape, dtype=torch.float64, requires_grad=below)
     over = [*norm.parameters(), *([inputs] if below else [])]
-    assert_autograds(simplify_normalisations, lambda: norm(inputs), over)
+    assert_second_derivatives(simplify_normalizations, lambda: norm(inputs), over)

@@ -47,7 +47,7 @@ def test_each_order_projects_the_product(order, bias):
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_what_does_not_survive_is_zero(order):
+def test_direction_below_rounding_error_is_zero(order):
     projection, _, left, right = projection_of(order, bias=True, survived=False)
     found, shift = projection.of_product(left, right)
     assert (found.shape, shift.shape) == ((left.shape[1], right.shape[1]), (left.shape[1], 1))
@@ -56,7 +56,7 @@ def test_what_does_not_survive_is_zero(order):
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_norms_that_are_compared_are_of_one_thing_before_and_after(order):
+def test_compared_norms_belong_to_one_tensor_before_and_after_projection(order):
     seen = []
     projection, subspace, left, right = projection_of(order, bias=False)
     projection._survived = lambda whole, kept: seen.append((whole, kept)) or True
@@ -66,7 +66,7 @@ def test_norms_that_are_compared_are_of_one_thing_before_and_after(order):
     assert float(kept.norm()) == pytest.approx(float(subspace.project(whole[None]).norm()), rel=1e-12)
 
 
-def test_the_product_itself_and_its_derivative_for_the_other_factor():
+def test_product_and_its_derivative_for_the_other_factor():
     projection, _, left, _ = projection_of("whole", bias=False)
     matrix = torch.randn(6, 12, dtype=torch.float64, requires_grad=True)
     left.requires_grad_()
@@ -78,7 +78,7 @@ def test_the_product_itself_and_its_derivative_for_the_other_factor():
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_the_projection_comes_last_where_products_are_cut_short(order):
+def test_projection_comes_last_under_reduced_precision(order):
     projection, subspace, left, right = projection_of(order, bias=False)
     with torch.autocast("cpu", torch.bfloat16):
         found, _ = projection.of_product(left.float(), right.float())

@@ -16,7 +16,7 @@ FEW = settings(derandomize=True, max_examples=25, deadline=None)
 
 
 def streamed(rows, chunks, ones=False, merged=False):
-    """The representation of ``rows [groups, n, d]`` taken in ``chunks`` parts, or merged out of them."""
+    """The representation of ``rows [groups, n, d]`` added in ``chunks`` parts, or merged from them."""
     groups, _, dimension = rows.shape
     parts = [Representation(dimension + ones, groups, rows.dtype, ones) for _ in range(chunks if merged else 1)]
     for index, part in enumerate(rows.chunk(chunks, dim=1)):
@@ -47,26 +47,26 @@ def vectors(draw):
 @FEW
 @given(vectors(), st.integers(1, 5), st.booleans(), st.booleans())
 def test_energies_and_projection_match_a_dense_svd(rows, chunks, ones, merged):
-    held = streamed(rows, chunks, ones, merged)
-    assert held.positions == rows.shape[1]
+    streamed_rows = streamed(rows, chunks, ones, merged)
+    assert streamed_rows.positions == rows.shape[1]
     matrices = dense(rows, ones)
     expected = np.linalg.svd(matrices, compute_uv=False) ** 2
-    energies = held.spectrum().numpy()
+    energies = streamed_rows.spectrum().numpy()
     count = min(expected.shape[1], energies.shape[1])
     np.testing.assert_allclose(energies[:, :count], expected[:, :count], atol=1e-9 * max(1.0, expected.max()))
-    subspace = held.subspace(1.0)
-    identity = torch.eye(held.dimension, dtype=torch.float64).expand(held.groups, -1, -1)
+    subspace = streamed_rows.subspace(1.0)
+    identity = torch.eye(streamed_rows.dimension, dtype=torch.float64).expand(streamed_rows.groups, -1, -1)
     projection = subspace.project(identity).numpy()
     for group, matrix in enumerate(matrices):
-        # the rank in exact numbers where rounding to the vectors' precision has made some of noise
+        # the rank in exact numbers if rounding to the vectors' precision added directions of noise
         tolerance = 1e-10 if rows.dtype == torch.float64 else 1e-5
-        reference = null_projection(matrix, tolerance) if matrix.any() else np.eye(held.dimension)
+        reference = null_projection(matrix, tolerance) if matrix.any() else np.eye(streamed_rows.dimension)
         np.testing.assert_allclose(projection[group], reference, atol=1e-4 if rows.dtype == torch.float32 else 1e-8)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("n", [5, 30, 31, 200])
-def test_no_vector_is_left_in_the_null_space(dtype, n):
+def test_no_vector_in_the_null_space(dtype, n):
     rows = torch.randn(1, n, 30).to(dtype)
     subspace = streamed(rows, 3).subspace(1.0)
     assert subspace.rank == min(n, 30) or dtype == torch.bfloat16  # which may count the smallest one as noise
@@ -81,20 +81,20 @@ def test_zero_vectors_span_nothing():
 
 
 def test_no_vectors_span_nothing():
-    held = streamed(torch.zeros(2, 0, 4), 1)
-    assert held.subspace(1.0).ranks == [0, 0]
-    assert held.subspace(0.9).ranks == [0, 0]
-    assert held.merged(streamed(torch.ones(2, 3, 4), 1)).subspace(1.0).ranks == [1, 1]
+    streamed_rows = streamed(torch.zeros(2, 0, 4), 1)
+    assert streamed_rows.subspace(1.0).ranks == [0, 0]
+    assert streamed_rows.subspace(0.9).ranks == [0, 0]
+    assert streamed_rows.merged(streamed(torch.ones(2, 3, 4), 1)).subspace(1.0).ranks == [1, 1]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("n", [2, 20])
-def test_vectors_that_are_not_finite_leave_nothing_free(bad, n):
+def test_vectors_that_are_not_finite_have_an_empty_null_space(bad, n):
     rows = torch.randn(1, n, 4)
     rows[0, 1, 2] = bad
-    held = streamed(rows, 2)
-    assert not held.finite
-    subspace = held.subspace(1.0)
+    streamed_rows = streamed(rows, 2)
+    assert not streamed_rows.finite
+    subspace = streamed_rows.subspace(1.0)
     assert subspace.null_dimension == 0
     assert not subspace.project(torch.randn(1, 3, 4)).any()
 
@@ -119,7 +119,7 @@ def test_duplicate_vectors_by_the_samples_side():
     torch.testing.assert_close(gram[0], torch.eye(6, dtype=torch.float64), atol=1e-12, rtol=0)
 
 
-def test_directions_are_orthonormal_where_singular_values_spread():
+def test_directions_are_orthonormal_for_spread_singular_values():
     mixing = torch.linalg.qr(torch.randn(12, 12))[0]
     rows = mixing @ (torch.randn(1, 12, 40) * torch.logspace(0, -5, 12)[:, None])
     subspace = streamed(rows, 1).subspace(1 - 1e-14)
@@ -127,22 +127,22 @@ def test_directions_are_orthonormal_where_singular_values_spread():
     torch.testing.assert_close(gram[0], torch.eye(gram.shape[1], dtype=torch.float64), atol=1e-12, rtol=0)
 
 
-def test_vectors_taken_in_by_parts_and_their_products_by_blocks(monkeypatch):
+def test_vectors_added_in_parts_and_products_in_blocks(monkeypatch):
     monkeypatch.setattr(representation, "BLOCK", 1)  # as many at a time as an input vector is long
     left, right = torch.randn(2, 700, 100), torch.randn(2, 100, 150)
     rows = left @ right
-    held = streamed(rows, 1, ones=True)
-    assert held.positions == 700
+    streamed_rows = streamed(rows, 1, ones=True)
+    assert streamed_rows.positions == 700
     expected = np.linalg.svd(dense(rows, ones=True), compute_uv=False) ** 2
-    np.testing.assert_allclose(held.spectrum().numpy(), expected, atol=1e-9 * expected.max())
-    subspace = held.subspace(1.0)
+    np.testing.assert_allclose(streamed_rows.spectrum().numpy(), expected, atol=1e-9 * expected.max())
+    subspace = streamed_rows.subspace(1.0)
     assert subspace.ranks == [101, 101]
     kept = subspace.project(torch.eye(151, dtype=torch.float64).expand(2, -1, -1))
     for group, matrix in enumerate(dense(rows, ones=True)):
         np.testing.assert_allclose(kept[group].numpy(), null_projection(matrix, 1e-6), atol=1e-5)
 
 
-def test_a_merged_representation_leaves_its_parts_as_they_were():
+def test_merging_does_not_change_the_parts():
     parts = [streamed(torch.randn(1, 9, 4), 2) for _ in range(2)]
     before = parts[0].spectrum()
     merged = parts[0].merged(parts[1])
@@ -151,7 +151,7 @@ def test_a_merged_representation_leaves_its_parts_as_they_were():
     assert merged.positions == 21
 
 
-def test_vectors_of_another_shape_are_refused():
+def test_vectors_of_another_shape_raise():
     with pytest.raises(ValueError, match=r"\[2, positions, 3\]"):
         Representation(4, 2, torch.float32, ones=True).update(torch.zeros(2, 5, 4))
 
@@ -162,20 +162,20 @@ def test_the_coarser_precision_decides_after_a_merge():
     coarse.update(torch.eye(3)[None, :1] + 1e-3)
     assert fine.merged(coarse).dtype == torch.bfloat16
     assert coarse.merged(fine).dtype == torch.bfloat16
-    assert fine.merged(coarse).subspace(1.0).rank == 1  # what differs is below bf16's resolution
+    assert fine.merged(coarse).subspace(1.0).rank == 1  # the difference is below bf16's resolution
 
 
 @pytest.mark.parametrize("spread", [0, 3, 5], ids=lambda spread: f"over 10^{spread}")
 @pytest.mark.parametrize(("n", "dimension"), [(12, 40), (40, 40), (90, 40)])
 def test_independent_vectors_need_no_eigenvectors(monkeypatch, n, dimension, spread):
-    """The space is that of an SVD, however badly the vectors are conditioned as long as their rank is plain."""
+    """The span is that of an SVD for badly conditioned vectors too, if their rank is unambiguous."""
     k = min(n, dimension)
     left, right = (torch.linalg.qr(torch.randn(size, k, dtype=torch.float64))[0] for size in (n, dimension))
     rows = ((left * torch.logspace(0, -spread, k, dtype=torch.float64)) @ right.T)[None].float()
-    held = streamed(rows, 2)
+    streamed_rows = streamed(rows, 2)
     expected = np.eye(dimension) - null_projection(rows[0].double().numpy(), 1e-7)
     monkeypatch.setattr(Representation, "_decompose", lambda self: pytest.fail("it was decomposed"))
-    subspace = held.subspace(1.0)
+    subspace = streamed_rows.subspace(1.0)
     assert subspace.ranks == [k]
     seen = torch.eye(dimension, dtype=torch.float64) - subspace.project(torch.eye(dimension, dtype=torch.float64)[None])
     np.testing.assert_allclose(seen[0].numpy(), expected, atol=1e-9)
@@ -186,13 +186,13 @@ def test_independent_vectors_need_no_eigenvectors(monkeypatch, n, dimension, spr
 
 @pytest.mark.parametrize("n", [12, 90])
 def test_vectors_of_doubtful_rank_are_decomposed(n):
-    """One direction only as large as rounding: the rank rule decides, and not whether a factorisation went through."""
+    """One direction only as large as rounding: the rank rule decides, not the success of a factorization."""
     rows = torch.randn(1, n, 40, dtype=torch.float64)
     left, values, right = torch.linalg.svd(rows, full_matrices=False)
     values[:, -1] = 3e-8 * values.norm()
-    held = streamed(((left * values[:, None]) @ right).float(), 1)
+    streamed_rows = streamed(((left * values[:, None]) @ right).float(), 1)
     calls = []
-    decompose = held._decompose
-    held._decompose = lambda: calls.append(None) or decompose()
-    assert held.subspace(1.0).rank in (min(n, 40) - 1, min(n, 40))
+    decompose = streamed_rows._decompose
+    streamed_rows._decompose = lambda: calls.append(None) or decompose()
+    assert streamed_rows.subspace(1.0).rank in (min(n, 40) - 1, min(n, 40))
     assert calls

@@ -33,7 +33,7 @@ def test_rank_is_the_smallest_k_of_equation_3(singular, threshold):
     assert rank(energies, threshold, (len(values), 10), torch.float64) == expected
 
 
-def test_numerical_rank_counts_what_rounding_cannot_explain():
+def test_numerical_rank_counts_directions_above_rounding_error():
     for dtype in (torch.float32, torch.float64):
         eps = torch.finfo(dtype).eps
         energies = torch.tensor([1.0, 100 * eps, 0.1 * eps], dtype=torch.float64).square()
@@ -44,7 +44,7 @@ def test_numerical_rank_counts_what_rounding_cannot_explain():
 
 @FEW
 @given(st.integers(2, 9), st.integers(1, 3), st.data())
-def test_thin_basis_and_complement_project_alike(dimension, groups, data):
+def test_spanned_basis_and_complement_project_alike(dimension, groups, data):
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
     directions = torch.linalg.qr(torch.randn(groups, dimension, dimension, generator=generator).double())[0]
     ranks = [data.draw(st.integers(0, dimension)) for _ in range(groups)]
@@ -63,8 +63,8 @@ def test_thin_basis_and_complement_project_alike(dimension, groups, data):
     torch.testing.assert_close(chosen.project(chosen.project(matrix)), chosen.project(matrix), atol=1e-12, rtol=0)
 
 
-def test_little_that_survives_is_still_in_the_null_space():
-    """A single-precision gradient nearly all in the inputs' span: single-precision projecting would drown the rest."""
+def test_small_projection_is_in_the_null_space():
+    """A single-precision gradient almost in the span: a projection in single precision would be mostly rounding."""
     basis = torch.linalg.qr(torch.randn(40, 40, dtype=torch.float64))[0]
     energies = torch.cat([torch.ones(20), torch.zeros(20)]).double()[None]
     subspace = subspace_of(basis[None], energies, 1.0, 100, torch.float32)
@@ -76,8 +76,8 @@ def test_little_that_survives_is_still_in_the_null_space():
     assert float((kept.double() @ basis[:, :20]).norm()) < 1e-6 * float(kept.norm())
 
 
-def test_single_precision_lets_through_rounding_of_single_elements_only():
-    """Sums over rows in single precision would err alike for all inputs along a direction of the basis, too."""
+def test_single_precision_rounding_errors_are_elementwise():
+    """Sums over rows in single precision would have one error for all inputs along a direction of the basis."""
     directions = torch.linalg.qr(torch.randn(400, 400, dtype=torch.float64))[0][None]
     energies = torch.cat([torch.ones(150), torch.zeros(250)]).double()[None]
     subspace = subspace_of(directions, energies, 1.0, 1000, torch.float32)
@@ -113,7 +113,7 @@ def reduced_products():
 
 @pytest.mark.parametrize("reduce", [lambda: torch.autocast("cpu", torch.bfloat16), reduced_products])
 @pytest.mark.parametrize("rank_of_inputs", [10, 30], ids=["spanned", "complement"])
-def test_products_that_are_cut_short_around_it_do_not_spoil_the_projection(reduce, rank_of_inputs):
+def test_projection_is_exact_under_reduced_precision(reduce, rank_of_inputs):
     directions = torch.linalg.qr(torch.randn(40, 40, dtype=torch.float64))[0][None]
     energies = (torch.arange(40) < rank_of_inputs).double()[None]
     subspace = subspace_of(directions, energies, 1.0, 1000, torch.float32)
