@@ -1,30 +1,8 @@
 """The contract of all teleport methods: how they are called, what they report, and the arguments that they share.
 
-A method is an object that is called as ``method(model, batches, loss_fn)`` (:class:`Teleporter`), moves the parameters
-of ``model`` in place and returns a :class:`teleport.TeleportReport`. Its settings are arguments of its class.
-
-Shared settings. Each method has those that apply to it, with these meanings:
-
-- ``cap`` (float or ``None``): the largest gradient norm, over all trainable parameters. A batch whose norm is above it
-  takes no step. ``None`` is no cap.
-- ``relative_cap`` (float or ``None``): a cap as a factor on the mean gradient norm over the event's batches, taken
-  before its first step. With both caps the smaller one holds.
-- ``step`` (the step rule): ``"cap"`` shortens a step so that the gradient norm ends at most at the cap, within 2 %
-  below it if the whole step would pass it, and so that the objective does not get worse. ``"fixed"`` takes each step
-  whole, and stops once the norm is above the cap (Wu et al. 2025, Algorithm 1).
-- ``guard``: ``"transaction"`` undoes the steps on a batch if they changed its loss by more than
-  ``tolerance * max(1, |loss|)``, or made the loss, the gradient norm or a parameter infinite or NaN. The batch's report
-  then has ``accepted=False``, and a ``reason``. ``"none"`` keeps all steps.
-- ``tolerance`` (float above 0): of the guard, relative to ``max(1, |loss|)``.
-- ``lr`` (float above 0): the length of a step, in units of the method's direction. ``steps`` (int from 0): at most so
-  many steps per batch.
-
-Shared arguments of a call:
-
-- ``generator``: the source of all random numbers that a method draws itself. ``RandomNullSpace``, ``ChangeOfBasis`` and
-  ``PseudoTeleport`` draw; the other methods are deterministic, accept it and do not use it. torch's global random state
-  is never used, and comes back as it was.
-- ``callback``: called with a :class:`Progress` per batch and per step, see :data:`Callback`.
+A method is an object that is called as ``method(model, batches, loss_fn)`` (:class:`Teleporter`), moves the
+parameters of ``model`` in place and returns a :class:`teleport.TeleportReport`. Its settings are arguments of its
+class. :class:`Teleporter` documents the settings and arguments that methods share.
 """
 
 from __future__ import annotations
@@ -77,6 +55,29 @@ raises, all parameters are put back, and the exception goes on to the caller.
 @runtime_checkable
 class Teleporter(Protocol):
     """A teleport method: an object that is called to move the parameters of a model.
+
+    Shared settings. Each method has those that apply to it, with these meanings:
+
+    - ``cap`` (float or ``None``): the largest gradient norm, over all trainable parameters. A batch whose norm is
+      above it takes no step. ``None`` is no cap.
+    - ``relative_cap`` (float or ``None``): a cap as a factor on the mean gradient norm over the event's batches,
+      taken before its first step. With both caps the smaller one holds.
+    - ``step`` (the step rule): ``"cap"`` shortens a step so that the gradient norm ends at most at the cap, within 2
+      % below it if the whole step would pass it, and so that the objective does not get worse. ``"fixed"`` takes each
+      step whole, and stops once the norm is above the cap (Wu et al. 2025, Algorithm 1).
+    - ``guard``: ``"transaction"`` undoes the steps on a batch if they changed its loss by more than ``tolerance *
+      max(1, |loss|)``, or made the loss, the gradient norm or a parameter infinite or NaN. The batch's report then
+      has ``accepted=False``, and a ``reason``. ``"none"`` keeps all steps.
+    - ``tolerance`` (float above 0): of the guard, relative to ``max(1, |loss|)``.
+    - ``lr`` (float above 0): the length of a step, in units of the method's direction. ``steps`` (int from 0): at
+      most so many steps per batch.
+
+    Shared arguments of a call:
+
+    - ``generator``: the source of all random numbers that a method draws itself. ``RandomNullSpace``,
+      ``ChangeOfBasis`` and ``PseudoTeleport`` draw; the other methods are deterministic, accept it and do not use it.
+      torch's global random state is never used, and comes back as it was.
+    - ``callback``: called with a :class:`Progress` per batch and per step, see :data:`Callback`.
 
     ``isinstance(x, Teleporter)`` says only that ``x`` can be called; a type checker compares the signature.
     """

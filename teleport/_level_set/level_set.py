@@ -54,8 +54,7 @@ class LevelSet:
         lr: rho, the longest step along ``H g / |g|^2``.
         steps: K, the largest number of steps per batch.
         cap: the largest gradient norm, ``None`` for none, as published; a step that would pass it is halved.
-        relative_cap: a cap as a factor on the mean gradient norm over the event's batches before it. With both, the
-            smaller holds.
+        relative_cap: a cap as a factor on the mean gradient norm before the event; see :class:`teleport.Teleporter`.
         guard: ``"transaction"`` halves steps that raise the batch's loss above ``f_0`` by more than
             ``tolerance * max(1, |f_0|)``, and undoes the steps on a batch if a value is infinite or NaN.
             ``"none"`` relies on the merit function alone.

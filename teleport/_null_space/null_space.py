@@ -40,8 +40,7 @@ class NullSpace:
         step: ``"cap"`` shortens a step so that the gradient norm ends at most at the cap and the objective does not get
             worse. ``"fixed"`` is the paper's rule: steps of full length until the norm is above the cap.
         cap: the largest gradient norm, ``None`` for none.
-        relative_cap: a cap as a factor on the mean gradient norm over the event's batches before it. With both, the
-            smaller holds.
+        relative_cap: a cap as a factor on the mean gradient norm before the event; see :class:`teleport.Teleporter`.
         guard: ``"transaction"`` undoes the steps on a batch if they changed the loss on the batch (on the constraint,
             if there is one) by more than ``tolerance * max(1, |loss|)``, or made the loss, the gradient norm or a
             parameter infinite or NaN. ``"none"`` keeps all steps, as in the paper.

@@ -39,7 +39,7 @@ class RandomNullSpace:
         seed: any integer.
         threshold: see :class:`teleport.NullSpace`, also for the arguments below.
         cap: the largest gradient norm; a move that would pass it is shortened to end within 2 % below it.
-        relative_cap: a cap as a factor on the mean gradient norm over the event's batches before it.
+        relative_cap: a cap as a factor on the mean gradient norm before the event; see :class:`teleport.Teleporter`.
         guard: ``"transaction"`` or ``"none"``.
         tolerance: of the guard, relative to ``max(1, |loss|)``.
 

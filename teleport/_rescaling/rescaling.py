@@ -46,8 +46,7 @@ class Rescaling:
         step: ``"cap"`` shortens a step that would pass the cap, so that the gradient norm ends within 2 % below it;
             ``"fixed"`` takes the whole step and stops after it.
         cap: the largest gradient norm of the ascent, ``None`` for none.
-        relative_cap: a cap as a factor on the mean gradient norm over the event's batches before it. With both, the
-            smaller holds.
+        relative_cap: a cap as a factor on the mean gradient norm before the event; see :class:`teleport.Teleporter`.
         guard: ``"transaction"`` undoes factors that changed a loss by more than ``tolerance * max(1, |loss|)``, by
             rounding or by a dependence that tracing cannot see; ``"none"`` keeps them.
         tolerance: of the guard, relative to ``max(1, |loss|)``.
