@@ -1,4 +1,4 @@
-"""Small networks, one for each way in which a layer can be used, none of them with that layer first."""
+"""Small networks, one per way to use a layer; the layer is never the first one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Network:
         return self.name
 
     def make(self, dtype: torch.dtype = torch.float64) -> tuple[nn.Module, tuple[Tensor, Tensor]]:
-        """The model with its own seed, and one batch."""
+        """The model with a fixed seed, and one batch."""
         torch.manual_seed(3)
         model = self.build().to(dtype).eval()
         inputs = torch.randn(SAMPLES, *self.shape).to(dtype)
@@ -42,7 +42,7 @@ def cross_entropy(model: nn.Module, batch: Any) -> Tensor:
 
 
 class Calls(nn.Module):
-    """Modules and parameters by name, and a forward pass written as a function of them."""
+    """Modules and parameters by name, with a forward pass given as a function."""
 
     def __init__(self, forward: Callable[[Any, Tensor], Tensor], **held: nn.Module | nn.Parameter) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ def between(use: Callable[[Any, Tensor], Tensor], **made: Callable[[], Any]) -> 
 
 
 def _flat(first: Callable[[], nn.Module], layer: Callable[[], nn.Module], outputs: int) -> Callable[[], nn.Module]:
-    """first -> tanh -> the layer -> tanh -> Linear over everything."""
+    """first -> tanh -> the layer -> tanh -> Linear on the flattened result."""
     return lambda: nn.Sequential(first(), nn.Tanh(), layer(), nn.Tanh(), nn.Flatten(), nn.Linear(outputs, CLASSES))
 
 
@@ -225,12 +225,12 @@ def batches_of(count: int, n: int = 8) -> list[tuple[Tensor, Tensor]]:
 
 
 def changes(report: TeleportReport) -> dict[str, float]:
-    """How far each layer went."""
+    """The relative change of each layer, by name."""
     return {layer.name: layer.relative_change for layer in report.layers}
 
 
 def without_unused(model: nn.Module, loss_fn: Any, batch: Any) -> nn.Module:
-    """The model less the parameters that the loss does not depend on, whose modules could read any channel."""
+    """The model without parameters that the loss does not depend on, whose modules might read any channel."""
     named = dict(model.named_parameters())
     gradients = torch.autograd.grad(loss_fn(model, batch), list(named.values()), allow_unused=True)
     for name, gradient in zip(named, gradients, strict=True):

@@ -1,4 +1,4 @@
-"""What every teleport method promises, on the same problems. A new method is a row of ``ROWS``."""
+"""The guarantees of every teleport method, on the same problems. A new method needs a row in ``ROWS``."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LossFn = Callable[[nn.Module, Any], Tensor]
 
 @dataclass(frozen=True)
 class Row:
-    """A method with settings under which it moves on these problems, and what it promises there.
+    """A method with settings with which it moves on these problems, and its guarantees.
 
     Attributes:
         make: the method, guarded and with ``relative_cap`` where it has such arguments.
@@ -59,7 +59,7 @@ class Row:
 
 
 def scale_units(theta: Tensor, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The first hidden layer's units times ``exp(theta)``, which a leaky ReLU passes on."""
+    """The weights with the first hidden layer's units scaled by ``exp(theta)``; a leaky ReLU preserves the factors."""
     factors = theta.exp()
     return {
         "0.weight": factors[:, None] * weights["0.weight"],
@@ -83,7 +83,7 @@ ROWS = [
     Row("symmetry", lambda: Symmetry("corrected", lr=0.01, step="cap", relative_cap=3.0, guard="transaction"), 1e-8),
     Row("orbit", lambda: Orbit(scale_units, shape=(24,), relative_cap=3.0), keeps=1e-10, relative_cap=3.0),
 ]
-"""One row for each method, at least."""
+"""At least one row per method."""
 
 
 @dataclass(frozen=True)
@@ -128,12 +128,12 @@ def unchanged(model: nn.Module, before: dict[str, Tensor]) -> bool:
 
 
 def after_it(model: nn.Module, report: teleport.TeleportReport) -> nn.Module:
-    """The model to go on with."""
+    """The model to use after the teleport."""
     return report.model if isinstance(report, teleport.ChangeOfBasisReport) else model
 
 
 def module_of(name: str) -> str:
-    """A weight's report speaks for the bias that moves with it."""
+    """The name without its last part: the report of a weight includes the bias that moves with it."""
     return name.removesuffix(".weight").removesuffix(".bias")
 
 
@@ -203,7 +203,7 @@ def test_the_report_is_filled(row):
         assert math.isfinite(batch.gradient_norm_after)
     moved = {module_of(name) for name, value in model.named_parameters() if not torch.equal(value, start[name])}
     said = {module_of(layer.name) for layer in report.layers if layer.relative_change}
-    if report.group is not None:  # layers are groups of channels there
+    if report.group is not None:  # its layers are groups of channels
         names = {parameter: name for name, parameter in model.named_parameters()}
         said = {module_of(names[parameter]) for parameter in report.group}
     assert said == moved
@@ -211,8 +211,8 @@ def test_the_report_is_filled(row):
 
 
 @every_method
-def test_a_move_that_breaks_the_promise_is_undone(row):
-    """A loss that is 1 higher at each evaluation: whatever moves, the promise to keep it is broken."""
+def test_a_move_that_violates_the_guard_is_undone(row):
+    """The loss is 1 higher at each evaluation, so every move violates the guard."""
     model, [batch] = CLASSES.make()
     start, calls = values(model), []
 
@@ -226,14 +226,14 @@ def test_a_move_that_breaks_the_promise_is_undone(row):
         return
     assert unchanged(model, start)
     assert (report.no_op, report.steps) == (True, 0)
-    if not row.may_fall:  # a method that watches the loss itself takes no such step to begin with
+    if not row.may_fall:  # a method that checks the loss itself takes no such step
         assert (report.accepted, report.batches[0].stopped) == (False, "rolled back")
     assert report.gradient_norm_after == report.gradient_norm_before
 
 
 @every_method
 @pytest.mark.parametrize("call", [1, 2, 4, 7])
-def test_an_exception_puts_the_parameters_back(row, call):
+def test_an_exception_restores_the_parameters(row, call):
     model, batches = CLASSES.make(batches=2)
     start, calls = values(model), []
 
@@ -261,7 +261,7 @@ def test_same_call_same_numbers_whatever_the_global_random_state(row):
 
 
 @every_method
-def test_everything_but_the_parameters_is_as_it_was(row):
+def test_all_state_but_the_parameters_is_unchanged(row):
     model, [batch] = CLASSES.make()
     model.register_buffer("calls", torch.zeros(()))
     model.register_forward_pre_hook(lambda net, args: net.calls.add_(1) and None)
@@ -287,7 +287,7 @@ def test_everything_but_the_parameters_is_as_it_was(row):
 
 
 @every_method
-def test_called_where_gradients_are_off(row):
+def test_a_call_under_no_grad(row):
     plain, [batch] = CLASSES.make()
     without = copy.deepcopy(plain)
     row.make()(plain, [batch], CLASSES.loss_fn)
@@ -297,7 +297,7 @@ def test_called_where_gradients_are_off(row):
 
 
 @every_method
-def test_calls_that_make_no_sense_are_refused(row):
+def test_invalid_calls_are_refused(row):
     model, [batch] = CLASSES.make()
     start = values(model)
     with pytest.raises(ValueError, match="at least one batch"):
@@ -314,7 +314,7 @@ def test_calls_that_make_no_sense_are_refused(row):
 @pytest.mark.parametrize(
     "method", [NullSpace(), LevelSet(), Symmetry("2024")], ids=lambda method: type(method).__name__
 )
-def test_a_model_that_torch_differentiates_but_once_is_refused_by_the_operation(method):
+def test_a_model_that_is_not_twice_differentiable_is_refused_with_the_name_of_the_operation(method):
     model, [batch] = CLASSES.make()
     model[1] = nn.Hardsigmoid()
     start = values(model)
@@ -324,7 +324,7 @@ def test_a_model_that_torch_differentiates_but_once_is_refused_by_the_operation(
 
 
 @every_method
-def test_a_frozen_parameter_stays(row):
+def test_a_frozen_parameter_does_not_move(row):
     model, [batch] = CLASSES.make()
     model[2].bias.requires_grad_(False)
     frozen = model[2].bias.clone()
@@ -333,13 +333,13 @@ def test_a_frozen_parameter_stays(row):
 
 
 @every_method
-def test_the_callback_is_told_of_each_step_on_each_batch(row):
+def test_the_callback_is_called_for_each_step_on_each_batch(row):
     model, batches = CLASSES.make(batches=2)
     plain = copy.deepcopy(model)
     told: list[Progress] = []
     report = row.make()(model, batches, CLASSES.loss_fn, callback=told.append)
     without = row.make()(plain, batches, CLASSES.loss_fn)
-    assert unchanged(after_it(plain, without), values(after_it(model, report)))  # being told of changes nothing
+    assert unchanged(after_it(plain, without), values(after_it(model, report)))  # a callback changes no number
     assert {each.method for each in told} == {report.method}
     assert {each.batches for each in told} == {2}
     for number, batch in enumerate(report.batches):
@@ -389,7 +389,7 @@ def test_only_true_of_a_callback_ends_the_event(row):
 
 
 @every_method
-def test_an_exception_of_the_callback_puts_all_parameters_back(row):
+def test_an_exception_of_the_callback_restores_all_parameters(row):
     model, batches = CLASSES.make(batches=2)
     start = values(model)
 
@@ -405,7 +405,7 @@ def test_an_exception_of_the_callback_puts_all_parameters_back(row):
 
 @every_method
 def test_a_move_that_the_callback_ended_is_guarded(row):
-    """A loss that is 1 higher at each evaluation breaks the promise of whatever moves."""
+    """The loss is 1 higher at each evaluation, so every move violates the guard."""
     model, [batch] = CLASSES.make()
     start, calls = values(model), []
 
@@ -432,7 +432,7 @@ def test_a_call_has_the_signature_of_the_contract(row):
 
 
 @every_method
-def test_the_generator_decides_all_that_is_drawn(row):
+def test_the_generator_determines_all_random_numbers(row):
     model, batches = CLASSES.make(batches=2)
     moved = []
     for seed in (1, 1, 2):
@@ -447,7 +447,7 @@ def test_the_generator_decides_all_that_is_drawn(row):
     assert untouched != draws
 
 
-def test_statuses_are_the_texts_that_tables_hold():
+def test_statuses_equal_the_texts_in_tables():
     assert {str(status) for status in Stopped} == {
         *("steps done", "cap reached", "above cap", "no ascent", "not finite", "nothing moves", "stationary"),
         *("bound reached", "minimum reached", "rolled back", "stopped by the callback"),
@@ -456,7 +456,7 @@ def test_statuses_are_the_texts_that_tables_hold():
 
 
 @every_method
-def test_a_preview_reports_the_move_and_leaves_no_trace(row):
+def test_a_preview_reports_the_move_and_restores_all_state(row):
     model, batches = CLASSES.make(batches=2)
     model.register_buffer("held", torch.ones(3))
     model.train()
@@ -468,7 +468,7 @@ def test_a_preview_reports_the_move_and_leaves_no_trace(row):
     assert all(torch.equal(one, other) for one, other in zip(model.buffers(), buffers, strict=True))
     assert torch.equal(torch.random.get_rng_state(), random)
     assert model.training
-    report = method(model, batches, CLASSES.loss_fn)  # the move that was previewed, random ones included
+    report = method(model, batches, CLASSES.loss_fn)  # the previewed move, also of random methods
     assert [batch.trace for batch in report.batches] == [batch.trace for batch in previewed.batches]
     assert (report.loss_after, report.gradient_norm_after) == (previewed.loss_after, previewed.gradient_norm_after)
 
@@ -484,7 +484,7 @@ def test_a_preview_takes_the_options_of_a_call(row):
 
 
 @every_method
-def test_a_preview_that_fails_leaves_no_trace(row):
+def test_a_preview_that_fails_restores_all_state(row):
     model, batches = CLASSES.make(batches=2)
     start = values(model)
 
@@ -497,7 +497,7 @@ def test_a_preview_that_fails_leaves_no_trace(row):
     assert unchanged(model, start)
 
 
-def test_a_preview_of_a_teleported_model_puts_its_activations_back():
+def test_a_preview_of_a_teleported_model_restores_its_activations():
     model, batches = CLASSES.make(batches=2)
     teleported = _inter()(model, batches, CLASSES.loss_fn).model
     outputs = teleported(batches[0][0])
@@ -509,7 +509,7 @@ def test_a_preview_of_a_teleported_model_puts_its_activations_back():
 
 
 @every_method
-def test_swapped_and_odd_arguments_are_refused_in_a_sentence(row):
+def test_swapped_or_invalid_arguments_are_refused_in_one_sentence(row):
     model, batches = CLASSES.make()
     start, method = values(model), row.make()
     with pytest.raises(TypeError, match=r"model must be a torch.nn.Module, got list; a call is method\(model, batches"):

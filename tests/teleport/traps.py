@@ -1,4 +1,4 @@
-"""Models with a use of a weight through which a null-space move would change the loss; each names what must stay."""
+"""Models with a use of a weight by which a null-space move would change the loss, with the parameters to pin."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.teleport.networks import WIDTH, Calls, between, cross_entropy, mlp, w
 
 @dataclass(frozen=True)
 class Trap:
-    """A model and loss; ``stays`` maps parameters that must not move to a part of the reason in the report."""
+    """A model and a loss; ``stays`` maps parameters that must not move to a part of the reason in the report."""
 
     name: str
     build: Callable[[], nn.Module]
@@ -28,19 +28,19 @@ class Trap:
         return self.name
 
     def make(self) -> tuple[nn.Module, tuple[Tensor, Tensor]]:
-        """The model in double precision with its own seed, and one batch."""
+        """The model in double precision with a fixed seed, and one batch."""
         torch.manual_seed(3)
         model = self.build().double().eval()
         return model, self.batch or (torch.randn(4, 6).double(), torch.arange(4) % 3)
 
 
 class OwnProduct(torch.autograd.Function):
-    """``x @ W^T`` with a backward pass of its own, the forward in numpy if ``hidden``."""
+    """``x @ W^T`` with a custom backward pass; the forward pass is in NumPy if ``hidden``."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, hidden: bool) -> Tensor:
         ctx.save_for_backward(x, w)
-        x = 1.0 * x  # in here nothing requires a gradient any more
+        x = 1.0 * x  # requires no gradient inside the function
         return torch.from_numpy(x.detach().numpy() @ w.detach().numpy().T) if hidden else x @ w.T
 
     @staticmethod
@@ -73,7 +73,7 @@ def vector() -> nn.Parameter:
 
 
 def with_both(use: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Any, Tensor], Tensor]:
-    """The weight as a plain linear map, and once more as ``use(inputs, weight)``."""
+    """The weight as a plain linear map, and a second time as ``use(inputs, weight)``."""
     return lambda net, x: net.used(x) + use(x, net.used.weight)
 
 
@@ -184,7 +184,7 @@ TRAPS = [
     ),
     Trap("einsum", between(lambda net, x: torch.einsum("nd,od->no", x, net.used), used=square), {"used": "einsum"}),
     Trap("weights on the left", between(lambda net, x: (net.used @ x.T).T, used=square), {"used": "matmul"}),
-    # weights that are computed
+    # computed weights
     Trap(
         "weight norm",
         _mlp_with(lambda m: parametrizations.weight_norm(m[2])),
@@ -197,7 +197,7 @@ TRAPS = [
     ),
     Trap("pruned", _mlp_with(lambda m: prune.l1_unstructured(m[2], "weight", 0.5)), {"2.weight_orig": "mul"}),
     Trap("clamped as it runs", between(_clamped, used=linear), {USED: "clamp_"}),
-    # the same weight in two ways
+    # two uses of one weight
     Trap(
         "transposed too", between(lambda net, x: net.used(x) @ net.used.weight, used=linear), {USED: "different ways"}
     ),
@@ -275,7 +275,7 @@ TRAPS = [
         between(lambda net, x: F.linear(x, net.used, net.b), used=square, b=lambda: weight(4, WIDTH)),
         {"b": "linear"},
     ),
-    # values that are exported from torch, or decide a branch
+    # values that leave torch, or decide a branch
     Trap("item", between(with_both(lambda x, w: w[0, 0].item() * x), used=linear), {USED: "item"}),
     Trap("tolist", between(with_both(lambda x, w: w[0].tolist()[3] * x), used=linear), {USED: "tolist"}),
     Trap("numpy", between(with_both(lambda x, w: float(w.detach().numpy()[0, 3]) * x), used=linear), {USED: "numpy"}),
@@ -297,7 +297,7 @@ TRAPS = [
     Trap("traced model", lambda: torch.jit.trace(mlp(), torch.randn(4, 6)), ALL),
     Trap("operator", between(with_both(lambda x, w: torch.ops.aten.mm(x, w)), used=linear), {USED: "aten.mm"}),
     Trap(
-        "own function in numpy",
+        "custom function in NumPy",
         between(with_both(lambda x, w: OwnProduct.apply(x, w, True)), used=linear),
         {USED: "numpy"},
     ),
@@ -307,7 +307,7 @@ TRAPS = [
     Trap("tangent penalty", mlp, ALL, loss=_tangent_penalty),
     Trap("functional gradient", mlp, ALL, loss=_functional_gradient),
     Trap("functional call on scaled weights", mlp, ALL, loss=_functional_scaled),
-    # the loss depends on the weights directly
+    # direct terms of the weights in the loss
     Trap("L2 term", mlp, ALL, loss=_with_penalty(lambda m: sum(p.square().sum() for p in m.parameters()))),
     Trap("L2 term, foreach", mlp, ALL, loss=_with_penalty(lambda m: sum(torch._foreach_norm(list(m.parameters()))))),
     Trap(
@@ -316,7 +316,7 @@ TRAPS = [
         ALL,
         loss=_with_penalty(lambda m: nn.utils.parameters_to_vector(m.parameters()).norm()),
     ),
-    # memory
+    # shared memory
     Trap(
         "two parameters, one memory",
         _shared_memory,

@@ -1,4 +1,4 @@
-"""Models that look like traps but are supported: their layers move, and the loss stays."""
+"""Supported models with unusual uses of a weight: their layers move, and the loss is unchanged."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ UNDERSTOOD = [
         loss=lambda m, b: F.cross_entropy(torch.func.functional_call(m, dict(m.named_parameters()), (b[0],)), b[1]),
     ),
     Trap(
-        "facts about it",
+        "attributes read",
         between(
             with_both(lambda x, w: x * w.shape[0] * w.numel() / w.stride(0) if w.is_contiguous() else x), used=linear
         ),
@@ -44,7 +44,7 @@ UNDERSTOOD = [
     ),
     Trap("no rows", between(lambda net, x: torch.cat([net.used(x[:0]), x]), used=linear), {"last.weight": ""}),
     Trap(
-        "inputs changed later",
+        "inputs overwritten later",
         between(lambda net, x: net.used(x.clone()) + net.used(x.detach().clone().add_(1)), used=linear),
         {USED: ""},
     ),

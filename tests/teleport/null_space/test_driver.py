@@ -1,4 +1,4 @@
-"""The way through an event's batches: what is looked at, and how closely."""
+"""The event driver: which batches are evaluated, with which autograd graphs, and when these are freed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def norm_of_gradient(model: torch.nn.Module, batch: Any) -> float:
     return float(torch.cat([gradient.flatten() for gradient in gradients]).norm())
 
 
-def test_a_batch_without_room_after_one_that_ended_at_the_cap_is_looked_at_without_a_graph(monkeypatch):
+def test_a_batch_at_the_cap_after_one_that_ended_at_the_cap_is_evaluated_without_an_autograd_graph(monkeypatch):
     model, batch = LINEAR[0].make()
     graphs, grad = [], torch.autograd.grad
 
@@ -33,7 +33,7 @@ def test_a_batch_without_room_after_one_that_ended_at_the_cap_is_looked_at_witho
     assert report.batches[1].gradient_norm_before == pytest.approx(norm_of_gradient(model, batch), rel=1e-12)
 
 
-def test_a_batch_with_room_after_one_that_has_none_is_walked_as_if_it_were_alone():
+def test_a_batch_below_the_cap_after_one_above_it_moves_as_if_it_were_the_only_one():
     def loss(model: torch.nn.Module, batch: Any) -> torch.Tensor:
         return batch[2] * cross_entropy(model, batch[:2])
 
@@ -48,13 +48,13 @@ def test_a_batch_with_room_after_one_that_has_none_is_walked_as_if_it_were_alone
 
 
 @pytest.mark.parametrize("settings", [{}, {"step": "fixed"}, {"threshold": 0.9}])
-def test_no_graph_of_a_batch_is_held_while_the_next_one_is_evaluated(settings):
+def test_the_autograd_graph_of_a_batch_is_freed_before_the_next_one_is_evaluated(settings):
     model, batch = LINEAR[0].make()
     seen: list[tuple[float, weakref.ref[torch.Tensor]]] = []
-    held = []
+    alive = []
 
     def loss(model: torch.nn.Module, batch: Any) -> torch.Tensor:
-        held.extend(number for number, reference in seen if number != batch[2] and reference() is not None)
+        alive.extend(number for number, reference in seen if number != batch[2] and reference() is not None)
         saved = cross_entropy(model, batch[:2]).exp()  # for the logarithm's backward pass
         seen.append((batch[2], weakref.ref(saved)))
         return batch[3] * saved.log()
@@ -63,4 +63,4 @@ def test_no_graph_of_a_batch_is_held_while_the_next_one_is_evaluated(settings):
     batches = [(*batch, number, steepness) for number, steepness in enumerate([1.0, 100.0, 100.0, 1.0, 1.0])]
     report = NullSpace(lr=0.01, steps=2, cap=cap, **settings)(model, batches, loss)
     assert [each.steps for each in report.batches] == [2, 0, 0, 2, 2]
-    assert held == []
+    assert alive == []

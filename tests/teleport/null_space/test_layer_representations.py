@@ -1,4 +1,4 @@
-"""Spectra of a model's layer inputs against what hooks and a dense SVD say."""
+"""Spectra of the layer inputs of a model against forward passes and a dense SVD."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ def test_spectra_over_batches_match_a_dense_svd():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 5, bias=False), nn.Tanh(), nn.Linear(5, 3)).double()
     batches = [(torch.randn(7, 6).double(), torch.arange(7) % 3) for _ in range(3)]
-    held = representations(model, iter(batches), cross_entropy)
-    assert list(held) == ["0.weight", "2.weight", "4.weight"]
+    found = representations(model, iter(batches), cross_entropy)
+    assert list(found) == ["0.weight", "2.weight", "4.weight"]
     inputs = torch.cat([inputs for inputs, _ in batches])
     for index, bias in ((0, True), (2, False), (4, True)):
         rows = model[:index](inputs).detach().numpy()
         if bias:
             rows = np.concatenate([rows, np.ones((len(rows), 1))], 1)
         expected = np.linalg.svd(rows, compute_uv=False) ** 2
-        np.testing.assert_allclose(held[f"{index}.weight"].spectrum()[0].numpy(), expected, rtol=1e-9, atol=1e-9)
-        assert held[f"{index}.weight"].positions == 21
+        np.testing.assert_allclose(found[f"{index}.weight"].spectrum()[0].numpy(), expected, rtol=1e-9, atol=1e-9)
+        assert found[f"{index}.weight"].positions == 21
 
 
 def test_frozen_layers_have_no_spectrum():

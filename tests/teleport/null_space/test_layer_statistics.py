@@ -1,4 +1,4 @@
-"""The books: ranks, shares and changes against what can be computed from outside."""
+"""Layer statistics: ranks, shares and changes against independent computations."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_share_rank_and_change_of_a_layer():
 
 
 def test_a_layer_that_moved_in_one_batch_only_has_no_reason():
-    """In the first batch it has no null space, in the second it has."""
+    """It has no null space on the first batch and one on the second."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
     wide = (torch.randn(40, 6).double(), torch.arange(40) % 3)
@@ -53,7 +53,7 @@ def test_a_layer_that_moved_in_one_batch_only_has_no_reason():
     assert not report.no_op
 
 
-def test_a_layer_that_is_pinned_in_some_batches_says_why_only_if_it_never_moved():
+def test_a_layer_that_is_pinned_on_some_batches_has_a_reason_only_if_it_never_moved():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
     batch = (torch.randn(3, 6).double(), torch.arange(3) % 3)
@@ -70,7 +70,7 @@ def test_a_layer_that_is_pinned_in_some_batches_says_why_only_if_it_never_moved(
     assert "square" in {layer.name: layer.reason for layer in only.layers}["2.weight"]
 
 
-def test_a_cap_that_is_met_already_is_the_reason():
+def test_a_cap_below_the_norm_at_the_start_is_the_reason():
     model, batch = LINEAR[0].make()
     report = NullSpace(cap=1e-6)(model, [batch], cross_entropy)
     assert report.no_op
@@ -80,8 +80,8 @@ def test_a_cap_that_is_met_already_is_the_reason():
 
 @pytest.mark.parametrize("scale", [1e-35, 1.0, 1e25])
 @pytest.mark.parametrize(("ratio", "real"), [(1.0, True), (1e-5, True), (1.5e-6, False), (1e-8, False)])
-def test_what_survives_is_told_from_rounding_at_any_scale(scale, ratio, real):
-    """Rounding explains 16 units in the last place of single precision, 1.9e-6; squares may leave its range."""
+def test_projections_are_distinguished_from_rounding_at_any_scale(scale, ratio, real):
+    """The limit is 16 units of single precision, 1.9e-6; the squared norms may overflow or underflow."""
     model, batch = LINEAR[0].make()
     named = dict(model.named_parameters())
     layer = trace_layers(lambda b: cross_entropy(model, b), [batch], named, shared_objective=False).layers["2.weight"]

@@ -1,4 +1,4 @@
-"""The method: level sets kept in double precision, Algorithm 1 step for step, and what is refused."""
+"""The method: level sets in double precision, Algorithm 1 step by step, and arguments that are refused."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.teleport.reference import algorithm_one
 
 @pytest.mark.parametrize("network", NETWORKS, ids=str)
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
-def test_outputs_stay_while_the_gradient_norm_grows(network):
+def test_outputs_are_unchanged_while_the_gradient_norm_grows(network):
     model, batch = network.make()
     outputs = model(batch[0]).detach()
     report = NullSpace(lr=1.0, steps=6, relative_cap=5.0)(model, [batch], cross_entropy)
     assert float((model(batch[0]).detach() - outputs).norm() / outputs.norm()) < 1e-10
     norms = [record.gradient_norm for record in report.batches[0].trace]
-    assert len(norms) > 2 or norms[-1] > 4.8 * norms[0]  # several steps, or one that met the cap
+    assert len(norms) > 2 or norms[-1] > 4.8 * norms[0]  # several steps, or one that ended at the cap
     assert all(later > earlier for earlier, later in itertools.pairwise(norms))
     assert not report.no_op
     moved = {name for name, change in changes(report).items() if change > 1e-9}
@@ -36,7 +36,7 @@ def test_outputs_stay_while_the_gradient_norm_grows(network):
 @pytest.mark.parametrize("network", NETWORKS, ids=str)
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
 def test_the_first_layer_has_no_gradient_in_its_null_space(network):
-    """Fact 1, with the constraint passed apart so that the layer is not skipped."""
+    """With the constraint as a separate argument, so that the layer is not skipped."""
     model, batch = network.make()
     report = NullSpace(steps=1)(model, [batch], cross_entropy, constraint=[batch])
     first = next(layer for layer in report.layers if layer.kind != "parameter")  # in the order of use
@@ -56,8 +56,8 @@ def test_skipping_the_first_layer_changes_nothing():
         torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
 
 
-def test_a_norm_before_the_first_layer_leaves_it_a_share():
-    """Fact 1's condition: a parameter of the objective upstream."""
+def test_a_normalisation_before_the_first_layer_leaves_it_a_surviving_share():
+    """The inputs of the first linear layer then depend on a parameter."""
     _, batch = PLAIN.make()
     model = nn.Sequential(nn.LayerNorm(6), mlp()).double()
     report = NullSpace(lr=1.0, steps=2)(model, [batch], cross_entropy)
@@ -66,8 +66,8 @@ def test_a_norm_before_the_first_layer_leaves_it_a_share():
     assert report.batches[0].loss_after == pytest.approx(report.batches[0].loss_before, rel=1e-12)
 
 
-def test_a_first_layer_that_is_called_twice_is_represented():
-    """Fact 1's condition: called once. Its second inputs depend on it, and both calls are protected."""
+def test_a_first_layer_that_is_called_twice_is_not_skipped():
+    """Its second inputs depend on it; the inputs of both calls are protected."""
     torch.manual_seed(2)
     model = nn.ModuleDict({"twice": nn.Linear(24, 24), "last": nn.Linear(24, 3)}).double()
     batch = (torch.randn(4, 24).double(), torch.arange(4) % 3)
@@ -84,7 +84,7 @@ def test_a_first_layer_that_is_called_twice_is_represented():
 
 
 @pytest.mark.parametrize("cap", [float("inf"), 0.9])
-def test_algorithm_1_word_for_word(cap):
+def test_the_steps_match_an_independent_implementation_of_algorithm_1(cap):
     torch.manual_seed(4)
     model = mlp().double()
     linear = [model[0], model[2], model[4]]
@@ -123,8 +123,8 @@ def test_same_seed_same_numbers(network):
     assert all(torch.equal(value, results[1][0][name]) for name, value in results[0][0].items())
 
 
-def test_a_narrow_network_is_a_no_op_and_says_so(caplog):
-    """Fact 2: the small MLP (16, 10) has no null space from 32 samples on."""
+def test_a_narrow_network_is_a_no_op_and_the_report_says_so(caplog):
+    """The small MLP (16, 10) has no null space from 32 samples on."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 16), nn.LeakyReLU(), nn.Linear(16, 10), nn.LeakyReLU(), nn.Linear(10, 10))
     start = copy.deepcopy(model.state_dict())
@@ -141,8 +141,8 @@ def test_a_narrow_network_is_a_no_op_and_says_so(caplog):
     assert all(torch.equal(value, start[name]) for name, value in model.state_dict().items())
 
 
-def test_convolutions_with_more_positions_than_dimensions_stay():
-    """Fact 4: at the numerical rank only the head moves."""
+def test_convolutions_with_more_positions_than_dimensions_do_not_move():
+    """At the numerical rank only the head moves."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 3)
@@ -167,7 +167,7 @@ def test_lower_precisions(network, dtype, tolerance):
         assert not report.no_op
 
 
-def test_frozen_parameters_stay():
+def test_frozen_parameters_do_not_move():
     for frozen in ("2.weight", "2.bias"):
         model, batch = PLAIN.make()
         parameter = dict(model.named_parameters())[frozen]
@@ -180,7 +180,7 @@ def test_frozen_parameters_stay():
         assert report.batches[0].loss_after == pytest.approx(report.batches[0].loss_before, rel=1e-12)
 
 
-def test_an_optimizer_goes_on_with_the_same_parameters():
+def test_an_optimizer_continues_with_the_same_parameters():
     model, batch = PLAIN.make()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     cross_entropy(model, batch).backward()

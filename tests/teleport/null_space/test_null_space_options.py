@@ -1,4 +1,4 @@
-"""Caps, thresholds, constraints of their own, and the guard."""
+"""Caps, thresholds, separate constraints and the guard."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FEW = settings(derandomize=True, max_examples=15, deadline=None)
 
 @FEW
 @given(st.floats(1.1, 50.0), st.floats(0.1, 1e4))
-def test_a_step_lands_on_the_cap(factor, lr):
+def test_a_step_ends_at_the_cap(factor, lr):
     model, batch = PLAIN.make()
     report = NullSpace(lr=lr, steps=40, relative_cap=factor)(model, [batch], cross_entropy)
     cap = factor * report.gradient_norm_before
@@ -63,7 +63,7 @@ def test_a_relative_cap_refers_to_the_norm_before_the_whole_event(objective_para
     assert all(0.98 * cap <= norm <= cap * (1 + 1e-12) for norm in landed)
 
 
-def test_objective_over_moved_parameters_leaves_the_first_layer_out():
+def test_the_objective_over_moved_parameters_excludes_the_first_layer():
     model, batch = PLAIN.make()
     moved = [p for name, p in model.named_parameters() if not name.startswith("0.")]
     gradients = torch.autograd.grad(cross_entropy(model, batch), moved)
@@ -72,8 +72,8 @@ def test_objective_over_moved_parameters_leaves_the_first_layer_out():
     assert report.gradient_norm_before == pytest.approx(expected, rel=1e-12)
 
 
-def test_threshold_below_one_buys_growth_with_a_bounded_change_of_the_loss():
-    """Correlated features: a few directions carry the energy, so that protecting them alone frees many."""
+def test_a_threshold_below_one_gives_more_growth_and_a_bounded_change_of_the_loss():
+    """Correlated features: few directions have most of the energy, so protecting only these leaves many free."""
     generator = torch.Generator().manual_seed(9)
     inputs = torch.randn(64, 6, generator=generator).double()
     batch = (inputs, torch.arange(64) % 3)
@@ -89,7 +89,7 @@ def test_threshold_below_one_buys_growth_with_a_bounded_change_of_the_loss():
     assert norms[0.999] > norms[1.0]
 
 
-def test_a_constraint_of_its_own_frees_the_first_layer():
+def test_with_a_separate_constraint_the_first_layer_moves():
     model, _ = PLAIN.make()
     objective, constraint = batches_of(2), batches_of(3, n=1)[1:]
     before = [model(inputs).detach() for inputs, _ in constraint]
@@ -102,7 +102,7 @@ def test_a_constraint_of_its_own_frees_the_first_layer():
     assert next(layer for layer in report.layers if layer.name == "0.weight").ranks == [2]  # decomposed once
 
 
-def test_the_guard_watches_the_constraint_where_there_is_one():
+def test_the_guard_is_on_the_loss_of_the_constraint_if_there_is_one():
     model, _ = PLAIN.make()
     start = copy.deepcopy(model.state_dict())
     objective, constraint = batches_of(1), batches_of(2)[1:]
@@ -112,7 +112,7 @@ def test_the_guard_watches_the_constraint_where_there_is_one():
     assert all(torch.equal(value, start[name]) for name, value in model.state_dict().items())
 
 
-def test_the_transaction_puts_a_moved_loss_back_bit_for_bit():
+def test_the_transaction_restores_the_parameters_bit_for_bit_if_the_loss_changed():
     model, batch = PLAIN.make()
     start = copy.deepcopy(model.state_dict())
     method = NullSpace(lr=1e3, threshold=0.5, relative_cap=50.0, tolerance=1e-6)
@@ -125,7 +125,7 @@ def test_the_transaction_puts_a_moved_loss_back_bit_for_bit():
     assert (report.accepted, report.no_op, report.steps) == (False, True, 0)
 
 
-def test_without_the_guard_a_moved_loss_is_kept():
+def test_without_the_guard_a_changed_loss_is_kept():
     model, batch = PLAIN.make()
     method = NullSpace(lr=1e3, threshold=0.5, relative_cap=50.0, tolerance=1e-6, guard="none")
     report = method(model, [batch], cross_entropy)
@@ -134,7 +134,7 @@ def test_without_the_guard_a_moved_loss_is_kept():
     assert abs(report.drift) > 1e-3
 
 
-def test_the_transaction_puts_infinite_parameters_back():
+def test_the_transaction_undoes_infinite_parameters():
     model, batch = PLAIN.make(torch.float32)
     start = copy.deepcopy(model.state_dict())
     report = NullSpace(lr=3e38, step="fixed")(model, [batch], cross_entropy)
@@ -142,7 +142,7 @@ def test_the_transaction_puts_infinite_parameters_back():
     assert all(torch.equal(value, start[name]) for name, value in model.state_dict().items())
 
 
-def test_a_diverged_model_is_reported_and_left_alone():
+def test_a_diverged_model_is_reported_and_not_moved():
     model, batch = PLAIN.make()
     with torch.no_grad():
         model[0].bias.fill_(float("nan"))

@@ -1,4 +1,4 @@
-"""The control: the loss stays, the length is the one asked for, the direction is uniform and reproducible."""
+"""The random control: the loss is unchanged, the length is as set, the direction is uniform and reproducible."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def moved_by(method, network=PLAIN, batches=None):
 
 @pytest.mark.parametrize("network", NETWORKS, ids=str)
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
-def test_outputs_stay_and_what_moves_is_what_the_null_space_method_moves(network):
+def test_outputs_are_unchanged_and_the_same_parameters_move_as_with_null_space(network):
     model, batch = network.make()
     outputs = model(batch[0]).detach()
     report = RandomNullSpace(length=0.5)(model, [batch], cross_entropy)
@@ -46,7 +46,7 @@ def test_outputs_stay_and_what_moves_is_what_the_null_space_method_moves(network
 
 @FEW
 @given(st.floats(1e-4, 10.0), st.integers(-5, 2**40))
-def test_the_length_is_the_one_asked_for(length, seed):
+def test_the_length_is_as_set(length, seed):
     moves, start, report = moved_by(RandomNullSpace(length=length, seed=seed))
     assert set(moves) == {"2.weight", "2.bias", "4.weight", "4.bias"}
     distance = math.sqrt(sum(float(move.square().sum()) for move in moves.values()))
@@ -69,14 +69,14 @@ def test_a_long_move_is_shortened_to_the_cap(factor, seed):
 
 
 def test_the_direction_is_uniform_on_the_sphere_of_the_null_space():
-    """In coordinates of that space each has mean 0 and mean square 1/k, and they are uncorrelated."""
+    """Each coordinate in that space has mean 0 and mean square 1/k, and coordinates are uncorrelated."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 2, bias=False)).double()
     inputs = torch.randn(2, 2).double()
     batch = (inputs, torch.tensor([0, 1]))
     seen = torch.tanh(model[0](inputs)).detach().numpy()
     values, vectors = np.linalg.eigh(null_projection(seen))
-    basis = vectors[:, values > 0.5]  # [4, 2]: of each row of the weight
+    basis = vectors[:, values > 0.5]  # [4, 2]: for each row of the weight
     start, draws = copy.deepcopy(model.state_dict()), 600
     coordinates = []
     for seed in range(draws):
@@ -87,13 +87,13 @@ def test_the_direction_is_uniform_on_the_sphere_of_the_null_space():
     points = np.array(coordinates)
     k = points.shape[1]
     assert k == 4
-    np.testing.assert_allclose(np.linalg.norm(points, axis=1), 1, rtol=1e-9)  # nothing lies outside it
+    np.testing.assert_allclose(np.linalg.norm(points, axis=1), 1, rtol=1e-9)  # no part is outside the null space
     assert np.abs(points.mean(0)).max() < 4 / math.sqrt(k * draws)
     spread = points.T @ points / draws
     assert np.abs(spread - np.eye(k) / k).max() < 4 * math.sqrt(2 / (k * (k + 2) * draws))
 
 
-def test_draws_differ_by_seed_batch_and_weights_and_are_otherwise_the_same():
+def test_random_moves_depend_on_seed_batch_and_weights_alone():
     one, _, _ = moved_by(RandomNullSpace(seed=1))
     torch.manual_seed(99)
     again, _, _ = moved_by(RandomNullSpace(seed=1))
@@ -110,7 +110,7 @@ def test_draws_differ_by_seed_batch_and_weights_and_are_otherwise_the_same():
     assert abs(float(F.cosine_similarity(first.flatten(), second.flatten(), dim=0))) < 0.5
 
 
-def test_an_event_resumed_from_saved_weights_is_that_of_an_unbroken_run():
+def test_an_event_resumed_from_saved_weights_equals_that_of_an_uninterrupted_run():
     method, batches = RandomNullSpace(seed=7), batches_of(2)
     unbroken, _ = PLAIN.make()
     method(unbroken, batches, cross_entropy)
@@ -122,8 +122,8 @@ def test_an_event_resumed_from_saved_weights_is_that_of_an_unbroken_run():
     assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in unbroken.state_dict().items())
 
 
-def test_it_moves_where_the_gradient_stays_the_same():
-    """A model that is linear in what moves: no objective would move it, the control does."""
+def test_it_moves_if_the_gradient_is_constant():
+    """The loss is linear in the moved weights: no objective of the gradient moves them, the control does."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 24), nn.Tanh(), nn.Linear(24, 3)).double()
     model[0].requires_grad_(False)
@@ -133,7 +133,7 @@ def test_it_moves_where_the_gradient_stays_the_same():
     assert report.relative_change == pytest.approx(0.1, rel=0.3)
 
 
-def test_a_network_without_null_space_stays():
+def test_a_network_without_a_null_space_does_not_move():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 3)).double()
     report = RandomNullSpace()(model, batches_of(1), cross_entropy)
