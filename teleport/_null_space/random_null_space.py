@@ -137,8 +137,8 @@ class RandomNullSpace:
         """A generator seeded from ``seed``, the number of the batch and the values of the weights."""
         digest = hashlib.sha256(f"{self.seed} {problem.batch}".encode())
         for values in _values(problem.parameters):
-            held = values.cpu().contiguous()
-            digest.update(ctypes.string_at(held.data_ptr(), held.nbytes))  # its bytes, without NumPy
+            array = values.cpu().contiguous()
+            digest.update(ctypes.string_at(array.data_ptr(), array.nbytes))  # its bytes, without NumPy
         return torch.Generator().manual_seed(int.from_bytes(digest.digest()[:8]) >> 1)
 
 

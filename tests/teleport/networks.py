@@ -44,10 +44,10 @@ def cross_entropy(model: nn.Module, batch: Any) -> Tensor:
 class Calls(nn.Module):
     """Modules and parameters by name, with a forward pass given as a function."""
 
-    def __init__(self, forward: Callable[[Any, Tensor], Tensor], **held: nn.Module | nn.Parameter) -> None:
+    def __init__(self, forward: Callable[[Any, Tensor], Tensor], **members: nn.Module | nn.Parameter) -> None:
         super().__init__()
         self.called = forward
-        for name, module in held.items():
+        for name, module in members.items():
             setattr(self, name, module)
 
     def forward(self, inputs: Tensor) -> Tensor:
