@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import runpy
 import signal
@@ -14,7 +15,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 
+from experiments.command_line import job
+from experiments.configuration.config import register
 from experiments.configuration.identity import run_folder
 from experiments.configuration.validate import resolve
 from tests.experiments.small import SMALL, SMALL_TELEPORT, composed
@@ -50,6 +55,8 @@ MISTAKES = {
     "optimizer.lr=-1": "optimizer.lr takes a finite number above 0",
     "machine.device=gpu": "machine.device must be auto, cpu, cuda, xpu or mps",
     "machine.device=cuda:7": "machine.device=cuda:7 is not here",
+    "hydra.run.dir=there": "hydra.run.dir is not for this command: a run has a folder of its own",
+    "hydra.job.chdir=true": "hydra.job.chdir is not for this command: paths are relative to the folder of the call",
     "machine.runs=/dev/null/runs": "cannot write '/dev/null/runs",
 }
 
@@ -172,6 +179,109 @@ def test_a_sweep_goes_on_where_a_job_fails(tmp_path, monkeypatch, capsys, jobs):
         summary = json.loads((Path(row["folder"]) / "summary.json").read_text())
         assert float(row["test_loss"]) == summary["test_loss"]
         assert f"{summary['train_loss']:.4g}" in text
+
+
+def test_the_folder_of_a_sweep_is_the_one_that_is_asked_for(tmp_path, monkeypatch):
+    runs, there = tmp_path / "runs", tmp_path / "there"
+    assert in_process(monkeypatch, "-m", *SMALL, f"machine.runs={runs}", f"hydra.sweep.dir={there}", "seed=0,1") == 0
+    assert [path.name for path in there.iterdir()] == ["multirun.yaml"]
+    assert (runs / "sweeps" / "there.csv").is_file()
+
+
+def test_a_sweep_is_right_under_joblib(tmp_path):
+    """As in `scripts/check_launchers.py`, which takes the other launchers as well."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "machine.threads=1"]
+    result = process("-m", *SMALL, f"machine.runs={tmp_path}", *launcher, "optimizer.lr=0.1,-1")
+    assert result.returncode == 1, result.stderr
+    assert "run 1 of the sweep done: test loss" in result.stdout
+    assert "run 2 of the sweep failed: optimizer.lr takes" in result.stdout
+    assert "2 runs, 1 failed" in result.stdout
+    (table,) = (tmp_path / "sweeps").glob("*.csv")
+    assert [bool(row["error"]) for row in read(table)] == [False, True]
+
+
+def test_the_jobs_of_another_launcher_are_not_set_by_machine_jobs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(job.BASIC, "launcher", "another.Launcher")
+    assert in_process(monkeypatch, "-m", *SMALL, f"machine.runs={tmp_path}", "machine.jobs=2", "seed=0,1") == 1
+    assert "machine.jobs=2 needs Hydra's own launcher" in capsys.readouterr().out
+
+
+def test_a_job_returns_the_test_loss_of_its_run(tmp_path):
+    """What a sweeper minimises, read as a sweeper does: from what Hydra returns of a job."""
+    register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        hydra = GlobalHydra.instance().hydra
+        overrides = [*SMALL, f"machine.runs={tmp_path}"]
+        returned = hydra.run("config", job.job, overrides, with_log_configuration=False)
+        diverged = hydra.run("config", job.job, [*overrides, "optimizer.lr=1e30"], with_log_configuration=False)
+    summaries = [json.loads(file.read_text()) for file in tmp_path.glob("*/summary.json")]
+    assert returned.return_value in [summary["test_loss"] for summary in summaries]
+    assert diverged.return_value == math.inf
+    assert sorted(summary["diverged"] for summary in summaries) == [False, True]
+
+
+def test_two_sweeps_over_the_same_runs_share_them(tmp_path):
+    command = [sys.executable, "run.py", "-m", *SMALL, f"machine.runs={tmp_path}", "seed=0,1"]
+    both = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sum(text.count("\ndone: ") for text in said) == 2
+    assert all("2 runs, 0 failed" in text for text in said)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_interrupted_sweep_ends_its_runs_and_prints_the_table_so_far(tmp_path, jobs):
+    """Interrupted in the long runs that follow a short one; with two at a time a fourth waits for its turn."""
+    runs = ["machine.threads=1", f"machine.jobs={jobs}", f"machine.runs={tmp_path}", "training.epochs=1,4000,4001,4002"]
+    small = [each for each in SMALL if not each.startswith("training.epochs")]
+    command = [sys.executable, "-u", "run.py", "-m", *small, *runs]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as running:
+        text = ""
+        for said in running.stdout:
+            text += said
+            if "\nepoch   3.00" in text and "\ndone: " in text:  # the short run has ended, a long one is under way
+                time.sleep(1)  # side by side: its outcome is written right after it says so
+                running.send_signal(signal.SIGINT)
+                break
+        text += running.stdout.read()
+    assert running.returncode == 130
+    assert f"{2 * jobs} runs, {2 * jobs - 1} failed" in text
+    (table,) = (tmp_path / "sweeps").glob("*.csv")
+    errors = [row["error"] for row in read(table)]
+    assert errors == (["", "interrupted"] if jobs == 1 else ["", *["interrupted"] * 3])
+    assert not list(tmp_path.glob("*/summary.json"))[1:]
+
+
+def test_help_lists_the_options_of_the_users_own_folder(tmp_path, monkeypatch, capsys):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "my_own.yaml").write_text("# mine\ndefaults: [mlp, _self_]\n")
+    assert in_process(monkeypatch, "-cd", str(tmp_path), "--help") == 0
+    text = capsys.readouterr().out
+    assert "my_own" in text
+    for word in ("machine.jobs", "hydra/launcher=joblib", "install=bash"):
+        assert word in text
+    assert in_process(monkeypatch, "-cd", str(tmp_path), "model=my_owm") == 2
+    assert "did you mean 'my_own'?" in capsys.readouterr().err
+    assert in_process(monkeypatch, "--help") == 0
+    assert "my_own" not in capsys.readouterr().out
+
+
+def test_a_figure_has_an_entry_point_of_its_own(monkeypatch, capsys):
+    """It is the command line with ``figure=`` before the name, mistakes included."""
+    for arguments, code, words in (
+        (["nullspace/fig88"], 2, "unknown option of figure 'nullspace/fig88' (did you mean"),
+        (["nullspace/fig8", "optimizer.lrr=1"], 2, "unknown key of optimizer 'lrr'"),
+        ([], 2, "usage: python scripts/figure.py NAME"),
+        (["--help"], 0, "usage: python scripts/figure.py NAME"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["figure.py", *arguments])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        with pytest.raises(SystemExit) as caught:
+            runpy.run_path(str(ROOT / "scripts" / "figure.py"), run_name="__main__")
+        assert caught.value.code == code
+        said = capsys.readouterr()
+        assert words in said.out + said.err
 
 
 def test_a_sweep_that_does_not_compose_starts_nothing(tmp_path, monkeypatch, capsys):

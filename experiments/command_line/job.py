@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from experiments.command_line import results
 from experiments.command_line.dispatch import make
+from experiments.configuration.identity import label_by_choices
 from experiments.errors import UserError
 from experiments.run.sweep import Outcome, Sweep, attempt, log_to_console
 from experiments.run.sweep_table import objective
@@ -37,6 +38,7 @@ def job(config: DictConfig) -> float | None:
         diverged, ``None`` for a figure and for a run that is handed to a process of ``machine.jobs``.
     """
     hydra = HydraConfig.get()
+    label_by_choices(config, hydra.runtime.choices)
     if not logging.getLogger("experiments").handlers:  # in a process of a launcher
         log_to_console()
     if hydra.mode == RunMode.MULTIRUN:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+
 from experiments.configuration.config import RESULTS_VERSION, Config
+from experiments.configuration.model_config import ModelConfig
+from experiments.configuration.schedule_config import TeleportConfig
 from experiments.errors import UserError
 
 NOT_COMPUTED = ("machine", "rates", "scale", "figure")
 """Keys that change where or how a run is made, or that are resolved into other keys, but not what it computes."""
-NOT_COMPUTED_OF = {"data": ("root", "extents"), "model": ("sizes",)}
+NOT_COMPUTED_OF = {"data": ("root", "extents"), "model": ("sizes", "label"), "teleport": ("label",)}
 
 ADDED_SINCE: dict[str, dict[str, Any]] = {
     "teleport": {"objective": "squared_gradient_norm", "objective_scale": None, "forward": "once"},
@@ -59,5 +64,18 @@ def _digest(weights: Path) -> str:
 
 def run_folder(config: Config) -> Path:
     """The folder of the run that ``config`` describes, whether it is there or not."""
-    names = (config.data.name, config.model.name, config.optimizer.name, config.teleport.name)
+    names = (config.data.name, label(config.model), config.optimizer.name, label(config.teleport))
     return Path(config.machine.runs) / "-".join([*names, f"s{config.seed}", identity(config)])
+
+
+def label(group: ModelConfig | TeleportConfig) -> str:
+    """The word for a model or a teleport in texts and folder names: its option (``mlp_small``), or else its name."""
+    return group.label or group.name
+
+
+def label_by_choices(config: DictConfig, choices: Mapping[str, Any]) -> None:
+    """Label model and teleport of a composed ``config`` by the options that Hydra chose, unless they have labels."""
+    for group in ("model", "teleport"):
+        choice, node = choices.get(group), config.get(group)
+        if choice and node is not None and node.get("label") is None:
+            node.label = str(choice).replace("/", "_")

@@ -18,6 +18,7 @@ class ModelConfig:
     weights: str | None = None  # the file of a state dict to start from; a run is named by its content
     warmup_steps: int = 0  # optimizer steps before the first teleport
     teleport_samples: int = 32  # n
+    label: str | None = None  # in names of folders; None: as the option is called; never part of a run's hash
 
 
 @dataclass

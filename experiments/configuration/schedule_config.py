@@ -18,3 +18,4 @@ class TeleportConfig:
     batches: int = SI("${data.extents.${scale}.teleport_batches}")  # B
     samples: int = 32  # n, samples per batch
     optimizer_state: str = "keep"  # keep | reset | transported
+    label: str | None = None  # in names of folders; None: as the option is called; never part of a run's hash

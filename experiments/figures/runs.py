@@ -14,6 +14,7 @@ from typing import Any
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from experiments.configuration.identity import label_by_choices
 from experiments.configuration.mistakes import of_command_line
 from experiments.errors import UserError
 from experiments.run.make_run import make_run
@@ -121,4 +122,5 @@ def _compose_run(overrides: list[str], keys: list[str]) -> FigureRun:
             labels[key] = str(value) if OmegaConf.is_config(value) else value
     with open_dict(config):
         del config["hydra"]
+    label_by_choices(config, choices)
     return FigureRun(labels, config)

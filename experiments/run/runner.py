@@ -16,6 +16,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from experiments import files
 from experiments.configuration.config import Config
+from experiments.configuration.identity import label
 from experiments.configuration.validate import resolve
 from experiments.data.fetch import ensure
 from experiments.data.registry import build_task
@@ -78,11 +79,19 @@ def make(config: Config, folder: Path) -> Path:
         files.write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
         records.write_json(folder / "environment.json", environment(device))
         training = Training(task, model, optimizer, teleports, config, folder, device)
+        never_due = teleporter is not None and not any(step < training.last_step for step in teleports.steps)
+        if never_due:
+            first = f"its first event is before step {teleports.steps[0]}" if teleports.steps else "it has no event"
+            log.info("note: the teleport is never due: %s, and the run has %d steps", first, training.last_step)
         ended, model = training.run(), training.model
         files.write_bytes(folder / "model.pt", checkpoints.to_bytes(model.state_dict()))
         pictures.draw_curve(folder / "curve.png", ended, describe(config), task.note)
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        summary = ended.summary() | {"metric": task.metric, "parameters": parameters, "note": task.note}
+        summary = (
+            ended.summary()
+            | {"metric": task.metric, "parameters": parameters, "note": task.note}
+            | ({"never_due": True} if never_due else {})
+        )
         records.write_json(folder / "summary.json", summary)
         (folder / "checkpoint.pt").unlink(missing_ok=True)
     log.info("done: %s", folder)
@@ -92,8 +101,8 @@ def make(config: Config, folder: Path) -> Path:
 def describe(config: Config) -> str:
     """A run in a few words."""
     return (
-        f"{config.model.name} on {config.data.name}, optimizer {config.optimizer.name} (lr {config.optimizer.lr:g}), "
-        f"teleport {config.teleport.name}, seed {config.seed}"
+        f"{label(config.model)} on {config.data.name}, optimizer {config.optimizer.name} (lr {config.optimizer.lr:g}), "
+        f"teleport {label(config.teleport)}, seed {config.seed}"
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 from omegaconf import OmegaConf
 
-from experiments.configuration.identity import computed, identity, run_folder
+from experiments.configuration.identity import computed, identity, label_by_choices, run_folder
 from experiments.configuration.validate import resolve
 from experiments.errors import UserError
 from tests.experiments.small import composed
@@ -48,7 +48,7 @@ COMPUTED = [
     (key, value)
     for key, value in leaves(asdict(resolve(composed(*BASE))))
     if not key.startswith(("machine.", "rates.", "data.extents.", "scale", "figure"))
-    and key not in ("data.root", "model.weights")
+    and key not in ("data.root", "model.weights", "model.label", "teleport.label")
 ]
 
 
@@ -101,6 +101,18 @@ def test_a_folder_is_named_by_its_choices():
     folder = run_folder(resolve(composed("machine.runs=there", "seed=3", "teleport=nullspace")))
     assert folder.parent.name == "there"
     assert folder.name.startswith("digits-mlp-sgd-nullspace-s3-")
+
+
+def test_a_folder_tells_the_options_of_one_model_or_method_apart():
+    """The options are called by Hydra; the hash is that of the configuration without their names."""
+    for option, name in (("mlp_small", "digits-mlp_small-sgd-none-s0-"), ("mlp", "digits-mlp-sgd-none-s0-")):
+        config = composed(f"model={option}")
+        unlabelled = identity(resolve(config))
+        label_by_choices(config, {"model": option, "teleport": "none"})
+        assert run_folder(resolve(config)).name == f"{name}{unlabelled}"
+    given = composed("teleport=symmetry_corrected", "teleport.label=mine")
+    label_by_choices(given, {"model": "mlp", "teleport": "symmetry_corrected"})
+    assert run_folder(resolve(given)).name.startswith("digits-mlp-sgd-mine-s0-")
 
 
 def test_the_identity_is_the_same_everywhere():

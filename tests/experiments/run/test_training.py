@@ -181,6 +181,19 @@ def test_a_run_without_an_event_asks_nothing_of_the_model(tmp_path):
     assert same(parameters(run(small(tmp_path, *SYMMETRY, *never))), parameters(run(small(tmp_path, never[1]))))
 
 
+@pytest.mark.parametrize(("epochs", "why"), [("[99]", "its first event is before step 990"), ("[]", "it has no event")])
+def test_a_teleport_that_is_never_due_is_told_of(tmp_path, caplog, epochs, why):
+    """Two epochs of ten steps."""
+    caplog.set_level(logging.INFO, "experiments")
+    folder = run(small(tmp_path, *SMALL_TELEPORT, f"teleport.epochs={epochs}"))
+    assert f"note: the teleport is never due: {why}, and the run has 20 steps" in caplog.messages
+    assert json.loads((folder / "summary.json").read_text())["never_due"] is True
+    caplog.clear()
+    due = run(small(tmp_path, *SMALL_TELEPORT, "teleport.epochs=[1,99]"))
+    assert "never due" not in caplog.text
+    assert "never_due" not in json.loads((due / "summary.json").read_text())
+
+
 def test_a_teleport_between_two_looks_at_the_losses(tmp_path):
     """Steps 3 and 7 are neither the end of an epoch nor a multiple of anything that is looked at."""
     events = ["teleport=nullspace", "teleport.epochs=[]", "teleport.at_steps=[3,7]", "teleport.batches=1"]
