@@ -1,6 +1,7 @@
-"""The space of runs, typed: one dataclass a kind of data set, model, optimizer and teleport method.
+"""The space of runs, typed: one dataclass per kind of data set, model, optimizer and teleport method.
 
-Those of data sets, models and methods have files of their own (``data_config.py`` and its like).
+Data sets, models and methods have separate files (``data_config.py`` and the like). Those of methods are derived from
+the library's signatures by ``scripts/derive_schemas.py``.
 A YAML file of a group names the dataclass that checks it in its defaults list (``/schema/data@_here_: image``).
 Importing this file must stay cheap: no torch here, so that ``run.py --help`` answers at once.
 """

@@ -1,5 +1,4 @@
-"""The keys of each kind of data set, typed; a part of ``experiments/configuration/config.py``, and as cheap to
-import."""
+"""The keys of each kind of data set, typed. Part of ``config.py``; importing it is cheap: no torch."""
 
 from __future__ import annotations
 

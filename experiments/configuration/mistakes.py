@@ -22,7 +22,7 @@ KINDS = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or f
 
 
 def of_command_line(error: Exception) -> UserError | None:
-    """The sentence for what Hydra raised while it read the command line; ``None`` where it is no user's mistake."""
+    """The sentence for what Hydra raised while it read the command line; ``None`` if it is not a user's mistake."""
     if isinstance(error, UserError):
         return error
     if isinstance(error, MissingConfigException):
@@ -79,7 +79,7 @@ def _composition(error: ConfigCompositionException) -> UserError:
 
 
 def _missing_file(error: MissingConfigException) -> UserError:
-    """No file for ``group=name``; Hydra knows the options of the very folder, we those of all below the group."""
+    """No file for ``group=name``; Hydra knows the options in one folder; here all below the group are listed."""
     group, _, name = (error.missing_cfg_file or "").partition("/")
     if group in options():
         return one_of(f"option of {group}", name, options()[group])
@@ -87,7 +87,7 @@ def _missing_file(error: MissingConfigException) -> UserError:
 
 
 def _unknown_key(error: OmegaConfBaseException) -> UserError:
-    """Known are the keys beside the wrong one, and at the top the groups as well."""
+    """The known names are the keys of the same node, and at the top level also the groups."""
     parent, key = error.parent_node, error.full_key or str(error.key)
     path = key.rpartition(".")[0]
     names = [str(name) for name in parent] if isinstance(parent, DictConfig) and not parent._is_none() else []

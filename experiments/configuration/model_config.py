@@ -1,4 +1,4 @@
-"""The keys of each kind of model, typed; a part of ``config.py``, and as cheap to import."""
+"""The keys of each kind of model, typed. Part of ``config.py``; importing it is cheap: no torch."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class PointConfig(ModelConfig):
 
 @dataclass
 class CustomModel(ModelConfig):
-    """A model of the user's own: ``factory`` is ``package.module:function``, called with ``spec`` and ``options``."""
+    """A model of the user: ``factory`` is ``package.module:function``, called with ``spec`` and ``options``."""
 
     factory: str = MISSING
     options: dict[str, Any] = field(default_factory=dict)

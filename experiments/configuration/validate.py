@@ -1,7 +1,7 @@
 """From a composed configuration to a checked one, before anything is loaded.
 
-The types and the keys are those of ``experiments/configuration/config.py``; here are the values that a type cannot rule
-out. Methods and models check the keys that are theirs alone where they are built.
+The types and the keys are those of ``experiments/configuration/config.py``; here are the values that a type cannot
+exclude. Methods and models check their own keys when they are built.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _value(config: Config, key: str) -> Any:
 
 
 def _refuse_added_keys(node: DictConfig, typed: Any, path: str) -> None:
-    """A ``+key=value`` adds keys that nothing reads: where a dataclass says what there is, that is a mistake."""
+    """A ``+key=value`` adds keys that nothing reads: if a dataclass lists the keys, that is a mistake."""
     known = [field.name for field in dataclasses.fields(typed)]
     for key in node:
         if key not in known:
