@@ -9,6 +9,7 @@ Prints the end of each sweep's text; exits with 1 if one of them is wrong. A lau
 
 from __future__ import annotations
 
+import argparse
 import csv
 import os
 import subprocess
@@ -61,8 +62,14 @@ def check(launcher: str, runs: Path) -> list[str]:
 
 def main(arguments: list[str]) -> int:
     """Check the launchers that are named, or all; the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("launchers", nargs="*", metavar="LAUNCHER", help=f"some of: {', '.join(LAUNCHERS)} (all)")
+    named = parser.parse_args(arguments).launchers
+    for launcher in named:
+        if launcher not in LAUNCHERS:
+            parser.error(f"unknown launcher '{launcher}'; there are {', '.join(LAUNCHERS)}")
     failed = False
-    for launcher in arguments or list(LAUNCHERS):
+    for launcher in named or list(LAUNCHERS):
         with tempfile.TemporaryDirectory() as runs:
             for sentence in check(launcher, Path(runs)):
                 print(f"WRONG under {launcher}: {sentence}")
