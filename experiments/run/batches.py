@@ -1,4 +1,4 @@
-"""The batches of a run: each is known by its number alone, so that a resumed run needs no replay."""
+"""The batches of a run. Each depends on its number alone, so that a resumed run needs no replay."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 def steps_per_epoch(split: Split, batch_size: int) -> int:
-    """Optimizer steps an epoch; the last batch may be smaller."""
+    """Optimizer steps per epoch; the last batch may be smaller."""
     return math.ceil(len(split) / batch_size)
 
 
@@ -30,13 +30,13 @@ class TrainingBatches:
         self._epoch, self._order = -1, torch.empty(0)
 
     def at(self, step: int) -> Batch:
-        """Inputs and targets of the optimizer step ``step`` (from 0), augmented where the split does so."""
+        """Inputs and targets of the optimizer step ``step`` (from 0), augmented if the split is."""
         epoch, position = divmod(step, self.per_epoch)
         if epoch != self._epoch:
             source = generator(self.seed, Stream.ORDER, epoch)
             self._epoch, self._order = epoch, torch.randperm(len(self.split), generator=source).to(self.device)
         index = self._order[position * self.batch_size : (position + 1) * self.batch_size]
-        # making a generator takes as long as looking up a small batch
+        # a generator takes as long to make as a small batch to look up
         source = generator(self.seed, Stream.AUGMENTATION, step) if self.split.augments else None
         return self.split.batch(index, source)
 
@@ -44,6 +44,6 @@ class TrainingBatches:
 def draw_batches(
     split: Split, batches: int, samples: int, source: torch.Generator, device: torch.device
 ) -> list[Batch]:
-    """``batches`` times ``samples`` different samples of the split, drawn from ``source``; none is augmented."""
+    """``batches`` times ``samples`` different samples of the split, drawn from ``source``, without augmentation."""
     orders = [torch.randperm(len(split), generator=source) for _ in range(batches)]
     return [split.batch(order[:samples].to(device)) for order in orders]

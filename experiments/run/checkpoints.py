@@ -1,4 +1,4 @@
-"""A run's state on disk while it goes on, so that a killed run ends as one that was never killed."""
+"""The state of an unfinished run on disk, so that a killed run ends bit-identical to an unbroken one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from teleport._change_of_basis.teleported import like_state
 
 
 def to_bytes(content: Any) -> bytes:
-    """``torch.save`` into memory: a full disk then shows as the ``OSError`` of an ordinary write."""
+    """``torch.save`` into memory: a full disk then raises the ``OSError`` of an ordinary write."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     return buffer.getvalue()
@@ -30,7 +30,7 @@ def to_bytes(content: Any) -> bytes:
 def save(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, plateau: ReduceLROnPlateau | None, records: Records
 ) -> None:
-    """Write everything that the rest of the run depends on, whole or not at all."""
+    """Write everything that the rest of the run depends on; the file appears whole or not at all."""
     state = {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -44,16 +44,16 @@ def save(
 def load(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, plateau: ReduceLROnPlateau | None
 ) -> tuple[nn.Module, Records]:
-    """Put model, optimizer, scheduler and random generators back.
+    """Restore model, optimizer, scheduler and random generators.
 
     Returns:
-        The model, in its teleported form where the run had come to that, and the rows so far.
+        The model, in its teleported form if the run had rewritten it, and the rows so far.
 
     Raises:
         UserError: the file is damaged or of another model.
     """
     try:
-        with ZipFile(path) as archive:  # torch does not look at its own checksums
+        with ZipFile(path) as archive:  # torch does not verify its own checksums
             if archive.testzip() is not None:
                 raise BadZipFile
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -72,7 +72,7 @@ def load(
 
 
 def _random_state() -> dict[str, Any]:
-    """The global generators' states, of plain values and tensors."""
+    """The states of the global generators, as plain values and tensors."""
     name, keys, *rest = np.random.get_state()  # noqa: NPY002 - the global generator is what is meant
     return {
         "python": random.getstate(),

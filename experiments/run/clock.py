@@ -8,20 +8,20 @@ import torch
 
 
 class Clock:
-    """Sums up the seconds between ``start`` and ``stop``; on CUDA both wait for the device's queue."""
+    """The sum of the seconds between ``start`` and ``stop``; on an accelerator both wait for its queue."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._started: float | None = None
 
     def start(self) -> None:
-        """Go on, unless it is going already."""
+        """Start, unless it is running."""
         if self._started is None:
             self._synchronize()
             self._started = time.perf_counter()
 
     def stop(self) -> float:
-        """Pause; the seconds since the start, 0 where it was not going."""
+        """Stop; the seconds since the start, 0 if it was not running."""
         if self._started is None:
             return 0.0
         self._synchronize()

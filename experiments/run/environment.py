@@ -1,4 +1,4 @@
-"""With what a run was computed: versions, device, threads and commit."""
+"""The environment of a run: versions, device, threads and commit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PACKAGES = ("teleport-suite", "torch", "torchvision", "numpy", "hydra-core", "om
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """What is recorded beside a run, and never part of its name."""
+    """The environment that is recorded with a run; it is not part of the run's name."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -28,7 +28,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit of the working tree, with ``+`` where tracked files differ from it; ``None`` outside of git."""
+    """The commit of the working tree, with ``+`` if tracked files differ from it; ``None`` outside of git."""
     here = Path(__file__).parent
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)

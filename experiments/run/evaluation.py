@@ -20,9 +20,9 @@ MOST_COORDINATES = 8
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Where a model stood: mean loss and metric on a sample of the training split and on the whole test split.
+    """One evaluation: mean loss and metric on a sample of the training split and on the whole test split.
 
-    ``position`` has the values of its parameters where they are so few that they can be drawn, else nothing.
+    ``position`` holds the values of the parameters if there are at most ``MOST_COORDINATES``, else nothing.
     """
 
     train_loss: float
@@ -36,10 +36,10 @@ class Evaluator:
     """Measures a model in evaluation mode, always on the same samples.
 
     Args:
-        task: what is learnt.
+        task: the task.
         eval_samples: training samples to measure on, the same for every seed; ``None`` is all of them.
-        batch_size: the training batch; evaluation takes at least as many samples at a time, as no graph is kept.
-        device: where the splits are.
+        batch_size: the training batch; evaluation uses at least as many samples at a time, because no graph is kept.
+        device: of the splits.
     """
 
     def __init__(self, task: Task, eval_samples: int | None, batch_size: int, device: torch.device) -> None:
@@ -47,12 +47,12 @@ class Evaluator:
         self.device = device
         self.batch_size = max(batch_size, min(1000, MOST_VALUES // values_a_sample(task.spec)))
         order = torch.randperm(len(task.train), generator=generator(0, Stream.EVALUATION))
-        # sorted, so that the mean is summed in the split's own order where all samples are taken
+        # sorted, so that the mean is summed in the order of the split if all samples are used
         self.train_index = order[:eval_samples].sort().values.to(device)
         self.test_index = torch.arange(len(task.test), device=device)
 
     def __call__(self, model: nn.Module) -> Evaluation:
-        """Evaluate ``model``; its mode and the global random state are afterwards what they were."""
+        """Evaluate ``model``; its mode and the global random state are restored."""
         modes = {module: module.training for module in model.modules()}
         cuda = [self.device] if self.device.type == "cuda" else []
         model.eval()
@@ -79,7 +79,7 @@ class Evaluator:
         return loss, metric
 
     def _metric(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """A batch's mean; a perplexity is no mean over batches and follows from the loss."""
+        """The mean of a batch; a perplexity is not a mean over batches and is computed from the loss."""
         if self.task.metric == "accuracy":
             return (outputs.argmax(-1) == targets).double().mean()
         if self.task.metric == "mse":
@@ -88,7 +88,7 @@ class Evaluator:
 
 
 def position(model: nn.Module) -> tuple[float, ...]:
-    """The values of all parameters, one after the other, of a model with at most ``MOST_COORDINATES`` of them."""
+    """The values of all parameters, concatenated, of a model with at most ``MOST_COORDINATES`` of them."""
     parameters = list(model.parameters())
     if sum(parameter.numel() for parameter in parameters) > MOST_COORDINATES:
         return ()
@@ -96,6 +96,6 @@ def position(model: nn.Module) -> tuple[float, ...]:
 
 
 def values_a_sample(spec: Spec) -> int:
-    """What one sample takes in memory at the widest known place: its inputs, or for text its logits."""
+    """Values per sample at the widest known tensor: its inputs, or for text its logits."""
     inputs = math.prod(spec.input_shape)
     return inputs * spec.outputs if spec.kind == "text" else inputs

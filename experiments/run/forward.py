@@ -1,4 +1,4 @@
-"""How a training step computes the loss of a batch: as the model says, or faster and not bit for bit the same."""
+"""The loss of a batch in a training step: as the model computes it, or faster within rounding."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ LossOf = Callable[[Tensor, Tensor], Tensor]
 
 
 def training_loss(model: nn.Module, loss: LossOf, settings: TrainingConfig, device: torch.device) -> LossOf:
-    """The loss of a batch (inputs, targets) at ``model`` in training steps; evaluations and teleports compute plainly.
+    """The loss of a batch (inputs, targets) in training steps; evaluations and teleports use the plain model.
 
     Args:
-        model: shares its parameters with what is returned.
+        model: shares its parameters with the returned function.
         loss: the task's, of outputs and targets.
-        settings: ``compile`` goes by ``torch.compile``, ``precision`` bfloat16 by autocast with float32 parameters, and
-            ``channels_last`` gives images [b, c, h, w] to convolutions with their channels innermost.
-        device: where the model is.
+        settings: ``compile`` uses ``torch.compile``, ``precision`` bfloat16 autocast with float32 parameters, and
+            ``channels_last`` passes images [b, c, h, w] with the channels innermost.
+        device: of the model.
     """
     compute = torch.compile(model) if settings.compile else model
     half, channels_last = settings.precision == "bfloat16", settings.channels_last

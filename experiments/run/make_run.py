@@ -1,4 +1,4 @@
-"""A run by its configuration, made only if it is not there yet."""
+"""A run by its configuration, made only if it does not exist yet."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def make_run(config: DictConfig | Config) -> Path:
     """
     config = resolve(config)
     folder = folder_of(config)
-    if told_if_complete(folder):  # before torch is loaded, which takes longer than everything else up to here
+    if told_if_complete(folder):  # before torch is imported, which takes longer than all steps before
         return folder
     from experiments.run.runner import make
 

@@ -48,7 +48,7 @@ OPTIMIZERS: dict[str, tuple[type[OptimizerConfig], Callable[..., torch.optim.Opt
     "adamw": (AdamConfig, torch.optim.AdamW),
 }
 
-# key -> (what it takes, whether a value is so); comparisons are such that nan is out of range
+# key -> (the valid values in words, a test of a value); nan fails every comparison
 _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "lr": ("a finite number above 0", lambda lr: 0 < lr < math.inf),
     "weight_decay": ("a finite number from 0", lambda decay: 0 <= decay < math.inf),
@@ -74,7 +74,7 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Op
         raise UserError("the model has no parameter that requires a gradient, so the optimizer has nothing to train")
     try:
         return optimizer(parameters, **arguments)
-    except ValueError as error:  # what depends on several keys, such as nesterov without momentum
+    except ValueError as error:  # mistakes in several keys, such as nesterov without momentum
         raise UserError(f"optimizer={config.name}: {error}") from error
 
 
@@ -105,7 +105,7 @@ DIAGONAL = ["rescaling", "change_of_basis"]
 
 
 def build_teleporter(config: TeleportConfig) -> Teleporter | None:
-    """The teleport method ``config.name``, or ``None`` where it is ``none``.
+    """The teleport method ``config.name``, or ``None`` if it is ``none``.
 
     Raises:
         UserError: an unknown name, a value out of its range, or an optimizer state that the method cannot transport.
@@ -124,7 +124,7 @@ def build_teleporter(config: TeleportConfig) -> Teleporter | None:
 
 
 def build_schedule(config: TeleportConfig, steps_per_epoch: int) -> Schedule:
-    """When to teleport, in a run of ``steps_per_epoch`` optimizer steps an epoch.
+    """When to teleport, in a run of ``steps_per_epoch`` optimizer steps per epoch.
 
     Raises:
         UserError: a negative epoch or step.
@@ -136,7 +136,7 @@ def build_schedule(config: TeleportConfig, steps_per_epoch: int) -> Schedule:
 
 
 def _look_up(group: str, config: Any, table: dict[str, tuple[type, Any]]) -> tuple[type, Any]:
-    """The entry of ``config.name``, whose dataclass the configuration must be of."""
+    """The entry of ``config.name``; the configuration must be of its dataclass."""
     if config.name not in table:
         raise one_of(group, config.name, list(table))
     entry = table[config.name]

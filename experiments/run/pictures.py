@@ -1,4 +1,4 @@
-"""The picture that each run draws of itself."""
+"""The picture of a run: its loss curves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from experiments.run.records import Records
 
 
 def draw_curve(path: Path, records: Records, title: str, note: str) -> None:
-    """Training and test loss by epoch and by second, teleports as grey lines; a no-op is tagged, ``note`` below."""
+    """Training and test loss per epoch and per second, teleports as grey lines, no-ops labelled, ``note`` below."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

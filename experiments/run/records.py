@@ -1,4 +1,4 @@
-"""What a run writes down: rows in memory while it goes on, tables and a summary in its folder."""
+"""The records of a run: rows in memory during the run, tables and a summary in its folder."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LOSSES = ("train_loss", "train_metric", "test_loss", "test_metric")
 
 @dataclass
 class Records:
-    """The rows of a run so far, and where it stands; all of it is in a checkpoint.
+    """The rows of a run so far, and its step and clocks; all of it is in a checkpoint.
 
     ``step`` counts optimizer steps. The seconds are those of training steps and of teleports.
     """
@@ -50,7 +50,7 @@ class Records:
     tables: dict[str, list[Row]] = field(default_factory=lambda: {name: [] for name in COLUMNS})
 
     def __post_init__(self) -> None:
-        """A checkpoint of older code lacks the tables that are younger."""
+        """Add the tables that a checkpoint of older code lacks."""
         for name in COLUMNS:
             self.tables.setdefault(name, [])
 
@@ -60,7 +60,7 @@ class Records:
         return self.training_seconds + self.teleport_seconds
 
     def latest(self) -> Evaluation | None:
-        """The evaluation at the present step, where there was one."""
+        """The evaluation at the current step, if there is one."""
         curve = self.tables["curve"]
         if not curve or curve[-1]["step"] != self.step:
             return None
@@ -68,7 +68,7 @@ class Records:
         return Evaluation(*(curve[-1][key] for key in LOSSES), tuple(row["value"] for row in here))
 
     def add_evaluation(self, epoch: float, lr: float, evaluation: Evaluation) -> None:
-        """A row of the curve."""
+        """Add a row to the curve."""
         losses = {key: getattr(evaluation, key) for key in LOSSES}
         row = {"step": self.step, "epoch": epoch, "seconds": self.seconds, **losses, "lr": lr}
         self.tables["curve"].append(row)
@@ -77,7 +77,7 @@ class Records:
     def add_teleport(
         self, event: int, epoch: float, seconds: float, before: Evaluation, after: Evaluation, report: TeleportReport
     ) -> None:
-        """An event's rows: itself, its batches and its layers. Called before ``seconds`` go on the clock."""
+        """Add the rows of an event, its batches and its layers. Called before ``seconds`` are added to the clock."""
         self.tables["teleport_events"].append(
             {
                 "event": event,
@@ -131,20 +131,20 @@ class Records:
             )
 
     def _add_position(self, moment: str, evaluation: Evaluation) -> None:
-        """A row a coordinate, of a model that has so few."""
+        """Add one row per coordinate, for models with few parameters."""
         self.tables["positions"] += [
             {"step": self.step, "moment": moment, "coordinate": number, "value": value}
             for number, value in enumerate(evaluation.position)
         ]
 
     def write(self, folder: Path) -> None:
-        """The tables, each whole; that of positions where there are any."""
+        """Write the tables, each whole; the table of positions only if it has rows."""
         for name, columns in COLUMNS.items():
             if self.tables[name] or name != "positions":
                 files.write_csv(folder / f"{name}.csv", columns, self.tables[name])
 
     def summary(self) -> Row:
-        """Where the run ended, what it took and what its teleports did."""
+        """The final losses, the seconds and the effect of the teleports."""
         last, events = self.tables["curve"][-1], self.tables["teleport_events"]
         return {
             **{key: last[key] for key in ("train_loss", "train_metric", "test_loss", "test_metric", "epoch", "step")},
@@ -160,7 +160,7 @@ class Records:
 
 
 def write_json(path: Path, content: Row) -> None:
-    """Write ``content`` as JSON, whole or not at all; JSON has no infinities and no NaN, they become null."""
+    """Write ``content`` as JSON, whole or not at all; infinities and NaN become null."""
     finite = {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in content.items()
     }

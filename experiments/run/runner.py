@@ -37,7 +37,7 @@ WAIT = 0.2
 
 
 def run(config: DictConfig | Config) -> Path:
-    """Make the run that ``config`` describes, unless it is there; go on with it from where it was stopped.
+    """Make the run of ``config`` unless it is complete; a stopped run continues from its checkpoint.
 
     Returns:
         The run's folder; ARCHITECTURE.md says what is in it.
@@ -53,7 +53,7 @@ def run(config: DictConfig | Config) -> Path:
 def make(config: Config, folder: Path) -> Path:
     """Make the run of a resolved ``config`` in ``folder``, which holds no complete run yet; as :func:`run`."""
     device = pick_device(config.machine.device)
-    # What can be wrong with the methods' values is found before data are loaded: hence an optimizer of a toy.
+    # Settings of the methods are checked before data are loaded, with the optimizer of a toy model.
     teleporter = methods.build_teleporter(config.teleport)
     methods.build_optimizer(config.optimizer, nn.Linear(1, 1))
     ensure(config.data.name, Path(config.data.root))
@@ -67,7 +67,7 @@ def make(config: Config, folder: Path) -> Path:
     schedule = methods.build_schedule(config.teleport, steps_per_epoch(task.train, config.training.batch_size))
     teleports = Teleports(teleporter, schedule, task, config, device)
     teleports.check(model)
-    # The last mistake that data, model and method can make together is told; from here on the run is under way.
+    # All mistakes of data, model and method together have been reported; the run begins here.
     log.info("%s  [scale %s, %s]", describe(config), config.scale, device)
     log.info("folder %s", folder)
     if task.note:
@@ -99,7 +99,7 @@ def make(config: Config, folder: Path) -> Path:
 
 
 def describe(config: Config) -> str:
-    """A run in a few words."""
+    """A one-line description of a run."""
     return (
         f"{label(config.model)} on {config.data.name}, optimizer {config.optimizer.name} (lr {config.optimizer.lr:g}), "
         f"teleport {label(config.teleport)}, seed {config.seed}"

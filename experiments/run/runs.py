@@ -1,4 +1,4 @@
-"""Runs that are there, found by what they compute."""
+"""Runs on disk, found by the hash of their configuration."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ log = logging.getLogger(__name__)
 
 
 def complete(folder: Path) -> bool:
-    """Whether the run in ``folder`` went to its end."""
+    """Whether the run in ``folder`` is complete."""
     return (folder / "summary.json").is_file()
 
 
 def told_if_complete(folder: Path) -> bool:
-    """Whether the run in ``folder`` went to its end, with a line that says so."""
+    """Whether the run in ``folder`` is complete; if so, it is logged."""
     if not complete(folder):
         return False
     log.info("already done: %s", folder)
@@ -31,7 +31,7 @@ def told_if_complete(folder: Path) -> bool:
 
 
 def folder_of(config: Config) -> Path:
-    """The folder of the run of a resolved ``config``, whether the run is there or not.
+    """The folder of the run of a resolved ``config``, whether it exists or not.
 
     A run is found by its seed and the hash of its configuration, whatever the folder's name begins with: names have
     changed, hashes have not.
@@ -51,7 +51,7 @@ def load_table(folder: Path, name: str) -> pd.DataFrame:
     """A table of the run in ``folder``: curve, teleports, teleport_layers, teleport_events or positions.
 
     Raises:
-        UserError: it is not there or not readable.
+        UserError: it does not exist or cannot be read.
     """
     import pandas as pd
 

@@ -34,11 +34,11 @@ class Outcome:
 
     @property
     def ended(self) -> bool:
-        """Whether the run went to its end or failed."""
+        """Whether the run is complete or failed."""
         return bool(self.folder or self.error)
 
     def write(self, record: Path) -> None:
-        """Leave the outcome where the process that started the sweep reads it.
+        """Write the outcome where the process that started the sweep reads it.
 
         Raises:
             UserError: it cannot be written.
@@ -56,7 +56,7 @@ def attempt(
     except UserError as error:
         log.info("failed: %s", error)
         outcome.error = str(error)
-    except Exception as error:  # a bug in one run, told with its traceback, must not cost the others
+    except Exception as error:  # logged; the other runs go on
         log.exception("failed")
         outcome.error = f"{type(error).__name__}: {error}"
     if record is not None:
@@ -68,7 +68,7 @@ class Sweep:
     """The runs of one command, one after the other or ``machine.jobs`` side by side in processes of their own.
 
     Args:
-        make: makes what a configuration asks for and returns its folder; a function of a module, for other processes.
+        make: makes what a configuration asks for and returns its folder; a module-level function, so that it can be sent to other processes.
     """
 
     def __init__(self, make: Callable[[DictConfig], Path]) -> None:
@@ -99,7 +99,7 @@ class Sweep:
             for future in self.futures:
                 try:
                     outcomes.append(future.result())
-                except (Exception, CancelledError) as error:  # what ends a process: a lack of memory, a signal
+                except (Exception, CancelledError) as error:  # a process was killed: out of memory, or a signal
                     outcomes.append(Outcome([], error=f"its process ended: {type(error).__name__}: {error}"))
         except BaseException:  # Ctrl-C
             self.cancel()
@@ -114,14 +114,14 @@ class Sweep:
             return
         processes = list((getattr(self._pool, "_processes", None) or {}).values())
         self._pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:  # a pool would go on with the runs that it has handed to its processes already
+        for process in processes:  # a pool continues the runs that its processes have already received
             process.terminate()
         for process in processes:
             process.join()
 
 
 def log_to_console() -> None:
-    """Lines of ``experiments`` go to stdout as they are."""
+    """Log lines of ``experiments`` go to stdout unchanged."""
     log = logging.getLogger("experiments")
     log.handlers = [logging.StreamHandler(sys.stdout)]
     log.setLevel(logging.INFO)

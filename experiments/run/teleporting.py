@@ -1,4 +1,4 @@
-"""The teleports of a run: when they happen, on which batches, and what the optimizer remembers afterwards."""
+"""The teleports of a run: their steps, their batches, and the optimizer state after them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Teleports:
 
     Args:
         teleporter: the method, ``None`` for a run without teleports.
-        schedule: the optimizer steps before which it is called.
-        task: whose training split the batches are drawn from.
-        config: the run's.
-        device: where the task is.
+        schedule: the optimizer steps before which the method is called.
+        task: its training split gives the batches.
+        config: of the run.
+        device: of the task.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Teleports:
         return None if self.teleporter is None else self.schedule.event_before(step)
 
     def check(self, model: nn.Module) -> None:
-        """Teleport a copy of ``model`` on two samples, to find out before the training whether the method can.
+        """Teleport a copy of ``model`` on two samples, to check before the training that the method supports it.
 
         Raises:
             UserError: it cannot teleport this model; the sentence says why.
@@ -58,14 +58,14 @@ class Teleports:
             self._call(copy.deepcopy(model), [self.task.train.batch(few)])
 
     def make(self, event: int, model: nn.Module) -> tuple[float, TeleportReport]:
-        """Draw the batches of an event and teleport ``model`` on them; the seconds of both."""
+        """Draw the batches of an event and teleport ``model`` on them; returns the seconds of both and the report."""
         settings, clock = self.config.teleport, Clock(self.device)
         clock.start()
         options: dict[str, Any] = {}
         batches = self._draw(Stream.TELEPORT, event, settings.batches)
         if constraint_batches := getattr(settings, "constraint_batches", 0):
             options["constraint"] = self._draw(Stream.CONSTRAINT, event, constraint_batches)
-        if hasattr(self.teleporter, "generator"):  # by the event, so that a resumed run draws what an unbroken one does
+        if hasattr(self.teleporter, "generator"):  # by event: a resumed run draws the same
             seed = getattr(settings, "seed", self.config.seed)
             options["generator"] = generator(seed, Stream.DRAW, event)
         report = self._call(model, batches, **options)
@@ -89,7 +89,7 @@ class Teleports:
 
 
 class OptimizerMemory:
-    """What an optimizer remembers (momentum, squared gradients), and what becomes of it at a teleport.
+    """The state of an optimizer (momentum, squared gradients), and its change at a teleport.
 
     Args:
         optimizer: as it was built, before any step.
@@ -102,9 +102,9 @@ class OptimizerMemory:
         self.fresh = copy.deepcopy(optimizer.state_dict()["state"])
 
     def after(self, report: TeleportReport) -> None:
-        """Make of it what the rule says, after the teleport that ``report`` tells of."""
+        """Apply the rule after the teleport of ``report``."""
         if self.rule == "reset":
-            fresh = copy.deepcopy(self.fresh)  # the optimizer goes on to write into what it loads
+            fresh = copy.deepcopy(self.fresh)  # the optimizer writes into the tensors that it loads
             self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": fresh})
         elif self.rule == "transported":
             transport_state(self.optimizer, report.group or {})

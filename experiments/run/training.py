@@ -1,6 +1,6 @@
-"""The loop: optimizer steps, teleports between them, evaluations, checkpoints. Read it from top to bottom.
+"""The training loop: optimizer steps, teleports between them, evaluations, checkpoints.
 
-A run without teleports is the same loop, and sees the same batches.
+A run without teleports uses the same loop and the same batches.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ CHECK_EVERY = 20
 
 
 class Training:
-    """The training of one run, in place, from its checkpoint in ``folder`` where there is one.
+    """The training of one run, in place, from its checkpoint in ``folder`` if there is one.
 
-    ``model`` is the model as it stands, which is another around the one given where a teleport rewrote its activations.
+    ``model`` is the current model: a wrapper of the given one if a teleport rewrote its activations.
 
     Args:
-        task: what is learnt.
-        model: what learns it; ``optimizer`` is over its parameters.
-        teleports: what moves them between steps.
-        config: the run's.
-        folder: the run's.
-        device: where the task and the model are.
+        task: the task.
+        model: the model; ``optimizer`` is over its parameters.
+        teleports: the events between steps.
+        config: of the run.
+        folder: of the run.
+        device: of the task and the model.
     """
 
     def __init__(
@@ -75,9 +75,9 @@ class Training:
         self.clock, self.saved = Clock(device), time.monotonic()
 
     def run(self) -> Records:
-        """Train to the end; the records of all of it.
+        """Train to the end; returns the records.
 
-        A training loss that is not finite ends the run: that is a finding, and its step is noted in the records.
+        A training loss that is not finite ends the run, and its step is recorded.
 
         Raises:
             UserError: a damaged checkpoint, or a folder that cannot be written.
@@ -97,11 +97,11 @@ class Training:
 
     @property
     def checkpoint(self) -> Path:
-        """What a killed run goes on from."""
+        """Write the checkpoint from which a killed run continues."""
         return self.folder / "checkpoint.pt"
 
     def _begin(self) -> None:
-        """Go on from the checkpoint, or evaluate before the first step."""
+        """Continue from the checkpoint, or evaluate before the first step."""
         if self.checkpoint.exists():
             model, self.records = checkpoints.load(self.checkpoint, self.model, self.optimizer, self.plateau)
             self._go_on_with(model)
@@ -186,7 +186,7 @@ class Training:
 
 
 def _first_not_finite(losses: list[Tensor], step: int) -> int | None:
-    """The step whose loss was the first that is not finite, of the ``losses`` of the steps up to ``step``."""
+    """The first step with a loss that is not finite, among the ``losses`` of the steps up to ``step``."""
     bad = (~torch.stack(losses).isfinite()).nonzero().flatten().tolist()
     return step - len(losses) + bad[0] if bad else None
 
@@ -194,7 +194,7 @@ def _first_not_finite(losses: list[Tensor], step: int) -> int | None:
 def _log_teleport(
     event: int, step: int, seconds: float, before: Evaluation, after: Evaluation, report: TeleportReport
 ) -> None:
-    """A line on what the event did; where it did nothing, why, layer by layer."""
+    """Log one line on the event; if it moved nothing, the reasons."""
     if report.no_op:
         reasons = report.reasons() or "; ".join(sorted({batch.reason or batch.stopped for batch in report.batches}))
         log.info("teleport %d before step %d moved nothing, %.1f s:", event, step, seconds)
@@ -213,6 +213,6 @@ def _log_teleport(
 
 
 def _pins(report: ChangeOfBasisReport) -> str:
-    """What pins the most channels, and how many."""
+    """The reasons that pin the most channels, with their numbers."""
     most = sorted(report.pins.items(), key=lambda pin: -pin[1])[:3]
     return "".join(f"{': ' if n == 0 else '; '}{count} because {why}" for n, (why, count) in enumerate(most))
