@@ -68,7 +68,7 @@ class Sweep:
     """The runs of one command, one after the other or ``machine.jobs`` side by side in processes of their own.
 
     Args:
-        make: makes what a configuration asks for and returns its folder; a module-level function, so that it can be sent to other processes.
+        make: makes what a configuration asks for and returns its folder; a module-level function (it is pickled).
     """
 
     def __init__(self, make: Callable[[DictConfig], Path]) -> None:

@@ -28,7 +28,7 @@ def _multiply(call: Call, input: Any, other: Any) -> Tensor | None:
         scale_indices, key=lambda scale_index: (bool(compact(scale_index).any()), scale_index.numel())
     )
     if bool(compact(small).any()):
-        call.pin(small, "as a factor of what scales, too")
+        call.pin(small, "as a factor of another activation")
     return large.expand(call.result.shape)
 
 
