@@ -16,7 +16,7 @@ from experiments.command_line.dispatch import make
 from experiments.configuration.identity import label_by_choices
 from experiments.errors import UserError
 from experiments.run.sweep import Outcome, Sweep, attempt, log_to_console
-from experiments.run.sweep_table import objective
+from experiments.run.sweep_table import metric_to_minimise
 
 log = logging.getLogger("experiments.command_line")
 
@@ -44,7 +44,7 @@ def job(config: DictConfig) -> float | None:
     if hydra.mode == RunMode.MULTIRUN:
         return _job_of_sweep(config)
     try:
-        return objective(Outcome([], folder=str(make(config))))
+        return metric_to_minimise(Outcome([], folder=str(make(config))))
     except UserError as error:
         mistakes.append(error)
         return None
@@ -56,7 +56,7 @@ def _job_of_sweep(config: DictConfig) -> float | None:
     overrides, record = list(hydra.overrides.task), results.record_of(hydra)
     log.info("\nrun %d of the sweep: %s", hydra.job.num + 1, " ".join(overrides))
     if config.machine.jobs == 1 or config.figure is not None:  # a figure makes its own runs side by side
-        return objective(attempt(make, config, overrides, record))
+        return metric_to_minimise(attempt(make, config, overrides, record))
     for kind, own in BASIC.items():
         if hydra[kind]["_target_"] != own:
             error = (
@@ -66,7 +66,7 @@ def _job_of_sweep(config: DictConfig) -> float | None:
             log.info("failed: %s", error)
             outcome = Outcome(overrides, error=error)
             outcome.write(record)
-            return objective(outcome)
+            return metric_to_minimise(outcome)
     results.pool = results.pool or Sweep(make)
     results.pool.add(overrides, config, record)
     return None

@@ -34,10 +34,8 @@ from teleport import (
     Rescaling,
     Schedule,
     Symmetry,
-    TeleportReport,
+    Teleporter,
 )
-
-Teleporter = Callable[..., TeleportReport]
 
 # name -> (the dataclass of its keys, which are arguments of the torch class, and the class)
 OPTIMIZERS: dict[str, tuple[type[OptimizerConfig], Callable[..., torch.optim.Optimizer]]] = {

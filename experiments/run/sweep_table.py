@@ -65,7 +65,7 @@ def read_summary(folder: Path) -> Row:
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def objective(outcome: Outcome) -> float | None:
+def metric_to_minimise(outcome: Outcome) -> float | None:
     """What a Hydra sweeper minimises: the test loss at the end of the run.
 
     Infinity for a run that failed or diverged, which a sweeper takes for a bad point (it would refuse a NaN); ``None``

@@ -205,7 +205,7 @@ class ChangeOfBasis:
     ) -> tuple[list[BatchReport], list[LayerReport]]:
         """Change the basis where the batches' losses tell whether the function is kept."""
         losses.moved |= change([partial(losses.evaluate, batch) for batch in losses.batches])
-        objectives = [losses.objective(batch, losses.trainable) for batch in losses.batches]
+        objectives = [losses.batch_loss(batch, losses.trainable) for batch in losses.batches]
         before = [_loss_and_norm(objective) for objective in objectives]
         stopped = tell_of_step(losses.monitor, 0, before)
         acted = event.act(stopped)

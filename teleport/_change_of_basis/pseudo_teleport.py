@@ -82,7 +82,7 @@ class PseudoTeleport:
         parameters = [named[name] for name in multiplications_of(quiver).moved(change.tau)]
         event.moved |= set(parameters)
         statistics = ParameterStatistics(named)
-        objectives = [event.objective(batch, event.trainable) for batch in event.batches]
+        objectives = [event.batch_loss(batch, event.trainable) for batch in event.batches]
         before = [objective.point(differentiable=False) for objective in objectives]
         if tell_of_step(event.monitor, 0, [(float(each.loss), each.norm) for each in before]):
             after, steps, stopped = before, 0, Stopped.CALLBACK

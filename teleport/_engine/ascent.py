@@ -125,7 +125,7 @@ class Line:
 
 
 def capped_step(
-    objective: BatchLoss,
+    batch_loss: BatchLoss,
     line: Path,
     length: float,
     norm: float,
@@ -140,7 +140,7 @@ def capped_step(
     shortened if the norm falls (or the point is not ``better``) or is not finite.
 
     Args:
-        objective: the loss whose gradient norm is capped.
+        batch_loss: the loss whose gradient norm is capped.
         line: starts at the point with gradient norm ``norm``, below the cap.
         length: of the whole step.
         norm: the gradient norm at the start.
@@ -156,7 +156,7 @@ def capped_step(
     trial, met_cap = length, False
     for attempt in range(TRIALS):
         line.move_to(trial)
-        point = objective.point(differentiable and attempt == 0)
+        point = batch_loss.point(differentiable and attempt == 0)
         reached = point.norm
         gained = reached > norm if better is None else math.isfinite(reached) and better(point)
         if reached == norm and not gained:  # nothing to gain: the direction is zero, or too short to be felt
@@ -224,7 +224,7 @@ class Ascent:
 
 
 def ascend(
-    objective: BatchLoss,
+    batch_loss: BatchLoss,
     parameters: Sequence[nn.Parameter],
     direction: Callable[[Point], Sequence[Tensor]],
     *,
@@ -239,7 +239,7 @@ def ascend(
     """Take up to ``steps`` steps along ``direction``, in place.
 
     Args:
-        objective: the loss whose gradient norm the cap is on.
+        batch_loss: the loss whose gradient norm the cap is on.
         parameters: those that move.
         direction: one tensor per moving parameter, at a point whose gradients have a graph.
         lr: the length of a step, in units of the direction.
@@ -251,7 +251,7 @@ def ascend(
         score: the value at a point that no step of the rule ``"cap"`` may lower; ``None`` for the gradient norm.
         monitor: told of the start and of each step; ``True`` ends the ascent there.
     """
-    start = point = start or objective.point(steps > 0)
+    start = point = start or batch_loss.point(steps > 0)
     norm = point.norm
     trace = [StepRecord(0, float(point.loss), norm)]
     stopped, taken = Stopped.STEPS_DONE, 0
@@ -264,17 +264,17 @@ def ascend(
         directions, more = direction(point), step < steps
         if rule == "fixed":
             _advance(parameters, directions, lr)
-            reached: Point | None = objective.point(more)
+            reached: Point | None = batch_loss.point(more)
         else:
             line = Line(parameters, directions)
             better = None if score is None else _better(score, point)
-            length, reached = capped_step(objective, line, lr, norm, cap, more, better)
+            length, reached = capped_step(batch_loss, line, lr, norm, cap, more, better)
             if length == 0:
                 stopped = Stopped.NO_ASCENT
-                point = objective.point(False)
+                point = batch_loss.point(False)
                 break
         if reached is None or (more and not reached.differentiable):
-            reached = objective.point(more)
+            reached = batch_loss.point(more)
         point, norm, taken = reached, reached.norm, step
         trace.append(StepRecord(step, float(point.loss), norm))
         if not math.isfinite(norm):

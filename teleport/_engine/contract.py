@@ -62,9 +62,9 @@ class Teleporter(Protocol):
       above it takes no step. ``None`` is no cap.
     - ``relative_cap`` (float or ``None``): a cap as a factor on the mean gradient norm over the event's batches,
       taken before its first step. With both caps the smaller one holds.
-    - ``step`` (the step rule): ``"cap"`` shortens a step so that the gradient norm ends at most at the cap, within
-      2 % below it if the whole step would pass it, and so that the objective does not get worse. ``"fixed"`` takes
-      each step whole, and stops once the norm is above the cap (Wu et al. 2025, Algorithm 1).
+    - ``step`` (how a step is bounded): ``"cap"`` shortens a step so that the gradient norm ends at most at the cap,
+      within 2 % below it if the whole step would pass it, and so that the objective does not get worse. ``"fixed"``
+      takes each step whole, and stops once the norm is above the cap (Wu et al. 2025, Algorithm 1).
     - ``guard``: ``"transaction"`` undoes the steps on a batch if they changed its loss by more than
       ``tolerance * max(1, |loss|)``, or made the loss, the gradient norm or a parameter infinite or NaN. The batch's
       report then has ``accepted=False``, and a ``reason``. ``"none"`` keeps all steps.

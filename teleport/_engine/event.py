@@ -60,7 +60,7 @@ class Event:
         """The mean loss over some batches."""
         return _mean([self.evaluate(batch).detach() for batch in batches])
 
-    def objective(self, batch: Any, parameters: list[nn.Parameter]) -> BatchLoss:
+    def batch_loss(self, batch: Any, parameters: list[nn.Parameter]) -> BatchLoss:
         """The loss on ``batch`` with its gradients for ``parameters``."""
         return BatchLoss(lambda: self.evaluate(batch), parameters)
 

@@ -11,7 +11,7 @@ class Stopped(StrEnum):
     STEPS_DONE = "steps done"
     """All steps that were asked for were taken."""
     CAP_REACHED = "cap reached"
-    """The gradient norm came within 2 % of the cap; with the step rule ``"fixed"``, above it."""
+    """The gradient norm came within 2 % of the cap; with ``step="fixed"``, above it."""
     ABOVE_CAP = "above cap"
     """The gradient norm left no room under the cap before the first step."""
     NO_ASCENT = "no ascent"

@@ -110,7 +110,7 @@ class _NullSpaceEvent:
     def run(self) -> tuple[list[BatchReport], list[NullSpaceLayerReport]]:
         """Teleport on each batch in turn."""
         event, reports = self.event, list[BatchReport]()
-        objectives = [event.objective(batch, event.trainable) for batch in event.batches]
+        objectives = [event.batch_loss(batch, event.trainable) for batch in event.batches]
         caps = Caps(self.settings.cap, self.settings.relative_cap, objectives)
         for number, batch in enumerate(event.batches):
             monitor = event.monitor.on(number, self.settings.steps)
@@ -150,7 +150,7 @@ class _NullSpaceEvent:
         cap, rule = caps.over(self.event.trainable), self.settings.rule
         if not out_of_room(reports[-1].gradient_norm_after, cap, rule):
             return None
-        start = self.event.objective(batch, self.event.trainable).point(False)
+        start = self.event.batch_loss(batch, self.event.trainable).point(False)
         return _above_cap(start, monitor) if out_of_room(start.norm, cap, rule) else None
 
     def _recorder(self) -> LayerTracer | None:
@@ -171,7 +171,7 @@ class _NullSpaceEvent:
         """The start on ``batch`` and its recorded graph, if the gradient norm is over all parameters."""
         if self.settings.objective_params != "all":
             return None, None
-        loss = self.event.objective(batch, self.event.trainable)
+        loss = self.event.batch_loss(batch, self.event.trainable)
         if recorder is not None:
             loss = BatchLoss(partial(recorder.trace, loss.evaluate), loss.parameters)
         if not self.freeze:
@@ -196,7 +196,7 @@ class _NullSpaceEvent:
         parameters = list(dict.fromkeys(block.parameter for layer, _ in null_spaces for block in layer.blocks))
         self.event.moved |= set(parameters)
         over = parameters if settings.objective_params == "moved" and parameters else self.event.trainable
-        loss = self.event.objective(batch, over)
+        loss = self.event.batch_loss(batch, over)
         snapshot = Snapshot(parameters if self._guarded else [])
         if self.constraint and self._guarded and self.constraint_loss is None:
             self.constraint_loss = self.event.mean_loss(self.constraint)

@@ -121,7 +121,7 @@ class _RescalingEvent:
     def run(self) -> tuple[list[BatchReport], list[LayerReport]]:
         """Ascend on each batch in turn, or balance all together."""
         method, event = self.method, self.event
-        objectives = [event.objective(batch, event.trainable) for batch in event.batches]
+        objectives = [event.batch_loss(batch, event.trainable) for batch in event.batches]
         cap = Caps(method.cap, method.relative_cap, objectives).over(event.trainable)
         together = [event.batches] if method.mode == "balance" else [[batch] for batch in event.batches]
         event.monitor.batches = len(together)
@@ -163,7 +163,7 @@ class _RescalingEvent:
         return reports
 
     def _point(self, batch: Any) -> Point:
-        return self.event.objective(batch, self.event.trainable).point(differentiable=False)
+        return self.event.batch_loss(batch, self.event.trainable).point(differentiable=False)
 
     def _trajectory(self, number: int, points: list[Point], cap: float) -> Trajectory:
         """Ascend or balance the mean squared norm over the batches, in closed form."""

@@ -112,7 +112,7 @@ class Orbit:
 
     def _work(self, event: Event) -> tuple[list[BatchReport], list[LayerReport]]:
         statistics = ParameterStatistics(event.named)
-        losses = [event.objective(batch, event.trainable) for batch in event.batches]
+        losses = [event.batch_loss(batch, event.trainable) for batch in event.batches]
         cap = Caps(self.cap, self.relative_cap, losses).over(event.trainable)
         reports = []
         for number, loss in enumerate(losses):

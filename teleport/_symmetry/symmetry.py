@@ -140,7 +140,7 @@ class _SymmetryEvent:
     def run(self) -> tuple[list[BatchReport], list[PairLayerReport]]:
         """Teleport on each batch in turn."""
         method, event = self.method, self.event
-        objectives = [event.objective(batch, event.trainable) for batch in event.batches]
+        objectives = [event.batch_loss(batch, event.trainable) for batch in event.batches]
         cap = Caps(method.cap, method.relative_cap, objectives).over(event.trainable)
         reports = []
         for number, (batch, objective) in enumerate(zip(event.batches, objectives, strict=True)):

@@ -10,7 +10,7 @@ import statistics
 import pytest
 
 from experiments.run.sweep import Outcome
-from experiments.run.sweep_table import means_over_seeds, objective, report, table, table_of_means
+from experiments.run.sweep_table import means_over_seeds, metric_to_minimise, report, table, table_of_means
 
 SUMMARY = {"train_loss": 0.5, "test_loss": 0.75, "metric": "accuracy", "test_metric": 0.9, "seconds": 1.23456}
 
@@ -87,8 +87,8 @@ def test_one_seed_has_no_mean_and_a_divergence_no_finite_one(outcome):
 
 
 def test_the_objective_is_the_test_loss_and_infinite_for_what_is_no_result(outcome, tmp_path):
-    assert objective(outcome("seed=0", diverged=False)) == 0.75
-    assert objective(outcome("seed=1", diverged=True)) == math.inf
-    assert objective(outcome("seed=2", test_loss=None)) == math.inf
-    assert objective(Outcome([], error="failed")) == math.inf
-    assert objective(Outcome([], folder=str(tmp_path))) is None
+    assert metric_to_minimise(outcome("seed=0", diverged=False)) == 0.75
+    assert metric_to_minimise(outcome("seed=1", diverged=True)) == math.inf
+    assert metric_to_minimise(outcome("seed=2", test_loss=None)) == math.inf
+    assert metric_to_minimise(Outcome([], error="failed")) == math.inf
+    assert metric_to_minimise(Outcome([], folder=str(tmp_path))) is None
