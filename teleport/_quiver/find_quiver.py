@@ -113,7 +113,7 @@ class QuiverTracer(FunctionTracer):
         explained = Counter[str]() if scale_indices is None else call.explained
         for name in seen.read:
             if name in self.parameters and seen.given[name] > explained[name]:
-                self.state.scales.fix(name, other_use(seen.func, "the weight of a layer"))
+                self.state.scales.pin(name, other_use(seen.func, "the weight of a layer"))
         self._note_read(seen.read)
         entered = list(tensors_in((seen.args, seen.kwargs)))
         made = list(tensors_in(seen.result))
@@ -145,13 +145,13 @@ class QuiverTracer(FunctionTracer):
                 self.state.variables.pin(scale_index, output)
             for name in self.state.memory.of(tensor):
                 if name in self.parameters:
-                    self.state.scales.fix(name, output)
+                    self.state.scales.pin(name, output)
                     self.unread.pop(name, None)
         unseen = self.unseen_reasons()
         self._note_read(unseen)
         for name, reason in unseen.items():
             if name in self.parameters:
-                self.state.scales.fix(name, reason)
+                self.state.scales.pin(name, reason)
             for scale_index in self.state.memory.scale_indices.get(name, []):
                 self.state.variables.pin(scale_index, reason)
         self.unseen.operations.clear()
@@ -163,13 +163,13 @@ class QuiverTracer(FunctionTracer):
             self.unread.pop(name, None)
 
     def result(self) -> Quiver:
-        """The quiver that follows from all evaluations."""
-        for name, reached in self.state.scopes.in_reach_of(self.unread):
-            for scale_index in reached:
-                self.state.variables.pin(scale_index, f"no evaluation reached '{name}', whose module may read it")
-        quiver = quiver_of(self.state.scales, self.state.sites)
-        quiver.calls = self.calls
-        return quiver
+        """The quiver that follows from all evaluations; the tracer is not changed."""
+        pins = [
+            (scale_index, f"no evaluation reached '{name}', whose module may read it")
+            for name, reached in self.state.scopes.in_reach_of(self.unread)
+            for scale_index in reached
+        ]
+        return quiver_of(self.state.scales, self.state.sites, self.calls, pins)
 
 
 def _versions(tensors: Iterable[Tensor]) -> list[int]:

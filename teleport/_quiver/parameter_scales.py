@@ -39,7 +39,7 @@ class Weight:
         return Weight(self.name, shape, index.reshape(shape))
 
 
-@dataclass
+@dataclass(frozen=True)
 class ParameterUse:
     """The scale variables of all uses of a parameter as a weight, in shapes that broadcast to the parameter's."""
 
@@ -54,22 +54,22 @@ class ParameterScales:
     parameter that is added or rearranged scales element by element, with scale variables of its own; these also
     identify a view of it that is used as a weight.
 
-    The solver reads ``fixed``, ``kinds``, ``made``, ``uses`` and ``element_variables``, all by parameter name.
+    The solver reads ``pinned``, ``kinds``, ``made``, ``uses`` and ``element_variables``, all by parameter name.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], variables: ScaleVariables) -> None:
         self.parameters = parameters
         self.variables = variables
-        self.fixed: dict[str, str] = {}
+        self.pinned: dict[str, str] = {}
         self.kinds: dict[str, str] = {}
         self.made: dict[str, list[Tensor]] = {}
         self.uses: dict[str, ParameterUse] = {}
         self.element_variables: dict[str, Tensor] = {}
         self._starts: list[int] = []  # the first scale variable of each, ascending
 
-    def fix(self, name: str, reason: str) -> None:
+    def pin(self, name: str, reason: str) -> None:
         """Pin a parameter."""
-        self.fixed.setdefault(name, reason)
+        self.pinned.setdefault(name, reason)
 
     def elements(self, name: str) -> Tensor:
         """The scale variables of a parameter's elements, in its shape."""

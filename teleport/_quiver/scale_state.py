@@ -18,7 +18,7 @@ from teleport._tracing.ownership import Owners, distinct_elements, storage_of
 from teleport._tracing.reasons import SHARED_STORAGE
 
 
-class Memory(Owners):
+class IndexedOwners(Owners):
     """The owner of a tensor's memory: a parameter, or a tensor with a scale index (named ``#`` and its storage)."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
@@ -50,7 +50,7 @@ class ScaleState:
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], in_place: bool, frozen_stay: bool) -> None:
-        self.memory = Memory(parameters)
+        self.memory = IndexedOwners(parameters)
         self.parameters = parameters
         self.in_place = in_place
         self.variables = ScaleVariables()
@@ -62,13 +62,13 @@ class ScaleState:
         self._indices: dict[int, tuple[Tensor, Tensor]] = {}  # the tensors are held so that no other takes their id
         for name, parameter in parameters.items():
             if frozen_stay and not parameter.requires_grad:
-                self.scales.fix(name, "it requires no gradient")
+                self.scales.pin(name, "it requires no gradient")
             if parameter.is_complex():
-                self.scales.fix(name, "it is complex")
+                self.scales.pin(name, "it is complex")
             if not distinct_elements(parameter):
-                self.scales.fix(name, "some of its elements are one in memory")
+                self.scales.pin(name, "some of its elements share one memory location")
         for name in self.memory.shared():
-            self.scales.fix(name, SHARED_STORAGE)
+            self.scales.pin(name, SHARED_STORAGE)
 
     def scale_index(self, tensor: Tensor) -> Tensor:
         """The scale variable of each element, in the tensor's shape; a parameter has one per element."""

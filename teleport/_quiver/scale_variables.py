@@ -13,7 +13,7 @@ from teleport._quiver.quiver import Freedom
 from teleport._quiver.scale_indices import compact, compacts
 
 
-@dataclass
+@dataclass(frozen=True)
 class Classes:
     """The classes of all scale variables.
 

@@ -17,16 +17,25 @@ from teleport._quiver.scale_indices import compact, compacts, constant
 from teleport._quiver.scale_variables import Classes, ScaleVariables, constrained, solve
 
 
-def quiver_of(scales: ParameterScales, sites: Sequence[Site]) -> Quiver:
+def quiver_of(
+    scales: ParameterScales,
+    sites: Sequence[Site],
+    calls: Mapping[str, int],
+    pins: Sequence[tuple[Tensor, str]] = (),
+) -> Quiver:
     """Solve for the classes of all scale variables, and say how each parameter scales with them.
 
     Args:
         scales: how the parameters are used, and the constraints between scale variables.
         sites: calls of activations, whose ``classes`` are scale variables here.
+        calls: the number of calls of each activation per evaluation, by its name in torch.
+        pins: further scale variables whose factor is 1, with the reason.
     """
     variables = scales.variables.copy()
+    for scale_index, reason in pins:
+        variables.pin(scale_index, reason)
     uses = _with_elements(scales, variables, sites)
-    for name, reason in scales.fixed.items():
+    for name, reason in scales.pinned.items():
         use = uses.get(name)
         for side in () if use is None else _sides(use):
             variables.pin(side, f"{name} stays: {reason}")
@@ -47,6 +56,7 @@ def quiver_of(scales: ParameterScales, sites: Sequence[Site]) -> Quiver:
         kinds=dict(scales.kinds),
         sites=[site for site in solved if bool(site.classes.any())],
         reasons=_reasons(scales, classes, made, scaled),
+        calls=dict(calls),
     )
 
 
@@ -90,8 +100,8 @@ def _reasons(
             first = classes.reason[variables][pinned][0] if bool(pinned.any()) else noted[0]
             reasons[name] = classes.reasons[int(first)]
     for name in scales.parameters:
-        if name in scales.fixed and name not in reasons and name not in scaled:
-            reasons[name] = scales.fixed[name]
+        if name in scales.pinned and name not in reasons and name not in scaled:
+            reasons[name] = scales.pinned[name]
     return reasons
 
 

@@ -23,10 +23,10 @@ def stack(*widths: int, activation: Callable[[], nn.Module] = nn.ReLU, dtype: to
 def stack_quiver(
     model: nn.Module, function: Callable[..., Any] | None = None, freedom: Freedom = Freedom.NONZERO
 ) -> Quiver:
-    """Of a :func:`stack`: a class for each hidden unit; with sites where the activation's ``function`` is given."""
+    """Of a :func:`stack`: one class per hidden channel; with sites if the ``function`` of the activation is given."""
     layers = [module for module in model if isinstance(module, nn.Linear)]
     scaled: dict[str, Scaled] = {}
-    units: dict[str, Tensor] = {}
+    channel_classes: dict[str, Tensor] = {}
     sites = []
     count, below = 1, torch.zeros(1, dtype=torch.int64)
     for number, layer in enumerate(layers):
@@ -37,14 +37,14 @@ def stack_quiver(
             count += layer.out_features
         scaled[f"{2 * number}.weight"] = Scaled(layer.weight, own[:, None], below[None, :])
         scaled[f"{2 * number}.bias"] = Scaled(layer.bias, own, torch.zeros(1, dtype=torch.int64))
-        units[f"{2 * number}.weight"] = own
+        channel_classes[f"{2 * number}.weight"] = own
         if function is not None and not last:
             sites.append(Site(number, function, own, homogeneous=freedom == Freedom.POSITIVE))
         below = own
     free = torch.full((count,), int(freedom))
     free[0] = Freedom.PINNED
-    kinds = dict.fromkeys(units, "linear")
-    return Quiver(free, torch.full((count,), -1), scaled, units, kinds, sites, {})
+    kinds = dict.fromkeys(channel_classes, "linear")
+    return Quiver(free, torch.full((count,), -1), scaled, channel_classes, kinds, sites, {})
 
 
 def random_tau(quiver: Quiver, low: float = 0.1, high: float = 1.9, negative: bool = False) -> Tensor:

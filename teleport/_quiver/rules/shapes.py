@@ -42,7 +42,7 @@ def _reshape(call: Call, input: Tensor, *options: Any, **others: Any) -> Tensor 
     return reshaped(call.scale_index(input), call.result.shape)
 
 
-def _on_labels(function: Callable[..., Any]) -> Rule:
+def _on_scale_indices(function: Callable[..., Any]) -> Rule:
     def rearrange(call: Call, input: Tensor, *options: Any, **others: Any) -> Sequence[Tensor] | None:
         options, others = _on_cpu(options), _on_cpu(others)
         return list(tensors_in(function(call.scale_index(input), *options, **others)))
@@ -51,9 +51,9 @@ def _on_labels(function: Callable[..., Any]) -> Rule:
 
 
 for _function in (*named(*REARRANGING, "__getitem__"), Tensor.unfold):
-    RULES[_function] = _on_labels(_function)
+    RULES[_function] = _on_scale_indices(_function)
 for _property in (Tensor.T, Tensor.mT):
-    RULES[_property.__get__] = _on_labels(_property.__get__)  # type: ignore[attr-defined]
+    RULES[_property.__get__] = _on_scale_indices(_property.__get__)  # type: ignore[attr-defined]
 
 
 @register_rule(*named("expand_as"))

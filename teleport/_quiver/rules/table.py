@@ -94,18 +94,25 @@ class Call:
 
 
 def register_rule(*functions: Callable[..., Any]) -> Callable[[Rule], Rule]:
-    """Register how factors pass through torch functions that have no rule.
+    """Register how the factors of a change of basis pass through torch functions that have no rule.
 
-    The rule is called after each call of one of ``functions``, with a :class:`Call` and the arguments of the call. It
-    returns the scale index of the result (one per tensor if there are several), or ``None`` if it does not understand
-    the call; a function without a rule pins the channels that enter it.
+    A function without a rule pins the channels that enter it. The rule is called after each call of one of
+    ``functions``, with a :class:`Call` and the arguments of the call. It returns the scale index of the result, an
+    integer tensor of the shape of the result (a list of them, one per tensor, if there are several), or ``None`` if it
+    does not cover the call. ``call.scale_index(tensor)`` is the scale index of an argument, ``call.join``,
+    ``call.invert``, ``call.pin`` and ``call.along`` add constraints on factors. A rule is not checked: if it is wrong,
+    the guard of a method is what detects that the loss changed.
 
-        @register_rule(torch.cumsum)  # a sum over positions passes the factors of its channels
-        def _cumsum(call, input, dim):
-            return call.along(call.scale_index(input), -1).expand(input.shape)
+        @teleport.register_rule(torch.cumsum, torch.Tensor.cumsum)
+        def cumsum_rule(call, input, dim):  # the elements along dim are added, so they have one factor
+            kept = [axis for axis in range(input.dim()) if axis != dim % input.dim()]
+            return call.along(call.scale_index(input), *kept).expand(input.shape)
 
     Args:
-        functions: as ``torch.overrides`` sees them.
+        functions: the callables that ``torch.overrides`` reports; a function and the method of a tensor are two.
+
+    Returns:
+        A decorator that registers the rule and returns it.
     """
 
     def register(made: Rule) -> Rule:

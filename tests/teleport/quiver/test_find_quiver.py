@@ -79,3 +79,19 @@ def test_solving_changes_none_of_its_inputs():
         assert torch.equal(scaled.output_class, two.scaled[name].output_class)
         assert torch.equal(scaled.input_class, two.scaled[name].input_class)
     assert int((one.freedom == Freedom.NONZERO).sum()) == 14
+
+
+def test_a_result_adds_no_constraint_to_its_tracer():
+    """Also where a parameter that no evaluation read pins the channels in its reach."""
+    model = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3)).double()
+    model.register_parameter("unread", nn.Parameter(torch.randn(7).double()))
+    tracer = QuiverTracer(dict(model.named_parameters()), in_place=True, frozen_stay=True)
+    tracer.trace_run(lambda: model(torch.randn(4, 5).double()), "it is an output")
+    before = tracer.state.variables.constraints
+    quiver = tracer.result()
+    after = tracer.state.variables.constraints
+    assert "'unread'" in quiver.reasons["0.weight"]
+    assert [len(getattr(after, kind)) for kind in ("equal", "inverse", "pinned", "positive")] == [
+        len(getattr(before, kind)) for kind in ("equal", "inverse", "pinned", "positive")
+    ]
+    assert before.count == after.count

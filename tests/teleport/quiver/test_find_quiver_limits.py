@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from teleport import register_rule
 from teleport._quiver.find_quiver import find_quiver
 from teleport._quiver.quiver import Freedom
-from teleport._quiver.rules.table import RULES
+from teleport._quiver.rules import table
 from tests.teleport.networks import Calls, weight
 from tests.teleport.teleported import error, free, quiver_of
 
@@ -115,7 +116,7 @@ def test_what_torch_func_wraps_stays(forward, in_place):
 
 
 def test_a_parameter_stays_whose_product_is_not_understood():
-    """Its rule is one for real numbers, and gave it units before the result was seen to be complex."""
+    """Its rule is one for real numbers, and gave it scale variables before the result was seen to be complex."""
     model = two(lambda n, x: n.last((n.first(x).to(torch.complex128) * n.scale).real.relu()), scale=weight(4))
     difference, quiver = error(model, torch.randn(6, 5).double())
     assert difference < 1e-9
@@ -282,15 +283,25 @@ def test_bfloat16():
     assert free(quiver)["0.weight"] == 1
 
 
-def test_a_function_of_ones_own_is_a_row_more(monkeypatch):
-    def forward(n: Any, x: Tensor) -> Tensor:
-        return n.last(torch.cumsum(n.first(x), 0))
+def test_a_registered_rule_frees_channels(monkeypatch):
+    """``register_rule`` for a torch function without a rule; its constraints hold along any axis."""
+    monkeypatch.setattr(table, "RULES", dict(table.RULES))
+
+    def forward(axis: int) -> Any:
+        return lambda n, x: n.last(torch.cumsum(n.first(x), axis))
 
     x = torch.randn(6, 5).double()
-    assert free(quiver_of(two(forward), x))["first.weight"] == 0
-    monkeypatch.setitem(
-        RULES, torch.cumsum, lambda call, input, dim: call.along(call.scale_index(input), 1).expand(6, 4)
-    )
-    difference, quiver = error(two(forward), x)
-    assert difference < 1e-9
-    assert free(quiver)["first.weight"] == 1
+    assert torch.cumsum not in table.RULES
+    assert free(quiver_of(two(forward(0)), x))["first.weight"] == 0
+
+    @register_rule(torch.cumsum, Tensor.cumsum)
+    def cumsum_rule(call: Any, input: Tensor, dim: int) -> Tensor:
+        kept = [axis for axis in range(input.dim()) if axis != dim % input.dim()]
+        return call.along(call.scale_index(input), *kept).expand(input.shape)
+
+    assert table.RULES[Tensor.cumsum] is cumsum_rule
+    for axis, classes in ((0, 4), (-1, 1)):
+        difference, quiver = error(two(forward(axis)), x)
+        assert difference < 1e-9
+        assert free(quiver)["first.weight"] == 1
+        assert len(quiver.channel_classes["first.weight"].unique()) == classes

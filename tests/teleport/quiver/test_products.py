@@ -15,6 +15,7 @@ MATRIX_PRODUCTS = {
     "bmm": lambda x, weights: torch.bmm(x, weights),
     "matmul": lambda x, weights: x @ weights,
     "reflected matmul": lambda x, weights: weights.__rmatmul__(x),
+    "baddbmm": lambda x, weights: torch.baddbmm(torch.zeros((), dtype=x.dtype), x, weights, beta=0),
     "einsum": lambda x, weights: torch.einsum("bni,bio->bno", x, weights),
 }
 

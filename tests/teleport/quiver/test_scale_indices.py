@@ -1,4 +1,4 @@
-"""Labels that are kept short against the same computed in full."""
+"""Operations on compact scale indices against the same operations on full ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from teleport._quiver.scale_indices import compact, compacts, constant, reshaped
 
 
 @st.composite
-def labels(draw: st.DrawFn, dims: int | None = None) -> torch.Tensor:
+def scale_indices(draw: st.DrawFn, dims: int | None = None) -> torch.Tensor:
     """Of one to four axes, some of which it does not vary along."""
     sizes = draw(st.lists(st.integers(1, 4), min_size=dims or 1, max_size=dims or 4))
     kept = [size if draw(st.booleans()) else 1 for size in sizes]
@@ -18,32 +18,32 @@ def labels(draw: st.DrawFn, dims: int | None = None) -> torch.Tensor:
 
 
 @settings(deadline=None, max_examples=100, derandomize=True)
-@given(labels(), st.data())
-def test_reshaped_is_reshape(label, data):
-    sizes = list(label.shape)
+@given(scale_indices(), st.data())
+def test_reshaped_is_reshape(scale_index, data):
+    sizes = list(scale_index.shape)
     if len(sizes) > 1 and data.draw(st.booleans()):
         first = data.draw(st.integers(0, len(sizes) - 2))
         sizes[first : first + 2] = [sizes[first] * sizes[first + 1]]
     for _ in range(data.draw(st.integers(0, 2))):
         sizes.insert(data.draw(st.integers(0, len(sizes))), 1)
-    assert torch.equal(reshaped(label, torch.Size(sizes)), label.reshape(sizes))
+    assert torch.equal(reshaped(scale_index, torch.Size(sizes)), scale_index.reshape(sizes))
 
 
 @settings(deadline=None, max_examples=100, derandomize=True)
-@given(st.lists(labels(dims=3), min_size=1, max_size=3), st.integers(-3, 2))
+@given(st.lists(scale_indices(dims=3), min_size=1, max_size=3), st.integers(-3, 2))
 def test_side_by_side_is_cat(made, dim):
     shape = list(made[0].shape)
-    for index, label in enumerate(made):
+    for index, scale_index in enumerate(made):
         wanted = shape.copy()
-        wanted[dim] = label.shape[dim]
-        made[index] = label[tuple(slice(0, 1) if a != dim % 3 else slice(None) for a in range(3))].expand(wanted)
+        wanted[dim] = scale_index.shape[dim]
+        made[index] = scale_index[tuple(slice(0, 1) if a != dim % 3 else slice(None) for a in range(3))].expand(wanted)
     assert torch.equal(side_by_side(made, dim), torch.cat(made, dim))
 
 
 @settings(deadline=None, max_examples=100, derandomize=True)
-@given(labels())
-def test_a_core_broadcasts_to_its_label(label):
-    assert torch.equal(compact(label).expand(label.shape), label)
-    pair = compacts(label, constant(label.shape, 7))
-    assert all(side.shape == compact(label).shape for side in pair)
+@given(scale_indices())
+def test_a_compact_index_broadcasts_to_the_index(scale_index):
+    assert torch.equal(compact(scale_index).expand(scale_index.shape), scale_index)
+    pair = compacts(scale_index, constant(scale_index.shape, 7))
+    assert all(side.shape == compact(scale_index).shape for side in pair)
     assert compact(constant((3, 4))).numel() == 1

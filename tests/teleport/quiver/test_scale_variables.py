@@ -1,4 +1,4 @@
-"""Classes against a slow reference that searches the units one by one."""
+"""Classes against a slow reference that searches the scale variables one by one."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ def test_components_are_scipys(edges):
 
 
 def reached(start: int, equal: list[tuple[int, int]], inverse: list[tuple[int, int]]) -> set[tuple[int, int]]:
-    """All units that one factor decides, each with the power that it carries."""
+    """All scale variables that one factor determines, each with the power of the factor."""
     seen, todo = set(), [(start, 1)]
     while todo:
-        unit, power = todo.pop()
-        if (unit, power) not in seen:
-            seen.add((unit, power))
+        variable, power = todo.pop()
+        if (variable, power) not in seen:
+            seen.add((variable, power))
             for pairs, sign in ((equal, 1), (inverse, -1)):
-                todo += [(b, sign * power) for a, b in pairs if a == unit]
-                todo += [(a, sign * power) for a, b in pairs if b == unit]
+                todo += [(b, sign * power) for a, b in pairs if a == variable]
+                todo += [(a, sign * power) for a, b in pairs if b == variable]
     return seen
 
 
 @settings(deadline=None, max_examples=200, derandomize=True)
 @given(PAIRS, PAIRS, st.sets(st.integers(1, 9), max_size=2), st.sets(st.integers(1, 9), max_size=2))
-def test_classes_are_what_one_factor_decides(equal, inverse, pinned, positive):
-    units = ScaleVariables()
-    assert units.fresh((3, 3)).tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+def test_classes_are_the_variables_that_one_factor_determines(equal, inverse, pinned, positive):
+    variables = ScaleVariables()
+    assert variables.fresh((3, 3)).tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
     for pairs, inverted in ((equal, False), (inverse, True)):
         for first, second in pairs:
-            units.join(torch.tensor([first]), torch.tensor([second]), "met 1", inverse=inverted)
-    units.only_positive(torch.tensor(sorted(positive), dtype=torch.int64), "positive")
-    units.pin(torch.tensor(sorted(pinned), dtype=torch.int64), "pinned")
-    classes = solve(units.constraints)
-    together = {unit: reached(unit, equal, inverse) for unit in range(1, 10)}
-    for unit, members in together.items():
-        own = int(classes.of[unit])
-        kept = any(member in pinned for member, _ in members) or (unit, -1) in members
+            variables.join(torch.tensor([first]), torch.tensor([second]), "constrained to 1", inverse=inverted)
+    variables.only_positive(torch.tensor(sorted(positive), dtype=torch.int64), "positive")
+    variables.pin(torch.tensor(sorted(pinned), dtype=torch.int64), "pinned")
+    classes = solve(variables.constraints)
+    together = {variable: reached(variable, equal, inverse) for variable in range(1, 10)}
+    for variable, members in together.items():
+        own = int(classes.of[variable])
+        kept = any(member in pinned for member, _ in members) or (variable, -1) in members
         assert (own == 0) == kept
         if kept:
             continue
@@ -66,9 +66,9 @@ def test_classes_are_what_one_factor_decides(equal, inverse, pinned, positive):
 
 
 def test_the_first_reason_is_kept():
-    units = ScaleVariables()
-    made = units.fresh((3,))
-    units.join(made, torch.zeros(3, dtype=torch.int64), "a constant")
-    units.pin(made, "later")
-    classes = solve(units.constraints)
+    variables = ScaleVariables()
+    made = variables.fresh((3,))
+    variables.join(made, torch.zeros(3, dtype=torch.int64), "a constant")
+    variables.pin(made, "later")
+    classes = solve(variables.constraints)
     assert [classes.reasons[int(number)] for number in classes.reason[made]] == ["a constant"] * 3
