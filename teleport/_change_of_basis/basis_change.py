@@ -22,8 +22,8 @@ class BasisChange:
     """An element of the group that acts on a network's parameters (Armenta et al. 2023, section 3.2).
 
     Attributes:
-        quiver: which parameters carry which classes. Its parameters are those that it was found with; what acts on
-            another model goes by their names.
+        quiver: which parameters carry which classes. Its parameters are those of the traced model; another model is
+            matched by their names.
         tau: ``[classes]``, float64 on the CPU, the factor of each class; 1 for class 0.
     """
 
@@ -34,10 +34,10 @@ class BasisChange:
         """Change the model's parameters in place, by multiplication: they keep their identity.
 
         Args:
-            model: the one that the quiver was found of, or one like it.
+            model: the traced model, or one of the same structure.
 
         Returns:
-            The model that computes the same function: ``model`` itself, or, where activations need their teleported
+            The model that computes the same function: ``model`` itself, or, if activations need their teleported
             form, a ``Teleported`` around it.
 
         Raises:
@@ -53,7 +53,7 @@ class BasisChange:
         return teleported
 
     def inverse(self) -> BasisChange:
-        """What undoes it, up to rounding."""
+        """The inverse change, exact up to rounding."""
         return BasisChange(self.quiver, 1 / self.tau)
 
     def compose(self, other: BasisChange) -> BasisChange:
@@ -73,7 +73,7 @@ class BasisChange:
 
     @torch.no_grad()
     def distance(self, model: nn.Module) -> float:
-        """``|V - W|`` over all parameters, from where the model stands to where it would be; nothing is changed."""
+        """``|V - W|`` between the current parameters W and the changed ones V; nothing is changed."""
         squares = 0.0
         for parameter, each in zip(self._parameters(unwrapped(model)), self.quiver.scaled.values(), strict=True):
             factors = each.factors(self.tau).to(parameter.device)
@@ -81,7 +81,7 @@ class BasisChange:
         return float(squares**0.5)
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it in plain values and tensors, for ``torch.save``."""
+        """The change as plain values and tensors, for ``torch.save``."""
         quiver = self.quiver
         return {
             "tau": self.tau,
@@ -105,7 +105,7 @@ class BasisChange:
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any], model: nn.Module) -> BasisChange:
-        """What :meth:`state_dict` gave, for a model like the one that it was of.
+        """The change of a :meth:`state_dict`, for a model of the same structure.
 
         Raises:
             ValueError: the model lacks a parameter, or a function is not torch's.
@@ -126,7 +126,7 @@ class BasisChange:
         return cls(quiver, state["tau"])
 
     def _parameters(self, model: nn.Module) -> list[nn.Parameter]:
-        """The parameters of the model that have the names of the quiver's, in their order."""
+        """The parameters of the model by the names of the quiver's, in their order."""
         modules: dict[str, nn.Module] = {"": model}  # each is looked up once, as a large model has hundreds
         parameters = []
         for name, each in self.quiver.scaled.items():
@@ -142,7 +142,7 @@ class BasisChange:
 
 
 def _module(path: str, known: dict[str, nn.Module]) -> nn.Module:
-    """The module at a path, by those that are known, whose number grows."""
+    """The module at a path; ``known`` caches the modules found so far."""
     if path not in known:
         parent, _, last = path.rpartition(".")
         module = _module(parent, known)._modules.get(last)
@@ -153,7 +153,7 @@ def _module(path: str, known: dict[str, nn.Module]) -> nn.Module:
 
 
 class _Factors(Mapping[nn.Parameter, Tensor]):
-    """The factors of parameters, made when they are asked for: for all at once they would fill much memory."""
+    """The factors of parameters, computed on access, because all at once would take much memory."""
 
     def __init__(self, change: BasisChange) -> None:
         quiver = change.quiver

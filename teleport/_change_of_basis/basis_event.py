@@ -1,4 +1,4 @@
-"""One event of a change of basis: what is found, done and undone, and what the report says of the channels."""
+"""One event of a change of basis: application, undo, and the report of the channels."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from teleport._tracing.evaluations import modes_of
 
 
 class BasisEvent:
-    """A model, the change of basis that is tried on it, and the way back.
+    """A model, the change of basis that is applied to it, and its undo.
 
     Args:
-        model: as it was handed over.
+        model: the given model.
         teleport: whether activations may get their teleported form.
 
     Attributes:
-        model: what evaluations are made with: the model, or its teleported form.
-        modes: of its modules, as it was handed over.
-        change: what acted; nothing but ones where it was undone.
-        snapshot: of the parameters that it moved.
+        model: the model that is evaluated: the given one, or its teleported form.
+        modes: the training modes of its modules at the start.
+        change: the change that acted; all factors are 1 if it was undone.
+        snapshot: of the parameters that the change moves.
     """
 
     change: BasisChange
@@ -42,12 +42,12 @@ class BasisEvent:
 
     @property
     def result(self) -> nn.Module:
-        """The model that computes the function now: the given one wherever it does."""
+        """The model that computes the function now: the given one unless activations are teleported."""
         rewritten = isinstance(self.model, Teleported) and bool(self.model.activations)
         return self.model if rewritten else self._given
 
     def prepare(self, change: BasisChange) -> set[nn.Parameter]:
-        """Take a change of basis on, and tell which parameters it moves."""
+        """Set the change of basis; returns the parameters that it moves."""
         self.change = change
         named = dict(unwrapped(self.model).named_parameters())
         moved = {named[name] for name in multiplications_of(change.quiver).moved(change.tau)}
@@ -55,7 +55,7 @@ class BasisEvent:
         return moved
 
     def act(self, stopped: bool) -> bool:
-        """Change the basis, unless the callback ``stopped`` the event; whether that changed anything."""
+        """Change the basis, unless the callback ``stopped`` the event; returns whether anything changed."""
         if stopped:
             self.undo()
         if bool((self.change.tau == 1).all()):
@@ -64,18 +64,18 @@ class BasisEvent:
         return True
 
     def undo(self) -> None:
-        """Put parameters and activations back, bit for bit."""
+        """Restore parameters and activations, bit for bit."""
         self.snapshot.restore()
         self.restore_form()
         self.change = BasisChange(self.change.quiver, torch.ones_like(self.change.tau))
 
     def restore_form(self) -> None:
-        """Put the activations back."""
+        """Restore the activations."""
         if isinstance(self.model, Teleported) and self._form is not None:
             self.model.set_extra_state(self._form)
 
     def judge(self, reports: Sequence[BatchReport], reasons: Iterable[str]) -> None:
-        """Undo the change where a batch has a reason to: all moved together."""
+        """Undo the change if any batch has a reason; the change is common to all batches."""
         for report, reason in zip(reports, reasons, strict=True):
             report.reason = reason
         if broken := next((report.reason for report in reports if report.reason), ""):
@@ -84,7 +84,7 @@ class BasisEvent:
                 report.accepted, report.stopped, report.reason = False, Stopped.ROLLED_BACK, report.reason or broken
 
     def layers(self) -> list[LayerReport]:
-        """A report a weight that makes channels, and one a parameter that stays for a reason of its own."""
+        """One report per weight with output channels, and one per parameter that stays for a reason of its own."""
         quiver, tau = self.change.quiver, self.change.tau
         free = quiver.freedom.cpu() != Freedom.PINNED
         alone = _sizes(quiver) == 1
@@ -114,6 +114,6 @@ class BasisEvent:
 
 
 def _sizes(quiver: Quiver) -> Tensor:
-    """``[classes]``: how many channels carry each."""
+    """``[classes]``: the number of channels per class."""
     units = [units.cpu().flatten() for units in quiver.channel_classes.values()]
     return torch.bincount(torch.cat([torch.zeros(0, dtype=torch.int64), *units]), minlength=len(quiver.freedom))

@@ -36,31 +36,31 @@ _Change = Callable[[Sequence[Callable[[], Any]]], set[nn.Parameter]]
 
 
 class ChangeOfBasis:
-    """Multiply every hidden channel by a random tau and what reads it by the inverse: the same function, other weights.
+    """Multiply every hidden channel by a random tau and its readers by the inverse: the same function, other weights.
 
-    Channels that are added or joined otherwise carry one tau, what enters a standardisation or a function that is not
-    understood carries 1, and the report says how many are free, shared and pinned, and by what.
+    Channels that are added or otherwise combined carry one tau. Channels that enter a standardisation, or a function
+    without a rule, are pinned to 1. The report counts free, shared and pinned channels, with the reasons.
 
     With ``activations="keep"`` only parameters change: channels that enter ReLU and its like carry ``|tau|``, those
     that enter another activation carry 1. With ``"teleport"`` any activation f with a tau that does not pass through it
-    is computed as ``tau f(x / tau)``, by a model that the report hands over (``report.model``): go on with that one.
+    is computed as ``tau f(x / tau)``, by the model ``report.model``, with which training continues.
 
-    The function stays, so what changes is where an optimizer goes from there. The gradient is divided by the factors
-    that the weights are multiplied by (Theorem 5.1), so it grows where weights shrink; it is not looked for, as
-    :class:`teleport.Rescaling` does. A regulariser on the weights is not kept.
+    The function stays; the further course of an optimizer changes. The gradient is divided by the factors
+    that the weights are multiplied by (Theorem 5.1), so it grows if weights shrink; unlike
+    :class:`teleport.Rescaling`, the method does not maximise it. A regulariser on the weights is not kept.
 
     Args:
         range: the CoB-range sigma.
-        sampling: what tau is drawn from, independently for each class of channels: ``"intra"`` is U(1 - range,
+        sampling: the distribution of tau, drawn independently for each class of channels: ``"intra"`` is U(1 - range,
             1 + range), ``"inter"`` an equal mix of that and of U(-1 - range, -1 + range), ``"positive"`` U(0, range),
             ``"negative"`` U(-range, 0), ``"centered"`` U(center - range, center + range). ``|tau|`` is at least 0.001.
         center: of ``"centered"``.
         activations: ``"keep"`` or ``"teleport"``.
-        guard: ``"transaction"`` puts a change back that moved a batch's loss by more than
+        guard: ``"transaction"`` undoes a change that moved the loss of a batch by more than
             ``tolerance * max(1, |loss|)``, or, without a loss, an output by more than ``tolerance`` times the largest;
             ``"none"`` keeps it.
         tolerance: of the guard; of a model in half precision at least 16 of its rounding errors.
-        seed: of ``generator``, which calls draw from one after the other.
+        seed: of ``generator``, the common source of successive calls.
 
     Raises:
         ValueError: an argument outside its range.
@@ -99,7 +99,7 @@ class ChangeOfBasis:
         generator: torch.Generator | None = None,
         callback: Callback | None = None,
     ) -> ChangeOfBasisReport:
-        """Teleport ``model``; ``report.model`` is what computes its function afterwards, ``report.change`` what acted.
+        """Teleport ``model``; ``report.model`` computes its function afterwards, ``report.change`` has acted.
 
         Args:
             model: any module. Modes, buffers, ``requires_grad``, ``.grad`` and torch's global random state come back as
@@ -108,9 +108,9 @@ class ChangeOfBasis:
                 of them whether its function was kept. The channels that a part which no batch reaches may read stay.
             loss_fn: ``loss_fn(model, batch)``, a scalar tensor; measured before and after, gradient norm included.
                 ``None``: the outputs are compared instead, and losses and norms of the report are not numbers.
-            forward: ``forward(model, batch)``, one evaluation where there is no loss; by default the model called with
-                the batch, or with the first entry of a tuple or list.
-            generator: drawn from in place of the method's own; on the CPU.
+            forward: ``forward(model, batch)``, one evaluation, used without a loss; by default the model called with the
+                batch, or with the first entry of a tuple or list.
+            generator: the source of the factors in place of the method's own; on the CPU.
             callback: called per batch before the change and after it (step 1), see ``teleport.Callback``. If it ends
                 the event before the change, nothing moves. Without a loss, losses and norms are NaN.
 
@@ -165,10 +165,10 @@ class ChangeOfBasis:
     def find(
         self, model: nn.Module, evaluate: Callable[[], Any], modes: Modes, others: Sequence[Callable[[], Any]] = ()
     ) -> Quiver:
-        """The quiver of ``model``, undisturbed, as ``evaluate`` shows it.
+        """The quiver of ``model`` as traced in ``evaluate``.
 
-        Where that leaves modules out that are trained, an evaluation in the ``modes`` of the training tells of them.
-        ``others`` are evaluated while parameters are left that none has read.
+        If that does not reach modules that are trained, an evaluation in the ``modes`` of training is traced, too.
+        ``others`` are traced while parameters are left that no evaluation has read.
 
         Raises:
             ValueError: activations are to be teleported in a model that ``evaluate`` does not call.
@@ -203,7 +203,7 @@ class ChangeOfBasis:
     def _by_loss(
         self, event: BasisEvent, change: _Change, losses: Event
     ) -> tuple[list[BatchReport], list[LayerReport]]:
-        """Change the basis where the batches' losses tell whether the function is kept."""
+        """Change the basis, and check the function by the losses of the batches."""
         losses.moved |= change([partial(losses.evaluate, batch) for batch in losses.batches])
         objectives = [losses.batch_loss(batch, losses.trainable) for batch in losses.batches]
         before = [_loss_and_norm(objective) for objective in objectives]
@@ -231,7 +231,7 @@ class ChangeOfBasis:
         forward: Forward,
         callback: Callback | None,
     ) -> ChangeOfBasisReport:
-        """Change the basis where the outputs on the batches tell whether the function is kept."""
+        """Change the basis, and check the function by the outputs on the batches."""
         start = time.perf_counter()
         if not batches:
             raise ValueError("a teleport needs at least one batch")
@@ -282,13 +282,13 @@ def _report(
 
 
 def _tolerance(tolerance: float, parameters: Iterable[nn.Parameter]) -> float:
-    """At least 16 rounding errors of half precision, where a parameter has that."""
+    """At least 16 rounding errors of half precision, if a parameter has it."""
     coarsest = max((torch.finfo(each.dtype).eps for each in parameters if each.is_floating_point()), default=0.0)
     return max(tolerance, 16 * coarsest) if coarsest > torch.finfo(torch.float32).eps else tolerance
 
 
 def _broken_outputs(difference: float, tolerance: float, snapshot: Snapshot) -> str:
-    """Why a move must be undone, empty where it may stay."""
+    """The reason to undo a move, empty if there is none."""
     if not (math.isfinite(difference) and snapshot.finite()):
         return "not finite: an output or a parameter"
     if not difference <= tolerance:

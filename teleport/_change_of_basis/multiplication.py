@@ -1,7 +1,7 @@
-"""A change of basis applied to parameters: at most two passes over each, with factors that are gathered once.
+"""A change of basis applied to parameters: at most two passes over each, with factors gathered once.
 
 A linear weight is multiplied by a vector along its rows and by one along its columns, not by their outer product, which
-would have to be made first. Vectors that are 1 for every change of basis are left out.
+would have to be computed first. Vectors that are always 1 are left out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CHUNK = 2**17
 
 @dataclass
 class _Pass:
-    """One multiplication of a parameter, seen as ``[outer, factors, inner]`` less what is 1, along ``factors``."""
+    """One multiplication of a parameter, viewed as ``[outer, factors, inner]``, without axes of length 1."""
 
     view: tuple[int, ...]
     inner: bool  # whether there are elements along the last axis of the view that share a factor
@@ -34,7 +34,7 @@ class _Pass:
 
 
 class Multiplications:
-    """How a quiver's parameters are multiplied, prepared so that a change of basis is one gather and few products.
+    """The multiplications of a quiver's parameters, prepared as one gather and few products per change of basis.
 
     Args:
         scaled: parameter's name -> its classes.
@@ -51,8 +51,8 @@ class Multiplications:
             self._of.append(list(range(len(passes), len(passes) + len(own))))
             passes += own
         none = torch.zeros(0, dtype=torch.int64)
-        self._numerator = torch.cat([none, *(each.output_class for each in passes)])
-        self._denominator = torch.cat([none, *(each.input_class for each in passes)])
+        self._output_class = torch.cat([none, *(each.output_class for each in passes)])
+        self._input_class = torch.cat([none, *(each.input_class for each in passes)])
         self._lengths = [len(each.output_class) for each in passes]
         self._layouts = [(each.view, each.inner) for each in passes]
 
@@ -89,17 +89,17 @@ class Multiplications:
             torch._foreach_mul_(tensors, factors)
 
     def _vectors(self, tau: Tensor) -> Tensor:
-        """The factors of all passes, one after the other."""
-        return tau.index_select(0, self._numerator).div_(tau.index_select(0, self._denominator))
+        """The factors of all passes, concatenated."""
+        return tau.index_select(0, self._output_class).div_(tau.index_select(0, self._input_class))
 
 
 def _for(factors: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """In the precision that products of this type are computed in: single, where it is a half."""
+    """In the precision of products of this type: single for half precision."""
     return factors.to(device, torch.promote_types(dtype, torch.float32))
 
 
 def _product(parameter: Tensor, factors: Tensor, view: tuple[int, ...], inner: bool) -> tuple[Tensor, Tensor]:
-    """The parameter and its factors in shapes that broadcast; views are made only where they must be."""
+    """The parameter and its factors in shapes that broadcast; views are made only if needed."""
     seen = parameter if parameter.shape == view else parameter.view(view)
     return seen, factors[:, None] if inner else factors
 
@@ -115,7 +115,7 @@ def multiplications_of(quiver: Quiver) -> Multiplications:
 
 
 def _passes(shape: torch.Size, classes: Scaled, pinned: Tensor) -> list[_Pass]:
-    """How a parameter is multiplied: rows, then columns, or both at once where both vary along the same axes."""
+    """The multiplications of a parameter: rows, then columns, or both at once if both vary along the same axes."""
     sides = []
     for side in (classes.output_class, classes.input_class):
         free = side.cpu().reshape((1,) * (len(shape) - side.dim()) + side.shape)
@@ -131,7 +131,7 @@ def _passes(shape: torch.Size, classes: Scaled, pinned: Tensor) -> list[_Pass]:
 
 
 def _pass(shape: torch.Size, output_class: Tensor, input_class: Tensor) -> _Pass:
-    """The view of the parameter in which the classes lie along one axis, and long loops along the other."""
+    """The view of the parameter with the classes along one axis and long inner loops along the other."""
     varying = [axis for axis in range(len(shape)) if max(output_class.shape[axis], input_class.shape[axis]) > 1]
     first, end = (varying[0], varying[-1] + 1) if varying else (0, 0)
     outer, inner = math.prod(shape[:first]), math.prod(shape[end:])
@@ -144,7 +144,7 @@ def _pass(shape: torch.Size, output_class: Tensor, input_class: Tensor) -> _Pass
 
 
 def _in_chunks(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Both products of a parameter, block of rows by block of rows where the other is along something else."""
+    """Both products of a parameter, per block of rows if the other product is along another axis."""
     for (rows, of_rows), (columns, of_columns) in ((first, second), (second, first)):
         count = len(of_rows)
         if rows.dim() == 2 == of_rows.dim() and len(columns) == count and columns.dim() > of_columns.dim():

@@ -1,4 +1,4 @@
-"""Pseudo-teleportation: the control that tells a change of basis from having gone as far (Armenta et al. 2023)."""
+"""Pseudo-teleportation: the control of a change of basis: a random move of the same length (Armenta et al. 2023)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from teleport._tracing.evaluations import Modes, modes_of
 class PseudoTeleport:
     """Move in a random direction as far as a random change of basis V would: ``W + |V - W| u / |u|``, u normal.
 
-    The direction is one over all parameters that the change of basis would move; nothing keeps the loss. Arguments are
+    The direction is over all parameters that the change of basis would move; the loss is not kept. Arguments are
     those of :class:`teleport.ChangeOfBasis`, whose lengths it takes, draw by draw.
     """
 

@@ -1,4 +1,4 @@
-"""Which change of basis is drawn: the distributions of tau in use (Armenta et al. 2023, section 3.3)."""
+"""The distributions of tau in use (Armenta et al. 2023, section 3.3)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FLOOR = 1e-3
 
 
 def check_sampling(sampling: str, range: float, center: float) -> None:
-    """Refuse what is no distribution.
+    """Refuse an unknown distribution or an invalid range.
 
     Raises:
         ValueError: an unknown name, or a range that is not above 0 or, around 1, not below 1.
@@ -34,7 +34,7 @@ def draw_tau(count: int, sampling: Sampling, range: float, center: float, genera
     """Independent factors ``[count]``, float64, none of them closer to 0 than ``FLOOR``.
 
     Args:
-        count: how many.
+        count: the number of factors.
         sampling: ``"intra"`` is U(1 - range, 1 + range), ``"inter"`` an equal mix of that and of U(-1 - range,
             -1 + range), ``"positive"`` U(0, range), ``"negative"`` U(-range, 0), ``"centered"`` U(center - range,
             center + range).

@@ -14,13 +14,13 @@ from teleport._change_of_basis.teleported import like_state
 
 
 def save(model: nn.Module, path: str | os.PathLike[str], change: BasisChange | None = None) -> None:
-    """Write what :func:`load` makes the model again from.
+    """Write a teleported model, for :func:`load`.
 
     The order of the arguments is that of ``torch.save``. The former order, ``save(path, model)``, still works, with a
     ``DeprecationWarning``.
 
     Args:
-        model: as teleported, in either form (``report.model``).
+        model: the teleported model, in either form (``report.model``).
         path: of the file.
         change: of its basis, to be able to undo it (``report.change``).
 
@@ -46,13 +46,13 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> tuple[nn.Module, Bas
 
     Args:
         path: of the file.
-        model: one like that which was teleported; its parameters are overwritten.
+        model: a model of the same structure; its parameters are overwritten.
 
     Returns:
-        ``model``, or its teleported form where that was saved; and the change of basis, to go on from or to undo.
+        ``model``, or its teleported form if that was saved; and the change of basis, to continue from or to undo.
 
     Raises:
-        ValueError: the file is of something else.
+        ValueError: the file was not written by :func:`save`.
     """
     content: Any = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(content, dict) or set(content) != {"model", "change"}:

@@ -32,18 +32,17 @@ class TeleportedActivation:
 class Teleported(nn.Module):
     """Runs a module with some of the torch functions that it calls in their teleported form.
 
-    The module and its parameters are the very ones that were handed over. Calls are counted by function, so the module
-    must make the same calls of these functions in every evaluation: where it does not, an evaluation fails. What is
-    evaluated in a backward pass (activation checkpointing), on other threads (``nn.DataParallel``) or in scripted code
-    is out of reach. The factors are part of the ``state_dict``.
+    The module and its parameters are shared, not copied. Calls are counted by function, so the module
+    must make the same calls of these functions in every evaluation; otherwise an evaluation fails. Calls in a
+    backward pass (activation checkpointing), on other threads (``nn.DataParallel``) or in scripted code are not seen. The factors are part of the ``state_dict``.
 
     Args:
         module: any module.
 
     Attributes:
         module: the module.
-        activations: what is teleported; nothing at first.
-        calls: how often each of these functions is called in an evaluation.
+        activations: the teleported calls; none at first.
+        calls: the number of calls of each of these functions per evaluation.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -54,7 +53,7 @@ class Teleported(nn.Module):
         self.training = module.training
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the module returns with the activations teleported.
+        """The result of the module with the activations teleported.
 
         Raises:
             RuntimeError: the module calls other functions than when its basis was changed.
@@ -73,7 +72,7 @@ class Teleported(nn.Module):
         return result
 
     def multiply(self, activations: Iterable[TeleportedActivation], calls: Mapping[str, int]) -> None:
-        """Change the basis once more: factors are multiplied, and those that come to 1 are let go."""
+        """Change the basis once more: factors are multiplied, and those equal to 1 are dropped."""
         held = {(each.function, each.call): each for each in self.activations}
         for each in activations:
             key = each.function, each.call
@@ -112,16 +111,16 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def like_state(model: nn.Module, state: Mapping[str, Any]) -> nn.Module:
-    """The model in the form that a ``state_dict`` was taken of: teleported where the state is."""
+    """The model in the form of a ``state_dict``: teleported if the state is."""
     extra = state.get("_extra_state")
     teleported = isinstance(extra, Mapping) and set(extra) == {"activations", "calls"}
     return Teleported(model) if teleported and not isinstance(model, Teleported) else model
 
 
 def activations_of(quiver: Quiver, tau: Tensor) -> list[TeleportedActivation]:
-    """What ``tau [classes]`` asks to be teleported.
+    """The activations that ``tau [classes]`` requires to be teleported.
 
-    Positive factors pass through a homogeneous function unchanged, so that of these only the signs remain.
+    Positive factors pass through a homogeneous function unchanged, so only the signs of these remain.
     """
     asked = []
     for site in quiver.sites:
@@ -133,7 +132,7 @@ def activations_of(quiver: Quiver, tau: Tensor) -> list[TeleportedActivation]:
 
 
 class _Teleporting(TorchFunctionMode):
-    """Counts the calls of some functions, and teleports those that it was told."""
+    """Counts the calls of some functions, and teleports the given ones."""
 
     def __init__(self, functions: Iterable[Callable[..., Any]], activations: Iterable[TeleportedActivation]) -> None:
         super().__init__()
@@ -159,7 +158,7 @@ class _Teleporting(TorchFunctionMode):
 def _teleported(
     asked: TeleportedActivation, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    """``tau f(x / tau)``, written to x itself where f writes there."""
+    """``tau f(x / tau)``, written to x itself if f is in place."""
     named = dict(kwargs)
     x = args[0] if args else named.pop("input", None)
     if not isinstance(x, Tensor) or not _broadcasts(asked.tau.shape, x.shape):
