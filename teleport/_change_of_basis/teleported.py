@@ -32,9 +32,10 @@ class TeleportedActivation:
 class Teleported(nn.Module):
     """Runs a module with some of the torch functions that it calls in their teleported form.
 
-    The module and its parameters are shared, not copied. Calls are counted by function, so the module
-    must make the same calls of these functions in every evaluation; otherwise an evaluation fails. Calls in a
-    backward pass (activation checkpointing), on other threads (``nn.DataParallel``) or in scripted code are not seen. The factors are part of the ``state_dict``.
+    The module and its parameters are shared, not copied. Calls are counted by function, so the module must make the
+    same calls of these functions in every evaluation; otherwise an evaluation fails. Calls in a backward pass
+    (activation checkpointing), on other threads (``nn.DataParallel``) or in scripted code are not seen. The factors are
+    part of the ``state_dict``.
 
     Args:
         module: any module.
