@@ -99,33 +99,42 @@ def run_event(
         raise ValueError("a teleport needs at least one batch")
     check_replicas(model)
     custom_operations: list[bool] = []  # whether the graph of the first evaluation has any
-    with restored_on_error(Snapshot(model.parameters())) as before, undisturbed(model) as random:
-        evaluate = _evaluation(model, loss_fn, random, custom_operations)
-        event = Event(model, batches, evaluate, Monitor(method, len(batches), callback))
-        try:
-            others = [evaluate(batch).detach() for batch in batches[1:]]
-            reports, layers = work(event)
-            loss_before = _mean([reports[0].loss_before, *others])
-            end, last = len(reports) - 1, reports[-1]  # the last batch, unless the callback ended the event
-            others = [evaluate(batch).detach() for batch in batches[:end] + batches[end + 1 :]]
-            loss_after = _mean([*others, last.loss_after if last.accepted else last.loss_before])
-            if any(custom_operations):
-                check_reach(lambda: evaluate(batches[0]), event.named.items())
-        except BaseException as error:
-            if operation := ONCE_DIFFERENTIABLE.search(str(error)):
-                raise UnsupportedModel(f"{method} differentiates twice, and torch cannot: {operation[0]}") from error
-            raise
-        before.restore_all_but(event.moved)
-    fill_sizes(layers, event.named)
-    norm_before, norm_after = _mean_norms(reports)
-    seconds = time.perf_counter() - start
-    report = report_type(
-        method, loss_before, loss_after, norm_before, norm_after, batches=reports, layers=list(layers), seconds=seconds
-    )
-    if report.no_op:
-        report.gradient_norm_after = report.gradient_norm_before  # evaluated twice, it may differ by rounding
-        log.info("the teleport moved nothing: %s", "; ".join(report.reasons().splitlines()))
-    return report
+    with restored_on_error(Snapshot(model.parameters())) as before:
+        with undisturbed(model) as random:
+            evaluate = _evaluation(model, loss_fn, random, custom_operations)
+            event = Event(model, batches, evaluate, Monitor(method, len(batches), callback))
+            try:
+                reports, layers, losses = _measured(event, work)
+                if any(custom_operations):
+                    check_reach(lambda: evaluate(batches[0]), event.named.items())
+            except RuntimeError as error:
+                if operation := ONCE_DIFFERENTIABLE.search(str(error)):
+                    message = f"{method} differentiates twice, and torch cannot: {operation[0]}"
+                    raise UnsupportedModel(message) from error
+                raise
+            before.restore_all_but(event.moved)
+        fill_sizes(layers, event.named)
+        seconds = time.perf_counter() - start
+        numbers = (*losses, *_mean_norms(reports))
+        report = report_type(method, *numbers, batches=reports, layers=list(layers), seconds=seconds)
+        if report.no_op:
+            report.gradient_norm_after = report.gradient_norm_before  # evaluated twice, it may differ by rounding
+            log.info("the teleport moved nothing: %s", "; ".join(report.reasons().splitlines()))
+        return report
+
+
+def _measured(
+    event: Event, work: Callable[[Event], tuple[list[BatchReport], Sequence[LayerReport]]]
+) -> tuple[list[BatchReport], Sequence[LayerReport], tuple[float, float]]:
+    """The result of ``work``, with the mean loss over all batches before and after it."""
+    batches = event.batches
+    others = [event.evaluate(batch).detach() for batch in batches[1:]]
+    reports, layers = work(event)
+    before = _mean([reports[0].loss_before, *others])
+    end, last = len(reports) - 1, reports[-1]  # the last batch, unless the callback ended the event
+    others = [event.evaluate(batch).detach() for batch in batches[:end] + batches[end + 1 :]]
+    after = _mean([*others, last.loss_after if last.accepted else last.loss_before])
+    return reports, layers, (before, after)
 
 
 def _evaluation(
