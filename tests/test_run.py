@@ -10,7 +10,9 @@ import runpy
 import signal
 import subprocess
 import sys
+import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -236,7 +238,11 @@ def test_an_interrupted_sweep_ends_its_runs_and_prints_the_table_so_far(tmp_path
     runs = ["machine.threads=1", f"machine.jobs={jobs}", f"machine.runs={tmp_path}", "training.epochs=1,4000,4001,4002"]
     small = [each for each in SMALL if not each.startswith("training.epochs")]
     command = [sys.executable, "-u", "run.py", "-m", *small, *runs]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as running:
+    interruptible = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a caller in the background ignores it
+    options = {"cwd": ROOT, "stdout": subprocess.PIPE, "text": True, "preexec_fn": interruptible}
+    with subprocess.Popen(command, **options) as running:
+        too_long = threading.Timer(120, running.kill)
+        too_long.start()
         text = ""
         for said in running.stdout:
             text += said
@@ -245,6 +251,7 @@ def test_an_interrupted_sweep_ends_its_runs_and_prints_the_table_so_far(tmp_path
                 running.send_signal(signal.SIGINT)
                 break
         text += running.stdout.read()
+        too_long.cancel()
     assert running.returncode == 130
     assert f"{2 * jobs} runs, {2 * jobs - 1} failed" in text
     (table,) = (tmp_path / "sweeps").glob("*.csv")
