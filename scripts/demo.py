@@ -24,6 +24,7 @@ from experiments.configuration import config
 from experiments.configuration.mistakes import of_command_line
 from experiments.configuration.options import CONF
 from experiments.errors import UserError
+from experiments.run.make_run import make_run
 from experiments.run.sweep import log_to_console
 
 if TYPE_CHECKING:
@@ -149,9 +150,7 @@ def main(arguments: list[str]) -> int:
     log_to_console()
     try:
         composed = compositions(overrides)
-        from experiments.run.runner import run  # after the composition, which needs no torch
-
-        sides = {side: Side.read(run(composition)) for side, composition in composed.items()}
+        sides = {side: Side.read(make_run(composition)) for side, composition in composed.items()}
         picture = Path(composed["without"].machine.runs) / "demo.png"
         draw(picture, sides, "{data.name}, {model.name}, {optimizer.name}, seed {seed}".format(**composed["without"]))
     except UserError as mistake:

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from torch import nn
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from experiments import files
 from experiments.configuration.config import Config
 from experiments.configuration.identity import label
-from experiments.configuration.validate import resolve
 from experiments.data.fetch import ensure
 from experiments.data.registry import build_task
 from experiments.errors import UserError
@@ -25,7 +24,7 @@ from experiments.models.registry import build_model
 from experiments.run import checkpoints, methods, pictures, records
 from experiments.run.batches import steps_per_epoch
 from experiments.run.environment import environment
-from experiments.run.runs import folder_of, told_if_complete
+from experiments.run.runs import told_if_complete
 from experiments.run.seeding import seed_everything
 from experiments.run.teleporting import Teleports
 from experiments.run.training import Training
@@ -36,22 +35,15 @@ WAIT = 0.2
 """Seconds between two looks at the lock of a run that another process makes."""
 
 
-def run(config: DictConfig | Config) -> Path:
-    """Make the run of ``config`` unless it is complete; a stopped run continues from its checkpoint.
+def make(config: Config, folder: Path) -> Path:
+    """Make the run of a resolved ``config`` in ``folder``, which holds no complete run; a stopped run continues.
 
     Returns:
-        The run's folder; ARCHITECTURE.md says what is in it.
+        ``folder``; ARCHITECTURE.md says what is in it.
 
     Raises:
         UserError: a mistake in the configuration or the data, or a folder that cannot be written.
     """
-    config = resolve(config)
-    folder = folder_of(config)
-    return folder if told_if_complete(folder) else make(config, folder)
-
-
-def make(config: Config, folder: Path) -> Path:
-    """Make the run of a resolved ``config`` in ``folder``, which holds no complete run yet; as :func:`run`."""
     device = pick_device(config.machine.device)
     # Settings of the methods are checked before data are loaded, with the optimizer of a toy model.
     teleporter = methods.build_teleporter(config.teleport)

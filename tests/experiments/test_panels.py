@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.run.runner import run
+from experiments.run.make_run import make_run
 from experiments.run.runs import load_table
 from tests.experiments.small import composed
 
@@ -20,7 +20,7 @@ def test_a_panel_trains_teleports_and_records(tmp_path, panel, file):
     if not (DATA / file).exists():
         pytest.skip(f"{DATA / file} is not here; TELEPORT_DATA says where data are")
     overrides = [f"experiment=nullspace/{panel}", "scale=smoke", "training.eval_samples=200"]
-    folder = run(composed(f"machine.runs={tmp_path}", f"data.root={DATA.resolve()}", *overrides))
+    folder = make_run(composed(f"machine.runs={tmp_path}", f"data.root={DATA.resolve()}", *overrides))
     assert load_table(folder, "curve").train_loss.notna().all()
     events = load_table(folder, "teleport_events")
     assert events.step.tolist() == [1]

@@ -10,7 +10,7 @@ import pytest
 
 from experiments.errors import UserError
 from experiments.functions import FUNCTIONS
-from experiments.run.runner import run
+from experiments.run.make_run import make_run
 from experiments.run.runs import load_table
 from tests.experiments.small import composed
 
@@ -24,7 +24,7 @@ def made(tmp_path_factory):
 
     @cache
     def make(name, teleport, *overrides):
-        return run(
+        return make_run(
             composed(f"experiment=symmetry/{name}", f"teleport={teleport}", f"machine.runs={folder}", *overrides)
         )
 
@@ -110,7 +110,7 @@ def test_a_run_starts_where_it_is_told_to(made):
 )
 def test_what_does_not_fit_is_one_sentence(tmp_path, overrides, said):
     with pytest.raises(UserError, match=said) as caught:
-        run(composed(*overrides, f"machine.runs={tmp_path}"))
+        make_run(composed(*overrides, f"machine.runs={tmp_path}"))
     assert "\n" not in str(caught.value)
 
 

@@ -11,7 +11,7 @@ from experiments.configuration.model_config import MLPConfig, TorchvisionConfig
 from experiments.data.compat import torchvision
 from experiments.errors import UserError
 from experiments.models.registry import build_model
-from experiments.run.runner import run
+from experiments.run.make_run import make_run
 from experiments.run.runs import load_table
 from experiments.tasks import Spec
 from teleport import ChangeOfBasis, Teleported
@@ -62,8 +62,8 @@ def test_a_model_with_teleported_activations_comes_back_as_one(tmp_path):
 
 
 def test_a_run_goes_on_from_what_another_ended_with(tmp_path):
-    first = run(small(tmp_path))
-    second = run(small(tmp_path, f"model.weights={first / 'model.pt'}"))
+    first = make_run(small(tmp_path))
+    second = make_run(small(tmp_path, f"model.weights={first / 'model.pt'}"))
     losses = ["train_loss", "test_loss", "test_metric"]
     assert load_table(second, "curve")[losses].iloc[0].tolist() == load_table(first, "curve")[losses].iloc[-1].tolist()
     assert load_table(second, "curve").train_loss.iloc[-1] < load_table(second, "curve").train_loss.iloc[0]
@@ -111,6 +111,6 @@ def test_a_run_tells_before_anything_else(tmp_path, caplog, name, sentence):
     caplog.set_level(logging.INFO, "experiments")
     torch.save({"weight": torch.ones(2)}, tmp_path / "x.pt")
     with pytest.raises(UserError, match=sentence):
-        run(small(tmp_path / "runs", f"model.weights={tmp_path / name}"))
+        make_run(small(tmp_path / "runs", f"model.weights={tmp_path / name}"))
     assert caplog.messages == []
     assert not (tmp_path / "runs").exists()

@@ -14,7 +14,7 @@ from experiments.configuration.identity import identity
 from experiments.configuration.validate import resolve
 from experiments.errors import UserError
 from experiments.run.forward import training_loss
-from experiments.run.runner import run
+from experiments.run.make_run import make_run
 from experiments.run.runs import load_table
 from tests.experiments.small import small
 
@@ -83,7 +83,7 @@ def test_bfloat16_computes_in_bfloat16():
 def test_a_faster_run_is_another_run(tmp_path):
     plain, fast = small(tmp_path), small(tmp_path, "training.precision=bfloat16")
     assert identity(resolve(plain)) != identity(resolve(fast))
-    one, other = (load_table(run(config), "curve") for config in (plain, fast))
+    one, other = (load_table(make_run(config), "curve") for config in (plain, fast))
     assert one.train_loss[0] == other.train_loss[0]  # evaluations are plain
     assert one.train_loss.iloc[-1] != other.train_loss.iloc[-1]
     assert one.train_loss.iloc[-1] == pytest.approx(other.train_loss.iloc[-1], rel=0.05)
@@ -91,4 +91,4 @@ def test_a_faster_run_is_another_run(tmp_path):
 
 def test_an_unknown_precision_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"training\.precision must be float32 or bfloat16, not 'half'"):
-        run(small(tmp_path, "training.precision=half"))
+        make_run(small(tmp_path, "training.precision=half"))

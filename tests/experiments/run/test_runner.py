@@ -20,7 +20,7 @@ from experiments.data.published import SERIES
 from experiments.errors import UserError
 from experiments.run.make_run import make_run
 from experiments.run.records import COLUMNS
-from experiments.run.runner import pick_device, run
+from experiments.run.runner import pick_device
 from experiments.run.runs import complete, folder_of, load_table
 from tests.experiments.small import SMALL, SMALL_TELEPORT, composed, small
 
@@ -37,7 +37,7 @@ FILES = {
 
 
 def test_a_run_leaves_its_files_whole(tmp_path):
-    folder = run(small(tmp_path, *SMALL_TELEPORT))
+    folder = make_run(small(tmp_path, *SMALL_TELEPORT))
     assert {file.name for file in folder.iterdir()} == FILES
     for name, columns in TABLES.items():
         assert (folder / f"{name}.csv").read_text().splitlines()[0] == ",".join(columns)
@@ -55,7 +55,7 @@ def test_a_run_leaves_its_files_whole(tmp_path):
 
 
 def test_the_recorded_configuration_makes_the_same_run(tmp_path):
-    folder = run(small(tmp_path))
+    folder = make_run(small(tmp_path))
     recorded = OmegaConf.load(folder / "config.yaml")
     assert recorded.optimizer.lr == 0.01  # resolved, no interpolation
     assert recorded.model.widths == [24]
@@ -63,11 +63,11 @@ def test_the_recorded_configuration_makes_the_same_run(tmp_path):
 
 def test_the_same_again_says_so_and_changes_nothing(tmp_path, caplog):
     caplog.set_level(logging.INFO, "experiments")
-    folder = run(small(tmp_path))
+    folder = make_run(small(tmp_path))
     assert "scale quick, cpu" in caplog.text
     before = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
     caplog.clear()
-    assert run(small(tmp_path)) == folder
+    assert make_run(small(tmp_path)) == folder
     assert caplog.messages == [f"already done: {folder}"]
     assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == before
 
@@ -77,7 +77,7 @@ def test_data_that_are_not_there_are_told_of_before_anything_else(tmp_path, monk
     monkeypatch.setitem(SERIES, "etth1", replace(SERIES["etth1"], file=nowhere))
     caplog.set_level(logging.INFO, "experiments")
     with pytest.raises(UserError, match=r"data set 'etth1' is not at .* and cannot be fetched") as caught:
-        run(composed(f"machine.runs={tmp_path / 'runs'}", f"data.root={tmp_path}", "data=etth1", "model=mlp"))
+        make_run(composed(f"machine.runs={tmp_path / 'runs'}", f"data.root={tmp_path}", "data=etth1", "model=mlp"))
     assert "\n" not in str(caught.value)
     assert caplog.messages == []
     assert not list(tmp_path.iterdir())
@@ -85,10 +85,10 @@ def test_data_that_are_not_there_are_told_of_before_anything_else(tmp_path, monk
 
 def test_a_run_is_found_by_its_hash_whatever_its_folder_is_called(tmp_path, caplog):
     """Names of folders have changed, hashes have not; another seed is another run."""
-    folder = run(small(tmp_path))
+    folder = make_run(small(tmp_path))
     renamed = folder.rename(folder.with_name(f"as-it-was-called-once-s0-{folder.name.rpartition('-')[2]}"))
     caplog.set_level(logging.INFO, "experiments")
-    assert run(small(tmp_path)) == renamed
+    assert make_run(small(tmp_path)) == renamed
     assert caplog.messages == [f"already done: {renamed}"]
     assert folder_of(resolve(small(tmp_path, "seed=1"))) not in (folder, renamed)
 
@@ -109,7 +109,7 @@ def test_a_run_that_another_process_makes_is_waited_for(tmp_path, caplog):
     other.acquire()
     release = threading.Timer(0.5, other.release)
     release.start()
-    assert complete(run(small(tmp_path)))
+    assert complete(make_run(small(tmp_path)))
     release.join()
     assert caplog.messages.count(f"waiting: another process is making the run in {folder}") == 1
     assert not (folder / ".lock").exists()
@@ -142,7 +142,7 @@ def test_a_run_that_another_process_has_made_meanwhile_is_taken(tmp_path, monkey
 def test_a_mistake_is_told_before_anything_else_and_leaves_no_folder_behind(tmp_path, caplog, overrides, sentence):
     caplog.set_level(logging.INFO, "experiments")
     with pytest.raises(UserError) as caught:
-        run(composed(f"machine.runs={tmp_path / 'runs'}", "scale=smoke", *overrides))
+        make_run(composed(f"machine.runs={tmp_path / 'runs'}", "scale=smoke", *overrides))
     assert str(caught.value).startswith(sentence)
     assert "\n" not in str(caught.value)
     assert caplog.messages == []
@@ -154,9 +154,9 @@ def test_a_checkpoint_that_is_damaged_is_named(tmp_path):
     folder.mkdir()
     (folder / "checkpoint.pt").write_bytes(b"half a checkp")
     with pytest.raises(UserError, match=r"checkpoint\.pt' is damaged"):
-        run(small(tmp_path))
+        make_run(small(tmp_path))
     (folder / "checkpoint.pt").unlink()
-    assert complete(run(small(tmp_path)))
+    assert complete(make_run(small(tmp_path)))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")

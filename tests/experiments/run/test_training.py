@@ -14,7 +14,7 @@ from experiments.data.registry import build_task
 from experiments.errors import UserError
 from experiments.models.registry import build_model
 from experiments.run import checkpoints
-from experiments.run.runner import run
+from experiments.run.make_run import make_run
 from experiments.run.runs import load_table
 from experiments.run.seeding import Stream, generator
 from tests.experiments.small import SMALL_TELEPORT, custom, small
@@ -33,7 +33,7 @@ def curve(folder):
 
 
 def test_the_first_row_is_before_any_step_and_the_last_at_the_end(tmp_path):
-    rows = load_table(run(small(tmp_path)), "curve")
+    rows = load_table(make_run(small(tmp_path)), "curve")
     assert rows.step.tolist() == [0, 10, 20]  # 300 samples in batches of 32, the last one of 12
     assert rows.epoch.tolist() == [0.0, 1.0, 2.0]
     assert rows.seconds[0] == 0
@@ -44,7 +44,7 @@ def test_the_first_row_is_before_any_step_and_the_last_at_the_end(tmp_path):
 def test_it_computes_what_plain_sgd_computes(tmp_path):
     """An independent loop over the same permutations, written out."""
     config = resolve(small(tmp_path, "seed=5"))
-    trained = parameters(run(config))
+    trained = parameters(make_run(config))
     task = build_task(config.data, torch.device("cpu"))
     torch.manual_seed(5)
     model = build_model(config.model, task.spec)
@@ -62,23 +62,23 @@ def test_it_computes_what_plain_sgd_computes(tmp_path):
 
 
 def test_same_seed_same_numbers_other_seed_others(tmp_path):
-    first, again = (run(small(tmp_path / name)) for name in ("a", "b"))
-    other = run(small(tmp_path / "a", "seed=1"))
+    first, again = (make_run(small(tmp_path / name)) for name in ("a", "b"))
+    other = make_run(small(tmp_path / "a", "seed=1"))
     assert same(parameters(first), parameters(again))
     assert curve(first).equals(curve(again))
     assert not same(parameters(first), parameters(other))
 
 
 def test_a_teleport_of_no_steps_is_bit_identical_to_none(tmp_path):
-    none = run(small(tmp_path))
-    still = run(small(tmp_path, *SMALL_TELEPORT[:-1], "teleport.steps=0"))
+    none = make_run(small(tmp_path))
+    still = make_run(small(tmp_path, *SMALL_TELEPORT[:-1], "teleport.steps=0"))
     assert same(parameters(none), parameters(still))
     assert curve(none).equals(curve(still))
     assert load_table(still, "teleport_events").no_op.tolist() == [True, True]
 
 
 def test_a_teleport_moves_and_is_told(tmp_path):
-    folder = run(small(tmp_path, *SMALL_TELEPORT))
+    folder = make_run(small(tmp_path, *SMALL_TELEPORT))
     events, layers = load_table(folder, "teleport_events"), load_table(folder, "teleport_layers")
     assert events.step.tolist() == [0, 10]
     assert events.event.tolist() == [0, 1]
@@ -88,23 +88,25 @@ def test_a_teleport_moves_and_is_told(tmp_path):
     assert events.train_loss_before.tolist() == before.train_loss[:2].tolist()
     assert (events.train_loss_after != events.train_loss_before).all()
     assert len(load_table(folder, "teleports")) == 4
-    assert not same(parameters(folder), parameters(run(small(tmp_path))))
+    assert not same(parameters(folder), parameters(make_run(small(tmp_path))))
 
 
 def test_max_steps_ends_early_with_an_evaluation(tmp_path):
-    rows = load_table(run(small(tmp_path, "training.max_steps=7", "training.eval_every=3")), "curve")
+    rows = load_table(make_run(small(tmp_path, "training.max_steps=7", "training.eval_every=3")), "curve")
     assert rows.step.tolist() == [0, 3, 6, 7]
 
 
 def test_training_batches_do_not_depend_on_teleports_or_evaluations(tmp_path):
     """Dropout draws from the global generator; nothing else may."""
-    plain = run(custom(tmp_path, "with_dropout"))
-    watched = run(custom(tmp_path, "with_dropout", "training.eval_every=1", *SMALL_TELEPORT[:-1], "teleport.steps=0"))
+    plain = make_run(custom(tmp_path, "with_dropout"))
+    watched = make_run(
+        custom(tmp_path, "with_dropout", "training.eval_every=1", *SMALL_TELEPORT[:-1], "teleport.steps=0")
+    )
     assert same(parameters(plain), parameters(watched))
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_as_a_finding(tmp_path):
-    folder = run(custom(tmp_path, "breaks", "training.epochs=5"))
+    folder = make_run(custom(tmp_path, "breaks", "training.epochs=5"))
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["diverged"] is True
     assert summary["diverged_step"] == 4
@@ -115,7 +117,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_as_a_finding(tmp_path):
 def test_the_rate_falls_on_a_plateau(tmp_path):
     """At a rate of nothing the loss stays: 10 evaluations are waited for, the 12th starts at half the rate."""
     rows = load_table(
-        run(small(tmp_path, "training.plateau.factor=0.5", "optimizer.lr=1e-6", "training.epochs=13")), "curve"
+        make_run(small(tmp_path, "training.plateau.factor=0.5", "optimizer.lr=1e-6", "training.epochs=13")), "curve"
     )
     assert rows.lr.tolist() == [1e-6] * 13 + [5e-7]
 
@@ -123,7 +125,7 @@ def test_the_rate_falls_on_a_plateau(tmp_path):
 def test_reset_forgets_what_the_optimizer_remembers(tmp_path):
     for optimizer in ("momentum", "adagrad", "adam"):
         keep, reset = (
-            run(small(tmp_path, f"optimizer={optimizer}", *SMALL_TELEPORT, f"teleport.optimizer_state={state}"))
+            make_run(small(tmp_path, f"optimizer={optimizer}", *SMALL_TELEPORT, f"teleport.optimizer_state={state}"))
             for state in ("keep", "reset")
         )
         first_epoch = curve(keep).iloc[:2]
@@ -137,7 +139,7 @@ def test_a_transported_state_reaches_the_training(tmp_path):
     def made(state, bound):
         event = ["teleport=rescaling", "teleport.epochs=[1]", "teleport.batches=2", "teleport.samples=10"]
         options = [f"teleport.bound={bound}", "teleport.cap=null", f"teleport.optimizer_state={state}"]
-        return parameters(run(small(tmp_path, "optimizer=momentum", *event, *options)))
+        return parameters(make_run(small(tmp_path, "optimizer=momentum", *event, *options)))
 
     keep, reset, transported = (made(state, 1.0) for state in ("keep", "reset", "transported"))
     assert not same(keep, transported)
@@ -148,8 +150,8 @@ def test_a_transported_state_reaches_the_training(tmp_path):
 
 def test_constraint_batches_are_of_their_own(tmp_path):
     free = [*SMALL_TELEPORT, "teleport.guard=none"]  # the objective's own loss is not protected
-    own = run(small(tmp_path, *free, "teleport.constraint_batches=2"))
-    shared = run(small(tmp_path, *free))
+    own = make_run(small(tmp_path, *free, "teleport.constraint_batches=2"))
+    shared = make_run(small(tmp_path, *free))
     assert not same(parameters(own), parameters(shared))
     assert not load_table(own, "teleport_events").no_op.any()
 
@@ -159,7 +161,9 @@ SYMMETRY = ["model.activation=leaky_relu", "teleport=symmetry", "teleport.epochs
 
 @pytest.mark.parametrize("variant", ["2022", "2024", "corrected"])
 def test_symmetry_teleports_are_recorded_with_their_residuals(tmp_path, variant):
-    folder = run(small(tmp_path, *SYMMETRY, "teleport.samples=10", "teleport.lr=0.01", f"teleport.variant={variant}"))
+    folder = make_run(
+        small(tmp_path, *SYMMETRY, "teleport.samples=10", "teleport.lr=0.01", f"teleport.variant={variant}")
+    )
     layers = load_table(folder, "teleport_layers")
     assert (layers.relative_change > 0).all()
     assert layers.residual.notna().tolist() == [True, False] * 2  # of the lower layer, an event
@@ -171,25 +175,27 @@ def test_a_model_that_a_method_cannot_teleport_is_refused_before_the_training(tm
     """The first event is after an epoch, and yet nothing was trained or written."""
     late = ["teleport.variant=corrected", "model.activation=tanh", "teleport.epochs=[1]"]
     with pytest.raises(UserError, match=r"teleport=symmetry does not go with model=mlp: .*tanh between") as caught:
-        run(small(tmp_path, *SYMMETRY, *late))
+        make_run(small(tmp_path, *SYMMETRY, *late))
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_run_without_an_event_asks_nothing_of_the_model(tmp_path):
     never = ["teleport.variant=corrected", "model.activation=tanh", "teleport.epochs=[]"]
-    assert same(parameters(run(small(tmp_path, *SYMMETRY, *never))), parameters(run(small(tmp_path, never[1]))))
+    assert same(
+        parameters(make_run(small(tmp_path, *SYMMETRY, *never))), parameters(make_run(small(tmp_path, never[1])))
+    )
 
 
 @pytest.mark.parametrize(("epochs", "why"), [("[99]", "its first event is before step 990"), ("[]", "it has no event")])
 def test_a_teleport_that_is_never_due_is_told_of(tmp_path, caplog, epochs, why):
     """Two epochs of ten steps."""
     caplog.set_level(logging.INFO, "experiments")
-    folder = run(small(tmp_path, *SMALL_TELEPORT, f"teleport.epochs={epochs}"))
+    folder = make_run(small(tmp_path, *SMALL_TELEPORT, f"teleport.epochs={epochs}"))
     assert f"note: the teleport is never due: {why}, and the run has 20 steps" in caplog.messages
     assert json.loads((folder / "summary.json").read_text())["never_due"] is True
     caplog.clear()
-    due = run(small(tmp_path, *SMALL_TELEPORT, "teleport.epochs=[1,99]"))
+    due = make_run(small(tmp_path, *SMALL_TELEPORT, "teleport.epochs=[1,99]"))
     assert "never due" not in caplog.text
     assert "never_due" not in json.loads((due / "summary.json").read_text())
 
@@ -197,7 +203,7 @@ def test_a_teleport_that_is_never_due_is_told_of(tmp_path, caplog, epochs, why):
 def test_a_teleport_between_two_looks_at_the_losses(tmp_path):
     """Steps 3 and 7 are neither the end of an epoch nor a multiple of anything that is looked at."""
     events = ["teleport=nullspace", "teleport.epochs=[]", "teleport.at_steps=[3,7]", "teleport.batches=1"]
-    folder = run(small(tmp_path, *events, "teleport.samples=10", "teleport.steps=1"))
+    folder = make_run(small(tmp_path, *events, "teleport.samples=10", "teleport.steps=1"))
     assert load_table(folder, "teleport_events").step.tolist() == [3, 7]
     assert load_table(folder, "curve").step.tolist() == [0, 10, 20]
     summary = json.loads((folder / "summary.json").read_text())
@@ -211,18 +217,18 @@ REWRITTEN = [*CHANGES, "teleport.samples=10", "teleport.activations=teleport", "
 def test_the_channels_of_a_change_of_basis_are_recorded_and_said(tmp_path, caplog):
     """Before a ReLU all 24 carry a factor of their own; the 10 that enter the loss carry 1."""
     caplog.set_level(logging.INFO, "experiments")
-    folder = run(small(tmp_path, *CHANGES, "model.activation=relu", "teleport.epochs=[0]"))
+    folder = make_run(small(tmp_path, *CHANGES, "model.activation=relu", "teleport.epochs=[0]"))
     layers = load_table(folder, "teleport_layers").query("dimension > 0").set_index("layer")
     assert layers.loc["linear1.weight", ["free", "shared", "pinned"]].tolist() == [24, 0, 0]
     assert layers.loc["head.weight", ["free", "shared", "pinned"]].tolist() == [0, 0, 10]
     assert "cross_entropy" in layers.reason["head.weight"]
     assert "  channels: 24 free, 0 shared, 10 pinned: 10 because its output enters torch." in caplog.text
-    plain = load_table(run(small(tmp_path, *SMALL_TELEPORT)), "teleport_layers")
+    plain = load_table(make_run(small(tmp_path, *SMALL_TELEPORT)), "teleport_layers")
     assert plain[["free", "shared", "pinned"]].isna().all(axis=None)  # no change of basis, no channels
 
 
 def test_a_change_of_basis_keeps_what_the_training_has_reached(tmp_path):
-    folder = run(small(tmp_path, *REWRITTEN))
+    folder = make_run(small(tmp_path, *REWRITTEN))
     events = load_table(folder, "teleport_events")
     assert not events.no_op.any()
     assert events.train_loss_after.to_numpy() == pytest.approx(events.train_loss_before.to_numpy(), rel=1e-5)
@@ -236,7 +242,7 @@ def test_a_change_of_basis_keeps_what_the_training_has_reached(tmp_path):
 def test_a_rewritten_model_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     """Stopped after the first epoch, with an optimizer's state that was transported twice."""
     options = [*REWRITTEN, "optimizer=momentum", "teleport.optimizer_state=transported"]
-    whole = run(small(tmp_path / "whole", *options))
+    whole = make_run(small(tmp_path / "whole", *options))
     save = checkpoints.save
 
     def save_and_stop(*arguments):
@@ -246,8 +252,8 @@ def test_a_rewritten_model_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(checkpoints, "save", save_and_stop)
         with pytest.raises(KeyboardInterrupt):
-            run(small(tmp_path / "stopped", *options))
-    stopped = run(small(tmp_path / "stopped", *options))
+            make_run(small(tmp_path / "stopped", *options))
+    stopped = make_run(small(tmp_path / "stopped", *options))
     one, other = parameters(whole), parameters(stopped)
     (first,), (second,) = (state.pop("_extra_state")["activations"] for state in (one, other))
     assert same(one, other)
@@ -256,6 +262,6 @@ def test_a_rewritten_model_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
 
 
 def test_pseudo_teleports_are_as_long_and_keep_nothing(tmp_path):
-    events = load_table(run(small(tmp_path, "teleport=pseudo_teleport", "teleport.batches=1")), "teleport_events")
+    events = load_table(make_run(small(tmp_path, "teleport=pseudo_teleport", "teleport.batches=1")), "teleport_events")
     assert events.no_op.tolist() == [False]
     assert float(events.train_loss_after[0]) != pytest.approx(float(events.train_loss_before[0]), rel=1e-3)
