@@ -5,6 +5,7 @@ VENV ?= .venv
 SCALE ?= quick
 FIG ?=
 NAMES ?=
+CASES ?=
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -14,7 +15,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -rs
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint types figures reproduce data bench clean
+.PHONY: help setup demo test test-slow fuzz lint types figures reproduce data bench clean
 
 help:  ## List the targets
 	@echo "Usage: make TARGET [NAME=VALUE ...]"
@@ -44,6 +45,9 @@ test: setup  ## Run the tests except the slow ones
 
 test-slow: setup  ## Run the slow tests
 	$(PYTEST) -m slow
+
+fuzz: setup  ## Run the fuzzers of scripts/fuzz at large: make fuzz, or make fuzz CASES=200 NAMES=command_line
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/run_fuzzers.py $(NAMES) $(if $(CASES),--cases $(CASES))
 
 lint: setup  ## Check style and formatting
 	$(BIN)/python -m ruff check .
