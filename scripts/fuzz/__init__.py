@@ -1,0 +1,1 @@
+"""Fuzzers: random inputs, with invariants that are checked on every case."""
