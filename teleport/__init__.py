@@ -34,6 +34,7 @@ from teleport._engine.report import (
     TeleportReport,
 )
 from teleport._engine.schedule import Schedule
+from teleport._engine.state_rules import register_optimizer
 from teleport._engine.statuses import Stopped
 from teleport._engine.transport import transport_state
 from teleport._errors import UnsupportedModel
@@ -92,6 +93,7 @@ __all__ = [
     "__version__",
     "load",
     "preview",
+    "register_optimizer",
     "register_rule",
     "register_view",
     "representations",

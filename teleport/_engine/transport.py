@@ -1,28 +1,21 @@
 """Transport of an optimizer's state (momentum, squared gradients) through a move that multiplies parameters by factors.
 
 If ``W' = f W`` elementwise and the loss stays, ``dL/dW' = (dL/dW) / f`` (Armenta et al. 2023, Theorem 5.1). Averages
-of gradients transform the same way, averages of their squares by the square. Weight decay that an optimizer adds to
-the gradient is a term of the weights, which does not.
+of gradients transform the same way, averages of their squares by the square, values in the unit of the parameter (the
+step sizes of Rprop, the averaged weights of ASGD) like the parameter. Weight decay that an optimizer adds to the
+gradient is a term of the weights, which does not transform like a gradient.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from teleport._engine.report import TeleportReport
-
-POWERS = {
-    "momentum_buffer": 1,  # SGD
-    "exp_avg": 1,  # Adam, AdamW
-    "exp_avg_sq": 2,
-    "max_exp_avg_sq": 2,  # with amsgrad
-    "sum": 2,  # Adagrad
-    "step": 0,
-}
-"""The power of the gradient that each entry of an optimizer's state scales with."""
+from teleport._engine.state_rules import Entry, StateRule, state_rule_of
 
 
 @torch.no_grad()
@@ -30,15 +23,37 @@ def transport_state(optimizer: torch.optim.Optimizer, group: Mapping[nn.Paramete
     """Carry the state of ``optimizer`` through a diagonal rescaling, in place.
 
     Args:
-        optimizer: torch's SGD, Adagrad, Adam or AdamW, or one that keeps the same under the same names.
+        optimizer: of ``torch.optim`` without LBFGS, a class of another package that is known (ADOPT, Lion, Adan and
+            others of pytorch_optimizer), or one that :func:`teleport.register_optimizer` was told of.
         group: the factors that each parameter was multiplied by, in its shape or one that broadcasts to it
             (``report.group``), or the report itself; parameters that are not in it stayed.
 
     Raises:
-        ValueError: the report's method has no factors, or there is a state whose rule is not known; nothing is changed
-            then.
+        ValueError: the report's method has no factors, a factor is zero or not finite, or no rule is known for the
+            optimizer or for an entry of its state; nothing is changed then.
         TypeError: the arguments are no optimizer and no factors.
     """
+    factors = _factors(optimizer, group)
+    if not factors or not optimizer.state:
+        return
+    rule = _rule(optimizer)
+    held = [
+        (optimizer.state[parameter], parameter, factor)
+        for parameter, factor in factors.items()
+        if parameter in optimizer.state
+    ]
+    for state, parameter, factor in held:
+        _check(optimizer, rule, state, parameter, factor)
+    for state, _, factor in held:
+        for key, value in state.items():
+            if isinstance(value, Tensor):
+                _transport(value, rule[key], factor)
+
+
+def _factors(
+    optimizer: torch.optim.Optimizer, group: Mapping[nn.Parameter, Tensor] | TeleportReport
+) -> Mapping[nn.Parameter, Tensor]:
+    """The factors of each parameter; refuses arguments of another type and a report without factors."""
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(
             f"transport_state takes an optimizer and then the factors, got {type(optimizer).__name__} first"
@@ -52,16 +67,51 @@ def transport_state(optimizer: torch.optim.Optimizer, group: Mapping[nn.Paramete
         )
     if not isinstance(factors, Mapping):
         raise TypeError(f"transport_state takes the factors as report.group, got {type(factors).__name__}")
+    return factors
+
+
+def _rule(optimizer: torch.optim.Optimizer) -> StateRule:
+    """The rule of the optimizer; refuses a class that has none."""
+    kind = type(optimizer)
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise ValueError(
+            f"{kind.__name__} keeps one history of all its parameters together, which cannot be transported; start a "
+            "new optimizer instead"
+        )
+    rule = state_rule_of(optimizer)
+    if rule is None:
+        raise ValueError(
+            f"no rule is known for the state of {kind.__module__}.{kind.__qualname__}; keep the state, reset it, or "
+            f"register a rule with teleport.register_optimizer({kind.__name__}, {{...}})"
+        )
+    return rule
+
+
+def _check(
+    optimizer: torch.optim.Optimizer, rule: StateRule, state: Mapping[str, Any], parameter: nn.Parameter, factor: Tensor
+) -> None:
+    """Refuse entries without a rule or of another shape than the parameter, and factors that cannot be divided by."""
     kind = type(optimizer).__name__
-    held = [
-        (optimizer.state[parameter], factor) for parameter, factor in factors.items() if parameter in optimizer.state
-    ]
-    unknown = sorted({str(key) for state, _ in held for key in state if key not in POWERS})
+    unknown = sorted(str(key) for key in state if key not in rule)
     if unknown:
         raise ValueError(
             f"{kind} keeps a state that no rule transports ({', '.join(unknown)}); keep the state or reset it instead"
         )
-    for state, factor in held:
-        for key, value in state.items():
-            if isinstance(value, Tensor) and POWERS[key]:
-                value.div_((factor ** POWERS[key]).to(value))
+    if not bool((factor.isfinite() & (factor != 0)).all()):
+        raise ValueError("the factors to transport an optimizer's state by must be finite and not zero")
+    moved = [key for key, value in state.items() if isinstance(value, Tensor) and rule[key] != 0]
+    if wrong := [key for key in moved if state[key].shape != parameter.shape]:
+        raise ValueError(
+            f"{kind} keeps '{wrong[0]}' in shape {list(state[wrong[0]].shape)} for a parameter of shape "
+            f"{list(parameter.shape)}, which no rule transports; keep the state or reset it instead"
+        )
+
+
+def _transport(value: Tensor, entry: Entry, factor: Tensor) -> None:
+    """Change one entry of a state in place."""
+    if not isinstance(entry, int):
+        value.copy_(entry(value, factor.to(value)))
+    elif entry < 0:
+        value.div_((factor**-entry).to(value))
+    elif entry > 0:
+        value.mul_((factor**entry).to(value))
