@@ -1,4 +1,4 @@
-"""Atomic writing of files: to a temporary file in the same folder, which is then renamed."""
+"""Writing of files: each appears whole, or there is one sentence that says why it cannot be written."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ import contextlib
 import csv
 import io
 import os
+import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
-from zipfile import BadZipFile
+from typing import Any, BinaryIO
 
 from experiments.errors import UserError
-
-DAMAGED = (OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, UnpicklingError, BadZipFile)
-"""The exceptions that torch raises for a damaged file of ``torch.save``, or one of another model."""
 
 
 @contextlib.contextmanager
@@ -31,23 +27,35 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write ``path`` atomically.
+@contextlib.contextmanager
+def writing_whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to write; at the end of the block it is on the disk and becomes ``path``.
 
     Raises:
         UserError: it cannot be written; the previous content is unchanged, and no temporary file is left.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name[:150]}.{_host()}.{os.getpid()}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
-                file.write(content)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``path`` atomically.
+
+    Raises:
+        UserError: as :func:`writing_whole`.
+    """
+    with writing_whole(path) as file:
+        file.write(content)
 
 
 def write_text(path: Path, content: str) -> None:
@@ -65,7 +73,30 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
 
 
 def clean(folder: Path) -> None:
-    """Remove the temporary files that a killed process left in ``folder``."""
+    """Remove the temporary files that a killed process left in ``folder``, which this process alone writes to."""
     with writing(folder):
         for leftover in folder.glob(".*.tmp"):
             leftover.unlink(missing_ok=True)
+
+
+def clean_shared(folder: Path) -> None:
+    """Remove from ``folder`` the temporary files of processes of this host that are no more; others may be at work."""
+    with writing(folder):
+        for leftover in folder.glob(f".*.{_host()}.*.tmp"):
+            if not _alive(leftover.name.split(".")[-2]):
+                leftover.unlink(missing_ok=True)
+
+
+def _host() -> str:
+    """The name of this host, without characters that separate parts of a file's name or are special in a pattern."""
+    return "".join(each if each.isalnum() else "-" for each in socket.gethostname()[:50])
+
+
+def _alive(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except OSError:  # a process of another user
+        return True
+    return True

@@ -5,7 +5,6 @@ This module imports torch: subjects import it inside their measuring functions.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +22,12 @@ from experiments.models.registry import build_model
 from experiments.run.runner import pick_device
 from experiments.run.seeding import Stream, generator, seed_everything
 from experiments.tasks import Task
+from teleport._change_of_basis.loading import load_state
+from teleport._files import tensor_file
+from teleport._files.tensor_file import InvalidFile
 
 
-@dataclass(frozen=True)
+@dataclass
 class RebuiltRun:
     """A run's resolved configuration, its folder and task, and its model as initialised, in evaluation mode."""
 
@@ -36,16 +38,17 @@ class RebuiltRun:
     device: torch.device
 
     def load_trained(self) -> None:
-        """Load the run's final parameters into the model.
+        """Load the run's final parameters into the model, which takes its teleported form if the run's had.
 
         Raises:
-            UserError: the file cannot be read.
+            UserError: the file cannot be read, is damaged or is of another model.
         """
         path = self.folder / "model.pt"
         try:
-            self.model.load_state_dict(torch.load(path, map_location=self.device, weights_only=True))
-        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-            raise UserError(f"'{path}' cannot be read; delete the folder and make the run again") from error
+            self.model, _ = load_state(self.model, tensor_file.read(path).value)
+        except (OSError, InvalidFile) as error:
+            why = error if isinstance(error, InvalidFile) else "cannot be read"
+            raise UserError(f"'{path}' {why}; delete the folder and make the run again") from error
 
     def teleport_batch(self, samples: int, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
         """The first batch of the run's first teleport: ``samples`` of its training split, inputs in ``dtype``."""

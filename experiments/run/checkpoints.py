@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import random
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torch
@@ -17,14 +15,21 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from experiments import files
 from experiments.errors import UserError
 from experiments.run.records import Records
-from teleport._change_of_basis.teleported import like_state
+from teleport._change_of_basis.loading import load_state
+from teleport._files import tensor_file
+from teleport._files.tensor_file import InvalidFile
+
+SECTIONS = {"model", "optimizer", "plateau", "records", "random"}
 
 
-def to_bytes(content: Any) -> bytes:
-    """``torch.save`` into memory: a full disk then raises the ``OSError`` of an ordinary write."""
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()
+def write_tensors(path: Path, content: Any) -> None:
+    """Write tensors and plain values with a checksum; the file appears whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with files.writing_whole(path) as file:
+        tensor_file.write_to(file, content)
 
 
 def save(
@@ -38,7 +43,7 @@ def save(
         "records": asdict(records),
         "random": _random_state(),
     }
-    files.write_bytes(path, to_bytes(state))
+    write_tensors(path, state)
 
 
 def load(
@@ -50,25 +55,51 @@ def load(
         The model, in its teleported form if the run had rewritten it, and the rows so far.
 
     Raises:
-        UserError: the file is damaged or of another model.
+        UserError: the file is damaged or of another model; model and optimizer are as they were.
     """
     try:
-        with ZipFile(path) as archive:  # torch does not verify its own checksums
-            if archive.testzip() is not None:
-                raise BadZipFile
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        model = like_state(model, state["model"])
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        if plateau:
-            plateau.load_state_dict(state["plateau"])
-        records = Records(**state["records"])
-        _set_random_state(state["random"])
-    except files.DAMAGED as error:
-        raise UserError(
-            f"the checkpoint '{path}' is damaged or of other code; delete it and the run starts from its beginning"
-        ) from error
+        state = tensor_file.read(path).value
+        if not isinstance(state, dict) or set(state) != SECTIONS:
+            raise InvalidFile("is no checkpoint")
+        records = Records.of(state["records"])
+        _check_optimizer(state["optimizer"], optimizer)
+        if (state["plateau"] is not None) != (plateau is not None):
+            raise InvalidFile("is of another schedule of learning rates")
+        now = _random_state()
+        try:
+            _set_random_state(state["random"])
+            model, _ = load_state(model, state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+            if plateau:
+                plateau.load_state_dict(state["plateau"])
+        except BaseException:
+            _set_random_state(now)
+            raise
+    except Exception as error:  # whatever a file that is whole but of another structure leads to
+        why = f"{path}' {error}" if isinstance(error, InvalidFile) else f"{path}' is of other code"
+        raise UserError(f"the checkpoint '{why}; delete it and the run starts from its beginning") from error
     return model, records
+
+
+def _check_optimizer(state: Any, optimizer: torch.optim.Optimizer) -> None:
+    """Check that a state is one of such an optimizer over such parameters.
+
+    Raises:
+        InvalidFile: it is not.
+    """
+    groups = optimizer.param_groups
+    held = state.get("param_groups") if isinstance(state, dict) else None
+    if not isinstance(held, list) or [set(group) for group in held] != [set(group) for group in groups]:
+        raise InvalidFile("is of another optimizer")
+    for group, own in zip(held, groups, strict=True):
+        if len(group["params"]) != len(own["params"]):
+            raise InvalidFile("is of an optimizer of other parameters")
+        for number, parameter in zip(group["params"], own["params"], strict=True):
+            for name, value in state["state"].get(number, {}).items():
+                if isinstance(value, torch.Tensor) and value.ndim > 0 and value.shape != parameter.shape:
+                    raise InvalidFile(f"has '{name}' of a parameter in another shape")
+                if not isinstance(value, torch.Tensor | int | float | None):
+                    raise InvalidFile(f"has no tensor '{name}' of a parameter")
 
 
 def _random_state() -> dict[str, Any]:

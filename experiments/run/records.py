@@ -32,6 +32,18 @@ COLUMNS: dict[str, list[str]] = {
 }
 """Table -> columns; a table is ``<name>.csv`` in the run's folder. ARCHITECTURE.md says what each is."""
 
+TEXTS = {"layer", "kind", "stopped", "reason", "moment"}
+"""The columns of texts; all others are of numbers."""
+
+NEVER_EMPTY = {
+    "curve": {*COLUMNS["curve"]},
+    "teleports": set(),
+    "teleport_layers": {"relative_change"},
+    "teleport_events": {"no_op"},
+    "positions": {*COLUMNS["positions"]},
+}
+"""Table -> the columns that the rest of a run reads."""
+
 LOSSES = ("train_loss", "train_metric", "test_loss", "test_metric")
 """The columns of the curve that an evaluation fills."""
 
@@ -53,6 +65,24 @@ class Records:
         """Add the tables that a checkpoint of older code lacks."""
         for name in COLUMNS:
             self.tables.setdefault(name, [])
+
+    @classmethod
+    def of(cls, content: Any) -> Records:
+        """The records of their plain form in a checkpoint.
+
+        Raises:
+            TypeError, ValueError: it is none.
+        """
+        records = cls(**content)
+        numbers = (records.step, records.training_seconds, records.teleport_seconds, records.diverged_step or 0)
+        if not all(map(_is_number, numbers)) or not isinstance(records.step, int) or records.step < 0:
+            raise ValueError("the step or a clock is no number")
+        if set(records.tables) != set(COLUMNS) or not records.tables["curve"]:
+            raise ValueError("there are other tables")
+        for name, rows in records.tables.items():
+            if not isinstance(rows, list) or not all(_is_row(name, row) for row in rows):
+                raise ValueError(f"a row of the table {name} is of other columns or types")
+        return records
 
     @property
     def seconds(self) -> float:
@@ -157,6 +187,21 @@ class Records:
             "diverged": self.diverged_step is not None,
             "diverged_step": self.diverged_step,
         }
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
+
+
+def _is_row(table: str, row: Any) -> bool:
+    """Whether a row has columns of the table alone, of their types, and none missing that is read again."""
+    if not isinstance(row, dict) or not NEVER_EMPTY[table] <= row.keys() <= set(COLUMNS[table]):
+        return False
+    return all(
+        (value is None and key not in NEVER_EMPTY[table])
+        or (isinstance(value, str) if key in TEXTS else _is_number(value))
+        for key, value in row.items()
+    )
 
 
 def write_json(path: Path, content: Row) -> None:

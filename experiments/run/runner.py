@@ -76,7 +76,7 @@ def make(config: Config, folder: Path) -> Path:
             first = f"its first event is before step {teleports.steps[0]}" if teleports.steps else "it has no event"
             log.info("note: the teleport is never due: %s, and the run has %d steps", first, training.last_step)
         ended, model = training.run(), training.model
-        files.write_bytes(folder / "model.pt", checkpoints.to_bytes(model.state_dict()))
+        checkpoints.write_tensors(folder / "model.pt", model.state_dict())
         pictures.draw_curve(folder / "curve.png", ended, describe(config), task.note)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         summary = (

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from teleport._change_of_basis.change_checks import mistake_in
 from teleport._change_of_basis.multiplication import multiplications_of
-from teleport._change_of_basis.teleported import Teleported, activations_of, unwrapped
+from teleport._change_of_basis.teleported import Teleported, activations_of, broadcasts, unwrapped
 from teleport._quiver.quiver import Quiver, Scaled, Site
 from teleport._tracing.functions import function_name, torch_function
 
@@ -108,11 +109,17 @@ class BasisChange:
         """The change of a :meth:`state_dict`, for a model of the same structure.
 
         Raises:
-            ValueError: the model lacks a parameter, or a function is not torch's.
+            ValueError: it is no change of basis, the model lacks a parameter, or a function is not torch's.
         """
+        if mistake := mistake_in(state):
+            raise ValueError(f"{mistake}, so this is no change of basis")
         named = dict(unwrapped(model).named_parameters(remove_duplicate=False))
         if missing := [name for name in state["scaled"] if name not in named]:
             raise ValueError(f"{_ANOTHER}: this one has no parameter {missing[0]!r}")
+        for name, classes in state["scaled"].items():
+            shape = named[name].shape
+            if any(not broadcasts(each.shape, shape) for each in classes):
+                raise ValueError(f"{_ANOTHER}: this one's {name!r} has shape {list(shape)}")
         quiver = Quiver(
             freedom=state["freedom"],
             inverse=state["inverse"],

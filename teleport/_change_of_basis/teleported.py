@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from teleport._change_of_basis.change_checks import mistake_in_activations
 from teleport._quiver.quiver import Quiver
 from teleport._tracing.functions import function_name, torch_function
 
@@ -89,14 +90,20 @@ class Teleported(nn.Module):
         return {"activations": [dict(vars(each)) for each in self.activations], "calls": dict(self.calls)}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """The factors, from a ``state_dict``."""
+        """The factors, from a ``state_dict``.
+
+        Raises:
+            ValueError: they are none, or of a function that is not torch's; nothing is changed.
+        """
+        if mistake := mistake_in_activations(state):
+            raise ValueError(f"{mistake}, so these are no teleported activations")
+        for name in (*state["calls"], *(each["function"] for each in state["activations"])):
+            torch_function(name)
         device = next((parameter.device for parameter in self.module.parameters()), torch.device("cpu"))
         self.activations = [
             TeleportedActivation(**{**each, "tau": each["tau"].to(device)}) for each in state["activations"]
         ]
         self.calls = dict(state["calls"])
-        for name in self.calls:
-            torch_function(name)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Teleported:
         """Factors move between devices with the module; their precision stays."""
@@ -162,7 +169,7 @@ def _teleported(
     """``tau f(x / tau)``, written to x itself if f is in place."""
     named = dict(kwargs)
     x = args[0] if args else named.pop("input", None)
-    if not isinstance(x, Tensor) or not _broadcasts(asked.tau.shape, x.shape):
+    if not isinstance(x, Tensor) or not broadcasts(asked.tau.shape, x.shape):
         shape = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
         raise RuntimeError(
             f"call {asked.call} of {asked.function} has an input of shape {shape}, which factors of shape "
@@ -176,6 +183,7 @@ def _teleported(
     return x.copy_(outer) if result is inner else outer
 
 
-def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
+def broadcasts(shape: torch.Size, to: torch.Size) -> bool:
+    """Whether a tensor of ``shape`` broadcasts to the shape ``to`` without changing it."""
     sizes = zip(reversed(shape), reversed(to), strict=False)
     return len(shape) <= len(to) and all(size in (1, other) for size, other in sizes)

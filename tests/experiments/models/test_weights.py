@@ -11,6 +11,7 @@ from experiments.configuration.model_config import MLPConfig, TorchvisionConfig
 from experiments.data.compat import torchvision
 from experiments.errors import UserError
 from experiments.models.registry import build_model
+from experiments.models.weights import with_weights
 from experiments.run.make_run import make_run
 from experiments.run.runs import load_table
 from experiments.tasks import Spec
@@ -70,22 +71,36 @@ def test_a_run_goes_on_from_what_another_ended_with(tmp_path):
     assert first != second
 
 
-def other_keys(state):
-    return {f"model.{key}": value for key, value in state.items()}
-
-
 WRONG = {
     "nothing": (lambda state: None, r"is not there; it takes a file of torch\.save"),
-    "bytes": (lambda state: b"PK\x03\x04 no archive", "is damaged or holds more than tensors; it takes a file"),
-    "a module": (lambda state: mlp(), "is damaged or holds more than tensors; it takes a file"),
+    "bytes": (lambda state: b"PK\x03\x04 no archive", "is damaged: it is not a whole archive .*; it takes a file"),
+    "a module": (lambda state: mlp(), "holds more than tensors and plain values; it takes a file"),
     "a list": (lambda state: [1, 2], "holds no state dict; it takes a file"),
-    "a checkpoint": (lambda state: {"model": state, "epoch": 3}, "holds no state dict; it takes a file"),
+    "a checkpoint": (
+        lambda state: {"model": state, "epoch": 3},
+        "holds no state dict, but one below 'model'; save that alone; it takes a file",
+    ),
     "less": (lambda state: dict(list(state.items())[1:]), "lacks 'linear1.weight', which the model has"),
     "more": (lambda state: state | {"extra": torch.ones(1)}, "has 'extra', which the model lacks"),
-    "others": (other_keys, "lacks 'linear1.weight' and 3 more, which the model has"),
+    "others": (
+        lambda state: {f"net.{key}": value for key, value in state.items()},
+        "lacks 'linear1.weight' and 3 more, which the model has",
+    ),
+    "not finite": (
+        lambda state: state | {"head.bias": torch.tensor([1.0, float("nan"), 2.0])},
+        r"has 1 of 3 values of 'head\.bias' that are not finite",
+    ),
+    "complex": (
+        lambda state: state | {"head.bias": torch.ones(3) * 1j},
+        r"has 'head\.bias' of type complex64, where the model has float32",
+    ),
+    "too large": (
+        lambda state: state | {"head.bias": torch.full((3,), 1e300, dtype=torch.float64)},
+        r"has values of 'head\.bias' that are too large for the model's float32",
+    ),
     "other shapes": (
         lambda state: state | {"head.bias": torch.ones(9)},
-        r"has 'head\.bias' of shape \[9\], where the model for these data has \[3\]",
+        r"has 'head\.bias' of shape \[9\], where the model has \[3\]",
     ),
 }
 
@@ -114,3 +129,34 @@ def test_a_run_tells_before_anything_else(tmp_path, caplog, name, sentence):
         make_run(small(tmp_path / "runs", f"model.weights={tmp_path / name}"))
     assert caplog.messages == []
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod."])
+def test_the_prefix_of_a_wrapper_is_left_out(tmp_path, caplog, prefix):
+    caplog.set_level(logging.INFO, "experiments")
+    saved, path = mlp(), tmp_path / "wrapped.pt"
+    torch.save({prefix + key: value for key, value in saved.state_dict().items()}, path)
+    assert same(mlp(weights=str(path)), saved)
+    assert caplog.messages == [f"note: model.weights={path}: the prefix '{prefix}' of its names is left out"]
+
+
+@pytest.mark.parametrize("case", ["lacks", "is not finite"])
+def test_a_model_that_was_refused_is_as_it_was(tmp_path, case):
+    state = mlp().state_dict()
+    torch.save(
+        dict(list(state.items())[:-1]) if case == "lacks" else state | {"head.bias": torch.full((3,), float("inf"))},
+        tmp_path / "w.pt",
+    )
+    model = mlp()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(UserError):
+        with_weights(model, tmp_path / "w.pt")
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_a_file_without_a_checksum_is_told(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "experiments")
+    saved, path = mlp(), tmp_path / "old.pt"
+    torch.save(saved.state_dict(), path, _use_new_zipfile_serialization=False)
+    assert same(mlp(weights=str(path)), saved)
+    assert caplog.messages == [f"note: model.weights={path} has no checksum, so that damage to it would not show"]

@@ -72,7 +72,7 @@ def test_a_damaged_file_is_one_sentence_that_names_it(tmp_path, damage):
     nn.init.constant_(parts[0][0].weight, 0.3)
     checkpoints.save(path, *parts, Records())
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(UserError, match=r"checkpoint\.pt' is damaged .* delete it"):
+    with pytest.raises(UserError, match=r"checkpoint\.pt' is damaged.* delete it"):
         checkpoints.load(path, *parts)
 
 

@@ -1,0 +1,1 @@
+"""Files of tensors: written whole and with a checksum, read without running code, loaded all or nothing."""
