@@ -80,6 +80,15 @@ def check_generator(generator: Any) -> None:
         raise TypeError(f"generator must be a torch.Generator, got {_kind(generator)}")
 
 
+def seeded(seed: Any) -> torch.Generator:
+    """A generator on the CPU of this seed; refuses what is no whole number, or one that torch does not take."""
+    if isinstance(seed, bool) or not isinstance(seed, Integral):
+        raise TypeError(f"seed must be a whole number, got {seed!r}")
+    if not -(2**63) <= int(seed) < 2**64:
+        raise ValueError(f"seed must be from -2**63 to below 2**64, got {seed}")
+    return torch.Generator().manual_seed(int(seed))
+
+
 def _kind(value: Any) -> str:
     """The type of a value, as a user knows it."""
     return "None" if value is None else type(value).__name__

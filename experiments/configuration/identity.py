@@ -27,6 +27,12 @@ ADDED_SINCE: dict[str, dict[str, Any]] = {
 }
 """Keys younger than runs that are kept, and the values at which a run is what it was before there were such keys."""
 
+REVISIONS = {"random": 2}
+"""Methods whose numbers changed since runs were kept, and the number of their revision; other runs keep their hash.
+
+2 of ``random``: its directions depend on the seed, the event and the batch, before on the bytes of the weights, too.
+"""
+
 
 def computed(config: Config) -> dict[str, Any]:
     """The part of a resolved configuration that decides a run's numbers; a file of weights by its content's SHA-256.
@@ -41,6 +47,8 @@ def computed(config: Config) -> dict[str, Any]:
         content[group] = {key: value for key, value in content[group].items() if key not in keys}
     for group, values in ADDED_SINCE.items():
         content[group] = {key: value for key, value in content[group].items() if values.get(key, ...) != value}
+    if revision := REVISIONS.get(config.teleport.name):
+        content["teleport"]["revision"] = revision
     return content
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from teleport._arguments import check_call, check_choice, check_generator, check_positive
+from teleport._arguments import check_call, check_choice, check_generator, check_positive, seeded
 from teleport._change_of_basis.basis_change import BasisChange
 from teleport._change_of_basis.basis_event import BasisEvent
 from teleport._change_of_basis.report import ChangeOfBasisReport
@@ -87,7 +87,7 @@ class ChangeOfBasis:
         self.guard = guard
         self.tolerance = tolerance
         self.seed = seed
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = seeded(seed)
 
     def __call__(
         self,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from teleport._arguments import check_generator, check_limits, check_positive, check_threshold
+from teleport._arguments import check_generator, check_limits, check_positive, check_threshold, seeded
 from teleport._engine.ascent import Ascent, Line, capped_step, out_of_room
 from teleport._engine.contract import Callback, LossFn
 from teleport._engine.report import StepRecord, TeleportReport
@@ -30,18 +29,22 @@ class RandomNullSpace:
     reaches the cap before. The direction is uniform on the unit sphere of the null space of all layers together. A gain
     of NullSpace over this method is due to its objective, not to moving in the null space.
 
-    No state is kept between calls. The random numbers depend on ``seed``, the number of the batch in the event and the
-    values of the weights that may move. The same call gives the same move, so a resumed run equals an uninterrupted
-    one; events and batches differ from each other, as their weights differ. torch's global random state is not used.
+    The random numbers depend on ``seed``, the number of the call (the event), the number of the batch in it and the
+    place of a parameter among the trainable ones, and on no computed value: machines, thread counts and precisions
+    draw the same direction before its projection. A ``generator`` per event, as of the suite, makes a resumed run equal
+    to an uninterrupted one. torch's global random state is not used.
 
     Args:
         length: of the move on a batch, relative to the norm of all weights that may move.
-        seed: any integer.
+        seed: of ``generator``, the common source of successive calls.
         threshold: see :class:`teleport.NullSpace`, also for the arguments below.
         cap: the largest gradient norm; a move that would pass it is shortened to end within 2 % below it.
         relative_cap: a cap as a factor on the mean gradient norm before the event; see :class:`teleport.Teleporter`.
         guard: ``"transaction"`` or ``"none"``.
         tolerance: of the guard, relative to ``max(1, |loss|)``.
+
+    Attributes:
+        generator: the method's own source; each call draws one number from it.
 
     Raises:
         ValueError: an argument outside its range.
@@ -54,11 +57,13 @@ class RandomNullSpace:
     relative_cap: float | None = None
     guard: Literal["transaction", "none"] = "transaction"
     tolerance: float = 1e-3
+    generator: torch.Generator = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_positive(length=self.length)
         check_threshold(self.threshold)
         check_limits(self.cap, self.relative_cap, self.guard, self.tolerance)
+        object.__setattr__(self, "generator", seeded(self.seed))
 
     def __call__(
         self,
@@ -77,8 +82,8 @@ class RandomNullSpace:
             batches: what ``loss_fn`` takes; one move per batch.
             loss_fn: ``loss_fn(model, batch)``, a scalar tensor.
             constraint: batches whose layer inputs are protected.
-            generator: the source of the random numbers, on any device, instead of ``seed``, the number of the batch and
-                the weights. Each batch that can move advances it.
+            generator: the source of the random numbers, on any device, in place of the method's own. Each call draws
+                one number from it.
             callback: called per batch and per step, see ``teleport.Callback``; a batch has one step.
         """
         check_generator(generator)
@@ -94,12 +99,14 @@ class RandomNullSpace:
             steps=1,
         )
 
+        directions = _Directions(generator or self.generator)
+
         def step_rule(problem: AscentProblem) -> Ascent:
-            return self._ascend(problem, generator)
+            return self._ascend(problem, directions)
 
         return run_null_space_event("random", settings, step_rule, model, batches, loss_fn, constraint, callback)
 
-    def _ascend(self, problem: AscentProblem, generator: torch.Generator | None) -> Ascent:
+    def _ascend(self, problem: AscentProblem, directions: _Directions) -> Ascent:
         """One step along a random direction."""
         start = problem.start or problem.loss.point(False)
         trace = [StepRecord(0, float(start.loss), start.norm)]
@@ -109,7 +116,7 @@ class RandomNullSpace:
             return Ascent(start, start, 0, Stopped.ABOVE_CAP, trace)
         if not problem.parameters:
             return Ascent(start, start, 0, Stopped.NOTHING_MOVES, trace)
-        drawn = problem.project(self._draw(problem, generator))
+        drawn = problem.project(directions.draw(problem))
         drawn_norm, weight_norm = (float(inner(part, part).sqrt()) for part in (drawn, _values(problem.parameters)))
         if drawn_norm == 0:
             return Ascent(start, start, 0, Stopped.NO_ASCENT, trace)
@@ -123,23 +130,31 @@ class RandomNullSpace:
         stopped = Stopped.STEPS_DONE if length == whole else Stopped.CAP_REACHED
         return Ascent(start, end, 1, Stopped.CALLBACK if problem.monitor(trace[-1]) else stopped, trace)
 
-    def _draw(self, problem: AscentProblem, generator: torch.Generator | None) -> list[Tensor]:
-        """Standard normal numbers for each parameter, drawn on the CPU unless ``generator`` is on another device."""
-        source = generator or self._source(problem)
-        return [
-            torch.randn(parameter.shape, generator=source, dtype=torch.float64, device=source.device).to(
-                parameter.device, parameter.dtype
-            )
-            for parameter in problem.parameters
-        ]
 
-    def _source(self, problem: AscentProblem) -> torch.Generator:
-        """A generator seeded from ``seed``, the number of the batch and the values of the weights."""
-        digest = hashlib.sha256(f"{self.seed} {problem.batch}".encode())
-        for values in _values(problem.parameters):
-            array = values.cpu().contiguous()
-            digest.update(ctypes.string_at(array.data_ptr(), array.nbytes))  # its bytes, without NumPy
-        return torch.Generator().manual_seed(int.from_bytes(digest.digest()[:8]) >> 1)
+class _Directions:
+    """The random directions of one event.
+
+    Args:
+        source: of the event; one number is drawn from it.
+    """
+
+    def __init__(self, source: torch.Generator) -> None:
+        self._device = source.device
+        self._event = int(torch.randint(2**62, (), generator=source, device=source.device))
+
+    def draw(self, problem: AscentProblem) -> list[Tensor]:
+        """Standard normal numbers for each parameter, drawn on the source's device.
+
+        Every parameter of every batch has numbers of its own, so that a batch or a layer that stays shifts no others.
+        """
+        place = {parameter: number for number, parameter in enumerate(problem.loss.parameters)}
+        return [self._normal(parameter, problem.batch, place[parameter]) for parameter in problem.parameters]
+
+    def _normal(self, parameter: nn.Parameter, batch: int, place: int) -> Tensor:
+        digest = hashlib.sha256(f"{self._event} {batch} {place}".encode()).digest()
+        source = torch.Generator(self._device).manual_seed(int.from_bytes(digest[:8]) >> 1)
+        drawn = torch.randn(parameter.shape, generator=source, dtype=torch.float64, device=self._device)
+        return drawn.to(parameter.device, parameter.dtype)
 
 
 def _values(parameters: Iterable[nn.Parameter]) -> list[Tensor]:

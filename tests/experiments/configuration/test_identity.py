@@ -76,6 +76,14 @@ def test_a_key_added_since_leaves_older_runs_their_names():
     assert computed(resolve(composed("model.bias=false")))["model"]["bias"] is False
 
 
+def test_a_revised_method_has_new_names_for_its_runs_alone():
+    """The content that is hashed is what it was for every other method."""
+    options = ("teleport.epochs=[0]", "teleport.seed=3")
+    assert computed(resolve(composed("teleport=random", *options)))["teleport"]["revision"] == 2
+    for method in ("none", "nullspace", "levelset", "rescaling", "symmetry", "change_of_basis", "pseudo_teleport"):
+        assert "revision" not in computed(resolve(composed(f"teleport={method}")))["teleport"]
+
+
 def test_weights_count_by_their_content_and_not_by_their_path(tmp_path):
     for name, content in (("one", b"weights"), ("other", b"weights"), ("third", b"others")):
         (tmp_path / name).write_bytes(content)

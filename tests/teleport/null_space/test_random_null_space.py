@@ -93,7 +93,14 @@ def test_the_direction_is_uniform_on_the_sphere_of_the_null_space():
     assert np.abs(spread - np.eye(k) / k).max() < 4 * math.sqrt(2 / (k * (k + 2) * draws))
 
 
-def test_random_moves_depend_on_seed_batch_and_weights_alone():
+def cosine(one, other):
+    """Of two moves, over all their parameters; in double precision."""
+    assert set(one) == set(other)
+    vectors = [torch.cat([move[name].flatten().double() for name in sorted(move)]) for move in (one, other)]
+    return float(F.cosine_similarity(*vectors, dim=0))
+
+
+def test_random_moves_depend_on_the_seed_and_the_number_of_event_and_batch():
     one, _, _ = moved_by(RandomNullSpace(seed=1))
     torch.manual_seed(99)
     again, _, _ = moved_by(RandomNullSpace(seed=1))
@@ -101,24 +108,71 @@ def test_random_moves_depend_on_seed_batch_and_weights_alone():
     assert all(torch.equal(one[name], again[name]) for name in one)
     assert not any(torch.equal(one[name], other[name]) for name in one)
 
-    model, batch = PLAIN.make()
-    states = [copy.deepcopy(model.state_dict())]
-    for _ in range(2):  # two events
-        RandomNullSpace(seed=1)(model, [batch], cross_entropy)
-        states.append(copy.deepcopy(model.state_dict()))
-    first, second = (states[1]["4.weight"] - states[0]["4.weight"], states[2]["4.weight"] - states[1]["4.weight"])
-    assert abs(float(F.cosine_similarity(first.flatten(), second.flatten(), dim=0))) < 0.5
+    method = RandomNullSpace(seed=1)
+    moves = [moved_by(method)[0] for _ in range(2)]  # two events, from the same weights
+    assert cosine(moves[0], one) == pytest.approx(1)
+    assert abs(cosine(*moves)) < 0.5
+    _, batch = PLAIN.make()
+    twice, _, _ = moved_by(RandomNullSpace(seed=1), batches=[batch, batch])
+    assert 0.5 < cosine(twice, one) < 0.9  # the sum of two directions, nearly perpendicular
 
 
-def test_an_event_resumed_from_saved_weights_equals_that_of_an_uninterrupted_run():
-    method, batches = RandomNullSpace(seed=7), batches_of(2)
+@pytest.mark.parametrize("batches", [1, 3])
+def test_rounding_does_not_change_the_direction(batches):
+    """One unit in the last place of one weight, two threads, and single precision."""
+    few = batches_of(batches)
+
+    def moved(dtype=torch.float64, threads=1, change=0):
+        model, _ = PLAIN.make()
+        model.to(dtype)
+        with torch.no_grad():
+            weight = model[2].weight.view(-1)
+            weight[0] = torch.nextafter(weight[0], weight[0] + change)
+        start, before = copy.deepcopy(model.state_dict()), torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            RandomNullSpace(seed=5)(model, [(inputs.to(dtype), labels) for inputs, labels in few], cross_entropy)
+        finally:
+            torch.set_num_threads(before)
+        moves = {name: value - start[name] for name, value in model.state_dict().items()}
+        return {name: move for name, move in moves.items() if move.any()}
+
+    plain = moved()
+    assert cosine(plain, moved(change=1)) > 0.999
+    assert cosine(plain, moved(threads=2)) > 0.999
+    assert cosine(plain, moved(dtype=torch.float32)) > 0.999
+
+
+def test_a_batch_that_stays_does_not_change_the_direction_of_the_next():
+    """The first batch is above the cap if its loss is scaled up."""
+    batch = PLAIN.make()[1]
+
+    def second_move(scale):
+        model, starts = PLAIN.make()[0], {}
+        report = RandomNullSpace(length=1e-3, seed=3, cap=100.0)(
+            model,
+            [scale, 1.0],
+            lambda net, factor: factor * cross_entropy(net, batch),
+            callback=lambda progress: starts.setdefault(progress.batch, copy.deepcopy(model.state_dict())) and None,
+        )
+        moves = {name: value - starts[1][name] for name, value in model.state_dict().items()}
+        return report.batches[0].stopped, {name: move for name, move in moves.items() if move.any()}
+
+    (stopped, moved), (stayed, alone) = second_move(1.0), second_move(1e6)
+    assert (stopped, stayed) == ("steps done", "above cap")
+    assert cosine(moved, alone) > 0.999
+
+
+def test_an_event_with_a_generator_of_its_own_is_resumed_from_saved_weights():
+    batches = batches_of(2)
     unbroken, _ = PLAIN.make()
-    method(unbroken, batches, cross_entropy)
+    method = RandomNullSpace()
+    method(unbroken, batches, cross_entropy, generator=torch.Generator().manual_seed(0))
     saved = copy.deepcopy(unbroken.state_dict())
-    method(unbroken, batches, cross_entropy)
+    method(unbroken, batches, cross_entropy, generator=torch.Generator().manual_seed(1))
     resumed, _ = PLAIN.make()
     resumed.load_state_dict(saved)
-    RandomNullSpace(seed=7)(resumed, batches, cross_entropy)
+    RandomNullSpace()(resumed, batches, cross_entropy, generator=torch.Generator().manual_seed(1))
     assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in unbroken.state_dict().items())
 
 
@@ -147,6 +201,7 @@ def test_a_network_without_a_null_space_does_not_move():
         ({"cap": -1}, "cap must be above 0"),
         ({"threshold": 2}, "threshold must be above 0 and at most 1"),
         ({"guard": "maybe"}, "guard must be one of transaction, none"),
+        ({"seed": 2**64}, r"seed must be from -2\*\*63 to below 2\*\*64"),
     ],
 )
 def test_arguments_outside_their_range(arguments, said):
