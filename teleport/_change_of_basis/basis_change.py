@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from teleport._change_of_basis.change_checks import mistake_in
 from teleport._change_of_basis.multiplication import multiplications_of
 from teleport._change_of_basis.teleported import Teleported, activations_of, broadcasts, unwrapped
+from teleport._engine.transaction import Snapshot
 from teleport._quiver.quiver import Quiver, Scaled, Site
 from teleport._tracing.functions import function_name, torch_function
 
@@ -44,13 +45,27 @@ class BasisChange:
         Raises:
             ValueError: a parameter of the quiver is missing or has another shape.
         """
+        teleported = model if isinstance(model, Teleported) else Teleported(model)
+        if not activations_of(self.quiver, self.tau):
+            return self.act_on(model)  # one call of torch, which no interrupt parts
+        before, form = Snapshot(self._parameters(teleported.module)), teleported.get_extra_state()
+        try:
+            return self.act_on(teleported)
+        except BaseException:
+            before.restore()
+            teleported.set_extra_state(form)
+            raise
+
+    def act_on(self, model: nn.Module) -> nn.Module:
+        """As :meth:`apply`, for a caller who restores the model if an exception or interrupt comes in between."""
         parameters = self._parameters(unwrapped(model))
         activations = activations_of(self.quiver, self.tau)
+        teleported = model
+        if activations and not isinstance(model, Teleported):
+            teleported = Teleported(model)
         multiplications_of(self.quiver).apply(self.tau, parameters)
-        if not activations:
-            return model
-        teleported = model if isinstance(model, Teleported) else Teleported(model)
-        teleported.multiply(activations, self.quiver.calls)
+        if activations and isinstance(teleported, Teleported):
+            teleported.multiply(activations, self.quiver.calls)
         return teleported
 
     def inverse(self) -> BasisChange:

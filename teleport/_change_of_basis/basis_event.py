@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,14 +29,15 @@ class BasisEvent:
         model: the model that is evaluated: the given one, or its teleported form.
         modes: the training modes of its modules at the start.
         change: the change that acted; all factors are 1 if it was undone.
-        snapshot: of the parameters that the change moves.
+        moved: a snapshot of the parameters that the change moves; of none before it is known.
     """
 
     change: BasisChange
-    snapshot: Snapshot
+    moved: Snapshot
 
     def __init__(self, model: nn.Module, teleport: bool) -> None:
         self._given = model
+        self.moved = Snapshot([])
         self.model = Teleported(model) if teleport and not isinstance(model, Teleported) else model
         self.modes = modes_of(self.model)
         self._form = self.model.get_extra_state() if isinstance(self.model, Teleported) else None
@@ -51,7 +53,7 @@ class BasisEvent:
         self.change = change
         named = dict(unwrapped(self.model).named_parameters())
         moved = {named[name] for name in multiplications_of(change.quiver).moved(change.tau)}
-        self.snapshot = Snapshot(moved)
+        self.moved = Snapshot(moved)
         return moved
 
     def act(self, stopped: bool) -> bool:
@@ -60,17 +62,27 @@ class BasisEvent:
             self.undo()
         if bool((self.change.tau == 1).all()):
             return False
-        self.change.apply(self.model)
+        self.change.act_on(self.model)
         return True
+
+    def handing(self, function: Callable[[nn.Module, Any], Any]) -> Callable[[nn.Module, Any], Any]:
+        """``function(model, batch)`` with the model that the caller gave, whose calls compute the teleported form.
+
+        A loss may touch the parts of the model, which a wrapper around it would hide.
+        """
+        if not isinstance(self.model, Teleported) or self.model is self._given:
+            return function
+        teleported = self.model
+        return lambda _, batch: teleported.inside(lambda module: function(module, batch))
 
     def undo(self) -> None:
         """Restore parameters and activations, bit for bit."""
-        self.snapshot.restore()
-        self.restore_form()
+        self.put_back()
         self.change = BasisChange(self.change.quiver, torch.ones_like(self.change.tau))
 
-    def restore_form(self) -> None:
-        """Restore the activations."""
+    def put_back(self) -> None:
+        """Restore parameters, if the event got as far as to move any, and activations."""
+        self.moved.restore()
         if isinstance(self.model, Teleported) and self._form is not None:
             self.model.set_extra_state(self._form)
 

@@ -22,14 +22,14 @@ from teleport._engine.contract import Callback, LossFn, Monitor
 from teleport._engine.event import Event, run_event
 from teleport._engine.report import BatchReport, LayerReport, StepRecord
 from teleport._engine.statuses import Stopped
-from teleport._engine.transaction import Snapshot, restored_on_error, violation
+from teleport._engine.transaction import Snapshot, all_or_nothing, violation
 from teleport._errors import UnsupportedModel
 from teleport._quiver.find_quiver import find_quiver, trace_quiver
 from teleport._quiver.quiver import Freedom, Quiver
 from teleport._tracing.evaluations import Modes, first_call, in_modes, leaves_out, modes_of, reached_modules
 from teleport._tracing.functions import function_name
 from teleport._tracing.outputs import Forward, call_model, difference, outputs_of
-from teleport._tracing.undisturbed import undisturbed
+from teleport._tracing.undisturbed import ModelState, undisturbed
 
 _Change = Callable[[Sequence[Callable[[], Any]]], set[nn.Parameter]]
 """Finds and draws a change of basis for what evaluations of the batches show; tells which parameters it moves."""
@@ -130,22 +130,23 @@ class ChangeOfBasis:
         report: ChangeOfBasisReport
         try:
             if loss_fn is None:
-                report = self._by_outputs(event, change, list(batches), forward or call_model, callback)
+                handed = event.handing(forward or call_model)
+                report = self._by_outputs(event, change, list(batches), handed, callback)
             else:
                 report = run_event(
                     "change of basis",
                     event.model,
                     batches,
-                    loss_fn,
+                    event.handing(loss_fn),
                     lambda losses: self._by_loss(event, change, losses),
                     callback,
                     ChangeOfBasisReport,
                 )
+            report.model, report.change, report.group = event.result, event.change, event.change.group
+            return report
         except BaseException:
-            event.restore_form()
+            event.put_back()  # also after the move: without its report the teleported form would be lost
             raise
-        report.model, report.change, report.group = event.result, event.change, event.change.group
-        return report
 
     def capture(
         self, model: nn.Module, batch: Any, loss_fn: LossFn | None = None, forward: Forward | None = None
@@ -153,8 +154,7 @@ class ChangeOfBasis:
         """The quiver of ``model``, which serves any number of :meth:`sample`; arguments as in a call."""
         evaluate = loss_fn or forward or call_model
         modes = modes_of(model)
-        with undisturbed(model):
-            return self.find(model, lambda: evaluate(model, batch), modes)
+        return undisturbed(model, lambda state: self.find(model, lambda: evaluate(model, batch), modes))
 
     def sample(self, quiver: Quiver, generator: torch.Generator | None = None) -> BasisChange:
         """A random change of basis, of ``generator`` or of the method's own; its ``apply`` has no guard."""
@@ -182,7 +182,9 @@ class ChangeOfBasis:
                 runs = [evaluate, in_modes(model, evaluate, modes)]
                 quiver = trace_quiver(runs, named, True, True, "it is an output", spare=others)
             return quiver
-        args, kwargs = first_call(model, evaluate)  # calls of torch's functions beside the model's are not counted
+        args, kwargs = first_call(
+            unwrapped(model), evaluate
+        )  # calls of torch's functions beside the model's are not counted
 
         def run() -> Any:
             return model(*args, **kwargs)
@@ -217,7 +219,7 @@ class ChangeOfBasis:
             event.judge(
                 reports,
                 [
-                    violation(old[0], new[0], new[1], tolerance, event.snapshot)
+                    violation(old[0], new[0], new[1], tolerance, event.moved)
                     for old, new in zip(before, after, strict=True)
                 ],
             )
@@ -236,31 +238,36 @@ class ChangeOfBasis:
         if not batches:
             raise ValueError("a teleport needs at least one batch")
         parameters = list(event.model.parameters())
-        with restored_on_error(Snapshot(parameters)) as snapshot:
-            with undisturbed(event.model) as random:
 
-                def outputs(batch: Any) -> list[Tensor]:
-                    random.restart()
-                    return outputs_of(event.model, batch, forward)
+        def moved(before: Snapshot, state: ModelState) -> ChangeOfBasisReport:
+            def evaluate(batch: Any) -> Any:
+                state.restart()
+                return forward(event.model, batch)
 
-                before = [outputs(batch) for batch in batches]
-                moved = change([partial(forward, event.model, batch) for batch in batches])
-                unknown = [(math.nan, math.nan)] * len(batches)
-                monitor = Monitor("change of basis", len(batches), callback)
-                stopped = tell_of_step(monitor, 0, unknown)
-                acted = event.act(stopped)
-                stopped = stopped or (acted and tell_of_step(monitor, 1, unknown))
-                moves = [difference(old, outputs(batch)) for old, batch in zip(before, batches, strict=True)]
-                snapshot.restore_all_but(moved)
+            def outputs(batch: Any) -> list[Tensor]:
+                state.restart()
+                return outputs_of(event.model, batch, forward)
+
+            first = [outputs(batch) for batch in batches]
+            moved = change([partial(evaluate, batch) for batch in batches])
+            unknown = [(math.nan, math.nan)] * len(batches)
+            monitor = Monitor("change of basis", len(batches), callback)
+            stopped = tell_of_step(monitor, 0, unknown)
+            acted = event.act(stopped)
+            stopped = stopped or (acted and tell_of_step(monitor, 1, unknown))
+            moves = [difference(old, outputs(batch)) for old, batch in zip(first, batches, strict=True)]
+            before.restore_all_but(moved)
             reports = [_report(acted, stopped, math.nan, math.nan, math.nan, math.nan) for _ in batches]
             if self.guard == "transaction":
                 tolerance = _tolerance(self.tolerance, parameters)
-                event.judge(reports, [_broken_outputs(move, tolerance, event.snapshot) for move in moves])
+                event.judge(reports, [_broken_outputs(move, tolerance, event.moved) for move in moves])
             nan = math.nan
             seconds = time.perf_counter() - start
             report = ChangeOfBasisReport("change of basis", nan, nan, nan, nan, reports, event.layers(), seconds)
             report.difference = max(moves)
             return report
+
+        return all_or_nothing(event.model, moved)
 
 
 def _loss_and_norm(objective: BatchLoss) -> tuple[float, float]:

@@ -63,7 +63,7 @@ class Multiplications:
 
     @torch.no_grad()
     def apply(self, tau: Tensor, parameters: Sequence[Tensor]) -> None:
-        """Multiply the parameters in place.
+        """Multiply the parameters in place, all in one call of torch.
 
         Args:
             tau: ``[classes]``, float64 on the CPU.
@@ -76,7 +76,8 @@ class Multiplications:
         factors: list[Tensor] = []
         for classes, parameter, own in zip(self.scaled.values(), parameters, self._of, strict=True):
             if not parameter.is_contiguous():
-                parameter.mul_(_for(classes.factors(tau), parameter.dtype, parameter.device))
+                tensors.append(parameter)
+                factors.append(_for(classes.factors(tau), parameter.dtype, parameter.device))
                 continue
             cut = pieces[parameter.dtype, parameter.device]
             products = [_product(parameter, cut[number], *self._layouts[number]) for number in own]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,9 @@ class TeleportedActivation:
 class Teleported(nn.Module):
     """Runs a module with some of the torch functions that it calls in their teleported form.
 
-    The module and its parameters are shared, not copied. Calls are counted by function, so the module must make the
+    The module and its parameters are shared, not copied, and its parts are reached as those of the module: by
+    attribute, index and iteration. Names of parameters have the prefix
+    ``module.``. Calls are counted by function, so the module must make the
     same calls of these functions in every evaluation; otherwise an evaluation fails. Calls in a backward pass
     (activation checkpointing), on other threads (``nn.DataParallel``) or in scripted code are not seen. The factors are
     part of the ``state_dict``.
@@ -60,11 +62,14 @@ class Teleported(nn.Module):
         Raises:
             RuntimeError: the module calls other functions than when its basis was changed.
         """
+        return self._run(self.module, args, kwargs)
+
+    def _run(self, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not self.activations:
-            return self.module(*args, **kwargs)
+            return forward(*args, **kwargs)
         expected = {torch_function(name): count for name, count in self.calls.items()}
         with _Teleporting(expected, self.activations) as mode:
-            result = self.module(*args, **kwargs)
+            result = forward(*args, **kwargs)
         for function, count in expected.items():
             if mode.calls[function] != count:
                 raise RuntimeError(
@@ -72,6 +77,26 @@ class Teleported(nn.Module):
                     "its basis was changed, so which calls to teleport is not known; evaluate it as it was then"
                 )
         return result
+
+    def inside(self, work: Callable[[nn.Module], Any]) -> Any:
+        """``work(module)``, with the module's calls computed in the teleported form."""
+        if not self.activations:
+            return work(self.module)
+        attributes, plain = vars(self.module), self.module.forward
+        own = {name: attributes[name] for name in ("forward",) if name in attributes}
+
+        def put_back() -> None:
+            attributes.pop("forward", None)
+            attributes.update(own)
+
+        try:
+            attributes["forward"] = lambda *args, **kwargs: self._run(plain, args, kwargs)
+            result = work(self.module)
+            put_back()
+            return result
+        except BaseException:
+            put_back()
+            raise
 
     def multiply(self, activations: Iterable[TeleportedActivation], calls: Mapping[str, int]) -> None:
         """Change the basis once more: factors are multiplied, and those equal to 1 are dropped."""
@@ -84,6 +109,29 @@ class Teleported(nn.Module):
         self.activations = [each for each in held.values() if bool(((each.tau - 1).abs() > near).any())]
         named = {each.function for each in self.activations}
         self.calls = {name: count for name, count in {**self.calls, **calls}.items() if name in named}
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "module" or name.startswith("__"):
+                raise
+            return getattr(self.module, name)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.module[index]  # type: ignore[index]
+
+    def __len__(self) -> int:
+        return len(self.module)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.module)  # type: ignore[call-overload, no-any-return]
+
+    def __contains__(self, item: Any) -> bool:
+        return item in self.module  # type: ignore[operator]
+
+    def __bool__(self) -> bool:
+        return True
 
     def get_extra_state(self) -> dict[str, Any]:
         """The factors, for ``state_dict``; of plain values and tensors."""

@@ -15,11 +15,11 @@ from teleport._arguments import check_call
 from teleport._engine.ascent import BatchLoss
 from teleport._engine.contract import Callback, LossFn, Monitor
 from teleport._engine.report import BatchReport, LayerReport, TeleportReport, fill_sizes
-from teleport._engine.transaction import Snapshot, restored_on_error
+from teleport._engine.transaction import Snapshot, all_or_nothing
 from teleport._errors import UnsupportedModel
 from teleport._tracing.differentiability import check_graph, check_reach
 from teleport._tracing.replicas import check_replicas
-from teleport._tracing.undisturbed import CommonRandomNumbers, undisturbed
+from teleport._tracing.undisturbed import ModelState
 
 log = logging.getLogger(__name__)
 
@@ -99,20 +99,20 @@ def run_event(
         raise ValueError("a teleport needs at least one batch")
     check_replicas(model)
     custom_operations: list[bool] = []  # whether the graph of the first evaluation has any
-    with restored_on_error(Snapshot(model.parameters())) as before:
-        with undisturbed(model) as random:
-            evaluate = _evaluation(model, loss_fn, random, custom_operations)
-            event = Event(model, batches, evaluate, Monitor(method, len(batches), callback))
-            try:
-                reports, layers, losses = _measured(event, work)
-                if any(custom_operations):
-                    check_reach(lambda: evaluate(batches[0]), event.named.items())
-            except RuntimeError as error:
-                if operation := ONCE_DIFFERENTIABLE.search(str(error)):
-                    message = f"{method} differentiates twice, and torch cannot: {operation[0]}"
-                    raise UnsupportedModel(message) from error
-                raise
-            before.restore_all_but(event.moved)
+
+    def moved(before: Snapshot, state: ModelState) -> Report:
+        evaluate = _evaluation(model, loss_fn, state, custom_operations)
+        event = Event(model, batches, evaluate, Monitor(method, len(batches), callback))
+        try:
+            reports, layers, losses = _measured(event, work)
+            if any(custom_operations):
+                check_reach(lambda: evaluate(batches[0]), event.named.items())
+        except RuntimeError as error:
+            if operation := ONCE_DIFFERENTIABLE.search(str(error)):
+                message = f"{method} differentiates twice, and torch cannot: {operation[0]}"
+                raise UnsupportedModel(message) from error
+            raise
+        before.restore_all_but(event.moved)
         fill_sizes(layers, event.named)
         seconds = time.perf_counter() - start
         numbers = (*losses, *_mean_norms(reports))
@@ -121,6 +121,8 @@ def run_event(
             report.gradient_norm_after = report.gradient_norm_before  # evaluated twice, it may differ by rounding
             log.info("the teleport moved nothing: %s", "; ".join(report.reasons().splitlines()))
         return report
+
+    return all_or_nothing(model, moved)
 
 
 def _measured(
@@ -138,7 +140,7 @@ def _measured(
 
 
 def _evaluation(
-    model: nn.Module, loss_fn: LossFn, random: CommonRandomNumbers, custom_operations: list[bool]
+    model: nn.Module, loss_fn: LossFn, state: ModelState, custom_operations: list[bool]
 ) -> Callable[[Any], Tensor]:
     """The loss of a batch as a scalar, checked, with the same random numbers each time.
 
@@ -146,7 +148,7 @@ def _evaluation(
     """
 
     def evaluate(batch: Any) -> Tensor:
-        random.restart()
+        state.restart()
         loss = loss_fn(model, batch)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             raise ValueError("loss_fn must return a scalar tensor")

@@ -12,8 +12,7 @@ from torch import nn
 from teleport._engine.contract import LossFn, Teleporter
 from teleport._engine.report import TeleportReport
 from teleport._engine.transaction import Snapshot
-from teleport._tracing.random_state import preserved_random_state
-from teleport._tracing.undisturbed import forget_casts
+from teleport._tracing.undisturbed import ModelState
 
 
 def preview(
@@ -42,16 +41,24 @@ def preview(
     ]
     sources = [options.get("generator"), getattr(method, "generator", None)]
     states = [(source, source.get_state()) for source in sources if isinstance(source, torch.Generator)]
-    with preserved_random_state(model.parameters()):
+    model_state = ModelState(model)
+
+    def undo() -> None:
+        snapshot.restore()
+        model_state.restore_after_error()
+        for module, state in extra:
+            module.set_extra_state(state)
+        for source, state in states:
+            source.set_state(state)
+
+    try:
         try:
             return method(model, batches, loss_fn, **options)
         finally:
-            snapshot.restore()
-            forget_casts()
-            for module, state in extra:
-                module.set_extra_state(state)
-            for source, state in states:
-                source.set_state(state)
+            undo()
+    except BaseException:
+        undo()  # once more, for an interrupt in the first
+        raise
 
 
 def _has_extra_state(module: nn.Module) -> bool:

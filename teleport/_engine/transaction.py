@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from teleport._engine.report import BatchReport
 from teleport._engine.statuses import Stopped
 from teleport._tracing.ownership import distinct_elements
+from teleport._tracing.undisturbed import ModelState
+
+Result = TypeVar("Result")
 
 
 class Snapshot:
@@ -39,14 +42,38 @@ class Snapshot:
         return all(_finite(parameter.detach()) for parameter, _ in self._held)
 
 
-@contextmanager
-def restored_on_error(snapshot: Snapshot) -> Iterator[Snapshot]:
-    """Restore the snapshot if the block ends with an exception, ``KeyboardInterrupt`` included."""
+def all_or_nothing(model: nn.Module, work: Callable[[Snapshot, ModelState], Result]) -> Result:
+    """The result of ``work``, which evaluates ``model`` and moves its parameters; after an exception, a
+    ``KeyboardInterrupt`` included, everything is as it was.
+
+    ``work`` runs while the model is prepared for evaluations; see :func:`teleport._tracing.undisturbed.undisturbed`. An
+    interrupt may come between any two instructions, those of the clean-up included. So the clean-up is within a second
+    ``try`` that repeats it, and nothing depends on the ``__exit__`` of a context manager.
+
+    Args:
+        model: any module.
+        work: takes a snapshot of all parameters and the state of the model.
+    """
+    before, state = Snapshot(model.parameters()), ModelState(model)
     try:
-        yield snapshot
+        try:
+            state.begin()
+            result = work(before, state)
+            state.restore()
+            return result
+        except BaseException:
+            _undo(before, state)
+            raise
     except BaseException:
-        snapshot.restore()
+        _undo(before, state)
         raise
+
+
+def _undo(before: Snapshot, state: ModelState) -> None:
+    try:
+        before.restore()
+    finally:
+        state.restore_after_error()
 
 
 def _finite(values: Tensor) -> bool:

@@ -26,8 +26,10 @@ def representations(
         representations in the order in which the layers are used, by the name of the layer's weight. Parameters that
         are not the weight of a linear map, or that require no gradient, have none.
     """
-    with undisturbed(model):
-        traced = trace_layers(
-            lambda batch: loss_fn(model, batch), batches, dict(model.named_parameters()), shared_objective=False
-        )
+    named = dict(model.named_parameters())
+
+    def evaluate(batch: Any) -> Tensor:
+        return loss_fn(model, batch)
+
+    traced = undisturbed(model, lambda state: trace_layers(evaluate, batches, named, shared_objective=False))
     return {name: each for name, each in traced.representations.items() if each is not None}

@@ -63,9 +63,11 @@ def in_modes(model: nn.Module, evaluate: Callable[[], Any], modes: Modes) -> Cal
     """``evaluate`` with the modules of ``model`` in these modes; modes and buffers are restored after each call."""
 
     def run() -> Any:
-        with undisturbed(model):
-            for module, training in modes.items():
-                module.training = training
-            return evaluate()
+        return undisturbed(model, lambda state: in_them(), within=True)
+
+    def in_them() -> Any:
+        for module, training in modes.items():
+            module.training = training
+        return evaluate()
 
     return run

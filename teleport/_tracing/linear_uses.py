@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from teleport._tracing.random_state import preserved_random_state
+from teleport._tracing.random_state import RandomState
 
 CHUNK = 1 << 24
 """Elements of unfolded input per chunk; bounds the memory of a convolution's patches."""
@@ -278,7 +278,10 @@ def _concatenated_heads(args: Any, kwargs: Any) -> Tensor:
     weight = call.arguments["out_proj_weight"]
     identity = torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)
     call.arguments.update(out_proj_weight=identity, out_proj_bias=None)
-    with preserved_random_state([weight]):
+    random_state = RandomState([weight])
+    try:
         heads = F.multi_head_attention_forward(*call.args, **call.kwargs)[0]
+    finally:
+        random_state.restore()
     assert isinstance(heads, Tensor)
     return heads

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -31,13 +30,3 @@ class RandomState:
         torch.random.set_rng_state(self._cpu)
         for device, state in self._accelerators:
             torch.get_device_module(device).set_rng_state(state, device)
-
-
-@contextmanager
-def preserved_random_state(tensors: Iterable[Tensor]) -> Iterator[RandomState]:
-    """Restore the random state on the way out, after an exception too; yields the state at the start."""
-    state = RandomState(tensors)
-    try:
-        yield state
-    finally:
-        state.restore()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -16,15 +17,14 @@ from tests.teleport.residual import moved, values
 
 
 class Drifting(nn.Module):
-    """A model whose outputs grow with the number of its evaluations."""
+    """A model whose outputs grow with the number of its evaluations, by a counter that cannot be set back."""
 
     def __init__(self, activation: type[nn.Module]) -> None:
         super().__init__()
-        self.inner, self.calls = stack(5, 7, 3, activation=activation), 0
+        self.inner, self.calls = stack(5, 7, 3, activation=activation), itertools.count(1)
 
     def forward(self, x: Tensor) -> Tensor:
-        self.calls += 1
-        return self.inner(x) + self.calls
+        return self.inner(x) + next(self.calls)
 
 
 @pytest.mark.parametrize("again", [False, True])

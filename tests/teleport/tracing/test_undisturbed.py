@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from teleport import NullSpace, representations
-from teleport._tracing.random_state import preserved_random_state
+from teleport._tracing.random_state import RandomState
 from teleport._tracing.undisturbed import undisturbed
 from tests.teleport.networks import WIDTH, Calls, cross_entropy, mlp
 
@@ -207,10 +207,13 @@ def test_reading_representations_leaves_no_trace():
 
 
 def test_restart_gives_the_same_numbers_again():
-    with undisturbed(mlp()) as random:
+    def work(state):
         first = torch.rand(3)
-        random.restart()
-        assert torch.equal(torch.rand(3), first)
+        state.restart()
+        return first, torch.rand(3)
+
+    first, again = undisturbed(mlp(), work)
+    assert torch.equal(again, first)
 
 
 @pytest.mark.skipif(not torch.accelerator.is_available(), reason="there is no accelerator")
@@ -218,13 +221,16 @@ def test_random_numbers_of_the_accelerator_are_restarted_and_restored():
     device = torch.accelerator.current_accelerator()
     model = mlp().to(device)
     expected = torch.rand(3, device=device)
-    with preserved_random_state(model.parameters()) as state:
-        first = torch.rand(3, device=device)
-        state.restore()
-    with undisturbed(model) as random:
+    state = RandomState(model.parameters())
+    first = torch.rand(3, device=device)
+    state.restore()
+
+    def work(state):
         assert torch.equal(torch.rand(3, device=device), first)
-        random.restart()
+        state.restart()
         assert torch.equal(torch.rand(3, device=device), first)
+
+    undisturbed(model, work)
     assert torch.equal(torch.rand(3, device=device), first)
     assert not torch.equal(first, expected)
 
@@ -232,9 +238,12 @@ def test_random_numbers_of_the_accelerator_are_restarted_and_restored():
 def test_statistics_that_batch_norm_writes_without_a_version_change_are_restored():
     norm = nn.BatchNorm1d(4)
     before = {name: buffer.clone() for name, buffer in norm.named_buffers()}
-    with undisturbed(norm):
+
+    def work(state):
         version = norm.running_mean._version
         F.batch_norm(torch.randn(8, 4), norm.running_mean, norm.running_var, training=True)
         assert norm.running_mean._version == version
         assert not torch.equal(norm.running_mean, before["running_mean"])
+
+    undisturbed(norm, work)
     assert all(torch.equal(buffer, before[name]) for name, buffer in norm.named_buffers())

@@ -1,0 +1,78 @@
+"""Tensors of a model besides its parameters, saved, so that an evaluation that writes to them can be undone."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class SavedTensor:
+    """A tensor and a copy of its values."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self._version = _version(tensor)
+        self._values = None if tensor.is_meta else tensor.detach().clone()
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Write the values back; a tensor that was not written to is not written to here either."""
+        if self._values is None or not self.changed:
+            return
+        with torch.inference_mode(self.tensor.is_inference()):  # such a tensor can be written to in that mode only
+            self.tensor.copy_(self._values)
+
+    @property
+    def changed(self) -> bool:
+        """Whether the tensor has other values now."""
+        if self._values is None:
+            return False
+        return _version(self.tensor) != self._version or not _equal(self.tensor, self._values)
+
+
+class SavedBuffers:
+    """The buffers of a module: which there are, and their values."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._buffers = module._buffers
+        self._named = dict(module._buffers)
+        self._saved = [SavedTensor(tensor) for tensor in self._named.values() if tensor is not None]
+
+    def restore(self) -> None:
+        """Restore the tensors and their values; buffers that were added are removed."""
+        if self._replaced():
+            for name in [name for name in self._buffers if name not in self._named]:
+                del self._buffers[name]
+            self._buffers.update(self._named)
+        for saved in self._saved:
+            saved.restore()
+
+    def _replaced(self) -> bool:
+        named = self._named
+        return len(self._buffers) != len(named) or any(self._buffers.get(n) is not each for n, each in named.items())
+
+
+def _version(tensor: Tensor) -> int | None:
+    """How often a tensor was written to; ``None`` for one without a counter."""
+    return None if tensor.is_inference() else tensor._version
+
+
+def _equal(tensor: Tensor, other: Tensor) -> bool:
+    """Whether two tensors have the same values; batch norm writes to its statistics without changing the version.
+
+    Sparse and nested tensors are compared by the dense tensors in them.
+    """
+    if tensor.is_nested:
+        return all(torch.equal(one, two) for one, two in zip(tensor.unbind(), other.unbind(), strict=True))
+    if tensor.layout is torch.strided:
+        return torch.equal(tensor, other)
+    return all(torch.equal(one, two) for one, two in zip(_dense_parts(tensor), _dense_parts(other), strict=True))
+
+
+def _dense_parts(tensor: Tensor) -> list[Tensor]:
+    """The indices and values of a sparse tensor."""
+    if tensor.layout is torch.sparse_coo:
+        return [tensor._indices(), tensor._values()]
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
+    return [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]

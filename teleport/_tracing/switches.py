@@ -1,0 +1,98 @@
+"""torch's global switches that an evaluation sets, the hooks of modules, and the modes of torch functions."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn, overrides
+from torch.nn.attention import SDPBackend, _cur_sdpa_kernel_backends, _sdpa_kernel
+from torch.nn.modules import module as modules_of_torch
+from torch.utils import _python_dispatch
+
+
+class Switches:
+    """The switches as they are now; :meth:`restore` may be called more than once.
+
+    Args:
+        recurrent: whether the model has recurrent layers, whose kernels of cuDNN have no second derivative.
+    """
+
+    def __init__(self, recurrent: bool) -> None:
+        self._recurrent = recurrent
+        self._gradients = torch.is_grad_enabled()
+        self._attention = _cur_sdpa_kernel_backends()
+        self._fast_path = torch.backends.mha.get_fastpath_enabled()
+        self._cudnn = torch._C._get_cudnn_enabled()
+        self._function_modes = _function_modes()
+        self._dispatch_modes = _dispatch_modes()
+        self._inference: Any = None
+        self._stance: Any = None
+
+    def set(self) -> None:
+        """Gradients on, inference mode off, attention and recurrent layers on kernels with second derivatives, no
+        compiled code."""
+        self._inference = torch.inference_mode(False)
+        self._inference.__enter__()
+        torch.set_grad_enabled(True)
+        _sdpa_kernel([SDPBackend.MATH])
+        torch.backends.mha.set_fastpath_enabled(False)  # it leaves out padded positions, which training does not
+        if self._recurrent:
+            torch._C._set_cudnn_enabled(False)
+        if "torch._dynamo" in sys.modules:  # else nothing is compiled, and importing it takes seconds
+            from torch._dynamo import eval_frame
+
+            self._stance = eval_frame._stance
+            torch.compiler.set_stance("force_eager")
+
+    def restore(self) -> None:
+        """Set them back."""
+        if self._stance is not None:
+            from torch._dynamo import eval_frame
+
+            eval_frame._set_stance(self._stance)
+        torch._C._set_cudnn_enabled(self._cudnn)
+        torch.backends.mha.set_fastpath_enabled(self._fast_path)
+        _sdpa_kernel(self._attention)
+        if hasattr(self._inference, "_inference_mode_context"):
+            self._inference.__exit__(None, None, None)
+        torch.set_grad_enabled(self._gradients)
+
+    def leave_modes(self) -> None:
+        """Leave the modes of torch functions that an interrupted evaluation did not leave."""
+        while _function_modes() > self._function_modes:
+            overrides._pop_mode()  # type: ignore[no-untyped-call]
+        while _dispatch_modes() > self._dispatch_modes:
+            _python_dispatch._pop_mode()
+
+
+def _function_modes() -> int:
+    return len(overrides._get_current_function_mode_stack())  # type: ignore[no-untyped-call]
+
+
+def _dispatch_modes() -> int:
+    return len(_python_dispatch._get_current_dispatch_mode_stack())
+
+
+class Hooks:
+    """The hooks that are registered now, of some modules and of all."""
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        own = (vars(module)[name] for module in modules for name in _HOOKS if name in vars(module))
+        everywhere = (getattr(modules_of_torch, f"_global{name}", None) for name in _HOOKS)
+        held = [hooks for hooks in (*own, *everywhere) if hooks is not None]
+        self._registered = [(hooks, set(hooks)) for hooks in held]
+
+    def remove_others(self) -> None:
+        """Remove those that were registered since, and never removed."""
+        for hooks, known in self._registered:
+            for number in [number for number in hooks if number not in known]:
+                del hooks[number]
+
+
+_HOOKS = (
+    *("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs"),
+    *("_forward_hooks_always_called", "_backward_hooks", "_backward_pre_hooks"),
+)
