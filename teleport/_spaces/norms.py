@@ -26,14 +26,19 @@ def inner(one: Iterable[Tensor], other: Iterable[Tensor]) -> Tensor:
     return total
 
 
+LONG = 2**16
+"""The largest number of elements whose norm torch computes in single precision with an error of about 1e-5 at most."""
+
+
 def norm_of(tensor: Tensor) -> float:
     """``|tensor|`` over all its elements.
 
-    Summed in single precision, or in the tensor's own if that is higher, while squares stay within its range; else in
-    float64. On the CPU, torch's float32 norm is off by up to 1 % on 2^24 and more elements (torch 2.13.0,
-    ``findings/vector-norm-float32-cpu.sh``).
+    In single precision, or in the tensor's own if that is higher, while squares stay within its range; else in float64.
+    Long tensors are summed as squares: torch's float32 norm on the CPU has one running sum per lane, and is off by up
+    to 1 % on 2^24 and more elements (torch 2.13.0, ``findings/vector-norm-float32-cpu.sh``).
     """
-    norm = float(torch.linalg.vector_norm(tensor.to(torch.promote_types(tensor.dtype, torch.float32))))
+    tensor = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    norm = float(tensor.square().sum().sqrt() if tensor.numel() > LONG else torch.linalg.vector_norm(tensor))
     return norm if 1e-15 < norm < 1e15 else float(torch.linalg.vector_norm(tensor.double()))
 
 

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from teleport._spaces.norms import norm_of
 from teleport._tracing.activations import ElementwiseActivation
 
 Inverse = Literal["exact", "first_order"]
@@ -121,4 +122,6 @@ def residual(
     (lower, upper), (moved_lower, moved_upper) = before, after
     output = upper @ activation(lower @ inputs)
     change = moved_upper @ activation(moved_lower @ inputs) - output
-    return float(change.norm() / output.norm()) if bool(output.any()) else float(change.norm())
+    precision = torch.promote_types(output.dtype, torch.float32)
+    distance, size = torch.tensor([norm_of(change), norm_of(output) or 1.0], dtype=precision)
+    return float(distance / size)
