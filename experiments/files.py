@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import io
+import json
 import os
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,6 +14,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from experiments.errors import UserError
+
+CHECKSUM = "sha256"
+"""The key of the checksum in a JSON file."""
 
 
 @contextlib.contextmanager
@@ -70,6 +75,47 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())
+
+
+def write_json(path: Path, content: Mapping[str, Any], indent: int = 2) -> None:
+    """Write ``content`` atomically as JSON, with the checksum that :func:`read_json` looks at."""
+    whole = {**content, CHECKSUM: _checksum(content)}
+    write_text(path, json.dumps(whole, indent=indent, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """The content that :func:`write_json` wrote, without its checksum; a file of earlier code may lack it.
+
+    Args:
+        path: the file.
+        remedy: what to do if it cannot be read, for the message.
+
+    Raises:
+        UserError: it cannot be read, is not a JSON object, or does not have its checksum.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be read: {error.strerror or error}; {remedy}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"'{path}' is damaged: it is not JSON; {remedy}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"'{path}' is damaged: it is not a JSON object; {remedy}")
+    expected = content.pop(CHECKSUM, None)
+    if expected is not None and expected != _checksum(content):
+        raise UserError(f"'{path}' is damaged or was changed: its content does not have its checksum; {remedy}")
+    return content
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def clean(folder: Path) -> None:

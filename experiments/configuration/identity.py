@@ -52,9 +52,14 @@ def computed(config: Config) -> dict[str, Any]:
     return content
 
 
-def identity(config: Config) -> str:
-    """Ten hexadecimal digits of the SHA-256 of what ``config`` computes, as canonical JSON."""
-    content = {"results_version": RESULTS_VERSION, **computed(config)}
+def identity(config: Config, data: str = "") -> str:
+    """Ten hexadecimal digits of the SHA-256 of what ``config`` computes, as canonical JSON.
+
+    Args:
+        config: a resolved configuration.
+        data: the content of the data files, if another run of the configuration was made with other content.
+    """
+    content = {"results_version": RESULTS_VERSION, **computed(config), **({"data_files": data} if data else {})}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
@@ -70,10 +75,10 @@ def _digest(weights: Path) -> str:
         ) from error
 
 
-def run_folder(config: Config) -> Path:
-    """The folder of the run that ``config`` describes, whether it is there or not."""
+def run_folder(config: Config, data: str = "") -> Path:
+    """The folder of the run that ``config`` describes, whether it is there or not; ``data`` as of :func:`identity`."""
     names = (config.data.name, label(config.model), config.optimizer.name, label(config.teleport))
-    return Path(config.machine.runs) / "-".join([*names, f"s{config.seed}", identity(config)])
+    return Path(config.machine.runs) / "-".join([*names, f"s{config.seed}", identity(config, data)])
 
 
 def label(group: ModelConfig | TeleportConfig) -> str:

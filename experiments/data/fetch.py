@@ -15,14 +15,16 @@ from experiments.data.published import IMAGES, SEQUENCES, SERIES, TEXTS, is_stor
 from experiments.errors import UserError
 
 
-def ensure(name: str, root: Path) -> None:
-    """Fetch the data set ``name`` if it is not under ``root`` yet.
+def ensure(name: str, root: Path) -> bool:
+    """Fetch the data set ``name`` if it is not under ``root`` yet; whether it was fetched.
 
     Raises:
         UserError: as ``fetch``.
     """
-    if not is_stored(SEQUENCES.get(name, name), root):
+    missing = not is_stored(SEQUENCES.get(name, name), root)
+    if missing:
         fetch(name, root)
+    return missing
 
 
 def fetch(name: str, root: Path) -> None:

@@ -195,6 +195,14 @@ def stored_files(name: str, root: Path) -> list[Path]:
     raise one_of("data set", name, KNOWN)
 
 
+def files_read(name: str, root: Path) -> list[Path]:
+    """The files that are there of those that the data set ``name`` is read from: a fragment if there is no more."""
+    series, stored = SERIES.get(name), stored_files(name, root)
+    if series and series.fragment and not stored[0].is_file():
+        stored = [root / name / series.fragment]
+    return [path for path in stored if path.is_file()]
+
+
 def is_stored(name: str, root: Path) -> bool:
     """Whether the set, or a fragment of it, can be read from ``root``."""
     series = SERIES.get(name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,39 +9,8 @@ from typing import Any
 
 from experiments import files
 from experiments.run.evaluation import Evaluation
+from experiments.run.tables import COLUMNS, Row, is_number, is_row
 from teleport import TeleportReport
-
-Row = dict[str, Any]
-
-COLUMNS: dict[str, list[str]] = {
-    "curve": ["step", "epoch", "seconds", "train_loss", "train_metric", "test_loss", "test_metric", "lr"],
-    "teleports": [
-        *("event", "epoch", "step", "batch", "loss_before", "loss_after"),
-        *("gradient_norm_before", "gradient_norm_after", "steps", "stopped", "accepted", "reason"),
-    ],
-    "teleport_layers": [
-        *("event", "layer", "kind", "dimension", "rank_min", "rank_max", "null_min", "null_max"),
-        *("surviving", "relative_change", "residual", "free", "shared", "pinned", "reason"),
-    ],
-    "teleport_events": [
-        *("event", "epoch", "step", "started", "seconds", "steps", "accepted", "no_op", "drift_batches"),
-        *("train_loss_before", "train_loss_after", "test_loss_before", "test_loss_after"),
-    ],
-    "positions": ["step", "moment", "coordinate", "value"],
-}
-"""Table -> columns; a table is ``<name>.csv`` in the run's folder. ARCHITECTURE.md says what each is."""
-
-TEXTS = {"layer", "kind", "stopped", "reason", "moment"}
-"""The columns of texts; all others are of numbers."""
-
-NEVER_EMPTY = {
-    "curve": {*COLUMNS["curve"]},
-    "teleports": set(),
-    "teleport_layers": {"relative_change"},
-    "teleport_events": {"no_op"},
-    "positions": {*COLUMNS["positions"]},
-}
-"""Table -> the columns that the rest of a run reads."""
 
 LOSSES = ("train_loss", "train_metric", "test_loss", "test_metric")
 """The columns of the curve that an evaluation fills."""
@@ -75,12 +43,12 @@ class Records:
         """
         records = cls(**content)
         numbers = (records.step, records.training_seconds, records.teleport_seconds, records.diverged_step or 0)
-        if not all(map(_is_number, numbers)) or not isinstance(records.step, int) or records.step < 0:
+        if not all(map(is_number, numbers)) or not isinstance(records.step, int) or records.step < 0:
             raise ValueError("the step or a clock is no number")
         if set(records.tables) != set(COLUMNS) or not records.tables["curve"]:
             raise ValueError("there are other tables")
         for name, rows in records.tables.items():
-            if not isinstance(rows, list) or not all(_is_row(name, row) for row in rows):
+            if not isinstance(rows, list) or not all(is_row(name, row) for row in rows):
                 raise ValueError(f"a row of the table {name} is of other columns or types")
         return records
 
@@ -170,8 +138,15 @@ class Records:
     def write(self, folder: Path) -> None:
         """Write the tables, each whole; the table of positions only if it has rows."""
         for name, columns in COLUMNS.items():
-            if self.tables[name] or name != "positions":
+            if self._is_written(name):
                 files.write_csv(folder / f"{name}.csv", columns, self.tables[name])
+
+    def _is_written(self, table: str) -> bool:
+        return bool(self.tables[table]) or table != "positions"
+
+    def checksums(self, folder: Path) -> dict[str, str]:
+        """The SHA-256 of each table that :meth:`write` has written to ``folder``, by the name of its file."""
+        return {f"{name}.csv": files.sha256(folder / f"{name}.csv") for name in COLUMNS if self._is_written(name)}
 
     def summary(self) -> Row:
         """The final losses, the seconds and the effect of the teleports."""
@@ -189,24 +164,9 @@ class Records:
         }
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)
-
-
-def _is_row(table: str, row: Any) -> bool:
-    """Whether a row has columns of the table alone, of their types, and none missing that is read again."""
-    if not isinstance(row, dict) or not NEVER_EMPTY[table] <= row.keys() <= set(COLUMNS[table]):
-        return False
-    return all(
-        (value is None and key not in NEVER_EMPTY[table])
-        or (isinstance(value, str) if key in TEXTS else _is_number(value))
-        for key, value in row.items()
-    )
-
-
 def write_json(path: Path, content: Row) -> None:
-    """Write ``content`` as JSON, whole or not at all; infinities and NaN become null."""
+    """Write ``content`` as JSON with a checksum, whole or not at all; infinities and NaN become null."""
     finite = {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in content.items()
     }
-    files.write_text(path, json.dumps(finite, indent=2, allow_nan=False) + "\n")
+    files.write_json(path, finite)

@@ -17,14 +17,16 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from experiments import files
 from experiments.configuration.config import Config
 from experiments.configuration.identity import label
+from experiments.data import data_files
 from experiments.data.fetch import ensure
+from experiments.data.published import files_read
 from experiments.data.registry import build_task
 from experiments.errors import UserError
 from experiments.models.registry import build_model
 from experiments.run import checkpoints, methods, pictures, records
 from experiments.run.batches import steps_per_epoch
 from experiments.run.environment import environment
-from experiments.run.runs import told_if_complete
+from experiments.run.runs import CHECKPOINT, LOCK, folder_of, told_if_complete
 from experiments.run.seeding import seed_everything
 from experiments.run.teleporting import Teleports
 from experiments.run.training import Training
@@ -39,7 +41,7 @@ def make(config: Config, folder: Path) -> Path:
     """Make the run of a resolved ``config`` in ``folder``, which holds no complete run; a stopped run continues.
 
     Returns:
-        ``folder``; ARCHITECTURE.md says what is in it.
+        the folder; ARCHITECTURE.md says what is in it.
 
     Raises:
         UserError: a mistake in the configuration or the data, or a folder that cannot be written.
@@ -48,7 +50,10 @@ def make(config: Config, folder: Path) -> Path:
     # Settings of the methods are checked before data are loaded, with the optimizer of a toy model.
     teleporter = methods.build_teleporter(config.teleport)
     methods.build_optimizer(config.optimizer, nn.Linear(1, 1))
-    ensure(config.data.name, Path(config.data.root))
+    root = Path(config.data.root)
+    if ensure(config.data.name, root):
+        folder = folder_of(config)  # there may be a run on other data
+    data = data_files.contents(files_read(config.data.name, root))
     if config.machine.threads is not None:
         torch.set_num_threads(config.machine.threads)
 
@@ -65,9 +70,11 @@ def make(config: Config, folder: Path) -> Path:
     if task.note:
         log.info("note: %s", task.note)
     with _alone(folder), logging_redirect_tqdm([logging.getLogger("experiments")]):
-        if told_if_complete(folder):  # by another process, while this one was loading or waiting
+        if told_if_complete(folder, alone=True):  # by another process, while this one was loading or waiting
             return folder
         files.clean(folder)
+        if not (folder / CHECKPOINT).exists():  # a run that goes on has its record, or is of code that made none
+            data_files.write(folder, data)
         files.write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
         records.write_json(folder / "environment.json", environment(device))
         training = Training(task, model, optimizer, teleports, config, folder, device)
@@ -81,11 +88,11 @@ def make(config: Config, folder: Path) -> Path:
         parameters = sum(parameter.numel() for parameter in model.parameters())
         summary = (
             ended.summary()
-            | {"metric": task.metric, "parameters": parameters, "note": task.note}
+            | {"checksums": ended.checksums(folder), "metric": task.metric, "parameters": parameters, "note": task.note}
             | ({"never_due": True} if never_due else {})
         )
         records.write_json(folder / "summary.json", summary)
-        (folder / "checkpoint.pt").unlink(missing_ok=True)
+        (folder / CHECKPOINT).unlink(missing_ok=True)
     log.info("done: %s", folder)
     return folder
 
@@ -125,7 +132,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
     If another process holds it, as in two sweeps that share runs, say so and wait.
     """
-    lock, told = FileLock(folder / ".lock", timeout=0), False
+    lock, told = FileLock(folder / LOCK, timeout=0), False
     while not lock.is_locked:
         with files.writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -139,7 +146,7 @@ def _alone(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        (folder / ".lock").unlink(missing_ok=True)  # before the release, so that nobody can hold what is removed
+        (folder / LOCK).unlink(missing_ok=True)  # before the release, so that nobody can hold what is removed
         lock.release()
         with contextlib.suppress(OSError):
             folder.rmdir()

@@ -23,6 +23,7 @@ from experiments.run.clock import Clock
 from experiments.run.evaluation import Evaluation, Evaluator
 from experiments.run.forward import training_loss
 from experiments.run.records import Records
+from experiments.run.runs import CHECKPOINT
 from experiments.run.teleporting import OptimizerMemory, Teleports
 from experiments.tasks import Task
 from teleport import ChangeOfBasisReport, TeleportReport
@@ -98,7 +99,7 @@ class Training:
     @property
     def checkpoint(self) -> Path:
         """Write the checkpoint from which a killed run continues."""
-        return self.folder / "checkpoint.pt"
+        return self.folder / CHECKPOINT
 
     def _begin(self) -> None:
         """Continue from the checkpoint, or evaluate before the first step."""

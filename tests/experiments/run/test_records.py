@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import json
-
 import pytest
 
+from experiments import files
 from experiments.run.evaluation import Evaluation
 from experiments.run.records import COLUMNS, Records, write_json
 from experiments.run.runs import load_table
@@ -64,7 +63,7 @@ def test_a_run_is_a_no_op_where_all_its_teleports_were(records):
 
 def test_json_has_null_where_there_is_no_number(tmp_path):
     write_json(tmp_path / "s.json", {"a": float("nan"), "b": float("inf"), "c": 1.5, "d": "x"})
-    assert json.loads((tmp_path / "s.json").read_text()) == {"a": None, "b": None, "c": 1.5, "d": "x"}
+    assert files.read_json(tmp_path / "s.json", "") == {"a": None, "b": None, "c": 1.5, "d": "x"}
 
 
 def test_positions_of_a_model_of_few_parameters_are_kept(tmp_path):

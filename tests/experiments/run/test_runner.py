@@ -95,7 +95,9 @@ def test_a_run_is_found_by_its_hash_whatever_its_folder_is_called(tmp_path, capl
 
 def test_a_configuration_is_resolved_and_hashed_once(tmp_path, monkeypatch):
     hashed = []
-    monkeypatch.setattr(identity, "identity", lambda config, own=identity.identity: hashed.append(1) or own(config))
+    monkeypatch.setattr(
+        identity, "identity", lambda config, data="", own=identity.identity: hashed.append(1) or own(config, data)
+    )
     assert complete(make_run(small(tmp_path)))
     assert len(hashed) == 1
 
