@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
 
 from teleport._arguments import check_call, check_choice, check_generator, check_positive, seeded
 from teleport._change_of_basis.basis_change import BasisChange
@@ -30,6 +31,11 @@ from teleport._tracing.evaluations import Modes, first_call, in_modes, leaves_ou
 from teleport._tracing.functions import function_name
 from teleport._tracing.outputs import Forward, call_model, difference, outputs_of
 from teleport._tracing.undisturbed import ModelState, undisturbed
+
+_CHECKPOINTED = (
+    'activations="teleport" does not reach activations that are computed again in the backward pass, and this model '
+    'uses activation checkpointing; take "keep"'
+)
 
 _Change = Callable[[Sequence[Callable[[], Any]]], set[nn.Parameter]]
 """Finds and draws a change of basis for what evaluations of the batches show; tells which parameters it moves."""
@@ -144,8 +150,10 @@ class ChangeOfBasis:
                 )
             report.model, report.change, report.group = event.result, event.change, event.change.group
             return report
-        except BaseException:
+        except BaseException as error:
             event.put_back()  # also after the move: without its report the teleported form would be lost
+            if isinstance(error, CheckpointError) and self.activations == "teleport":
+                raise UnsupportedModel(_CHECKPOINTED) from error
             raise
 
     def capture(
@@ -154,7 +162,11 @@ class ChangeOfBasis:
         """The quiver of ``model``, which serves any number of :meth:`sample`; arguments as in a call."""
         evaluate = loss_fn or forward or call_model
         modes = modes_of(model)
-        return undisturbed(model, lambda state: self.find(model, lambda: evaluate(model, batch), modes))
+
+        def traced(state: ModelState) -> Quiver:
+            return self.find(model, lambda: state.evaluate(lambda: evaluate(model, batch)), modes)
+
+        return undisturbed(model, traced)
 
     def sample(self, quiver: Quiver, generator: torch.Generator | None = None) -> BasisChange:
         """A random change of basis, of ``generator`` or of the method's own; its ``apply`` has no guard."""
@@ -182,13 +194,7 @@ class ChangeOfBasis:
                 runs = [evaluate, in_modes(model, evaluate, modes)]
                 quiver = trace_quiver(runs, named, True, True, "it is an output", spare=others)
             return quiver
-        args, kwargs = first_call(
-            unwrapped(model), evaluate
-        )  # calls of torch's functions beside the model's are not counted
-
-        def run() -> Any:
-            return model(*args, **kwargs)
-
+        run = first_call(unwrapped(model), evaluate, model)  # calls of functions beside the model's are not counted
         with reached_modules() as reached:
             quiver = find_quiver(run, named, in_place=False)
         if not leaves_out(reached, modes):
@@ -241,12 +247,10 @@ class ChangeOfBasis:
 
         def moved(before: Snapshot, state: ModelState) -> ChangeOfBasisReport:
             def evaluate(batch: Any) -> Any:
-                state.restart()
-                return forward(event.model, batch)
+                return state.evaluate(lambda: forward(event.model, batch))
 
             def outputs(batch: Any) -> list[Tensor]:
-                state.restart()
-                return outputs_of(event.model, batch, forward)
+                return state.evaluate(lambda: outputs_of(event.model, batch, forward))
 
             first = [outputs(batch) for batch in batches]
             moved = change([partial(evaluate, batch) for batch in batches])
@@ -277,7 +281,11 @@ def _loss_and_norm(objective: BatchLoss) -> tuple[float, float]:
 
 def tell_of_step(monitor: Monitor, step: int, points: Sequence[tuple[float, float]]) -> bool:
     """Tell the callback of one step that all batches take together, per batch; whether the event is to end."""
-    return any(monitor.tell(batch, 1, StepRecord(step, loss, norm)) for batch, (loss, norm) in enumerate(points))
+    for batch, (loss, norm) in enumerate(points):
+        if monitor.stopped:
+            break
+        monitor.tell(batch, 1, StepRecord(step, loss, norm))
+    return monitor.stopped
 
 
 def _report(

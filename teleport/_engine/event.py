@@ -148,8 +148,7 @@ def _evaluation(
     """
 
     def evaluate(batch: Any) -> Tensor:
-        state.restart()
-        loss = loss_fn(model, batch)
+        loss = state.evaluate(lambda: loss_fn(model, batch))
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             raise ValueError("loss_fn must return a scalar tensor")
         if not loss.requires_grad:

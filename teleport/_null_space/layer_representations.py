@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from teleport._spaces.representation import Representation
-from teleport._tracing.layer_tracer import trace_layers
-from teleport._tracing.undisturbed import undisturbed
+from teleport._tracing.layer_tracer import TracedLayers, trace_layers
+from teleport._tracing.undisturbed import ModelState, undisturbed
 
 
 def representations(
@@ -28,8 +28,11 @@ def representations(
     """
     named = dict(model.named_parameters())
 
-    def evaluate(batch: Any) -> Tensor:
-        return loss_fn(model, batch)
+    def traced(state: ModelState) -> TracedLayers:
+        def evaluate(batch: Any) -> Tensor:
+            return state.evaluate(lambda: loss_fn(model, batch))
 
-    traced = undisturbed(model, lambda state: trace_layers(evaluate, batches, named, shared_objective=False))
-    return {name: each for name, each in traced.representations.items() if each is not None}
+        return trace_layers(evaluate, batches, named, shared_objective=False)
+
+    found = undisturbed(model, traced).representations
+    return {name: each for name, each in found.items() if each is not None}

@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from teleport._tracing.undisturbed import undisturbed
+from teleport._tracing.caller_autocast import CallerAutocast
+from teleport._tracing.undisturbed import forget_casts, undisturbed
 
 Modes = Mapping[nn.Module, bool]
 
@@ -19,21 +20,34 @@ def modes_of(model: nn.Module) -> dict[nn.Module, bool]:
     return {module: module.training for module in model.modules()}
 
 
-def first_call(model: nn.Module, evaluate: Callable[[], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments that ``evaluate`` first calls the model with.
+def first_call(model: nn.Module, evaluate: Callable[[], Any], form: nn.Module) -> Callable[[], Any]:
+    """The first call of the model in ``evaluate``, to be made again: its arguments, and the autocast around it.
+
+    Args:
+        model: what ``evaluate`` calls.
+        evaluate: one evaluation.
+        form: what is called again, the model or its teleported form.
 
     Raises:
         ValueError: ``evaluate`` does not call the model.
     """
-    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-    hook = model.register_forward_pre_hook(lambda _, args, kwargs: calls.append((args, kwargs)), with_kwargs=True)
+    calls: list[tuple[tuple[Any, ...], dict[str, Any], CallerAutocast]] = []
+    hook = model.register_forward_pre_hook(
+        lambda _, args, kwargs: calls.append((args, kwargs, CallerAutocast())), with_kwargs=True
+    )
     try:
         evaluate()
     finally:
         hook.remove()
     if not calls:
         raise ValueError('activations="teleport" needs an evaluation that calls the model itself')
-    return calls[0]
+    args, kwargs, autocast = calls[0]
+
+    def call() -> Any:
+        forget_casts()  # a cast that is kept hides that its parameter is read
+        return autocast.run(lambda: form(*args, **kwargs))
+
+    return call
 
 
 @contextmanager

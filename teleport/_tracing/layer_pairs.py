@@ -140,7 +140,8 @@ class PairTracer(FunctionTracer):
             return None
         value = self._values.get(id(use.source))
         below = None if value is None else (value.use, value.activation or IDENTITY)
-        return _Prepared(use, torch.cat(list(use.rows()), dim=1)[0].clone(), below)
+        rows = list(use.rows())  # mostly one; under autocast on the CPU halves cannot be concatenated
+        return _Prepared(use, (rows[0].clone() if len(rows) == 1 else torch.cat(rows, dim=1))[0], below)
 
     def after(self, call: TracedCall) -> None:
         """Record the use of a linear layer; of other calls, the parameters and hidden values that they read."""

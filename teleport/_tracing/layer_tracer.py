@@ -221,7 +221,7 @@ class LayerTracer(FunctionTracer):
             for block in layer.blocks:
                 parts.setdefault(block.owner, []).append(block)
         for name, blocks in parts.items():
-            if len(blocks) > 1:
+            if len(blocks) > 1 and name not in self._pinned:  # else a block's place may not exist in a new tensor
                 count = torch.zeros_like(self.parameters[name], dtype=torch.int32, requires_grad=False)
                 for block in blocks:
                     block.within(count).add_(1)

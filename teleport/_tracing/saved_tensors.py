@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import torch
 from torch import Tensor, nn
+
+from teleport._tracing.ownership import Owners
 
 
 class SavedTensor:
@@ -12,15 +16,23 @@ class SavedTensor:
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
         self._version = _version(tensor)
-        self._values = None if tensor.is_meta else tensor.detach().clone()
+        with torch.inference_mode(False):  # inside it a jagged tensor cannot be detached
+            self._values = None if tensor.is_meta else tensor.detach().clone()
 
     @torch.no_grad()
-    def restore(self) -> None:
-        """Write the values back; a tensor that was not written to is not written to here either."""
+    def restore(self, sharing: Iterable[nn.Parameter] = ()) -> None:
+        """Write the values back; a tensor that was not written to is not written to here either.
+
+        Args:
+            sharing: parameters that share memory with the tensor; they keep the values that they have now.
+        """
         if self._values is None or not self.changed:
             return
+        current = [(parameter, parameter.detach().clone()) for parameter in sharing]
         with torch.inference_mode(self.tensor.is_inference()):  # such a tensor can be written to in that mode only
             self.tensor.copy_(self._values)
+        for parameter, value in current:
+            parameter.copy_(value)
 
     @property
     def changed(self) -> bool:
@@ -31,9 +43,16 @@ class SavedTensor:
 
 
 class SavedBuffers:
-    """The buffers of a module: which there are, and their values."""
+    """The buffers of a module: which there are, and their values. Memory shared with a parameter is the parameter's.
 
-    def __init__(self, module: nn.Module) -> None:
+    Args:
+        module: the module.
+        owners: the parameters of the model, by memory; ``parameters``: by name.
+    """
+
+    def __init__(self, module: nn.Module, owners: Owners, parameters: Mapping[str, nn.Parameter]) -> None:
+        self._owners = owners
+        self._parameters = parameters
         self._buffers = module._buffers
         self._named = dict(module._buffers)
         self._saved = [SavedTensor(tensor) for tensor in self._named.values() if tensor is not None]
@@ -45,7 +64,7 @@ class SavedBuffers:
                 del self._buffers[name]
             self._buffers.update(self._named)
         for saved in self._saved:
-            saved.restore()
+            saved.restore([self._parameters[name] for name in self._owners.of(saved.tensor)])
 
     def _replaced(self) -> bool:
         named = self._named

@@ -12,12 +12,17 @@ from torch.nn.attention import SDPBackend, _cur_sdpa_kernel_backends, _sdpa_kern
 from torch.nn.modules import module as modules_of_torch
 from torch.utils import _python_dispatch
 
+from teleport._tracing.caller_autocast import CallerAutocast
+
 
 class Switches:
     """The switches as they are now; :meth:`restore` may be called more than once.
 
     Args:
         recurrent: whether the model has recurrent layers, whose kernels of cuDNN have no second derivative.
+
+    Attributes:
+        autocast: of the caller, in which the model is evaluated.
     """
 
     def __init__(self, recurrent: bool) -> None:
@@ -25,6 +30,7 @@ class Switches:
         self._gradients = torch.is_grad_enabled()
         self._attention = _cur_sdpa_kernel_backends()
         self._fast_path = torch.backends.mha.get_fastpath_enabled()
+        self.autocast = CallerAutocast()
         self._cudnn = torch._C._get_cudnn_enabled()
         self._function_modes = _function_modes()
         self._dispatch_modes = _dispatch_modes()
@@ -32,11 +38,12 @@ class Switches:
         self._stance: Any = None
 
     def set(self) -> None:
-        """Gradients on, inference mode off, attention and recurrent layers on kernels with second derivatives, no
-        compiled code."""
+        """Gradients on, inference mode and autocast off, attention and recurrent layers on kernels with second
+        derivatives, no compiled code."""
         self._inference = torch.inference_mode(False)
         self._inference.__enter__()
         torch.set_grad_enabled(True)
+        self.autocast.off()
         _sdpa_kernel([SDPBackend.MATH])
         torch.backends.mha.set_fastpath_enabled(False)  # it leaves out padded positions, which training does not
         if self._recurrent:
@@ -59,6 +66,7 @@ class Switches:
         if hasattr(self._inference, "_inference_mode_context"):
             self._inference.__exit__(None, None, None)
         torch.set_grad_enabled(self._gradients)
+        self.autocast.restore()
 
     def leave_modes(self) -> None:
         """Leave the modes of torch functions that an interrupted evaluation did not leave."""

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from teleport._tracing.ownership import Owners
 from teleport._tracing.plain_attributes import PlainAttributes
 from teleport._tracing.random_state import RandomState
 from teleport._tracing.saved_tensors import SavedBuffers
@@ -54,11 +55,12 @@ class ModelState:
 
     def __init__(self, model: nn.Module, attributes: bool = True) -> None:
         modules = list(model.modules())
-        parameters = list(model.parameters())
+        named = dict(model.named_parameters())
+        parameters, owners = list(named.values()), Owners(named if attributes else {})  # within one, none moves
         self._modes = [(module, module.training) for module in modules]
         self._flags = [(parameter, parameter.requires_grad) for parameter in parameters]
         self._gradients = [(parameter, parameter.grad) for parameter in parameters if parameter.is_leaf]
-        self._buffers = [SavedBuffers(module) for module in modules]
+        self._buffers = [SavedBuffers(module, owners, named) for module in modules]
         self._hooks = Hooks(modules)
         self._switches = Switches(any(isinstance(module, nn.RNNBase) for module in modules))
         self._random_state = RandomState(parameters)
@@ -80,6 +82,11 @@ class ModelState:
         forget_casts()
         self.attributes.restore()
         self._random_state.restore()
+
+    def evaluate(self, call: Callable[[], Result]) -> Result:
+        """The result of an evaluation, from the same random numbers and attributes, and in the caller's autocast."""
+        self.restart()
+        return self._switches.autocast.run(call)
 
     def restore(self) -> None:
         """Restore all of it. What is complete is not repeated; what was interrupted may be called again."""

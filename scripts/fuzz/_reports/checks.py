@@ -102,10 +102,8 @@ def batch_findings(call: Call) -> Iterator[str]:
         with_loss = "without a loss" not in call.drawn.options
         finite = finite and math.isfinite(each.loss_before)
         if with_loss and each.accepted and each.steps and not finite and settings.get("guard") != "none":
-            yield (
-                what
-                + f"accepted, loss {each.loss_before} to {each.loss_after}, norm {each.gradient_norm_after} after {each.steps} steps"
-            )
+            numbers = f"loss {each.loss_before} to {each.loss_after}, norm {each.gradient_norm_after}"
+            yield what + f"{each.steps} steps accepted, {numbers}"
     if not report.no_op and not any(b.accepted and b.steps for b in report.batches):
         yield "something moved without a kept step"
 

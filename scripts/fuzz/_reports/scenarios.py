@@ -99,7 +99,7 @@ class Trial:
             self.outcomes["refused"] += 1
             self.outcomes[f"refused: {str(error)[:60]}"] += 1
             self.note("error", error_findings(error))
-            self.note("after an error", [f"{name} moved" for name in sorted(state.moved())])
+            self.note("after an error", [f"{name} moved" for name in sorted(state.touched())])
             return None
         rolled = not report.accepted
         self.outcomes["rolled back" if rolled else "stayed" if report.no_op else "moved"] += 1
@@ -127,7 +127,7 @@ class Trial:
         state, generator = State(case.model), torch.Generator().manual_seed(3)
         source = generator.get_state()
         report, error = attempt(self.drawn, case, case.loss_fn, None, "", generator, preview=True)
-        self.note("preview", [*state.changed(), *(f"{name} moved" for name in sorted(state.moved()))])
+        self.note("preview", [*state.changed(), *(f"{name} moved" for name in sorted(state.touched()))])
         if not torch.equal(source, generator.get_state()):
             self.note("preview", ["the generator advanced"])
         torch.manual_seed(RANDOM_STATE)
@@ -173,7 +173,7 @@ class Trial:
         if raised and caught is not error and not (isinstance(error, StopIteration) and place == "batches"):
             self.note(what, [f"came out as {caught!r}"])
         if caught is not None:
-            self.note(what, [*state.changed(), *(f"{name} moved" for name in sorted(state.moved()))])
+            self.note(what, [*state.changed(), *(f"{name} moved" for name in sorted(state.touched()))])
 
     def told_off(self) -> None:
         """The callback raises or stops the event."""
@@ -192,7 +192,7 @@ class Trial:
         if caught is not None:
             if raises and seen[0] >= when and caught is not error:
                 self.note("callback", [f"came out as {caught!r}"])
-            self.note("callback", [f"{name} moved" for name in sorted(state.moved())])
+            self.note("callback", [f"{name} moved" for name in sorted(state.touched())])
         elif report is not None and seen[0] >= when:
             if seen[0] > when + len(case.batches):
                 self.note("callback", [f"called {seen[0] - when} times after it stopped the event"])

