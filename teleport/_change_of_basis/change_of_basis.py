@@ -27,6 +27,7 @@ from teleport._engine.transaction import Snapshot, all_or_nothing, violation
 from teleport._errors import UnsupportedModel
 from teleport._quiver.find_quiver import find_quiver, trace_quiver
 from teleport._quiver.quiver import Freedom, Quiver
+from teleport._tracing.caches import clear_caches
 from teleport._tracing.evaluations import Modes, first_call, in_modes, leaves_out, modes_of, reached_modules
 from teleport._tracing.functions import function_name
 from teleport._tracing.outputs import Forward, call_model, difference, outputs_of
@@ -252,6 +253,7 @@ class ChangeOfBasis:
             def outputs(batch: Any) -> list[Tensor]:
                 return state.evaluate(lambda: outputs_of(event.model, batch, forward))
 
+            clear_caches(event.model, state, lambda: outputs(batches[0]))
             first = [outputs(batch) for batch in batches]
             moved = change([partial(evaluate, batch) for batch in batches])
             unknown = [(math.nan, math.nan)] * len(batches)

@@ -17,6 +17,7 @@ from teleport._engine.contract import Callback, LossFn, Monitor
 from teleport._engine.report import BatchReport, LayerReport, TeleportReport, fill_sizes
 from teleport._engine.transaction import Snapshot, all_or_nothing
 from teleport._errors import UnsupportedModel
+from teleport._tracing.caches import clear_caches
 from teleport._tracing.differentiability import check_graph, check_reach
 from teleport._tracing.replicas import check_replicas
 from teleport._tracing.undisturbed import ModelState
@@ -102,6 +103,7 @@ def run_event(
 
     def moved(before: Snapshot, state: ModelState) -> Report:
         evaluate = _evaluation(model, loss_fn, state, custom_operations)
+        clear_caches(model, state, lambda: [evaluate(batches[0])])
         event = Event(model, batches, evaluate, Monitor(method, len(batches), callback))
         try:
             reports, layers, losses = _measured(event, work)
