@@ -18,7 +18,7 @@ from teleport._change_of_basis.basis_event import BasisEvent
 from teleport._change_of_basis.report import ChangeOfBasisReport
 from teleport._change_of_basis.sampling import Sampling, check_sampling, draw_tau
 from teleport._change_of_basis.teleported import unwrapped
-from teleport._engine.ascent import BatchLoss
+from teleport._engine.batch_loss import BatchLoss
 from teleport._engine.contract import Callback, LossFn, Monitor
 from teleport._engine.event import Event, run_event
 from teleport._engine.report import BatchReport, LayerReport, StepRecord

@@ -10,93 +10,16 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from teleport._engine.batch_loss import BatchLoss, Point
 from teleport._engine.contract import StepMonitor, unmonitored
 from teleport._engine.report import BatchReport, StepRecord
 from teleport._engine.statuses import Stopped
-from teleport._spaces.norms import half_squared_norm
-from teleport._tracing.differentiability import check_graph
 
 BELOW_CAP = 0.98
 """A shortened step is accepted if its gradient norm is between this share of the cap and the cap."""
 
 TRIALS = 24
 """The largest number of evaluations per backtracking line search."""
-
-
-class Point:
-    """The loss and its gradients at the current parameters; the ``gradients`` have a graph on request.
-
-    Args:
-        loss: a scalar, detached.
-        gradients: one per parameter of the loss.
-        half_square: ``1/2 |grad|^2``, if it is known without the gradients.
-    """
-
-    def __init__(self, loss: Tensor, gradients: list[Tensor], half_square: Tensor | None = None) -> None:
-        self.loss = loss
-        self.gradients = gradients
-        self._half_square = half_square
-
-    @property
-    def half_square(self) -> Tensor:
-        """``1/2 |grad|^2`` over all parameters of the loss, with a graph if the gradients have one."""
-        if self._half_square is None:
-            with torch.enable_grad():
-                self._half_square = half_squared_norm(self.gradients)
-        return self._half_square
-
-    @property
-    def norm(self) -> float:
-        """The gradient norm, over all parameters of the loss."""
-        return math.sqrt(2 * float(self.half_square.detach()))
-
-    @property
-    def differentiable(self) -> bool:
-        """Whether the gradients can be differentiated again."""
-        return self.half_square.requires_grad
-
-    def forget(self) -> None:
-        """Keep the loss and the norm; free the gradients and their graph."""
-        self._half_square, self.gradients = self.half_square.detach(), []
-
-
-class BatchLoss:
-    """The loss on one batch as a function of the parameters, with its gradients.
-
-    Args:
-        evaluate: computes the loss (a scalar tensor) at the current parameters.
-        parameters: the gradient norm is over these.
-    """
-
-    def __init__(self, evaluate: Callable[[], Tensor], parameters: Sequence[nn.Parameter]) -> None:
-        self.evaluate = evaluate
-        self.parameters = list(parameters)
-        self._checked = False  # whether the graph was found to have second derivatives
-
-    def point(self, differentiable: bool) -> Point:
-        """Evaluate the loss and its gradients, with a graph for a second derivative if ``differentiable``."""
-        return self.gradients_of(self.evaluate(), differentiable)
-
-    def gradients_of(self, loss: Tensor, differentiable: bool) -> Point:
-        """The point of a loss that was evaluated at the current parameters, with its gradients.
-
-        Raises:
-            UnsupportedModel: ``differentiable``, and an operation in the graph has no second derivative.
-        """
-        if differentiable and not self._checked:
-            check_graph(loss, twice=True)
-            self._checked = True
-        gradients = torch.autograd.grad(
-            loss, self.parameters, create_graph=differentiable, allow_unused=True, materialize_grads=True
-        )
-        return Point(loss.detach(), list(gradients))
-
-    def ascent_direction(self, point: Point, moving: Sequence[nn.Parameter]) -> list[Tensor]:
-        """``grad_W (1/2 |grad L|^2)`` for the ``moving`` parameters, a Hessian-vector product."""
-        if not point.differentiable:  # the loss is linear in the parameters
-            return [torch.zeros_like(parameter) for parameter in moving]
-        directions = torch.autograd.grad(point.half_square, list(moving), allow_unused=True, materialize_grads=True)
-        return list(directions)
 
 
 class Path(Protocol):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from teleport._engine.ascent import BatchLoss
+from teleport._engine.batch_loss import BatchLoss
 from teleport._spaces.norms import half_squared_norm
 
 

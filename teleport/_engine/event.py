@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from teleport._arguments import check_call
-from teleport._engine.ascent import BatchLoss
+from teleport._engine.batch_loss import BatchLoss
 from teleport._engine.contract import Callback, LossFn, Monitor
 from teleport._engine.report import BatchReport, LayerReport, TeleportReport, fill_sizes
 from teleport._engine.transaction import Snapshot, all_or_nothing

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from teleport._engine.ascent import BatchLoss, Point
+from teleport._engine.batch_loss import BatchLoss, Point
 from teleport._frozen_forward.activation_backward import simplify_activations
 from teleport._frozen_forward.backward_graph import backward_graph_of
 from teleport._frozen_forward.convolution_backward import simplify_convolutions

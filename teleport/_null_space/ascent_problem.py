@@ -15,7 +15,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from teleport._engine.ascent import Ascent, BatchLoss, Point
+from teleport._engine.ascent import Ascent
+from teleport._engine.batch_loss import BatchLoss, Point
 from teleport._engine.contract import StepMonitor
 from teleport._frozen_forward.frozen_forward import FrozenForward
 from teleport._frozen_forward.projected_products import Projection

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from teleport._arguments import check_choice, check_limits, check_steps, check_threshold
-from teleport._engine.ascent import Ascent, Point, ascend
+from teleport._engine.ascent import Ascent, ascend
+from teleport._engine.batch_loss import Point
 from teleport._engine.contract import Callback, LossFn
 from teleport._engine.objectives import TeleportObjective, objective_of
 from teleport._engine.report import TeleportReport

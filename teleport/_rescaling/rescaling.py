@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from teleport._arguments import check_choice, check_limits, check_positive, check_steps
-from teleport._engine.ascent import Point
+from teleport._engine.batch_loss import Point
 from teleport._engine.caps import Caps
 from teleport._engine.contract import Callback, LossFn
 from teleport._engine.event import Event, run_event

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from teleport._engine.ascent import BatchLoss, Point
+from teleport._engine.batch_loss import BatchLoss, Point
 from teleport._errors import UnsupportedModel
 from teleport._symmetry.group_actions import Inverse, LayerInputs, conjugate, residual, transform
 from teleport._tracing.layer_pairs import LayerPair

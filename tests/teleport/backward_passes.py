@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from teleport._engine.ascent import BatchLoss
+from teleport._engine.batch_loss import BatchLoss
 from teleport._frozen_forward.backward_graph import BackwardGraph, backward_graph_of
 from teleport._frozen_forward.frozen_forward import recorded
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from teleport import Symmetry
-from teleport._engine.ascent import BatchLoss
+from teleport._engine.batch_loss import BatchLoss
 from teleport._symmetry.group_path import AdjacentLayers
 from teleport._tracing.layer_pairs import trace_layer_pairs
 from tests.teleport.networks import cross_entropy

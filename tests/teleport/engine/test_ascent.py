@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from teleport._engine.ascent import BELOW_CAP, BatchLoss, Line, ascend, capped_step
+from teleport._engine.ascent import BELOW_CAP, Line, ascend, capped_step
+from teleport._engine.batch_loss import BatchLoss
 from teleport._engine.objectives import half_squared_norm
 
 FEW = settings(derandomize=True, max_examples=25, deadline=None)

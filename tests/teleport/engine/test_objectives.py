@@ -21,7 +21,7 @@ from teleport import (
     SquaredGradientNorm,
     TeleportObjective,
 )
-from teleport._engine.ascent import BatchLoss
+from teleport._engine.batch_loss import BatchLoss
 from teleport._engine.objectives import objective_of
 from tests.teleport.networks import PLAIN, batches_of, cross_entropy
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from teleport import NullSpace
-from teleport._engine.ascent import BatchLoss
+from teleport._engine.batch_loss import BatchLoss
 from teleport._frozen_forward.backward_graph import backward_graph_of
 from teleport._frozen_forward.frozen_forward import FrozenForward, recorded
 from teleport._frozen_forward.recorded_graph import GraphRecorder, Untraceable
