@@ -32,14 +32,15 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
-def check_steps(lr: float, steps: int, step: str = "cap") -> None:
-    """Refuse a step length, a number of steps or a step rule outside its range."""
+def check_steps(lr: float, steps: int, step: str = "cap", lr_unit: str = "relative") -> None:
+    """Refuse a step length, a number of steps, a step rule or a unit of the step length outside its range."""
     check_positive(lr=lr)
     if isinstance(steps, bool) or not isinstance(steps, Integral):
         raise TypeError(f"steps must be a whole number, got {steps!r}")
     if steps < 0:
         raise ValueError(f"steps must not be negative, got {steps}")
     check_choice("step", step, ("cap", "fixed"))
+    check_choice("lr_unit", lr_unit, ("relative", "absolute"))
 
 
 def check_limits(cap: float | None, relative_cap: float | None, guard: str, tolerance: float) -> None:

@@ -12,14 +12,22 @@ from torch import Tensor, nn
 
 from teleport._engine.batch_loss import BatchLoss, Point
 from teleport._engine.contract import StepMonitor, unmonitored
+from teleport._engine.landing import SquaredNormAlongPath
 from teleport._engine.report import BatchReport, StepRecord
 from teleport._engine.statuses import Stopped
+from teleport._spaces.norms import inner
 
 BELOW_CAP = 0.98
 """A shortened step is accepted if its gradient norm is between this share of the cap and the cap."""
 
 TRIALS = 24
-"""The largest number of evaluations per backtracking line search."""
+"""The largest number of evaluations per line search."""
+
+INTERPOLATED = 8
+"""The number of evaluations after which the interval is halved instead of interpolated."""
+
+FAR = 1e4
+"""A norm so many times the cap says nothing of the polynomial near the cap."""
 
 
 class Path(Protocol):
@@ -55,12 +63,14 @@ def capped_step(
     cap: float,
     differentiable: bool,
     better: Callable[[Point], bool] | None = None,
+    slope: float | None = None,
 ) -> tuple[float, Point | None]:
     """Step along ``line`` so that the gradient norm grows (or the point is ``better``) and stays at most at ``cap``.
 
     The whole step (``length``) is taken if the norm stays below the cap. Otherwise it is shortened until the norm is
     within 2 % below the cap; if no such length is found, the best length below the cap is taken. A step is also
-    shortened if the norm falls (or the point is not ``better``) or is not finite.
+    shortened if the norm falls (or the point is not ``better``) or is not finite. The lengths to try come from a
+    polynomial through the norms seen (``landing.py``).
 
     Args:
         batch_loss: the loss whose gradient norm is capped.
@@ -70,29 +80,34 @@ def capped_step(
         cap: the largest gradient norm allowed, infinite for none.
         differentiable: whether the gradients after a whole step need their graph.
         better: whether the point at the current parameters is better than the start; ``None`` for a larger norm.
+        slope: the derivative of ``1/2 |grad|^2`` by the length at the start, if it is known.
 
     Returns:
         the length taken (0 if no step is better) and the point there, or ``None`` if it was not the last one evaluated.
         The parameters are those at that length.
     """
     low, high = (0.0, norm), (math.inf, math.inf)  # (length, norm): the best below the cap, the nearest too long one
-    trial, met_cap = length, False
+    curve = SquaredNormAlongPath(norm, slope)
+    trial = min(length, curve.first(_target(cap)))
     for attempt in range(TRIALS):
         line.move_to(trial)
-        point = batch_loss.point(differentiable and attempt == 0)
+        point = batch_loss.point(differentiable and trial == length)
         reached = point.norm
+        curve.add(trial, reached)
         gained = reached > norm if better is None else math.isfinite(reached) and better(point)
         if reached == norm and not gained:  # nothing to gain: the direction is zero, or too short to be felt
             break
         if gained and math.isfinite(reached) and reached <= cap:
-            if not met_cap or reached >= BELOW_CAP * cap:
+            if trial == length or reached >= BELOW_CAP * cap:
                 return trial, point
             low = (trial, reached)
         elif math.isfinite(reached) and reached <= cap:  # past a maximum
             high = (trial, math.inf)
         else:
-            high, met_cap = (trial, reached if math.isfinite(reached) else math.inf), True
-        trial = _between(low, high, cap)
+            high = (trial, reached if math.isfinite(reached) else math.inf)
+        trial = _next_trial(curve, low, high, cap, length, attempt)
+        if trial == low[0]:  # the interval has no other number in it
+            break
     line.move_to(low[0])
     return low[0], None
 
@@ -102,13 +117,33 @@ def out_of_room(norm: float, cap: float, rule: str) -> bool:
     return norm > cap or (rule == "cap" and norm >= BELOW_CAP * cap)
 
 
-def _between(low: tuple[float, float], high: tuple[float, float], cap: float) -> float:
-    """The next length to try: the log of the norm is interpolated to the cap, or the interval halved."""
-    share = 0.5
-    if math.isfinite(high[1]) and low[1] > 0 and math.isfinite(cap):
-        target = 0.5 * (1 + BELOW_CAP) * cap
-        share = math.log(target / low[1]) / math.log(high[1] / low[1])
-    return low[0] + min(max(share, 0.1), 0.9) * (high[0] - low[0])
+def _target(cap: float) -> float:
+    """The norm to land on: the middle of the range that is accepted."""
+    return 0.5 * (1 + BELOW_CAP) * cap
+
+
+def _next_trial(
+    curve: SquaredNormAlongPath,
+    low: tuple[float, float],
+    high: tuple[float, float],
+    cap: float,
+    length: float,
+    attempt: int,
+) -> float:
+    """The next length to try, between ``low`` and ``high`` or, before a length was too long, up to ``length``."""
+    if math.isinf(high[0]):  # the terms of the polynomial that are not seen yet are above 0: aim below the middle
+        found = curve.length_at((0.75 * BELOW_CAP + 0.25) * cap, low[0], length)
+        return length if found is None or attempt >= INTERPOLATED else min(max(found, 1.01 * low[0]), length)
+    width = high[0] - low[0]
+    if math.isinf(high[1]) or math.isinf(cap) or attempt >= INTERPOLATED:
+        return low[0] + 0.5 * width
+    found = curve.length_at(_target(cap), low[0], high[0])
+    if found is None or high[1] > FAR * cap:  # the log of the norm is interpolated to the cap
+        if low[1] <= 0:
+            return low[0] + 0.5 * width
+        share = math.log(_target(cap) / low[1]) / math.log(high[1] / low[1])
+        return low[0] + min(max(share, 0.1), 0.9) * width
+    return min(max(found, low[0] + 0.01 * width), high[0] - 0.01 * width)
 
 
 def _better(score: Callable[[Point], float], start: Point) -> Callable[[Point], bool]:
@@ -157,6 +192,8 @@ def ascend(
     rule: str,
     start: Point | None = None,
     score: Callable[[Point], float] | None = None,
+    slope: Callable[[Point], float] | None = None,
+    unit: float | None = None,
     monitor: StepMonitor = unmonitored,
 ) -> Ascent:
     """Take up to ``steps`` steps along ``direction``, in place.
@@ -165,13 +202,16 @@ def ascend(
         batch_loss: the loss whose gradient norm the cap is on.
         parameters: those that move.
         direction: one tensor per moving parameter, at a point whose gradients have a graph.
-        lr: the length of a step, in units of the direction.
+        lr: the length of a step, in units of the direction or, with ``unit``, in that unit whatever the direction.
         steps: K.
         cap: the largest gradient norm.
         rule: ``"fixed"`` takes each step whole and stops once the norm is above the cap (Algorithm 1); ``"cap"``
             shortens steps, see :func:`capped_step`.
         start: the point at the current parameters, with a graph if ``steps > 0``; ``None`` evaluates it.
         score: the value at a point that no step of the rule ``"cap"`` may lower; ``None`` for the gradient norm.
+        slope: the derivative of ``1/2 |grad L|^2`` along a direction D at a point, in units of ``|D|^2``; ``None`` if
+            it is not known.
+        unit: the distance that an ``lr`` of 1 moves the parameters; ``None`` for an ``lr`` in units of the direction.
         monitor: told of the start and of each step; ``True`` ends the ascent there.
     """
     start = point = start or batch_loss.point(steps > 0)
@@ -185,19 +225,25 @@ def ascend(
             stopped = Stopped.ABOVE_CAP if taken == 0 else Stopped.CAP_REACHED
             break
         directions, more = direction(point), step < steps
+        needed = unit is not None or (slope is not None and rule == "cap")
+        square = float(inner(directions, directions)) if needed else 0.0
+        length = lr if unit is None else lr * unit / (math.sqrt(square) or 1.0)
         if rule == "fixed":
-            _advance(parameters, directions, lr)
+            _advance(parameters, directions, length)
             reached: Point | None = batch_loss.point(more)
         else:
             line = Line(parameters, directions)
             better = None if score is None else _better(score, point)
-            length, reached = capped_step(batch_loss, line, lr, norm, cap, more, better)
+            rise = slope(point) * square if slope else None
+            length, reached = capped_step(batch_loss, line, length, norm, cap, more, better, rise)
             if length == 0:
                 stopped = Stopped.NO_ASCENT
                 point = batch_loss.point(False)
                 break
-        if reached is None or (more and not reached.differentiable):
+        if reached is None:
             reached = batch_loss.point(more)
+        elif more and not reached.differentiable and not out_of_room(reached.norm, cap, rule):
+            reached = batch_loss.point(True)
         point, norm, taken = reached, reached.norm, step
         trace.append(StepRecord(step, float(point.loss), norm))
         if not math.isfinite(norm):

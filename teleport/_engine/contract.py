@@ -61,7 +61,8 @@ class Teleporter(Protocol):
     - ``cap`` (float or ``None``): the largest gradient norm, over all trainable parameters. A batch whose norm is
       above it takes no step. ``None`` is no cap.
     - ``relative_cap`` (float or ``None``): a cap as a factor on the mean gradient norm over the event's batches,
-      taken before its first step. With both caps the smaller one holds.
+      taken before its first step. With both caps the smaller one holds. It is 2 unless it is set: no published method
+      has one, and without any cap the gradient norm can grow by orders of magnitude in one event.
     - ``step`` (how a step is bounded): ``"cap"`` shortens a step so that the gradient norm ends at most at the cap,
       within 2 % below it if the whole step would pass it, and so that the objective does not get worse. ``"fixed"``
       takes each step whole, and stops once the norm is above the cap (Wu et al. 2025, Algorithm 1).
@@ -69,8 +70,9 @@ class Teleporter(Protocol):
       ``tolerance * max(1, |loss|)``, or made the loss, the gradient norm or a parameter infinite or NaN. The batch's
       report then has ``accepted=False``, and a ``reason``. ``"none"`` keeps all steps.
     - ``tolerance`` (float above 0): of the guard, relative to ``max(1, |loss|)``.
-    - ``lr`` (float above 0): the length of a step, in units of the method's direction. ``steps`` (int from 0): at
-      most so many steps per batch.
+    - ``lr`` (float above 0): the length of a step. ``lr_unit``: ``"relative"`` for the norm of what moves (the weights,
+      or the identity of a group), which means the same on every model; ``"absolute"`` for the method's direction, as
+      published. ``steps`` (int from 0): at most so many steps per batch.
 
     Shared arguments of a call:
 

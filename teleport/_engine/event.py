@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from teleport._arguments import check_call
-from teleport._engine.batch_loss import BatchLoss
+from teleport._engine.batch_loss import BatchLoss, Point
 from teleport._engine.contract import Callback, LossFn, Monitor
 from teleport._engine.report import BatchReport, LayerReport, TeleportReport, fill_sizes
 from teleport._engine.transaction import Snapshot, all_or_nothing
 from teleport._errors import UnsupportedModel
+from teleport._spaces.norms import half_squared_norm
 from teleport._tracing.caches import clear_caches
 from teleport._tracing.differentiability import check_graph, check_reach
 from teleport._tracing.replicas import check_replicas
@@ -32,6 +33,10 @@ ONCE_DIFFERENTIABLE = re.compile(
 """Messages of torch for an operation without a second derivative."""
 
 
+Halves = dict[nn.Parameter, float]
+"""``1/2 |g|^2`` of each parameter's gradient g on one batch."""
+
+
 class Event:
     """The state of an event that a method works with.
 
@@ -42,6 +47,7 @@ class Event:
         named: all parameters by name; ``trainable``: those that require a gradient.
         moved: parameters that the method moves. Changes of others, by evaluations of the loss, are undone.
         monitor: of the steps, for the callback.
+        halves: of every batch but the first before the event, if the cap is relative.
     """
 
     def __init__(
@@ -54,6 +60,7 @@ class Event:
         self.named = dict(model.named_parameters())
         self.trainable = [parameter for parameter in self.named.values() if parameter.requires_grad]
         self.moved: set[nn.Parameter] = set()
+        self.halves: list[Halves] = []
         if not self.trainable:
             raise ValueError("the model has no trainable parameter to teleport")
 
@@ -65,6 +72,24 @@ class Event:
         """The loss on ``batch`` with its gradients for ``parameters``."""
         return BatchLoss(lambda: self.evaluate(batch), parameters)
 
+    def halves_of(self, point: Point) -> Halves:
+        """``1/2 |g|^2`` per trainable parameter, of a point whose gradients are over these."""
+        with torch.no_grad():
+            halves = [float(half_squared_norm([gradient])) for gradient in point.gradients]
+        return dict(zip(self.trainable, halves, strict=True))
+
+    def losses_before(self, gradients: bool) -> list[Tensor]:
+        """The loss of every batch but the first; with ``gradients`` their norms are kept in ``halves``."""
+        losses = []
+        for batch in self.batches[1:]:
+            if gradients:
+                point = self.batch_loss(batch, self.trainable).point(differentiable=False)
+                self.halves.append(self.halves_of(point))
+                losses.append(point.loss)
+            else:
+                losses.append(self.evaluate(batch).detach())
+        return losses
+
 
 def run_event(
     method: str,
@@ -74,6 +99,8 @@ def run_event(
     work: Callable[[Event], tuple[list[BatchReport], Sequence[LayerReport]]],
     callback: Callback | None = None,
     report_type: type[Report] = TeleportReport,  # type: ignore[assignment]
+    *,
+    gradients: bool = False,
 ) -> Report:
     """Run ``work``, which moves the parameters of ``model`` in place; nothing else of the model changes.
 
@@ -87,6 +114,7 @@ def run_event(
             when the callback ended the event have no report.
         callback: the caller's; ``work`` calls it through ``event.monitor``.
         report_type: the class of the report.
+        gradients: whether the gradient norms of all batches before the event are needed, for a relative cap.
 
     Raises:
         TypeError: an argument is of another type, such as swapped ones.
@@ -106,7 +134,7 @@ def run_event(
         clear_caches(model, state, lambda: [evaluate(batches[0])])
         event = Event(model, batches, evaluate, Monitor(method, len(batches), callback))
         try:
-            reports, layers, losses = _measured(event, work)
+            reports, layers, losses = _measured(event, work, gradients)
             if any(custom_operations):
                 check_reach(lambda: evaluate(batches[0]), event.named.items())
         except RuntimeError as error:
@@ -128,13 +156,15 @@ def run_event(
 
 
 def _measured(
-    event: Event, work: Callable[[Event], tuple[list[BatchReport], Sequence[LayerReport]]]
+    event: Event, work: Callable[[Event], tuple[list[BatchReport], Sequence[LayerReport]]], gradients: bool
 ) -> tuple[list[BatchReport], Sequence[LayerReport], tuple[float, float]]:
     """The result of ``work``, with the mean loss over all batches before and after it."""
     batches = event.batches
-    others = [event.evaluate(batch).detach() for batch in batches[1:]]
+    others = event.losses_before(gradients)
     reports, layers = work(event)
     before = _mean([reports[0].loss_before, *others])
+    if not any(report.steps and report.accepted for report in reports):
+        return reports, layers, (before, before)
     end, last = len(reports) - 1, reports[-1]  # the last batch, unless the callback ended the event
     others = [event.evaluate(batch).detach() for batch in batches[:end] + batches[end + 1 :]]
     after = _mean([*others, last.loss_after if last.accepted else last.loss_before])

@@ -54,6 +54,10 @@ class TeleportObjective(ABC):
         """A number that is larger where the objective is better; ``point`` may lose its graph."""
         return self.value(loss, point) if self.ascended else -self.value(loss, point)
 
+    def slope(self, point: Point) -> float:
+        """The derivative of ``1/2 |g|^2`` along the objective's gradient D, in units of ``|D|^2``; 0 if not known."""
+        return 0.0
+
 
 @dataclass(frozen=True)
 class SquaredGradientNorm(TeleportObjective):
@@ -73,6 +77,10 @@ class SquaredGradientNorm(TeleportObjective):
     def score(self, loss: BatchLoss, point: Point) -> float:
         """The norm, which tells points apart that its square does not."""
         return point.norm
+
+    def slope(self, point: Point) -> float:
+        """1: ``1/2 |g|^2`` is the objective."""
+        return 1.0
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,10 @@ class LogGradientNorm(TeleportObjective):
     def score(self, loss: BatchLoss, point: Point) -> float:
         """The norm."""
         return point.norm
+
+    def slope(self, point: Point) -> float:
+        """``|g|^2``, the derivative of ``1/2 |g|^2`` by the objective."""
+        return point.norm**2
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,9 @@ class LevelSet:
     :class:`teleport.NullSpace` keeps the loss exactly.
 
     Args:
-        lr: rho, the longest step along ``H g / |g|^2``.
+        lr: the longest step along ``H g / |g|^2``, in units of ``lr_unit``.
+        lr_unit: ``"relative"`` for the norm of all trainable parameters; ``"absolute"`` for ``H g / |g|^2`` itself, as
+            published: then ``lr`` is rho.
         steps: K, the largest number of steps per batch.
         cap: the largest gradient norm, ``None`` for none, as published; a step that would pass it is halved.
         relative_cap: a cap as a factor on the mean gradient norm before the event; see :class:`teleport.Teleporter`.
@@ -68,12 +70,13 @@ class LevelSet:
     lr: float = 0.1
     steps: int = 50
     cap: float | None = None
-    relative_cap: float | None = None
+    relative_cap: float | None = 2.0
     guard: Literal["transaction", "none"] = "transaction"
     tolerance: float = 1e-3
+    lr_unit: Literal["relative", "absolute"] = "relative"
 
     def __post_init__(self) -> None:
-        check_steps(self.lr, self.steps)
+        check_steps(self.lr, self.steps, lr_unit=self.lr_unit)
         check_limits(self.cap, self.relative_cap, self.guard, self.tolerance)
 
     def __call__(
@@ -100,13 +103,14 @@ class LevelSet:
                 trainable parameter.
             UnsupportedModel: torch cannot differentiate the loss twice (a ``ValueError`` too).
         """
-        return run_event("levelset", model, batches, loss_fn, self._work, callback)
+        relative = self.relative_cap is not None
+        return run_event("levelset", model, batches, loss_fn, self._work, callback, gradients=relative)
 
     def _work(self, event: Event) -> tuple[list[BatchReport], list[LayerReport]]:
         event.moved |= set(event.trainable)
         statistics = ParameterStatistics(event.named)
         losses = [event.batch_loss(batch, event.trainable) for batch in event.batches]
-        cap = Caps(self.cap, self.relative_cap, losses).over(event.trainable)
+        cap = Caps(self.cap, self.relative_cap, event).over(event.trainable)
         reports = []
         for number, loss in enumerate(losses):
             reports.append(self._teleport(loss, cap, event.monitor.on(number, self.steps)))
@@ -180,7 +184,7 @@ class _LevelSetAscent:
         self.loss = loss
         self.cap = cap
         self.monitor = monitor
-        self.rho = method.lr
+        self.rho = math.inf
         self.point = loss.point(method.steps > 0)
         self.level = float(self.point.loss)  # f_0
         self.room = method.tolerance * max(1.0, abs(self.level))
@@ -217,6 +221,8 @@ class _LevelSetAscent:
         self.gamma = max(self.gamma, 2 * here.multiplier)
         merit = self._merit(self.point)
         line = Line(self.loss.parameters, here.q)
+        longest = self._longest(here, line)
+        self.rho = min(self.rho, longest)
         more = step < self.method.steps
         for attempt in range(BACKTRACKS + 1):
             line.directions = here.step(self.rho)
@@ -231,7 +237,7 @@ class _LevelSetAscent:
             return
         self.point = self.loss.point(True) if more and not reached.differentiable else reached
         self.trace.append(StepRecord(step, float(reached.loss), reached.norm))
-        self.rho = min(self.method.lr, 2 * self.rho)
+        self.rho = 2 * self.rho
 
     def _linearise(self) -> _Linearised:
         g = [gradient.detach() for gradient in self.point.gradients]
@@ -239,6 +245,13 @@ class _LevelSetAscent:
         square = float(inner(g, g))
         q = [part / square for part in product]
         return _Linearised(q, g, float(inner(q, g)), square, float(self.point.loss) - self.level)
+
+    def _longest(self, here: _Linearised, line: Line) -> float:
+        """The largest rho: ``lr`` along ``H g / |g|^2``, or what moves the parameters by that share of their norm."""
+        if self.method.lr_unit == "absolute":
+            return self.method.lr
+        norm, distance = (float(inner(values, values).sqrt()) for values in (line.start, here.q))
+        return self.method.lr * (norm or 1.0) / (distance or 1.0)
 
     def _merit(self, point: Point) -> float:
         norm = point.norm

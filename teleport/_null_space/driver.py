@@ -89,7 +89,8 @@ def run_null_space_event(
     def work(event: Event) -> tuple[list[BatchReport], list[NullSpaceLayerReport]]:
         return _NullSpaceEvent(settings, step_rule, event, constraint).run()
 
-    return run_event(method, model, batches, loss_fn, work, callback)
+    relative = settings.relative_cap is not None
+    return run_event(method, model, batches, loss_fn, work, callback, gradients=relative)
 
 
 class _NullSpaceEvent:
@@ -106,13 +107,12 @@ class _NullSpaceEvent:
         self.freeze = settings.frozen_forward and settings.threshold == 1 and constraint is None
         self.null_spaces: NullSpaces | None = None  # of the current batch, or of the constraint
         self.constraint_loss: float | None = None  # at the current parameters
-        self.checked = False  # whether a direction by the frozen forward pass was compared with the model's
+        self.checked = False  # whether the gradient norm after steps with a frozen forward pass was the model's
 
     def run(self) -> tuple[list[BatchReport], list[NullSpaceLayerReport]]:
         """Teleport on each batch in turn."""
         event, reports = self.event, list[BatchReport]()
-        objectives = [event.batch_loss(batch, event.trainable) for batch in event.batches]
-        caps = Caps(self.settings.cap, self.settings.relative_cap, objectives)
+        caps = Caps(self.settings.cap, self.settings.relative_cap, event)
         for number, batch in enumerate(event.batches):
             monitor = event.monitor.on(number, self.settings.steps)
             reports.append(
@@ -129,9 +129,12 @@ class _NullSpaceEvent:
         versions = self._versions()
         recorder = self._recorder()
         start, graph = self._start(batch, recorder)
-        full = start is not None and out_of_room(start.norm, caps.over(event.trainable), settings.rule)
-        if start is not None and full and self.null_spaces is not None:
-            return _above_cap(start, monitor)  # saves the decomposition of its inputs
+        if start is not None:
+            if number == 0:
+                caps.know_first(start)
+            if out_of_room(start.norm, caps.over(event.trainable), settings.rule):
+                self._note(recorder)
+                return _above_cap(start, monitor)  # saves the decomposition of its inputs
         if self.null_spaces is None or not lasting:
             self.null_spaces = self.statistics.open(self._traced(batch, recorder), settings.threshold)
         self.statistics.next_batch()
@@ -144,9 +147,9 @@ class _NullSpaceEvent:
     ) -> BatchReport | None:
         """The report of a batch that has no room below the cap, found without an autograd graph; ``None`` if it has.
 
-        Only tested after a batch that ended at the cap: the next one is then most likely at the cap as well.
+        Only tested after a batch that had none itself: the next one is then most likely to have none either.
         """
-        if not reports or self.settings.objective_params != "all":
+        if not reports or reports[-1].steps or self.settings.objective_params != "all":
             return None
         cap, rule = caps.over(self.event.trainable), self.settings.rule
         if not out_of_room(reports[-1].gradient_norm_after, cap, rule):
@@ -154,19 +157,27 @@ class _NullSpaceEvent:
         start = self.event.batch_loss(batch, self.event.trainable).point(False)
         return _above_cap(start, monitor) if out_of_room(start.norm, cap, rule) else None
 
+    def _note(self, recorder: LayerTracer | None) -> None:
+        """Enter the layers of a batch whose inputs are not decomposed in the report."""
+        if recorder is not None:
+            recorder.recorded.clear()
+            self.statistics.note(recorder.result())
+
     def _recorder(self) -> LayerTracer | None:
         """Traces the layer inputs in the evaluation of the start, if each batch is its own constraint."""
         if self.constraint is not None or self.settings.objective_params != "all":
             return None
-        return LayerTracer(self.event.named, self.settings.threshold == 1, deferred=True)
+        exact = self.settings.threshold == 1
+        return LayerTracer(self.event.named, exact, deferred=True, rank_only=exact)
 
     def _traced(self, batch: Any, recorder: LayerTracer | None) -> TracedLayers:
         """The traced layers of the constraint, from a separate evaluation if ``recorder`` could not trace them all."""
         if recorder is not None and not recorder.overwritten:
             recorder.end_batch()
             return recorder.result()
-        shared = self.constraint is None and self.settings.threshold == 1
-        return trace_layers(self.event.evaluate, self.constraint or [batch], self.event.named, shared_objective=shared)
+        exact = self.settings.threshold == 1
+        shared = self.constraint is None and exact
+        return trace_layers(self.event.evaluate, self.constraint or [batch], self.event.named, shared, exact)
 
     def _start(self, batch: Any, recorder: LayerTracer | None) -> tuple[Point | None, GraphRecorder | None]:
         """The start on ``batch`` and its recorded graph, if the gradient norm is over all parameters."""
@@ -230,27 +241,41 @@ class _NullSpaceEvent:
         frozen = self._frozen(problem, graph, null_spaces)
         if frozen is None:
             return self.step_rule(dataclasses.replace(problem, start=None))
+        before = Snapshot([] if self.checked else problem.parameters)
         ascent = self.step_rule(frozen)
-        if ascent.steps:
-            ascent.end.loss = self.event.evaluate(batch).detach()
-            ascent.trace[-1] = dataclasses.replace(ascent.trace[-1], loss=float(ascent.end.loss))
+        if not ascent.steps:
+            return ascent
+        if self.checked:
+            loss = self.event.evaluate(batch).detach()
+        else:
+            end = problem.loss.point(False)
+            if not agree(ascent.end, end, problem.parameters):
+                self._thaw("its gradient norm after the steps is not the model's")
+                before.restore()
+                return self.step_rule(dataclasses.replace(problem, start=None))
+            loss, self.checked = end.loss, True
+        ascent.end.loss = loss
+        ascent.trace[-1] = dataclasses.replace(ascent.trace[-1], loss=float(loss))
         return ascent
 
     def _frozen(self, problem: AscentProblem, graph: GraphRecorder, null_spaces: NullSpaces) -> AscentProblem | None:
-        """``problem`` with the forward pass frozen; ``None``, here and later, if it does not agree with the model."""
+        """``problem`` with the forward pass frozen; ``None``, here and later, if its start is not the model's."""
         assert problem.start is not None
         try:
             frozen = freeze_forward(problem, graph, null_spaces, self.statistics)
-            if not (self.checked or agree(frozen, problem)):
-                raise Untraceable("the frozen forward pass gives another direction than the model")
+            if not agree(frozen.start, problem.start, problem.parameters):
+                raise Untraceable("its gradient norm at the start is not the model's")
         except Untraceable as reason:
-            log.debug("the forward pass is run again at each step: %s", reason)
-            self.freeze = False
+            self._thaw(str(reason))
             return None
-        self.checked = True
         problem.start.forget()
         graph.operations.clear()
         return frozen
+
+    def _thaw(self, reason: str) -> None:
+        """Run the forward pass at each step from now on."""
+        log.debug("the forward pass is run again at each step: %s", reason)
+        self.freeze = False
 
     @property
     def _guarded(self) -> bool:

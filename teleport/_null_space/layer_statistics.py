@@ -34,12 +34,12 @@ class LayerStatistics:
         self._layers: dict[str, Layer] = {}
         self._before: dict[str, Tensor] = {}  # the layers' matrices before the event
         self._recorded: set[str] = set()  # layers whose surviving share was recorded for the current batch
-        self._above_rounding: set[str] = set()  # layers whose projected gradient was above rounding at least once
+        self._projected: set[str] = set()  # layers whose gradient was projected
+        self._above_rounding: set[str] = set()  # those whose projected gradient was above rounding at least once
 
     def open(self, traced: TracedLayers, threshold: float) -> NullSpaces:
         """Decompose the traced representations; the result has the layers with null dimensions."""
-        for name, reason in traced.pinned.items():
-            self._reports.setdefault(name, NullSpaceLayerReport(name, "parameter", 0)).reason = reason
+        self.note(traced)
         subspaces: dict[int, Subspace] = {}  # layers with one representation share one decomposition
         null_spaces = []
         for name, layer in traced.layers.items():
@@ -56,6 +56,13 @@ class LayerStatistics:
                 null_spaces.append((layer, subspace))
         return null_spaces
 
+    def note(self, traced: TracedLayers) -> None:
+        """Enter the traced layers in the report, without a decomposition."""
+        for name, reason in traced.pinned.items():
+            self._reports.setdefault(name, NullSpaceLayerReport(name, "parameter", 0)).reason = reason
+        for name, layer in traced.layers.items():
+            self._report(name, layer)
+
     def next_batch(self) -> None:
         """Record the surviving shares again, those of the next batch."""
         self._recorded.clear()
@@ -66,6 +73,7 @@ class LayerStatistics:
         With ``record``, if ``matrix`` is the whole gradient, the surviving share of a batch's first step is recorded:
         the squared norm of the projection over that of the gradient.
         """
+        self._projected.add(layer.name)
         whole = norm_of(matrix)
         share = (norm_of(projected) / whole) ** 2 if whole else 0.0
         if record and layer.name not in self._recorded:
@@ -85,7 +93,8 @@ class LayerStatistics:
         ends = ", ".join(sorted({batch.stopped for batch in batches}))
         for name, before in self._before.items():
             report = self._reports[name]
-            report.relative_change = relative_change(before.double(), _matrices(self._layers[name]).double())
+            now = _matrices(self._layers[name])
+            report.relative_change = 0.0 if torch.equal(before, now) else relative_change(before.double(), now.double())
             if report.relative_change:
                 report.reason = ""  # of another batch
             elif not report.reason:
@@ -95,7 +104,7 @@ class LayerStatistics:
     def _why_unchanged(self, report: NullSpaceLayerReport, ends: str) -> str:
         if report.ranks and not any(report.null_dimensions):
             return f"its inputs span all {report.dimension} dimensions"
-        if report.surviving and report.name not in self._above_rounding:
+        if report.name in self._projected and report.name not in self._above_rounding:
             return "the projection of the objective's gradient is zero up to rounding"
         return f"no step was taken or kept ({ends})"
 

@@ -17,6 +17,7 @@ from teleport._engine.objectives import TeleportObjective, objective_of
 from teleport._engine.report import TeleportReport
 from teleport._null_space.ascent_problem import AscentProblem
 from teleport._null_space.driver import NullSpaceSettings, run_null_space_event
+from teleport._spaces.norms import inner
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,10 @@ class NullSpace:
     start. Do not use it if the loss on other data must not change.
 
     Args:
-        lr: eta_tel, the length of a step along the projected gradient of the objective.
+        lr: the length of a step along the projected gradient of the objective, in units of ``lr_unit``.
+        lr_unit: ``"relative"`` for the norm of all weights that may move on the batch, so that a step of the default
+            moves them by at most 10 % of it; ``"absolute"`` for the projected gradient itself, as in the paper: then
+            ``lr`` is eta_tel.
         steps: K, the largest number of steps per batch.
         threshold: tau in (0, 1]. 1 protects all directions of the inputs up to their numerical rank. Below 1 only the
             leading directions with this share of the inputs' energy are protected (equation 3), and the loss changes
@@ -42,6 +46,7 @@ class NullSpace:
             worse. ``"fixed"`` is the paper's rule: steps of full length until the norm is above the cap.
         cap: the largest gradient norm, ``None`` for none.
         relative_cap: a cap as a factor on the mean gradient norm before the event; see :class:`teleport.Teleporter`.
+            The paper has none, and no bound of a batch's growth but ``cap``.
         guard: ``"transaction"`` undoes the steps on a batch if they changed the loss on the batch (on the constraint,
             if there is one) by more than ``tolerance * max(1, |loss|)``, or made the loss, the gradient norm or a
             parameter infinite or NaN. ``"none"`` keeps all steps, as in the paper.
@@ -60,21 +65,22 @@ class NullSpace:
         ValueError: an argument outside its range.
     """
 
-    lr: float = 1.0
+    lr: float = 0.1
     steps: int = 8
     threshold: float = 1.0
     step: Literal["cap", "fixed"] = "cap"
     cap: float | None = None
-    relative_cap: float | None = None
+    relative_cap: float | None = 2.0
     guard: Literal["transaction", "none"] = "transaction"
     tolerance: float = 1e-3
     objective_params: Literal["all", "moved"] = "all"
     objective: str | TeleportObjective = "squared_gradient_norm"
     objective_scale: float | None = None
     forward: Literal["once", "each"] = "once"
+    lr_unit: Literal["relative", "absolute"] = "relative"
 
     def __post_init__(self) -> None:
-        check_steps(self.lr, self.steps, self.step)
+        check_steps(self.lr, self.steps, self.step, self.lr_unit)
         check_threshold(self.threshold)
         check_limits(self.cap, self.relative_cap, self.guard, self.tolerance)
         check_choice("objective_params", self.objective_params, ("all", "moved"))
@@ -123,7 +129,7 @@ class NullSpace:
             objective_params=self.objective_params,
             differentiable=self.steps > 0,
             steps=self.steps,
-            frozen_forward=self.forward == "once" and self.steps > 1 and self._objective.of_norm,
+            frozen_forward=self.forward == "once" and self.steps > 0 and self._objective.of_norm,
         )
         return run_null_space_event("nullspace", settings, self._ascend, model, batches, loss_fn, constraint, callback)
 
@@ -145,5 +151,13 @@ class NullSpace:
             rule=self.step,
             start=problem.start,
             score=lambda point: objective.score(loss, point),
+            slope=objective.slope,
+            unit=_norm(parameters) if self.lr_unit == "relative" else None,
             monitor=problem.monitor,
         )
+
+
+def _norm(parameters: Iterable[nn.Parameter]) -> float:
+    """The norm of all elements of the parameters; 1 if they are all zero."""
+    held = [parameter.detach() for parameter in parameters]
+    return (float(inner(held, held).sqrt()) if held else 0.0) or 1.0

@@ -54,7 +54,7 @@ class RandomNullSpace:
     seed: int = 0
     threshold: float = 1.0
     cap: float | None = None
-    relative_cap: float | None = None
+    relative_cap: float | None = 2.0
     guard: Literal["transaction", "none"] = "transaction"
     tolerance: float = 1e-3
     generator: torch.Generator = field(init=False, repr=False, compare=False)

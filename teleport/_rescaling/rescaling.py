@@ -61,7 +61,7 @@ class Rescaling:
     steps: int = 100
     step: Literal["cap", "fixed"] = "cap"
     cap: float | None = None
-    relative_cap: float | None = None
+    relative_cap: float | None = 2.0
     guard: Literal["transaction", "none"] = "transaction"
     tolerance: float = 1e-3
 
@@ -99,7 +99,10 @@ class Rescaling:
         def work(event: Event) -> tuple[list[BatchReport], list[LayerReport]]:
             return _RescalingEvent(self, event, group).run()
 
-        report: FactorReport = run_event("rescaling", model, batches, loss_fn, work, callback, FactorReport)
+        relative = self.relative_cap is not None
+        report: FactorReport = run_event(
+            "rescaling", model, batches, loss_fn, work, callback, FactorReport, gradients=relative
+        )
         report.group = group
         return report
 
@@ -121,8 +124,7 @@ class _RescalingEvent:
     def run(self) -> tuple[list[BatchReport], list[LayerReport]]:
         """Ascend on each batch in turn, or balance all together."""
         method, event = self.method, self.event
-        objectives = [event.batch_loss(batch, event.trainable) for batch in event.batches]
-        cap = Caps(method.cap, method.relative_cap, objectives).over(event.trainable)
+        cap = Caps(method.cap, method.relative_cap, event).over(event.trainable)
         together = [event.batches] if method.mode == "balance" else [[batch] for batch in event.batches]
         event.monitor.batches = len(together)
         reports: list[BatchReport] = []

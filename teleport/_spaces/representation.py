@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -47,6 +48,7 @@ class Representation:
         # them
         self._rows: Tensor | None = torch.zeros(groups, 0, dimension, dtype=torch.float64, device=device)
         self._gram: Tensor | None = None  # [groups, dimension, dimension] float64, its lower triangle
+        self._full: _FullRank | None = None  # if all vectors are known to be of full rank from a part of them
 
     def update(self, rows: Tensor) -> None:
         """Add vectors ``[groups, positions, dimension]`` (without the appended 1).
@@ -69,9 +71,44 @@ class Representation:
             vectors[..., part.shape[2] :] = 1
             self._absorb(vectors)
 
+    def update_until_full(self, rows: Callable[[], Iterable[Tensor]]) -> None:
+        """Add the vectors of ``rows()``, but only their squared norms once a part of them is clearly of full rank.
+
+        More vectors raise no singular value's share above rounding, but they do not lower the least singular value
+        either. So the rest needs no products. The result serves :meth:`subspace` at threshold 1, not :meth:`spectrum`.
+
+        Args:
+            rows: the vectors as of :meth:`update`, in parts; the same at each call.
+        """
+        parts, tested = iter(rows()), 2 * self.dimension
+        for part in parts:
+            self.update(part)
+            if self.positions < tested or self.dtype == torch.float64:
+                continue
+            tested = 4 * self.positions
+            full = _full_rank(self._take_gram(), self.dtype)
+            if full is not None:
+                break
+        else:
+            return
+        seen = self.positions
+        for part in parts:
+            self.positions += part.shape[1]
+            full.energies.add_(torch.linalg.vector_norm(part.detach(), dim=(1, 2)).double().square())
+        full.energies.add_(self.ones * (self.positions - seen))
+        self._full = full
+        if full.certain(self.dtype) or not self.finite:
+            return
+        self._full, self._gram, self.positions = None, None, 0
+        self._rows = full.energies.new_zeros(self.groups, 0, self.dimension)
+        for part in rows():
+            self.update(part)
+
     @property
     def finite(self) -> bool:
         """Whether all vectors so far were finite; if not, their span is not defined."""
+        if self._full is not None and not bool(self._full.energies.isfinite().all()):
+            return False
         return all(bool(kept.sum().isfinite()) for kept in (self._rows, self._gram) if kept is not None)
 
     def merged(self, other: Representation) -> Representation:
@@ -84,13 +121,19 @@ class Representation:
             both._absorb(other._rows)
         if other._gram is not None:
             both._take_gram().add_(other._gram)
+        both._full = self._full or other._full  # more vectors do not lower the rank; at worst, a layer stays
         return both
 
     def spectrum(self) -> Tensor:
         """Squared singular values of the representation matrix, ``[groups, k]`` float64, descending.
 
         ``k`` is the smaller of the dimension and the number of vectors.
+
+        Raises:
+            ValueError: vectors were added by :meth:`update_until_full`, which left some out.
         """
+        if self._full is not None:
+            raise ValueError("the spectrum needs all input vectors, and update_until_full left some out")
         return self._decompose()[1]
 
     def subspace(self, threshold: float) -> Subspace:
@@ -98,7 +141,7 @@ class Representation:
 
         If a vector is not finite, no direction is free.
         """
-        if not self.finite:
+        if self._full is not None or not self.finite:
             nothing = torch.zeros(self.groups, self.dimension, 0, dtype=torch.float64)
             return Subspace([self.dimension] * self.groups, self.dimension, nothing, complement=True)
         independent = self._independent() if threshold >= 1 and self.dtype != torch.float64 else None
@@ -172,6 +215,32 @@ class _Factored(NamedTuple):
         return basis
 
 
+class _FullRank(NamedTuple):
+    """Vectors of full rank: per group, a bound below their least squared singular value, and their squared norm."""
+
+    least: Tensor
+    energies: Tensor
+
+    def certain(self, dtype: torch.dtype) -> bool:
+        """Whether the least singular value is above all that rounding of the vectors could explain."""
+        return bool(((self.least / self.energies).sqrt() > _smallest(dtype)).all())
+
+
+def _full_rank(gram: Tensor, dtype: torch.dtype) -> _FullRank | None:
+    """Of Gram matrices (lower triangles), if all are clearly of full rank; a tenth is left for more vectors."""
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    if bool(failed.any()):
+        return None
+    least = 1 / torch.cholesky_inverse(factor).diagonal(dim1=1, dim2=2).sum(1)
+    full = _FullRank(least / 100, gram.diagonal(dim1=1, dim2=2).sum(1))
+    return _FullRank(least, full.energies) if full.certain(dtype) else None
+
+
+def _smallest(dtype: torch.dtype) -> float:
+    """The least singular value, to the root of all energy, that rounding in ``dtype`` and squaring cannot explain."""
+    return max(1e-6, 2 * torch.finfo(dtype).eps)
+
+
 def _products(rows: Tensor) -> Tensor:
     """The lower triangle of ``rows rows^T``, ``[groups, n, n]`` of ``[groups, n, m]``."""
     gram = rows.new_zeros(len(rows), rows.shape[1], rows.shape[1])
@@ -199,7 +268,7 @@ def _factor(gram: Tensor, dtype: torch.dtype) -> _Factored | None:
         return None
     traces = [held.diagonal(dim1=1, dim2=2).sum(1) for held in (gram, torch.cholesky_inverse(factor))]
     least = float((traces[0] * traces[1]).max()) ** -0.5  # of singular values, to the root of all energy
-    if not least > max(1e-6, 2 * torch.finfo(dtype).eps):
+    if not least > _smallest(dtype):
         return None
     return _Factored(factor, torch.finfo(gram.dtype).eps / least**2)
 

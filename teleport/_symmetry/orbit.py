@@ -66,7 +66,7 @@ class Orbit:
         objective_scale: float | None = None,
         step: Literal["cap", "fixed"] = "cap",
         cap: float | None = None,
-        relative_cap: float | None = None,
+        relative_cap: float | None = 2.0,
         guard: Literal["transaction", "none"] = "transaction",
         tolerance: float = 1e-3,
     ) -> None:
@@ -109,12 +109,13 @@ class Orbit:
                 trainable parameter; or the action is not the identity at theta = 0, moves something other than a
                 trainable parameter, changes a shape, or does not depend on theta.
         """
-        return run_event("orbit", model, batches, loss_fn, self._work, callback)
+        relative = self.relative_cap is not None
+        return run_event("orbit", model, batches, loss_fn, self._work, callback, gradients=relative)
 
     def _work(self, event: Event) -> tuple[list[BatchReport], list[LayerReport]]:
         statistics = ParameterStatistics(event.named)
         losses = [event.batch_loss(batch, event.trainable) for batch in event.batches]
-        cap = Caps(self.cap, self.relative_cap, losses).over(event.trainable)
+        cap = Caps(self.cap, self.relative_cap, event).over(event.trainable)
         reports = []
         for number, loss in enumerate(losses):
             monitor = event.monitor.on(number, self.steps)
@@ -140,6 +141,7 @@ class Orbit:
             cap=cap,
             rule=self.step,
             score=lambda point: objective.score(loss, point),
+            slope=objective.slope,
             monitor=monitor,
         )
         report = ascent.report()

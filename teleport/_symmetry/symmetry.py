@@ -23,6 +23,7 @@ from teleport._engine.report import BatchReport, PairLayerReport, StepRecord, Te
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, roll_back_if_violated
 from teleport._errors import UnsupportedModel
+from teleport._spaces.norms import inner
 from teleport._symmetry.group_actions import Inverse
 from teleport._symmetry.group_path import AdjacentLayers, GroupPath, PairAction, matrix_of
 from teleport._tracing.layer_pairs import trace_layer_pairs
@@ -58,8 +59,9 @@ class Symmetry:
 
     Args:
         variant: see above.
-        lr: the length of a step of T along the gradient of ``1/2 |grad L|^2``. The published rate eta is that of
-            ``|grad L|^2``: here it is ``lr = 2 eta``.
+        lr: the length of a step of T along the gradient of ``1/2 |grad L|^2``, in units of ``lr_unit``.
+        lr_unit: ``"relative"`` for the Frobenius norm of the identity of all pairs, which T is added to; ``"absolute"``
+            for the gradient itself, as published. The published rate eta is that of ``|grad L|^2``: ``lr = 2 eta``.
         steps: K, steps per batch.
         step: ``"cap"`` shortens a step so that the gradient norm ends just below the cap and never falls; ``"fixed"``
             takes full steps until the norm is above the cap. (With full steps of the published variants the report's
@@ -77,18 +79,19 @@ class Symmetry:
     """
 
     variant: Literal["2022", "2024", "corrected"] = "corrected"
-    lr: float = 0.01
+    lr: float = 0.1
     steps: int = 8
     step: Literal["cap", "fixed"] = "cap"
     inverse: Inverse | None = None
     cap: float | None = None
-    relative_cap: float | None = None
+    relative_cap: float | None = 2.0
     guard: Literal["transaction", "none"] = "transaction"
     tolerance: float = 1e-3
+    lr_unit: Literal["relative", "absolute"] = "relative"
 
     def __post_init__(self) -> None:
         check_choice("variant", self.variant, ("2022", "2024", "corrected"))
-        check_steps(self.lr, self.steps, self.step)
+        check_steps(self.lr, self.steps, self.step, self.lr_unit)
         check_limits(self.cap, self.relative_cap, self.guard, self.tolerance)
         if self.inverse is not None:
             check_choice("inverse", self.inverse, ("exact", "first_order"))
@@ -126,7 +129,12 @@ class Symmetry:
                 trainable parameter.
             UnsupportedModel: (a ``ValueError``) no two layers are adjacent, or the variant cannot invert an activation.
         """
-        return run_event("symmetry", model, batches, loss_fn, lambda event: _SymmetryEvent(self, event).run(), callback)
+        relative = self.relative_cap is not None
+
+        def work(event: Event) -> tuple[list[BatchReport], list[PairLayerReport]]:
+            return _SymmetryEvent(self, event).run()
+
+        return run_event("symmetry", model, batches, loss_fn, work, callback, gradients=relative)
 
 
 class _SymmetryEvent:
@@ -141,8 +149,8 @@ class _SymmetryEvent:
     def run(self) -> tuple[list[BatchReport], list[PairLayerReport]]:
         """Teleport on each batch in turn."""
         method, event = self.method, self.event
+        cap = Caps(method.cap, method.relative_cap, event).over(event.trainable)
         objectives = [event.batch_loss(batch, event.trainable) for batch in event.batches]
-        cap = Caps(method.cap, method.relative_cap, objectives).over(event.trainable)
         reports = []
         for number, (batch, objective) in enumerate(zip(event.batches, objectives, strict=True)):
             monitor = event.monitor.on(number, method.steps)
@@ -218,10 +226,14 @@ class _SymmetryEvent:
 
     def _step(self, objective: BatchLoss, path: GroupPath, norm: float, cap: float) -> bool:
         """One step along ``path``; whether it was taken."""
+        length = self.method.lr
+        if self.method.lr_unit == "relative":
+            distance = float(inner(path.directions, path.directions).sqrt())
+            length *= math.sqrt(sum(len(direction) for direction in path.directions)) / (distance or 1.0)
         if self.method.step == "fixed":
-            path.move_to(self.method.lr)
+            path.move_to(length)
             return True
-        return capped_step(objective, path, self.method.lr, norm, cap, False)[0] > 0
+        return capped_step(objective, path, length, norm, cap, False)[0] > 0
 
     def _close(self) -> list[PairLayerReport]:
         """The reports of all layers, with their relative change."""

@@ -48,6 +48,7 @@ def trace_layers(
     batches: Iterable[Any],
     named_parameters: Mapping[str, nn.Parameter],
     shared_objective: bool,
+    rank_only: bool = False,
 ) -> TracedLayers:
     """Evaluate the loss on each of ``batches``, and represent the inputs of each layer over all of them.
 
@@ -58,8 +59,10 @@ def trace_layers(
         shared_objective: whether the objective is evaluated on this very batch. Then a layer whose only inputs depend
             on no parameter cannot move at the exact null space and needs no representation: the objective depends on
             its weight through ``weight @ inputs`` alone.
+        rank_only: whether the representations serve the null space at threshold 1 alone. Those of full rank are then
+            found from a part of the inputs.
     """
-    tracer = LayerTracer(named_parameters, shared_objective)
+    tracer = LayerTracer(named_parameters, shared_objective, rank_only=rank_only)
     for batch in batches:
         tracer.trace(partial(evaluate, batch))
         tracer.end_batch()
@@ -70,7 +73,7 @@ class LayerTracer(FunctionTracer):
     """Traces the uses of all trainable parameters, and represents the inputs of each layer.
 
     Args:
-        named_parameters, shared_objective: as of :func:`trace_layers`.
+        named_parameters, shared_objective, rank_only: as of :func:`trace_layers`.
         deferred: whether uses are only recorded during an evaluation, and represented in :meth:`end_batch`. Then
             tracing costs the evaluation nothing, but the inputs must not be ``overwritten`` before :meth:`end_batch`.
 
@@ -79,18 +82,23 @@ class LayerTracer(FunctionTracer):
     """
 
     def __init__(
-        self, named_parameters: Mapping[str, nn.Parameter], shared_objective: bool, deferred: bool = False
+        self,
+        named_parameters: Mapping[str, nn.Parameter],
+        shared_objective: bool,
+        deferred: bool = False,
+        rank_only: bool = False,
     ) -> None:
         parameters = {name: parameter for name, parameter in named_parameters.items() if parameter.requires_grad}
         super().__init__(Owners(parameters))
         self.parameters = parameters
         self.shared_objective = shared_objective
         self.deferred = deferred
+        self.rank_only = rank_only
         self.recorded: list[tuple[Layer, RecordedUse]] = []
         self._layers: dict[Key, Layer] = {}
         self._representations: dict[Layer, Representation] = {}
         self._waiting: dict[Layer, RecordedUse] = {}  # the only use of a layer so far, on constant inputs
-        self._inputs = _BatchInputs()
+        self._inputs = _BatchInputs(rank_only)
         self._pinned = dict.fromkeys(self.owners.shared(), SHARED_STORAGE)
         for name, parameter in parameters.items():
             if parameter.is_complex() or not keeps_layout(parameter):
@@ -182,7 +190,7 @@ class LayerTracer(FunctionTracer):
         for layer, recorded in self.recorded:
             self._represent(layer, recorded)
         self.recorded.clear()
-        self._inputs = _BatchInputs()
+        self._inputs = _BatchInputs(self.rank_only)
 
     def result(self) -> TracedLayers:
         """The layers that may move and the parameters that stay, each with its reason.
@@ -232,7 +240,8 @@ class LayerTracer(FunctionTracer):
 class _BatchInputs:
     """The representations of one batch's layer inputs, one for all layers with the same inputs."""
 
-    def __init__(self) -> None:
+    def __init__(self, rank_only: bool) -> None:
+        self._rank_only = rank_only
         # The values hold the tensors and representations whose id is a key, so that the id is not given to another.
         self._of: dict[Hashable, tuple[Tensor, Representation]] = {}
         self._joined: dict[tuple[int, int], tuple[Representation, Representation, Representation]] = {}
@@ -243,8 +252,11 @@ class _BatchInputs:
         key = (id(use.source), recorded.version, use.key or use.kind, ones)
         if key not in self._of:
             made = Representation(layer.dimension, layer.groups, recorded.dtype, ones, use.source.device)
-            for rows in use.rows():
-                made.update(rows.to(recorded.dtype))
+            if self._rank_only:
+                made.update_until_full(lambda: (rows.to(recorded.dtype) for rows in use.rows()))
+            else:
+                for rows in use.rows():
+                    made.update(rows.to(recorded.dtype))
             self._of[key] = (use.source, made)
         return self._of[key][1]
 

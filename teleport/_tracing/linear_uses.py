@@ -21,7 +21,7 @@ from torch import Tensor
 
 from teleport._tracing.random_state import RandomState
 
-CHUNK = 1 << 24
+CHUNK = 1 << 20
 """Elements of unfolded input per chunk; bounds the memory of a convolution's patches."""
 
 
