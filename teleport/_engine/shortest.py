@@ -1,0 +1,116 @@
+"""The shortest move that reaches a gradient norm, or the one of a given length that reaches the largest.
+
+The gradient norm on a batch grows along many directions. The move of least length to a given norm is found by a power
+method on the sphere (Journee et al. 2010, "Generalized power method for sparse principal component analysis"): the
+gradient of ``1/2 |g|^2`` at the end of a move is the next direction of the move, from the same start. If
+``1/2 |g|^2`` is convex along the moves, the norm at a given length grows, so the length at a given norm shrinks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from teleport._engine.ascent import Ascent, Line, capped_step, out_of_room
+from teleport._engine.batch_loss import BatchLoss, Point
+from teleport._engine.contract import StepMonitor, unmonitored
+from teleport._engine.report import StepRecord
+from teleport._engine.statuses import Stopped
+from teleport._spaces.norms import inner
+
+GAIN = 0.01
+"""The least relative gain, in length or in norm, for which another direction is tried."""
+
+
+def ascend_shortest(
+    batch_loss: BatchLoss,
+    parameters: Sequence[nn.Parameter],
+    direction: Callable[[Point], Sequence[Tensor]],
+    *,
+    longest: float,
+    steps: int,
+    cap: float,
+    slope: Callable[[Point], float],
+    start: Point | None = None,
+    monitor: StepMonitor = unmonitored,
+) -> Ascent:
+    """Move the parameters in a straight line to the cap, and improve the direction up to ``steps - 1`` times.
+
+    Args:
+        batch_loss: the loss whose gradient norm is raised, up to the cap.
+        parameters: those that move.
+        direction: the gradient of an increasing function of the norm, one tensor per moving parameter, at a point
+            whose gradients have a graph.
+        longest: the largest distance, as the norm of the move of all parameters together.
+        steps: the largest number of directions.
+        cap: the largest gradient norm.
+        slope: the derivative of ``1/2 |grad L|^2`` along ``direction``, in units of its squared norm.
+        start: the point at the current parameters, with a graph if ``steps > 0``; ``None`` evaluates it.
+        monitor: told of the start and of each direction; ``True`` ends the ascent there.
+
+    Returns:
+        the ascent; one step per direction that was an improvement.
+    """
+    start = point = start or batch_loss.point(steps > 0)
+    norm = start.norm
+    trace = [StepRecord(0, float(start.loss), norm)]
+    if monitor(trace[0]):
+        return Ascent(start, start, 0, Stopped.CALLBACK, trace)
+    if steps == 0 or out_of_room(norm, cap, "cap"):
+        return Ascent(start, start, 0, Stopped.ABOVE_CAP if steps else Stopped.STEPS_DONE, trace)
+    line = Line(parameters, direction(start))
+    first, rise = line.directions, slope(start)
+    best = _Move(0.0, 0.0, first, start)
+    stopped = Stopped.STEPS_DONE
+    for step in range(1, steps + 1):
+        more = step < steps
+        move = _land(batch_loss, line, best.distance or longest, norm, cap, rise * float(inner(first, line.directions)))
+        if not move.improves(best, cap):
+            line.directions = best.directions
+            line.move_to(best.length)
+            if step == 1:
+                stopped, point = Stopped.NO_ASCENT, batch_loss.point(False)
+            break
+        if more and not move.end.differentiable:
+            move.end = batch_loss.point(True)
+        best, point = move, move.end
+        trace.append(StepRecord(step, float(point.loss), point.norm))
+        if monitor(trace[-1]):
+            stopped = Stopped.CALLBACK
+            break
+        if more:
+            line.directions = list(direction(point))
+    if stopped == Stopped.STEPS_DONE and out_of_room(point.norm, cap, "cap"):
+        stopped = Stopped.CAP_REACHED
+    return Ascent(start, point, len(trace) - 1, stopped, trace)
+
+
+@dataclass
+class _Move:
+    """A move by ``length`` times the ``directions``, by ``distance`` in all, and the point at its end."""
+
+    length: float
+    distance: float
+    directions: list[Tensor]
+    end: Point
+
+    def improves(self, other: _Move, cap: float) -> bool:
+        """Whether it is shorter than ``other`` and at the cap as well, or has a larger norm at most at the cap."""
+        if self.length == 0 or not math.isfinite(self.end.norm):
+            return False
+        if out_of_room(other.end.norm, cap, "cap"):
+            return out_of_room(self.end.norm, cap, "cap") and self.distance < (1 - GAIN) * other.distance
+        return self.end.norm > (1 + GAIN) * other.end.norm or (other.length == 0 and self.end.norm > other.end.norm)
+
+
+def _land(batch_loss: BatchLoss, line: Line, longest: float, norm: float, cap: float, slope: float) -> _Move:
+    """The move along ``line`` to the cap, or by ``longest``."""
+    size = math.sqrt(float(inner(line.directions, line.directions)))
+    if size == 0 or not math.isfinite(size):
+        return _Move(0.0, 0.0, line.directions, Point(torch.zeros(()), [], torch.zeros(())))
+    length, end = capped_step(batch_loss, line, longest / size, norm, cap, False, slope=slope)
+    return _Move(length, length * size, line.directions, end or batch_loss.point(False))
