@@ -6,6 +6,9 @@ report = NullSpace(lr=1.0, cap=5.0)(model, batches, loss_fn)
 
 from importlib.metadata import PackageNotFoundError, version
 
+from teleport._auto.assess import assess
+from teleport._auto.auto import Auto
+from teleport._auto.report import Assessment, AutoReport, Family, Trial
 from teleport._change_of_basis.basis_change import BasisChange
 from teleport._change_of_basis.change_of_basis import ChangeOfBasis
 from teleport._change_of_basis.pseudo_teleport import PseudoTeleport
@@ -56,6 +59,9 @@ except PackageNotFoundError:  # a checkout that is not installed
 
 __all__ = [
     "OBJECTIVES",
+    "Assessment",
+    "Auto",
+    "AutoReport",
     "BasisChange",
     "BatchReport",
     "Callback",
@@ -64,6 +70,7 @@ __all__ = [
     "ChannelReport",
     "Curvature",
     "FactorReport",
+    "Family",
     "LayerReport",
     "LevelSet",
     "LinearUse",
@@ -89,8 +96,10 @@ __all__ = [
     "TeleportReport",
     "Teleported",
     "Teleporter",
+    "Trial",
     "UnsupportedModel",
     "__version__",
+    "assess",
     "load",
     "preview",
     "register_optimizer",

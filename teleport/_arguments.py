@@ -51,9 +51,14 @@ def check_limits(cap: float | None, relative_cap: float | None, guard: str, tole
 
 def check_threshold(threshold: float) -> None:
     """Refuse a share of the energy of the inputs that is not in (0, 1]."""
-    check_number("threshold", threshold)
-    if not 0 < threshold <= 1:
-        raise ValueError(f"threshold must be above 0 and at most 1, got {threshold}")
+    check_share("threshold", threshold)
+
+
+def check_share(name: str, value: float) -> None:
+    """Refuse a share that is not in (0, 1]."""
+    check_number(name, value)
+    if not 0 < value <= 1:
+        raise ValueError(f"{name} must be above 0 and at most 1, got {value}")
 
 
 def check_call(model: Any, batches: Any, loss_fn: Any, callback: Any = None) -> None:

@@ -22,6 +22,7 @@ FLOORS = {
         {"_engine", "_quiver"},
         {"_change_of_basis", "_frozen_forward", "_level_set", "_rescaling", "_symmetry"},
         {"_null_space"},
+        {"_auto"},
         {""},
     ],
     "experiments": [
