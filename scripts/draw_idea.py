@@ -78,7 +78,7 @@ def compute() -> Drawing:
     """Descent from the start, and a teleport followed by descent."""
     without = descend(Point())
     model = Point()
-    report = Orbit(turn, lr=1.0, steps=30)(model, [None], lambda model, batch: model())
+    report = Orbit(turn, lr=1.0, steps=30, relative_cap=None)(model, [None], lambda model, batch: model())
     before, after = (math.atan2(v, u) for u, v in (ELLIPSE.squared(*START), ELLIPSE.squared(*model.place)))
     return Drawing(without, descend(model), math.remainder(after - before, math.tau), report)
 

@@ -7,6 +7,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,15 @@ from teleport import NullSpaceLayerReport, TeleportReport
 
 RATE = 1e-9
 """A step so short that no method ends early: no cap is reached, and nothing diverges."""
+
+PUBLISHED: dict[str, Any] = {
+    "lr": RATE,
+    "lr_unit": "absolute",
+    "step": "fixed",
+    "relative_cap": None,
+    "guard": "none",
+}
+"""The rule of the papers, all steps taken whole: no default of the library decides what is timed."""
 
 Method = Callable[[int], Teleporter]
 """Number of steps per batch -> teleporter."""

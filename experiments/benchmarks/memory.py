@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from experiments.benchmarks.aims import Aim
 from experiments.benchmarks.common import MACHINE, TIMES, Row, Settings, machine, ratios, slopes, take_turns
+from experiments.benchmarks.events import PUBLISHED
 from experiments.configuration.model_config import TransformerConfig
 from experiments.errors import UserError
 from experiments.models.transformer import build
@@ -156,7 +157,8 @@ def _work(case: Case, method: str, device: torch.device) -> Callable[[], tuple[i
         return weights, None
 
     def teleport() -> tuple[int, TeleportReport]:
-        return weights, NullSpace(lr=1e-9, steps=2, step="fixed", **METHODS[method])(model, [batch], _loss)
+        settings = {**PUBLISHED, "guard": "transaction", "steps": 2, **METHODS[method]}
+        return weights, NullSpace(**settings)(model, [batch], _loss)
 
     return train if method == TRAINING else teleport
 

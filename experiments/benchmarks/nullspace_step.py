@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from experiments.benchmarks.aims import Aim, rows
 from experiments.benchmarks.common import MACHINE, TIMES, Row, Settings, Timed, machine, ratios, take_turns
+from experiments.benchmarks.events import PUBLISHED
 from experiments.configuration.model_config import CNNConfig, MLPConfig, ResNetConfig, TransformerConfig
 from experiments.models import cnn, mlp, resnet, transformer
 from experiments.tasks import Spec
@@ -34,7 +35,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "0.999": {"threshold": 0.999},
     "split": {},  # protects another batch
 }
-"""Settings besides ``step="fixed"`` and a rate so small that no teleport ends early."""
+"""Settings besides the published rule with a rate so small that no teleport ends early."""
 
 GRADIENT = "gradient"
 """The unit of the ratios."""
@@ -149,7 +150,7 @@ def _rounds(case: Case, settings: Settings) -> dict[str, Timed[Any]]:
         return torch.autograd.grad(loss_of(model, batch), parameters)
 
     def ready(method: str, steps: int) -> Callable[[], TeleportReport]:
-        options = {"lr": 1e-9, "step": "fixed", "guard": "none", **METHODS[method]}
+        options = {**PUBLISHED, **METHODS[method]}
         teleporter, own = NullSpace(steps=steps, **options), copy.deepcopy(model)
         return lambda: teleporter(own, [batch], loss_of, constraint=[other] if method == "split" else None)
 

@@ -19,7 +19,7 @@ import torch
 
 from experiments.benchmarks.aims import Aim
 from experiments.benchmarks.common import MACHINE, TIMES, Row, Settings, machine, ratios, slopes, take_turns
-from experiments.benchmarks.events import RATE, work_of
+from experiments.benchmarks.events import PUBLISHED, work_of
 from experiments.benchmarks.nullspace_step import Case, batch_of, loss_of, transformer_of
 from experiments.configuration.model_config import CNNConfig
 from experiments.models import cnn
@@ -90,7 +90,7 @@ def _rows(case: Case, settings: Settings) -> Iterator[Row]:
             torch.autograd.grad(loss_of(model, batch), parameters)
 
     def ready(threshold: float) -> Callable[[], TeleportReport]:
-        method = NullSpace(lr=RATE, steps=STEPS, threshold=threshold, step="fixed", guard="none")
+        method = NullSpace(steps=STEPS, threshold=threshold, **PUBLISHED)
         own = copy.deepcopy(model)
         return lambda: method(own, [batch], loss_of)
 

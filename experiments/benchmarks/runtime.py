@@ -14,7 +14,7 @@ import pandas as pd
 
 from experiments.benchmarks.aims import Aim
 from experiments.benchmarks.common import Row, Settings, ratios, slopes
-from experiments.benchmarks.events import AXES, COLUMNS, RATE, Case, Method, line, rows_of, warm_up
+from experiments.benchmarks.events import AXES, COLUMNS, PUBLISHED, Case, Method, line, rows_of, warm_up
 from teleport import NullSpace, Symmetry
 
 __all__ = ["AIMS", "AXES", "COLUMNS", "exponents", "line", "measure", "summary"]
@@ -37,11 +37,11 @@ SMOKE = [Case(16, 20, batches=1, steps=1), Case(32, 20, batches=1, steps=1), Cas
 AIMS: list[Aim] = []  # the aims of whole teleports are in the subject ``teleport``
 
 METHODS: dict[str, Method] = {
-    "nullspace": lambda steps: NullSpace(lr=RATE, steps=steps, step="fixed", guard="none"),
-    REFERENCE: lambda steps: NullSpace(lr=RATE, steps=steps, threshold=0.999, step="fixed", guard="none"),
-    "symmetry 2022": lambda steps: Symmetry("2022", lr=RATE, steps=steps, step="fixed", guard="none"),
-    "symmetry 2024": lambda steps: Symmetry("2024", lr=RATE, steps=steps, step="fixed", guard="none"),
-    "symmetry corrected": lambda steps: Symmetry("corrected", lr=RATE, steps=steps, step="fixed", guard="none"),
+    "nullspace": lambda steps: NullSpace(steps=steps, **PUBLISHED),
+    REFERENCE: lambda steps: NullSpace(steps=steps, threshold=0.999, **PUBLISHED),
+    "symmetry 2022": lambda steps: Symmetry("2022", steps=steps, **PUBLISHED),
+    "symmetry 2024": lambda steps: Symmetry("2024", steps=steps, **PUBLISHED),
+    "symmetry corrected": lambda steps: Symmetry("corrected", steps=steps, **PUBLISHED),
 }
 
 

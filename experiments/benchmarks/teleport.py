@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from experiments.benchmarks.aims import Aim, ratio, rows
 from experiments.benchmarks.common import Row, Settings, ratios
-from experiments.benchmarks.events import AXES, COLUMNS, RATE, Case, Method, line, rows_of, warm_up
+from experiments.benchmarks.events import AXES, COLUMNS, PUBLISHED, Case, Method, line, rows_of, warm_up
 from experiments.run.methods import Teleporter
 from teleport import NullSpace, Symmetry, TeleportReport
 
@@ -32,11 +32,11 @@ SMOKE = [Case(32, 8, batches=2, steps=2), Case(32, 64, batches=2, steps=2)]
 
 
 def _null_space(**settings: Any) -> Method:
-    return lambda steps: NullSpace(**{"lr": RATE, "steps": steps, "step": "fixed", "guard": "none", **settings})
+    return lambda steps: NullSpace(**{"steps": steps, **PUBLISHED, **settings})
 
 
 def _symmetry(variant: Any) -> Method:
-    return lambda steps: Symmetry(variant, lr=RATE, steps=steps, step="fixed", guard="none")
+    return lambda steps: Symmetry(variant, steps=steps, **PUBLISHED)
 
 
 def _split(steps: int) -> Teleporter:

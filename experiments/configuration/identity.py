@@ -21,17 +21,26 @@ NOT_COMPUTED = ("machine", "rates", "scale", "figure")
 NOT_COMPUTED_OF = {"data": ("root", "extents"), "model": ("sizes", "label"), "teleport": ("label",)}
 
 ADDED_SINCE: dict[str, dict[str, Any]] = {
-    "teleport": {"objective": "squared_gradient_norm", "objective_scale": None, "forward": "once"},
+    "teleport": {
+        "objective": "squared_gradient_norm",
+        "objective_scale": None,
+        "forward": "once",
+        "lr_unit": "absolute",
+    },
     "training": {"compile": False, "precision": "float32", "channels_last": False},
     "model": {"bias": True, "weights": None},
 }
 """Keys younger than runs that are kept, and the values at which a run is what it was before there were such keys."""
 
-REVISIONS = {"random": 2}
+REVISIONS = {"random": 3, "nullspace": 2, "symmetry": 2, "orbit": 2}
 """Methods whose numbers changed since runs were kept, and the number of their revision; other runs keep their hash.
 
 2 of ``random``: its directions depend on the seed, the event and the batch, before on the bytes of the weights, too.
+3 of ``random``, 2 of the others: steps land on the cap by interpolation, at another norm in the 2 % below it; and the
+inputs of convolutions are summed in smaller parts, which moves a null space by rounding.
 """
+STEPS_ALONE = ("symmetry", "orbit")
+"""Those of them whose runs with ``step: fixed`` have the numbers that they had."""
 
 
 def computed(config: Config) -> dict[str, Any]:
@@ -47,7 +56,8 @@ def computed(config: Config) -> dict[str, Any]:
         content[group] = {key: value for key, value in content[group].items() if key not in keys}
     for group, values in ADDED_SINCE.items():
         content[group] = {key: value for key, value in content[group].items() if values.get(key, ...) != value}
-    if revision := REVISIONS.get(config.teleport.name):
+    name, revision = config.teleport.name, REVISIONS.get(config.teleport.name)
+    if revision and not (name in STEPS_ALONE and content["teleport"]["step"] == "fixed"):
         content["teleport"]["revision"] = revision
     return content
 

@@ -113,8 +113,11 @@ def capped_step(
 
 
 def out_of_room(norm: float, cap: float, rule: str) -> bool:
-    """Whether a gradient norm leaves no room: above the cap or, by the rule ``"cap"``, within 2 % below it."""
-    return norm > cap or (rule == "cap" and norm >= BELOW_CAP * cap)
+    """Whether a gradient norm leaves no room: above the cap or, by the rule ``"cap"``, within 2 % below it.
+
+    At a norm of 0 a relative cap is 0 as well; that nothing moves there is for the method to find.
+    """
+    return norm > cap or (rule == "cap" and norm >= BELOW_CAP * cap and norm > 0)
 
 
 def _target(cap: float) -> float:
@@ -144,6 +147,12 @@ def _next_trial(
         share = math.log(_target(cap) / low[1]) / math.log(high[1] / low[1])
         return low[0] + min(max(share, 0.1), 0.9) * width
     return min(max(found, low[0] + 0.01 * width), high[0] - 0.01 * width)
+
+
+def representable(length: float, parameters: Sequence[nn.Parameter]) -> float:
+    """``length``, or the largest factor that torch can multiply the directions of these parameters by."""
+    exact = all(parameter.dtype in (torch.float64, torch.complex128) for parameter in parameters)
+    return min(length, torch.finfo(torch.float64 if exact else torch.float32).max)
 
 
 def _better(score: Callable[[Point], float], start: Point) -> Callable[[Point], bool]:
@@ -227,7 +236,7 @@ def ascend(
         directions, more = direction(point), step < steps
         needed = unit is not None or (slope is not None and rule == "cap")
         square = float(inner(directions, directions)) if needed else 0.0
-        length = lr if unit is None else lr * unit / (math.sqrt(square) or 1.0)
+        length = representable(lr if unit is None else lr * unit / (math.sqrt(square) or 1.0), parameters)
         if rule == "fixed":
             _advance(parameters, directions, length)
             reached: Point | None = batch_loss.point(more)

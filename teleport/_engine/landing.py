@@ -49,9 +49,9 @@ class SquaredNormAlongPath:
     def length_at(self, norm: float, low: float, high: float) -> float | None:
         """The length between ``low`` and ``high`` with that norm; ``high`` if the norm is below it on the way.
 
-        ``None`` if too little is known to tell: neither a slope nor two values.
+        ``None`` if too little is known to tell: neither a slope nor two values, or a norm of 0.
         """
-        if not self.values or (self.slope is None and len(self.values) < 2):
+        if norm <= 0 or not self.values or (self.slope is None and len(self.values) < 2):
             return None
         target = norm * norm / 2
         polynomial = self._polynomial(target, high)

@@ -48,7 +48,7 @@ def measure_walks(
 
     from teleport import LevelSet, NullSpace, Symmetry
 
-    ending: dict[str, Any] = {"relative_cap": relative_cap, "guard": "none"}
+    ending: dict[str, Any] = {"lr_unit": "absolute", "relative_cap": relative_cap, "guard": "none"}
     methods: list[tuple[str, float | None, Callable[..., Teleporter]]] = [
         ("symmetry", None, partial(Symmetry, "corrected", lr=lr, **ending)),
         *(("levelset", rho, partial(LevelSet, lr=rho, **ending)) for rho in rhos),

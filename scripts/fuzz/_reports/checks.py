@@ -227,7 +227,7 @@ def _promise_findings(call: Call, before: list[Any], after: list[Any]) -> Iterat
         if drawn.raises_norm and each.gradient_norm_after < each.gradient_norm_before * (1 - slack):
             yield f"batch {number}: the gradient norm fell: {each.gradient_norm_before} to {each.gradient_norm_after}"
         cap = drawn.settings.get("cap") or math.inf
-        if (factor := drawn.settings.get("relative_cap")) and all(math.isfinite(norm) for _, norm in before):
+        if (factor := drawn.settings.get("relative_cap", 2.0)) and all(math.isfinite(norm) for _, norm in before):
             cap = min(cap, factor * sum(norm for _, norm in before) / len(before))
         over = drawn.settings.get("objective_params", "all") == "all" and drawn.settings.get("step") != "fixed"
         if drawn.caps and over and each.gradient_norm_after > cap * (1 + 10 * slack):

@@ -72,6 +72,11 @@ def test_a_key_added_since_leaves_older_runs_their_names():
     config = resolve(composed("teleport=nullspace"))
     assert {"objective", "objective_scale"} & set(computed(config)["teleport"]) == set()
     assert "objective" in computed(resolve(composed("teleport=nullspace", "teleport.objective=curvature")))["teleport"]
+    for method in ("nullspace", "levelset", "symmetry"):  # a run's rate was of the direction itself
+        config = resolve(composed(f"teleport={method}"))
+        assert "lr_unit" not in computed(config)["teleport"]
+        config.teleport.lr_unit = "relative"
+        assert computed(config)["teleport"]["lr_unit"] == "relative"
     assert "bias" not in computed(config)["model"]
     assert computed(resolve(composed("model.bias=false")))["model"]["bias"] is False
 
@@ -79,9 +84,14 @@ def test_a_key_added_since_leaves_older_runs_their_names():
 def test_a_revised_method_has_new_names_for_its_runs_alone():
     """The content that is hashed is what it was for every other method."""
     options = ("teleport.epochs=[0]", "teleport.seed=3")
-    assert computed(resolve(composed("teleport=random", *options)))["teleport"]["revision"] == 2
-    for method in ("none", "nullspace", "levelset", "rescaling", "symmetry", "change_of_basis", "pseudo_teleport"):
+    assert computed(resolve(composed("teleport=random", *options)))["teleport"]["revision"] == 3
+    assert computed(resolve(composed("teleport=nullspace_paper")))["teleport"]["revision"] == 2
+    for method in ("none", "levelset", "rescaling", "change_of_basis", "pseudo_teleport"):
         assert "revision" not in computed(resolve(composed(f"teleport={method}")))["teleport"]
+    symmetry = resolve(composed("teleport=symmetry"))  # with step: fixed, as published
+    assert "revision" not in computed(symmetry)["teleport"]
+    symmetry.teleport.step = "cap"
+    assert computed(symmetry)["teleport"]["revision"] == 2
 
 
 def test_weights_count_by_their_content_and_not_by_their_path(tmp_path):

@@ -119,14 +119,14 @@ VALUES = {
         NullSpace,
         ASCENT
         | {"threshold": 0.99, "step": "fixed", "objective_params": "moved", "forward": "each"}
-        | {"objective": "sharpness", "objective_scale": 0.125},
+        | {"objective": "sharpness", "objective_scale": 0.125, "lr_unit": "absolute"},
     ),
     "random": (RandomNullSpace, COMMON | {"length": 0.5, "seed": 4, "threshold": 0.99}),
-    "levelset": (LevelSet, ASCENT),
+    "levelset": (LevelSet, ASCENT | {"lr_unit": "absolute"}),
     "rescaling": (Rescaling, ASCENT | {"mode": "balance", "bound": 0.5, "step": "fixed"}),
     "change_of_basis": (ChangeOfBasis, BASIS | {"guard": "none", "tolerance": 0.25}),
     "pseudo_teleport": (PseudoTeleport, BASIS),
-    "symmetry": (Symmetry, ASCENT | {"variant": "2022", "step": "cap", "inverse": "exact"}),
+    "symmetry": (Symmetry, ASCENT | {"variant": "2022", "step": "cap", "inverse": "exact", "lr_unit": "absolute"}),
     "orbit": (
         Orbit,
         ASCENT | {"action": "booth", "step": "fixed", "objective": "loss_after_step", "objective_scale": 0.5},

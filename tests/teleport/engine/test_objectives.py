@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -160,12 +161,13 @@ def test_a_step_that_would_overshoot_is_shortened(name):
 
 def test_steps_of_one_event_are_those_of_separate_ones():
     """A point that has lost its graph, as the displaced objectives leave it, is made anew."""
+    published: dict[str, Any] = {"lr": 0.2, "lr_unit": "absolute", "relative_cap": None}
     for name in OBJECTIVES:
         once, batch = PLAIN.make()
         apart, _ = PLAIN.make()
-        NullSpace(lr=0.2, steps=3, objective=name)(once, [batch], cross_entropy)
+        NullSpace(steps=3, objective=name, **published)(once, [batch], cross_entropy)
         for _ in range(3):
-            NullSpace(lr=0.2, steps=1, objective=name)(apart, [batch], cross_entropy)
+            NullSpace(steps=1, objective=name, **published)(apart, [batch], cross_entropy)
         for one, other in zip(once.parameters(), apart.parameters(), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
 
@@ -182,6 +184,9 @@ def test_the_squared_norms_path_is_that_of_the_plain_ascent_bit_for_bit(step):
 
         def direction(self, loss, point, moving):
             return loss.ascent_direction(point, moving)
+
+        def slope(self, point):
+            return 1.0
 
     results = []
     for objective in ("squared_gradient_norm", Plain()):

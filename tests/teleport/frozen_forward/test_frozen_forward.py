@@ -105,7 +105,7 @@ def test_no_forward_pass_for_known_values():
     """Per batch: the loss before and after the event, the start (recorded and traced in one pass) and the end."""
     model, counted = mlp().double(), []
     model.register_forward_hook(lambda *_: counted.append(None))
-    report = NullSpace(lr=0.1, steps=4, step="fixed")(model, batches_of(3), cross_entropy)
+    report = NullSpace(lr=0.1, steps=4, step="fixed", relative_cap=None)(model, batches_of(3), cross_entropy)
     assert report.steps == 12
     assert len(counted) == 4 * 3 - 2  # the first batch's loss before and the last one's after are its start and end
 
@@ -128,7 +128,8 @@ def test_changing_forward_pass_is_run_at_each_step(settings):
         model = mlp().double()
         counted.append(0)
         model.register_forward_hook(lambda *_: counted.append(counted.pop() + 1))
-        NullSpace(lr=0.1, steps=steps, step="fixed", guard="none", **settings)(model, batches_of(1), cross_entropy)
+        plain = {"step": "fixed", "guard": "none", "relative_cap": None, **settings}
+        NullSpace(lr=0.1, steps=steps, **plain)(model, batches_of(1), cross_entropy)
     assert counted[1] > counted[0]
 
 

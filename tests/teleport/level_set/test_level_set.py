@@ -113,7 +113,7 @@ def test_the_trajectory_matches_an_independent_implementation(problem, options):
         guarded=options.get("guard") != "none",
     )
     model = Vector(*start)
-    report = LevelSet(steps=20, **options)(model, [batch], loss_fn)
+    report = LevelSet(steps=20, lr_unit="absolute", **{"relative_cap": None, **options})(model, [batch], loss_fn)
     assert len(expected) > 2
     assert report.steps == len(expected) - 1
     np.testing.assert_allclose(model.value.detach().numpy(), expected[-1], rtol=1e-10, atol=1e-10)
@@ -127,7 +127,7 @@ def test_the_first_step_on_a_quadratic():
     """``w + rho (H g - (g^T H g / |g|^2) g) / |g|^2`` if the constraint holds with equality."""
     curvatures, w = torch.tensor([1.0, 9.0]).double(), torch.tensor([8.0, -2.0]).double()
     model = Vector(*w.tolist())
-    report = LevelSet(lr=1e-2, steps=1)(model, [curvatures], ellipse)
+    report = LevelSet(lr=1e-2, lr_unit="absolute", steps=1)(model, [curvatures], ellipse)
     g = curvatures * w
     turned = curvatures * g - (g @ (curvatures * g)) / (g @ g) * g
     torch.testing.assert_close(model.value.detach(), w + 1e-2 * turned / (g @ g), rtol=1e-13, atol=0)

@@ -17,7 +17,7 @@ def norm_of_gradient(model: torch.nn.Module, batch: Any) -> float:
     return float(torch.cat([gradient.flatten() for gradient in gradients]).norm())
 
 
-def test_a_batch_at_the_cap_after_one_that_ended_at_the_cap_is_evaluated_without_an_autograd_graph(monkeypatch):
+def test_a_batch_at_the_cap_after_one_that_had_no_room_is_evaluated_without_an_autograd_graph(monkeypatch):
     model, batch = LINEAR[0].make()
     graphs, grad = [], torch.autograd.grad
 
@@ -26,11 +26,11 @@ def test_a_batch_at_the_cap_after_one_that_ended_at_the_cap_is_evaluated_without
         return grad(*args, **kwargs)
 
     monkeypatch.setattr(torch.autograd, "grad", counted)
-    report = NullSpace(lr=1.0, steps=9, cap=2.0)(model, [batch, batch], cross_entropy)
-    assert [each.stopped for each in report.batches] == ["cap reached", "above cap"]
+    report = NullSpace(lr=1.0, steps=9, cap=2.0, relative_cap=None)(model, [batch] * 3, cross_entropy)
+    assert [each.stopped for each in report.batches] == ["cap reached", "above cap", "above cap"]
     assert graphs[0]
-    assert not graphs[-1]
-    assert report.batches[1].gradient_norm_before == pytest.approx(norm_of_gradient(model, batch), rel=1e-12)
+    assert graphs[-2:] == [True, False]  # the first batch moved, so that the second one is expected to move
+    assert report.batches[2].gradient_norm_before == pytest.approx(norm_of_gradient(model, batch), rel=1e-12)
 
 
 def test_a_batch_below_the_cap_after_one_above_it_moves_as_if_it_were_the_only_one():

@@ -28,7 +28,7 @@ def test_share_rank_and_change_of_a_layer():
     projection = null_projection(np.concatenate([inputs, np.ones((len(inputs), 1))], 1))
     expected = np.square(matrix @ projection).sum() / np.square(matrix).sum()
 
-    report = NullSpace(lr=1.0, steps=9, relative_cap=4.0)(model, [batch, batch], cross_entropy)
+    report = NullSpace(lr=1.0, steps=9, relative_cap=4.0, forward="each")(model, [batch, batch], cross_entropy)
     layer = next(layer for layer in report.layers if layer.name == "2.weight")
     assert report.batches[1].stopped == "above cap"
     assert (layer.kind, layer.dimension, layer.ranks) == ("linear", 25, [4])  # at the cap nothing is decomposed
@@ -46,7 +46,7 @@ def test_a_layer_that_moved_in_one_batch_only_has_no_reason():
     model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
     wide = (torch.randn(40, 6).double(), torch.arange(40) % 3)
     narrow = (torch.randn(3, 6).double(), torch.arange(3) % 3)
-    report = NullSpace(lr=1.0, steps=2)(model, [wide, narrow], cross_entropy)
+    report = NullSpace(lr=1.0, steps=2, lr_unit="absolute", relative_cap=None)(model, [wide, narrow], cross_entropy)
     assert [batch.stopped for batch in report.batches] == ["nothing moves", "steps done"]
     layer = next(layer for layer in report.layers if layer.name == "2.weight")
     assert (layer.ranks, layer.reason) == ([9, 3], "")

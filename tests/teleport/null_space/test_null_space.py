@@ -60,7 +60,7 @@ def test_a_normalisation_before_the_first_layer_leaves_it_a_surviving_share():
     """The inputs of the first linear layer then depend on a parameter."""
     _, batch = PLAIN.make()
     model = nn.Sequential(nn.LayerNorm(6), mlp()).double()
-    report = NullSpace(lr=1.0, steps=2)(model, [batch], cross_entropy)
+    report = NullSpace(lr=1.0, steps=2, forward="each")(model, [batch], cross_entropy)
     assert changes(report)["1.0.weight"] > 1e-9
     assert next(layer for layer in report.layers if layer.name == "1.0.weight").surviving[0] > 1e-8
     assert report.batches[0].loss_after == pytest.approx(report.batches[0].loss_before, rel=1e-12)
@@ -91,7 +91,7 @@ def test_the_steps_match_an_independent_implementation_of_algorithm_1(cap):
     weights, biases = [m.weight.detach().clone() for m in linear], [m.bias.detach().clone() for m in linear]
     batches = batches_of(3)
     expected = algorithm_one(weights, biases, batches, lr=0.3, steps=4, cap=cap)
-    method = NullSpace(lr=0.3, steps=4, step="fixed", cap=cap, guard="none")
+    method = NullSpace(lr=0.3, steps=4, step="fixed", cap=cap, guard="none", lr_unit="absolute", relative_cap=None)
     report = method(model, batches, cross_entropy)
     norms = [record.gradient_norm for batch in report.batches for record in batch.trace]
     assert norms == pytest.approx(expected, rel=1e-10)

@@ -134,10 +134,12 @@ def test_without_the_guard_a_changed_loss_is_kept():
     assert abs(report.drift) > 1e-3
 
 
-def test_the_transaction_undoes_infinite_parameters():
+@pytest.mark.parametrize("lr_unit", ["relative", "absolute"])
+def test_the_transaction_undoes_infinite_parameters(lr_unit):
+    """Also if the length of the step is beyond single precision, which torch takes no factors above."""
     model, batch = PLAIN.make(torch.float32)
     start = copy.deepcopy(model.state_dict())
-    report = NullSpace(lr=3e38, step="fixed")(model, [batch], cross_entropy)
+    report = NullSpace(lr=3e38, lr_unit=lr_unit, step="fixed", relative_cap=None)(model, [batch], cross_entropy)
     assert report.batches[0].reason.startswith("not finite")
     assert all(torch.equal(value, start[name]) for name, value in model.state_dict().items())
 

@@ -49,7 +49,7 @@ def test_the_ascent_ends_at_the_cap(dtype, factor):
     model = mlp(5, 8, 8, CLASSES).to(dtype)
     batch = flat_batch()[0].to(dtype), flat_batch()[1]
     cap = factor * gradient_norm(model, batch)
-    for method in (Rescaling(cap=cap), Rescaling(relative_cap=factor)):
+    for method in (Rescaling(cap=cap, relative_cap=None), Rescaling(relative_cap=factor)):
         moved = copy.deepcopy(model)
         report = method(moved, [batch], cross_entropy)
         assert report.batches[0].stopped == "cap reached"

@@ -34,7 +34,9 @@ def test_a_loss_that_changed_is_rolled_back(variant):
 @pytest.mark.parametrize("guard", ["transaction", "none"])
 def test_non_finite_values_end_the_ascent(variant, guard):
     model, batch = mlp(12, 9, 3), batch_of(5)
-    report = Symmetry(variant, lr=1e200, steps=5, step="fixed", guard=guard)(model, [batch], cross_entropy)
+    report = Symmetry(variant, lr=1e200, steps=5, step="fixed", guard=guard, relative_cap=None)(
+        model, [batch], cross_entropy
+    )
     (entry,) = report.batches
     if guard == "none":
         assert entry.stopped == "not finite"
@@ -52,7 +54,7 @@ def test_it_is_deterministic_and_leaves_no_trace(variant, dtype):
     twin = copy.deepcopy(model)
     batches = [batch_of(5, dtype=dtype), batch_of(4, dtype=dtype)]
     state = torch.random.get_rng_state()
-    method = Symmetry(variant, lr=0.02, steps=2, step="fixed", guard="none")
+    method = Symmetry(variant, lr=0.02, steps=2, step="fixed", guard="none", relative_cap=None)
     report = method(model, batches, cross_entropy)
     assert torch.equal(torch.random.get_rng_state(), state)
     torch.manual_seed(99)

@@ -40,7 +40,9 @@ def test_corrected_keeps_the_loss_if_the_inputs_have_full_column_rank(widths, sa
 @pytest.mark.parametrize("activation", [nn.LeakyReLU(SLOPE), nn.Tanh(), nn.ELU(), nn.Sigmoid(), nn.GELU()], ids=str)
 def test_2024_keeps_the_loss_of_one_pair_if_the_hidden_value_has_full_column_rank(activation):
     model, batch = mlp(12, 9, 3, activation=activation), batch_of(6)
-    report = Symmetry("2024", lr=0.05, steps=4, step="fixed")(model, [batch], cross_entropy)
+    report = Symmetry("2024", lr=0.05, steps=4, step="fixed", lr_unit="absolute", relative_cap=None)(
+        model, [batch], cross_entropy
+    )
     (entry,) = report.batches
     assert entry.steps == 4
     assert abs(entry.loss_after - entry.loss_before) < 1e-9 * abs(entry.loss_before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from teleport._symmetry.group_path import GroupPath
 from tests.teleport.networks import cross_entropy
 from tests.teleport.symmetric import VARIANTS, arrays, batch_of, layers_of, mlp
 from tests.teleport.symmetry_reference import teleport_2022, teleport_2024
+
+PUBLISHED: dict[str, Any] = {"lr_unit": "absolute", "step": "fixed", "guard": "none", "relative_cap": None}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -46,7 +49,7 @@ def test_2022_step_for_step(samples):
     model, (inputs, targets) = mlp(12, 7, 6, 3, bias=False), batch_of(samples)
     weights = [parameter.detach() for parameter in model.parameters()]
     wanted = teleport_2022([weight.clone() for weight in weights], inputs.T, targets, lr=0.05, steps=3)
-    method = Symmetry("2022", lr=0.1, steps=3, step="fixed", guard="none")  # the rate is that of half the square
+    method = Symmetry("2022", lr=0.1, steps=3, **PUBLISHED)  # the rate is that of half the square
     assert method(model, [(inputs, targets)], cross_entropy).steps == 3
     for parameter, expected in zip(model.parameters(), wanted, strict=True):
         torch.testing.assert_close(parameter.detach(), expected.detach(), rtol=1e-8, atol=1e-10)
@@ -61,7 +64,7 @@ def test_2024_step_for_step(samples, cap):
             parameter.mul_(1.5)
     weights = [parameter.detach().clone() for parameter in model.parameters()]
     wanted, steps = teleport_2024(weights, inputs.T, targets, lr=0.05, steps=3, cap=cap)
-    method = Symmetry("2024", lr=0.1, steps=3, step="fixed", guard="none", cap=cap)
+    method = Symmetry("2024", lr=0.1, steps=3, cap=cap, **PUBLISHED)
     report = method(model, [(inputs, targets)], cross_entropy)
     assert report.steps == steps
     for parameter, expected in zip(model.parameters(), wanted, strict=True):

@@ -108,7 +108,7 @@ def test_after_an_exception_the_parameters_are_restored_too(call):
         return cross_entropy(net, batch)
 
     with pytest.raises(Failing):
-        NullSpace(lr=1.0, steps=3)(model, [BATCH, BATCH], loss)
+        NullSpace(lr=1.0, steps=3, lr_unit="absolute", relative_cap=None)(model, [BATCH, BATCH], loss)
     assert len(calls) == call
     assert_same(state_of(model), before)
     assert_same(dict(model.state_dict()), dict(values))
