@@ -29,4 +29,5 @@ class Caps:
         if self.factor is None:
             return self.absolute
         norms = [math.sqrt(2 * sum(halves[parameter] for parameter in parameters)) for halves in self.before]
-        return min(self.absolute, self.factor * sum(norms) / len(norms))
+        finite = [norm for norm in norms if math.isfinite(norm)]  # batches of others are refused
+        return min(self.absolute, self.factor * sum(finite) / len(finite)) if finite else self.absolute

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from teleport._arguments import check_generator, check_limits, check_positive, check_threshold, seeded
 from teleport._engine.ascent import Ascent, Line, capped_step, out_of_room
 from teleport._engine.contract import Callback, LossFn
+from teleport._engine.finiteness import not_finite_at
 from teleport._engine.report import StepRecord, TeleportReport
 from teleport._engine.statuses import Stopped
 from teleport._null_space.ascent_problem import AscentProblem
@@ -112,6 +113,8 @@ class RandomNullSpace:
         trace = [StepRecord(0, float(start.loss), start.norm)]
         if problem.monitor(trace[0]):
             return Ascent(start, start, 0, Stopped.CALLBACK, trace)
+        if reason := not_finite_at(problem.loss, start, problem.parameters):
+            return Ascent.refused(start, reason)
         if out_of_room(start.norm, problem.cap, "cap"):
             return Ascent(start, start, 0, Stopped.ABOVE_CAP, trace)
         if not problem.parameters:
