@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from teleport._arguments import check_generator, check_limits, check_positive, check_threshold, seeded
+from teleport._arguments import check_finite, check_generator, check_limits, check_positive, check_threshold, seeded
 from teleport._engine.ascent import Ascent, Line, capped_step, out_of_room
 from teleport._engine.contract import Callback, LossFn
 from teleport._engine.finiteness import not_finite_at
@@ -62,6 +62,7 @@ class RandomNullSpace:
 
     def __post_init__(self) -> None:
         check_positive(length=self.length)
+        check_finite(length=self.length)
         check_threshold(self.threshold)
         check_limits(self.cap, self.relative_cap, self.guard, self.tolerance)
         object.__setattr__(self, "generator", seeded(self.seed))

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from teleport._arguments import check_limits, check_steps
+from teleport._arguments import check_limits, check_steps, check_whole
 from teleport._engine.ascent import ascend
 from teleport._engine.batch_loss import BatchLoss, Point
 from teleport._engine.caps import Caps
@@ -71,6 +71,12 @@ class Orbit:
         guard: Literal["transaction", "none"] = "transaction",
         tolerance: float = 1e-3,
     ) -> None:
+        if not callable(action):
+            raise TypeError(f"action must be a function of theta and the parameters by name, got {action!r}")
+        if not isinstance(shape, tuple | list):
+            raise TypeError(f"shape must be a tuple of whole numbers, got {shape!r}")
+        for length in shape:
+            check_whole(shape=length)
         check_steps(lr, steps, step)
         check_limits(cap, relative_cap, guard, tolerance)
         self.action = action
