@@ -1,7 +1,7 @@
 """Mutation testing of ``teleport/``: change one operator, number or condition at a time and see whether a test fails.
 
-usage: python scripts/mutation.py [--sample N] [--seed S] [--jobs J] [--only PATH] [--retry] [--report]
-       [--root CHECKOUT] [--results FILE] [--cache FOLDER]
+usage: python scripts/mutation.py [--sample N] [--seed S] [--jobs J] [--only PATH] [--budget SECONDS] [--retry]
+       [--report] [--root CHECKOUT] [--results FILE] [--cache FOLDER]
 
 Places of ``teleport/`` that cosmic-ray's operators change (and three of ours) are drawn uniformly, then one change of
 each. Left out are annotations, aliases of types, names that are exported, words of messages, ``assert``,
@@ -19,7 +19,9 @@ os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 import argparse
 import hashlib
+import itertools
 import json
+import math
 import subprocess
 import sys
 import time
@@ -44,9 +46,11 @@ FIRST_SECONDS = 1.0
 Record = dict[str, Any]
 
 
-def judge(root: Path, mutant: Mutant, covering: CoveringTests) -> Outcome:
-    """Run the tests that cover a mutant, the short ones first."""
+def judge(root: Path, mutant: Mutant, covering: CoveringTests, budget: float) -> Outcome:
+    """Run the tests that cover a mutant, the short ones first, as many as take ``budget`` seconds without it."""
     tests = covering.of(mutant.file, mutant.lines)
+    ends = itertools.accumulate(covering.seconds[name] for name in tests)
+    tests = [name for name, end in zip(tests, ends, strict=True) if end <= budget] or tests[:1]
     if not tests:
         return Outcome(False, "no test runs this line", 0)
     spent, first = 0.0, 0
@@ -69,19 +73,20 @@ def named(root: Path, mutant: Mutant) -> str:
     return f"{mutant.key}:{hashlib.sha256((root / mutant.file).read_bytes()).hexdigest()[:8]}"
 
 
-def work(root: Path, mutants: list[Mutant], covering: CoveringTests, results: Path) -> None:
+def work(root: Path, mutants: list[Mutant], covering: CoveringTests, budget: float, results: Path) -> None:
     """Judge mutants one after another and append each result."""
     commit = subprocess.run(
         ["git", "-C", str(root), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
     ).stdout.strip()
     for mutant in mutants:
         started = time.monotonic()
-        outcome = judge(root, mutant, covering)
+        outcome = judge(root, mutant, covering, budget)
         record = {
             "mutant": named(root, mutant),
             "outcome": "killed" if outcome.killed else "survived",
             "by": outcome.by,
             "tests": outcome.tests,
+            "covering": len(covering.of(mutant.file, mutant.lines)),
             "diff": mutant.diff,
             "seconds": round(time.monotonic() - started, 1),
             "commit": commit,
@@ -108,7 +113,10 @@ def report(root: Path, mutants: list[Mutant], places: int, records: dict[str, Re
     """The score and the survivors with their diffs."""
     done = [records[key] for key in map(named, [root] * len(mutants), mutants) if key in records]
     survivors = [record for record in done if record["outcome"] == "survived"]
-    lines = [f"{record['mutant']} ({record['tests']} tests) {record['by']}\n{record['diff']}\n" for record in survivors]
+    lines = [
+        f"{record['mutant']} ({record['tests']} of {record['covering']} tests) {record['by']}\n{record['diff']}\n"
+        for record in survivors
+    ]
     killed = len(done) - len(survivors)
     share = f" ({killed / len(done):.1%})" if done else ""
     lines.append(f"{killed} of {len(done)} mutants killed{share}; {len(mutants)} sampled of {places} places")
@@ -123,6 +131,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="processes (1)")
     parser.add_argument(
         "--only", default="teleport/", metavar="PATH", help="sample files whose path begins so (teleport/)"
+    )
+    parser.add_argument(
+        "--budget", type=float, default=math.inf, help="seconds of tests per mutant (all that cover it)"
     )
     parser.add_argument("--retry", action="store_true", help="judge survivors again")
     parser.add_argument("--report", action="store_true", help="print the score of what is done, and run nothing")
@@ -152,7 +163,7 @@ def main(arguments: list[str]) -> int:
         for job in range(given.jobs):
             children.append(os.fork())
             if children[-1] == 0:
-                work(root, missing[job :: given.jobs], covering, results)
+                work(root, missing[job :: given.jobs], covering, given.budget, results)
                 os._exit(0)
         codes = [os.waitpid(child, 0)[1] for child in children]
         if any(codes):

@@ -78,7 +78,7 @@ def _collect(root: Path, cached: Path) -> int:
     data_file = cached.with_suffix(".coverage")
     os.environ["COVERAGE_FILE"] = str(data_file)
     durations = Durations()
-    options = ["--cov=teleport", "--cov-context=test", "--cov-report=", "-p", "no:cacheprovider"]
+    options = ["-p", "pytest_cov", "--cov=teleport", "--cov-context=test", "--cov-report=", "-p", "no:cacheprovider"]
     code = int(pytest.main(["-q", "-x", "-m", SELECTED, *options, TESTS], plugins=[durations]))
     if code == 0:
         partial = cached.with_suffix(".partial")

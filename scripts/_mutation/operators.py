@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import parso
@@ -93,6 +94,7 @@ def _is_used(name: str) -> bool:
     return family not in ("VariableReplacer", "VariableInserter")
 
 
+@cache
 def operators() -> dict[str, Operator]:
     """Every operator by its name."""
     known = OperatorProvider()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import hashlib
 import random
 from collections import defaultdict
 from collections.abc import Iterator
@@ -54,11 +55,11 @@ class Mutant:
 def places(source: str) -> dict[tuple[Any, Any], list[tuple[str, int]]]:
     """Span -> the operators that change it, each with the number of its occurrence in the file."""
     tree = get_ast(source)
-    excluded = set(_excluded(tree))
+    nodes, excluded = list(ast_nodes(tree)), set(_excluded(tree))
     found: dict[tuple[Any, Any], list[tuple[str, int]]] = defaultdict(list)
     for name, operator in operators().items():
         occurrence = 0
-        for node in ast_nodes(tree):
+        for node in nodes:
             for span in operator.mutation_positions(node):
                 if not any(begin <= span[0] and span[1] <= end for begin, end in excluded):
                     found[tuple(span)].append((name, occurrence))
@@ -111,12 +112,13 @@ def _is_declaration(node: Any) -> bool:
 def sample(root: Path, only: str, size: int, seed: int) -> tuple[list[Mutant], int]:
     """Mutants of the files of ``root/teleport`` whose path begins with ``only``, and the number of places in them.
 
-    A shorter sample of a seed begins a longer one.
+    The order is that of hashes, so a shorter sample of a seed begins a longer one, and a change of one file leaves the
+    places in the others as they are.
     """
     files = {str(file.relative_to(root)): file for file in sorted((root / "teleport").rglob("*.py"))}
     sources = {name: file.read_text() for name, file in files.items() if name.startswith(only)}
     population = [(file, span, changes) for file, source in sources.items() for span, changes in places(source).items()]
-    random.Random(seed).shuffle(population)
+    population.sort(key=lambda place: hashlib.sha256(f"{seed} {place[:2]}".encode()).digest())
     chosen: list[Mutant] = []
     for file, span, changes in population:
         if len(chosen) == size:

@@ -7,6 +7,7 @@ a process that has run it with threads must not be forked.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import importlib.util
 import json
@@ -26,8 +27,9 @@ import pytest
 
 from scripts._mutation.population import Mutant
 
+PLUGIN = "_hypothesis_pytestplugin"
 PRELOADED = ("torch", "torch.func", "torch._dynamo", "torch.utils.checkpoint", "numpy", "scipy.optimize")
-PRELOADED += ("scipy.sparse.csgraph", "hypothesis", "hypothesis.extra.numpy", "pandas")
+PRELOADED += ("scipy.sparse.csgraph", "hypothesis", "hypothesis.extra.numpy", "pandas", PLUGIN)
 MEMORY = 12 * 2**30
 NO_TEST_LEFT = 5
 """Exit code of pytest if no test is selected."""
@@ -117,6 +119,8 @@ def prepare() -> None:
         "mutation", database=None, deadline=None, phases=phases, suppress_health_check=list(HealthCheck)
     )
     settings.load_profile("mutation")
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # to import plugins would take longer than most tests
+    gc.freeze()  # what is shared with the forks is not visited by their collections
 
 
 def run_tests(root: Path, tests: Sequence[str], mutant: Mutant | None, seconds: float) -> Outcome:
@@ -151,7 +155,7 @@ def _child(root: Path, tests: Sequence[str], mutant: Mutant | None, seconds: flo
             sys.meta_path.insert(0, _MutatedFinder(root, mutant))  # type: ignore[arg-type]
         selected = _Selected(tests)
         files = list(dict.fromkeys(name.partition("::")[0] for name in tests))
-        options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:cov", "--hypothesis-seed=0", "--tb=no"]
+        options = ["-q", "-x", "-p", "no:cacheprovider", "-p", PLUGIN, "--hypothesis-seed=0", "--tb=no"]
         code = int(pytest.main([*options, *files], plugins=[selected]))
         killed = code not in (0, NO_TEST_LEFT)
         answer = {"killed": killed, "by": selected.failed or f"exit code {code}", "tests": len(selected.ran)}
