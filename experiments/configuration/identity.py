@@ -26,6 +26,7 @@ ADDED_SINCE: dict[str, dict[str, Any]] = {
         "objective_scale": None,
         "forward": "once",
         "lr_unit": "absolute",
+        "path": "ascent",
     },
     "training": {"compile": False, "precision": "float32", "channels_last": False},
     "model": {"bias": True, "weights": None},

@@ -29,6 +29,7 @@ class NullSpaceConfig(TeleportConfig):
     objective_scale: float | None = None
     forward: str = "once"  # once | each
     lr_unit: str = "relative"  # relative | absolute
+    path: str = "ascent"  # ascent | shortest
     constraint_batches: int = 0  # > 0: the constraint is taken on that many batches of its own
 
 

@@ -119,7 +119,7 @@ VALUES = {
         NullSpace,
         ASCENT
         | {"threshold": 0.99, "step": "fixed", "objective_params": "moved", "forward": "each"}
-        | {"objective": "sharpness", "objective_scale": 0.125, "lr_unit": "absolute"},
+        | {"objective": "sharpness", "objective_scale": 0.125, "lr_unit": "absolute", "path": "ascent"},
     ),
     "random": (RandomNullSpace, COMMON | {"length": 0.5, "seed": 4, "threshold": 0.99}),
     "levelset": (LevelSet, ASCENT | {"lr_unit": "absolute"}),
