@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
@@ -10,14 +11,29 @@ import torch
 from torch import nn
 
 
-def check_positive(**values: float | None) -> None:
-    """Refuse values that are neither ``None`` nor a number above 0."""
+def check_positive(**values: float) -> None:
+    """Refuse values that are no number above 0."""
     for name, value in values.items():
-        if value is None:
-            continue
         check_number(name, value)
         if not value > 0:
             raise ValueError(f"{name} must be above 0, got {value}")
+
+
+def check_finite(**values: float) -> None:
+    """Refuse values that are no number, infinite or NaN."""
+    for name, value in values.items():
+        check_number(name, value)
+        if not math.isfinite(value):
+            raise ValueError(f"{name} must be finite, got {value}")
+
+
+def check_whole(**values: int) -> None:
+    """Refuse values that are no whole number from 0."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise TypeError(f"{name} must be a whole number, got {value!r}")
+        if int(value) < 0:
+            raise ValueError(f"{name} must not be negative, got {value}")
 
 
 def check_number(name: str, value: Any) -> None:
@@ -28,24 +44,24 @@ def check_number(name: str, value: Any) -> None:
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Refuse a value that is not one of ``choices``."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
 def check_steps(lr: float, steps: int, step: str = "cap", lr_unit: str = "relative") -> None:
     """Refuse a step length, a number of steps, a step rule or a unit of the step length outside its range."""
     check_positive(lr=lr)
-    if isinstance(steps, bool) or not isinstance(steps, Integral):
-        raise TypeError(f"steps must be a whole number, got {steps!r}")
-    if steps < 0:
-        raise ValueError(f"steps must not be negative, got {steps}")
+    check_finite(lr=lr)
+    check_whole(steps=steps)
     check_choice("step", step, ("cap", "fixed"))
     check_choice("lr_unit", lr_unit, ("relative", "absolute"))
 
 
 def check_limits(cap: float | None, relative_cap: float | None, guard: str, tolerance: float) -> None:
     """Refuse caps on the gradient norm, a guard or a tolerance outside its range."""
-    check_positive(cap=cap, relative_cap=relative_cap, tolerance=tolerance)
+    check_positive(tolerance=tolerance)
+    caps = {"cap": cap, "relative_cap": relative_cap}
+    check_positive(**{name: value for name, value in caps.items() if value is not None})
     check_choice("guard", guard, ("transaction", "none"))
 
 

@@ -12,10 +12,11 @@ from teleport._change_of_basis.basis_change import BasisChange
 from teleport._change_of_basis.multiplication import multiplications_of
 from teleport._change_of_basis.teleported import Teleported, unwrapped
 from teleport._engine.report import BatchReport, ChannelReport, LayerReport, fill_sizes
-from teleport._engine.statuses import Stopped
-from teleport._engine.transaction import Snapshot
+from teleport._engine.transaction import Snapshot, not_accepted
+from teleport._quiver.channel_changes import channel_changes
 from teleport._quiver.quiver import Freedom, Quiver
 from teleport._tracing.evaluations import modes_of
+from teleport._tracing.reasons import ZERO_WEIGHTS
 
 
 class BasisEvent:
@@ -48,6 +49,11 @@ class BasisEvent:
         rewritten = isinstance(self.model, Teleported) and bool(self.model.activations)
         return self.model if rewritten else self._given
 
+    @property
+    def names(self) -> dict[nn.Parameter, str]:
+        """The name of each parameter in the model that the caller gave."""
+        return {parameter: name for name, parameter in unwrapped(self.model).named_parameters()}
+
     def prepare(self, change: BasisChange) -> set[nn.Parameter]:
         """Set the change of basis; returns the parameters that it moves."""
         self.change = change
@@ -62,8 +68,9 @@ class BasisEvent:
             self.undo()
         if bool((self.change.tau == 1).all()):
             return False
+        multiplied = any(bool(parameter.any()) for parameter in self.moved.parameters)
         self.change.act_on(self.model)
-        return True
+        return multiplied or self.result is not self._given
 
     def handing(self, function: Callable[[nn.Module, Any], Any]) -> Callable[[nn.Module, Any], Any]:
         """``function(model, batch)`` with the model that the caller gave, whose calls compute the teleported form.
@@ -88,12 +95,8 @@ class BasisEvent:
 
     def judge(self, reports: Sequence[BatchReport], reasons: Iterable[str]) -> None:
         """Undo the change if any batch has a reason; the change is common to all batches."""
-        for report, reason in zip(reports, reasons, strict=True):
-            report.reason = reason
-        if broken := next((report.reason for report in reports if report.reason), ""):
+        if not_accepted(reports, reasons):
             self.undo()
-            for report in reports:
-                report.accepted, report.stopped, report.reason = False, Stopped.ROLLED_BACK, report.reason or broken
 
     def layers(self) -> list[LayerReport]:
         """One report per weight with output channels, and one per parameter that stays for a reason of its own."""
@@ -101,26 +104,28 @@ class BasisEvent:
         free = quiver.freedom.cpu() != Freedom.PINNED
         alone = _sizes(quiver) == 1
         reports: list[LayerReport] = []
-        for name, units in quiver.channel_classes.items():
-            classes = units.cpu().flatten()
+        groups = {name: units.cpu().flatten() for name, units in quiver.channel_classes.items()}
+        changes, zero = channel_changes(tau - 1, groups, quiver.scaled)
+        for name, classes in groups.items():
+            change = changes[name]
             own, single = free[classes], alone[classes]
-            change = float((tau[classes] - 1).square().mean().sqrt()) if len(classes) else 0.0
             pinned = int((~own).sum())
-            reason = quiver.reasons.get(name, "") if pinned or not change else ""
+            reason = quiver.reasons.get(name, "") if pinned or not (change or name in zero) else ""
             reports.append(
                 ChannelReport(
                     name,
                     quiver.kinds[name],
                     len(classes),
                     relative_change=change,
-                    reason=reason or ("" if change else "no step was taken or kept"),
+                    reason=reason or ("" if change else ZERO_WEIGHTS if name in zero else "no step was taken or kept"),
                     free=int((own & single).sum()),
                     shared=int((own & ~single).sum()),
                     pinned=pinned,
                 )
             )
-        others = [(name, reason) for name, reason in quiver.reasons.items() if name not in quiver.channel_classes]
-        reports += [ChannelReport(name, "parameter", 0, reason=reason) for name, reason in others]
+        others = {name: reason for name, reason in quiver.reasons.items() if name not in groups}
+        others |= {name: "" for name in changes if name not in groups}
+        reports += [ChannelReport(name, "parameter", 0, changes.get(name, 0.0), why) for name, why in others.items()]
         fill_sizes(reports, dict(unwrapped(self.model).named_parameters()))
         return list(reports)
 

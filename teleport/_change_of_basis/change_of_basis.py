@@ -15,15 +15,17 @@ from torch.utils.checkpoint import CheckpointError
 from teleport._arguments import check_call, check_choice, check_generator, check_positive, seeded
 from teleport._change_of_basis.basis_change import BasisChange
 from teleport._change_of_basis.basis_event import BasisEvent
+from teleport._change_of_basis.common_move import broken_outputs, half_tolerance, report_of, tell_of_step
 from teleport._change_of_basis.report import ChangeOfBasisReport
 from teleport._change_of_basis.sampling import Sampling, check_sampling, draw_tau
 from teleport._change_of_basis.teleported import unwrapped
 from teleport._engine.batch_loss import BatchLoss
 from teleport._engine.contract import Callback, LossFn, Monitor
 from teleport._engine.event import Event, run_event
-from teleport._engine.report import BatchReport, LayerReport, StepRecord
+from teleport._engine.finiteness import not_finite_at, not_finite_outputs
+from teleport._engine.report import BatchReport, LayerReport
 from teleport._engine.statuses import Stopped
-from teleport._engine.transaction import Snapshot, all_or_nothing, violation
+from teleport._engine.transaction import Snapshot, all_or_nothing, not_accepted, violation
 from teleport._errors import UnsupportedModel
 from teleport._quiver.find_quiver import find_quiver, trace_quiver
 from teleport._quiver.quiver import Freedom, Quiver
@@ -214,15 +216,20 @@ class ChangeOfBasis:
     ) -> tuple[list[BatchReport], list[LayerReport]]:
         """Change the basis, and check the function by the losses of the batches."""
         losses.moved |= change([partial(losses.evaluate, batch) for batch in losses.batches])
+        losses.names = event.names
         objectives = [losses.batch_loss(batch, losses.trainable) for batch in losses.batches]
-        before = [_loss_and_norm(objective) for objective in objectives]
+        points = [objective.point(differentiable=False) for objective in objectives]
+        before = [(float(point.loss), point.norm) for point in points]
         stopped = tell_of_step(losses.monitor, 0, before)
+        refused = [not_finite_at(*each, event.moved.parameters) for each in zip(objectives, points, strict=True)]
+        if any(refused):
+            event.undo()
         acted = event.act(stopped)
         after = [_loss_and_norm(objective) for objective in objectives] if acted else before
         stopped = stopped or (acted and tell_of_step(losses.monitor, 1, after))
-        reports = [_report(acted, stopped, *old, *new) for old, new in zip(before, after, strict=True)]
-        if self.guard == "transaction":
-            tolerance = _tolerance(self.tolerance, losses.named.values())
+        reports = [report_of(acted, stopped, *old, *new) for old, new in zip(before, after, strict=True)]
+        if not not_accepted(reports, refused, Stopped.NOT_FINITE) and self.guard == "transaction":
+            tolerance = half_tolerance(self.tolerance, losses.named.values())
             event.judge(
                 reports,
                 [
@@ -259,14 +266,19 @@ class ChangeOfBasis:
             unknown = [(math.nan, math.nan)] * len(batches)
             monitor = Monitor("change of basis", len(batches), callback)
             stopped = tell_of_step(monitor, 0, unknown)
+            refused = [
+                not_finite_outputs(event.names, batch, old, moved) for batch, old in zip(batches, first, strict=True)
+            ]
+            if any(refused):
+                event.undo()
             acted = event.act(stopped)
             stopped = stopped or (acted and tell_of_step(monitor, 1, unknown))
             moves = [difference(old, outputs(batch)) for old, batch in zip(first, batches, strict=True)]
             before.restore_all_but(moved)
-            reports = [_report(acted, stopped, math.nan, math.nan, math.nan, math.nan) for _ in batches]
-            if self.guard == "transaction":
-                tolerance = _tolerance(self.tolerance, parameters)
-                event.judge(reports, [_broken_outputs(move, tolerance, event.moved) for move in moves])
+            reports = [report_of(acted, stopped, math.nan, math.nan, math.nan, math.nan) for _ in batches]
+            if not not_accepted(reports, refused, Stopped.NOT_FINITE) and self.guard == "transaction":
+                tolerance = half_tolerance(self.tolerance, parameters)
+                event.judge(reports, [broken_outputs(move, tolerance, event.moved) for move in moves])
             nan = math.nan
             seconds = time.perf_counter() - start
             report = ChangeOfBasisReport("change of basis", nan, nan, nan, nan, reports, event.layers(), seconds)
@@ -279,35 +291,3 @@ class ChangeOfBasis:
 def _loss_and_norm(objective: BatchLoss) -> tuple[float, float]:
     point = objective.point(differentiable=False)
     return float(point.loss), point.norm
-
-
-def tell_of_step(monitor: Monitor, step: int, points: Sequence[tuple[float, float]]) -> bool:
-    """Tell the callback of one step that all batches take together, per batch; whether the event is to end."""
-    for batch, (loss, norm) in enumerate(points):
-        if monitor.stopped:
-            break
-        monitor.tell(batch, 1, StepRecord(step, loss, norm))
-    return monitor.stopped
-
-
-def _report(
-    acted: bool, stopped: bool, loss_before: float, norm_before: float, loss_after: float, norm_after: float
-) -> BatchReport:
-    done = Stopped.STEPS_DONE if acted else Stopped.NOTHING_MOVES
-    steps, why = int(acted), Stopped.CALLBACK if stopped else done
-    return BatchReport(loss_before, loss_after, norm_before, norm_after, steps, why)
-
-
-def _tolerance(tolerance: float, parameters: Iterable[nn.Parameter]) -> float:
-    """At least 16 rounding errors of half precision, if a parameter has it."""
-    coarsest = max((torch.finfo(each.dtype).eps for each in parameters if each.is_floating_point()), default=0.0)
-    return max(tolerance, 16 * coarsest) if coarsest > torch.finfo(torch.float32).eps else tolerance
-
-
-def _broken_outputs(difference: float, tolerance: float, snapshot: Snapshot) -> str:
-    """The reason to undo a move, empty if there is none."""
-    if not (math.isfinite(difference) and snapshot.finite()):
-        return "not finite: an output or a parameter"
-    if not difference <= tolerance:
-        return f"an output moved by {difference:.3g} of the largest, more than the tolerance {tolerance:g}"
-    return ""

@@ -11,7 +11,9 @@ from teleport._files import state as states
 from teleport._files.tensor_file import InvalidFile
 
 
-def load_state(model: nn.Module, value: Any, *, finite: bool = False) -> tuple[nn.Module, str]:
+def load_state(
+    model: nn.Module, value: Any, *, finite: bool = False, before: states.SavedModel | None = None
+) -> tuple[nn.Module, str]:
     """Load a state into a model: all of it, or nothing with the model as it was.
 
     Names that differ from the model's by the prefix of a wrapper alone (``module.``, ``_orig_mod.``, ``model.``) fit.
@@ -20,6 +22,7 @@ def load_state(model: nn.Module, value: Any, *, finite: bool = False) -> tuple[n
         model: the model; its tensors are overwritten.
         value: what a file holds.
         finite: whether values that are not finite are refused where those of the model are finite.
+        before: of the model, if the caller has it, to restore after an exception.
 
     Returns:
         The model, or its teleported form if the state is of one; and a remark on the names, empty if they are equal.
@@ -30,7 +33,7 @@ def load_state(model: nn.Module, value: Any, *, finite: bool = False) -> tuple[n
     loaded, state, remark = _by_names(model, states.state_of(value))
     states.check_tensors(loaded, state, finite=finite)
     try:
-        states.load_whole(loaded, state)
+        states.load_whole(loaded, state, before)
     except InvalidFile:
         raise
     except Exception as error:  # of a module that loads its state with code of its own

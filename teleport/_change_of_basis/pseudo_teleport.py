@@ -9,15 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from teleport._arguments import check_call, check_generator
-from teleport._change_of_basis.change_of_basis import ChangeOfBasis, tell_of_step
+from teleport._change_of_basis.change_of_basis import ChangeOfBasis
+from teleport._change_of_basis.common_move import report_of, tell_of_step
 from teleport._change_of_basis.multiplication import multiplications_of
 from teleport._change_of_basis.sampling import Sampling
 from teleport._change_of_basis.teleported import unwrapped
 from teleport._engine.contract import Callback, LossFn
 from teleport._engine.event import Event, run_event
+from teleport._engine.finiteness import not_finite_at
 from teleport._engine.parameter_statistics import ParameterStatistics
 from teleport._engine.report import BatchReport, LayerReport, TeleportReport
 from teleport._engine.statuses import Stopped
+from teleport._engine.transaction import not_accepted
 from teleport._tracing.evaluations import Modes, modes_of
 
 
@@ -84,27 +87,29 @@ class PseudoTeleport:
         statistics = ParameterStatistics(named)
         objectives = [event.batch_loss(batch, event.trainable) for batch in event.batches]
         before = [objective.point(differentiable=False) for objective in objectives]
-        if tell_of_step(event.monitor, 0, [(float(each.loss), each.norm) for each in before]):
-            after, steps, stopped = before, 0, Stopped.CALLBACK
-        else:
-            _add(parameters, [_normal(parameter, generator) for parameter in parameters], change.distance(event.model))
+        stopped = tell_of_step(event.monitor, 0, [(float(each.loss), each.norm) for each in before])
+        refused = [not_finite_at(*each, parameters) for each in zip(objectives, before, strict=True)]
+        acted, after = False, before
+        if not stopped and not any(refused):
+            directions = [_normal(parameter, generator) for parameter in parameters]
+            acted = _add(parameters, directions, change.distance(event.model))
             after = [objective.point(differentiable=False) for objective in objectives]
-            steps, stopped = (1, Stopped.STEPS_DONE) if parameters else (0, Stopped.NOTHING_MOVES)
-            if parameters and tell_of_step(event.monitor, 1, [(float(each.loss), each.norm) for each in after]):
-                stopped = Stopped.CALLBACK
+            stopped = acted and tell_of_step(event.monitor, 1, [(float(each.loss), each.norm) for each in after])
         reports = [
-            BatchReport(float(old.loss), float(new.loss), old.norm, new.norm, steps, stopped)
+            report_of(acted, stopped, float(old.loss), old.norm, float(new.loss), new.norm)
             for old, new in zip(before, after, strict=True)
         ]
+        not_accepted(reports, refused, Stopped.NOT_FINITE)
         return reports, statistics.close()
 
 
 @torch.no_grad()
-def _add(parameters: list[nn.Parameter], direction: list[Tensor], length: float) -> None:
-    """Move the parameters by ``length`` along ``direction``."""
+def _add(parameters: list[nn.Parameter], direction: list[Tensor], length: float) -> bool:
+    """Move the parameters by ``length`` along ``direction``; whether they moved."""
     norm = sum(float(each.double().square().sum()) for each in direction) ** 0.5
     for parameter, each in zip(parameters, direction, strict=True):
         parameter.add_(each.to(parameter.dtype), alpha=length / norm)
+    return bool(parameters) and length > 0
 
 
 def _normal(parameter: nn.Parameter, generator: torch.Generator) -> Tensor:

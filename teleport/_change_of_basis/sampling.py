@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from teleport._arguments import check_choice, check_positive
+from teleport._arguments import check_choice, check_finite, check_positive
 
 Sampling = Literal["intra", "inter", "positive", "negative", "centered"]
 
@@ -24,8 +24,7 @@ def check_sampling(sampling: str, range: float, center: float) -> None:
     """
     check_choice("sampling", sampling, get_args(Sampling))
     check_positive(range=range)
-    if not (math.isfinite(range) and math.isfinite(center)):
-        raise ValueError(f"range and center must be finite, got {range} and {center}")
+    check_finite(range=range, center=center)
     if sampling in ("intra", "inter") and range >= 1:
         raise ValueError(f"range must be below 1 where sampling is {sampling}, got {range}")
 

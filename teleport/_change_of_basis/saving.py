@@ -10,6 +10,7 @@ from torch import nn
 from teleport._change_of_basis.basis_change import BasisChange
 from teleport._change_of_basis.loading import load_state
 from teleport._files import tensor_file
+from teleport._files.state import SavedModel
 from teleport._files.tensor_file import InvalidFile
 
 
@@ -59,6 +60,15 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> tuple[nn.Module, Bas
         ValueError: the file is damaged, was not written by :func:`save`, or is of another model.
         OSError: there is no such file, or it cannot be read.
     """
+    before = SavedModel(model)
+    try:
+        return _load(path, model, before)
+    except BaseException:
+        before.restore()  # also after an interrupt at the very end: without its form the model would be lost
+        raise
+
+
+def _load(path: str | os.PathLike[str], model: nn.Module, before: SavedModel) -> tuple[nn.Module, BasisChange | None]:
     name = os.fspath(path)
     try:
         content, checked = tensor_file.read(path)
@@ -67,11 +77,11 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> tuple[nn.Module, Bas
         change = content["change"]
         if change is not None:
             change = BasisChange.from_state_dict(change, model)
-        loaded, _ = load_state(model, content["model"])
+        loaded, _ = load_state(model, content["model"], before=before)
     except InvalidFile as error:
         raise InvalidFile(f"{name} {error}") from error
     except ValueError as error:
         raise InvalidFile(f"{name} does not fit the model: {error}") from error
     if not checked:
-        warnings.warn(f"{name} has no checksum, so that damage to it would not show", UserWarning, stacklevel=2)
+        warnings.warn(f"{name} has no checksum, so that damage to it would not show", UserWarning, stacklevel=3)
     return loaded, change

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from teleport._engine.batch_loss import BatchLoss, Point
 from teleport._engine.contract import StepMonitor, unmonitored
+from teleport._engine.finiteness import all_finite, not_finite_along, not_finite_at
 from teleport._engine.landing import SquaredNormAlongPath
 from teleport._engine.report import BatchReport, StepRecord
 from teleport._engine.statuses import Stopped
@@ -160,13 +161,22 @@ def _advance(parameters: Sequence[nn.Parameter], directions: Sequence[Tensor], l
 
 @dataclass
 class Ascent:
-    """The result of an ascent: its first and last point, the number of steps, the status, and one record per step."""
+    """The result of an ascent: its first and last point, the number of steps, the status, and one record per step.
+
+    ``reason`` names what is not finite, if that ended it; without any step the batch is refused.
+    """
 
     start: Point
     end: Point
     steps: int
     stopped: Stopped
     trace: list[StepRecord]
+    reason: str = ""
+
+    @classmethod
+    def refused(cls, start: Point, reason: str) -> Ascent:
+        """No step, as something is not finite."""
+        return cls(start, start, 0, Stopped.NOT_FINITE, [StepRecord(0, float(start.loss), start.norm)], reason)
 
     def report(self) -> BatchReport:
         """The report of the batch."""
@@ -177,6 +187,8 @@ class Ascent:
             gradient_norm_after=self.end.norm,
             steps=self.steps,
             stopped=self.stopped,
+            accepted=not self.reason or self.steps > 0,
+            reason=self.reason,
             trace=self.trace,
         )
 
@@ -191,6 +203,7 @@ def ascend(
     cap: float,
     rule: str,
     start: Point | None = None,
+    moving: Sequence[nn.Parameter] | None = None,
     score: Callable[[Point], float] | None = None,
     slope: Callable[[Point], float] | None = None,
     unit: float | None = None,
@@ -208,6 +221,7 @@ def ascend(
         rule: ``"fixed"`` takes each step whole and stops once the norm is above the cap (Algorithm 1); ``"cap"``
             shortens steps, see :func:`capped_step`.
         start: the point at the current parameters, with a graph if ``steps > 0``; ``None`` evaluates it.
+        moving: the model's parameters that move with ``parameters``, if these are others.
         score: the value at a point that no step of the rule ``"cap"`` may lower; ``None`` for the gradient norm.
         slope: the derivative of ``1/2 |grad L|^2`` along a direction D at a point, in units of ``|D|^2``; ``None`` if
             it is not known.
@@ -215,16 +229,21 @@ def ascend(
         monitor: told of the start and of each step; ``True`` ends the ascent there.
     """
     start = point = start or batch_loss.point(steps > 0)
-    norm = point.norm
+    norm, moving = point.norm, parameters if moving is None else moving
     trace = [StepRecord(0, float(point.loss), norm)]
-    stopped, taken = Stopped.STEPS_DONE, 0
+    stopped, taken, reason = Stopped.STEPS_DONE, 0, ""
     if monitor(trace[0]):
         return Ascent(start, point, 0, Stopped.CALLBACK, trace)
+    if reason := not_finite_at(batch_loss, start, moving):
+        return Ascent.refused(start, reason)
     for step in range(1, steps + 1):
         if out_of_room(norm, cap, rule):
             stopped = Stopped.ABOVE_CAP if taken == 0 else Stopped.CAP_REACHED
             break
         directions, more = direction(point), step < steps
+        if not all_finite(directions):
+            stopped, reason = Stopped.NOT_FINITE, not_finite_along(batch_loss, moving)
+            break
         needed = unit is not None or (slope is not None and rule == "cap")
         square = float(inner(directions, directions)) if needed else 0.0
         length = lr if unit is None else lr * unit / (math.sqrt(square) or 1.0)
@@ -252,4 +271,4 @@ def ascend(
         if monitor(trace[-1]):
             stopped = Stopped.CALLBACK
             break
-    return Ascent(start, point, taken, stopped, trace)
+    return Ascent(start, point, taken, stopped, trace, reason)

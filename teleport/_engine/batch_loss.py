@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,11 +56,21 @@ class BatchLoss:
     Args:
         evaluate: computes the loss (a scalar tensor) at the current parameters.
         parameters: the gradient norm is over these.
+        names: of all parameters of the model, for messages.
+        batch: what the loss is evaluated on, for messages.
     """
 
-    def __init__(self, evaluate: Callable[[], Tensor], parameters: Sequence[nn.Parameter]) -> None:
+    def __init__(
+        self,
+        evaluate: Callable[[], Tensor],
+        parameters: Sequence[nn.Parameter],
+        names: Mapping[nn.Parameter, str] | None = None,
+        batch: Any = None,
+    ) -> None:
         self.evaluate = evaluate
         self.parameters = list(parameters)
+        self.names = names or {}
+        self.batch = batch
         self._checked = False  # whether the graph was found to have second derivatives
 
     def point(self, differentiable: bool) -> Point:

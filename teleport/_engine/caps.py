@@ -39,4 +39,5 @@ class Caps:
         assert self._first is not None
         before = [self._first, *self._event.halves]
         norms = [math.sqrt(2 * sum(halves[parameter] for parameter in parameters)) for halves in before]
-        return min(self.absolute, self.factor * sum(norms) / len(norms))
+        finite = [norm for norm in norms if math.isfinite(norm)]  # batches of others are refused
+        return min(self.absolute, self.factor * sum(finite) / len(finite)) if finite else self.absolute

@@ -44,7 +44,7 @@ class Event:
         model: in evaluation mode.
         batches: of the event, at least one.
         evaluate: the loss of a batch, a scalar, at the current parameters; with the same random numbers each time.
-        named: all parameters by name; ``trainable``: those that require a gradient.
+        named: all parameters by name; ``names``: the reverse; ``trainable``: those that require a gradient.
         moved: parameters that the method moves. Changes of others, by evaluations of the loss, are undone.
         monitor: of the steps, for the callback.
         halves: of every batch but the first before the event, if the cap is relative.
@@ -58,6 +58,7 @@ class Event:
         self.evaluate = evaluate
         self.monitor = monitor
         self.named = dict(model.named_parameters())
+        self.names = {parameter: name for name, parameter in self.named.items()}
         self.trainable = [parameter for parameter in self.named.values() if parameter.requires_grad]
         self.moved: set[nn.Parameter] = set()
         self.halves: list[Halves] = []
@@ -70,7 +71,7 @@ class Event:
 
     def batch_loss(self, batch: Any, parameters: list[nn.Parameter]) -> BatchLoss:
         """The loss on ``batch`` with its gradients for ``parameters``."""
-        return BatchLoss(lambda: self.evaluate(batch), parameters)
+        return BatchLoss(lambda: self.evaluate(batch), parameters, self.names, batch)
 
     def halves_of(self, point: Point) -> Halves:
         """``1/2 |g|^2`` per trainable parameter, of a point whose gradients are over these."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from teleport._arguments import check_choice, check_positive
+from teleport._arguments import check_choice, check_finite, check_positive
 from teleport._engine.ascent import Line
 from teleport._engine.batch_loss import BatchLoss, Point
 from teleport._spaces.norms import half_squared_norm, inner
@@ -183,6 +183,10 @@ class LossAfterStep(_Displaced):
     ascended = False
     name = "loss_after_step"
 
+    def __post_init__(self) -> None:
+        check_positive(lr=self.lr)
+        check_finite(lr=self.lr)
+
     def displacement(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         """``-lr g``."""
         return [-self.lr * gradient for gradient in gradients]
@@ -201,6 +205,10 @@ class Sharpness(_Displaced):
     ascended: bool = True
     name = "sharpness"
     base = 1.0
+
+    def __post_init__(self) -> None:
+        check_positive(radius=self.radius)
+        check_finite(radius=self.radius)
 
     def displacement(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         """``radius g / |g|``, zero at a stationary point."""
@@ -231,7 +239,9 @@ def objective_of(name: str | TeleportObjective, scale: float | None = None) -> T
             raise ValueError("objective_scale goes with the name of an objective, not with an object that has its own")
         return name
     check_choice("objective", name, OBJECTIVES)
-    check_positive(objective_scale=scale)
+    if scale is not None:
+        check_positive(objective_scale=scale)
+        check_finite(objective_scale=scale)
     ascended, plain = not name.startswith("-"), name.lstrip("-")
     if plain == "loss_after_step":
         return LossAfterStep() if scale is None else LossAfterStep(scale)

@@ -39,8 +39,8 @@ class BatchReport:
     """One teleport batch: at most K steps on one level set.
 
     ``loss_*`` and ``gradient_norm_*`` are taken on this batch, right before and right after its own steps. If
-    ``accepted`` is false, those steps were rolled back, and the ``*_after`` values say where they had led. ``stopped``
-    is a :class:`teleport.Stopped`, ``reason`` why the steps were rolled back (empty if they were kept).
+    ``accepted`` is false, those steps were rolled back, and the ``*_after`` values say where they had led; or there was
+    none, as a value is not finite. ``stopped`` is a :class:`teleport.Stopped`, ``reason`` why that happened.
     """
 
     loss_before: float
@@ -237,8 +237,8 @@ class TeleportReport:
         if len(self.batches) > 1 and math.isfinite(self.loss_before):
             change = max((abs(batch.loss_after - batch.loss_before) for batch in kept), default=0.0)
             lines.append(f"  the loss of a batch changed by {change:.2e} at most over its own steps")
-        if reasons := Counter(batch.reason for batch in self.batches if batch.reason).most_common(1):
-            lines.append(f"  rolled back ({reasons[0][1]}): {reasons[0][0]}")
+        if reasons := Counter((batch.stopped, batch.reason) for batch in self.batches if batch.reason).most_common(1):
+            lines.append(f"  {reasons[0][0][0]} ({reasons[0][1]}): {reasons[0][0][1]}")
         if math.isfinite(self.loss_before):
             drift = f", mean over batches; drift {self.drift:+.2e}" if len(self.batches) > 1 else ""
             lines.append(

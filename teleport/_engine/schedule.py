@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from teleport._arguments import check_whole
+
 
 class Schedule:
     """The optimizer steps before which a teleport happens.
@@ -27,11 +29,12 @@ class Schedule:
         steps_per_epoch: int = 1,
     ) -> None:
         epochs, at_steps = list(epochs), list(at_steps)
+        check_whole(steps_per_epoch=steps_per_epoch)
         if steps_per_epoch < 1:
             raise ValueError(f"steps_per_epoch must be at least 1, got {steps_per_epoch}")
         for what, entries in (("epochs", epochs), ("at_steps", at_steps), ("warmup_steps", [warmup_steps])):
-            if any(entry < 0 for entry in entries):
-                raise ValueError(f"{what} must not be negative, got {entries}")
+            for entry in entries:
+                check_whole(**{what: entry})
         wanted = [epoch * steps_per_epoch for epoch in epochs] + at_steps
         self.steps = sorted({max(step, warmup_steps) for step in wanted})
 

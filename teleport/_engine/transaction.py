@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from teleport._engine.finiteness import all_finite
 from teleport._engine.report import BatchReport
 from teleport._engine.statuses import Stopped
 from teleport._tracing.ownership import distinct_elements
@@ -22,6 +23,11 @@ class Snapshot:
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
         self._held = [(each, each.detach().clone()) for each in parameters if distinct_elements(each)]
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The parameters that are held."""
+        return [parameter for parameter, _ in self._held]
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -39,7 +45,7 @@ class Snapshot:
 
     def finite(self) -> bool:
         """Whether the current parameters are all finite."""
-        return all(_finite(parameter.detach()) for parameter, _ in self._held)
+        return all_finite(parameter for parameter, _ in self._held)
 
 
 def all_or_nothing(model: nn.Module, work: Callable[[Snapshot, ModelState], Result]) -> Result:
@@ -76,11 +82,6 @@ def _undo(before: Snapshot, state: ModelState) -> None:
         state.restore_after_error()
 
 
-def _finite(values: Tensor) -> bool:
-    """Whether all values are finite. A finite sum shows it much faster; another may be an overflow of the sum."""
-    return bool(values.sum().isfinite()) or bool(values.isfinite().all())
-
-
 def violation(before: float, after: float, norm: float, tolerance: float, snapshot: Snapshot) -> str:
     """Why a move must be rolled back; empty if it may stay.
 
@@ -98,6 +99,27 @@ def violation(before: float, after: float, norm: float, tolerance: float, snapsh
     return ""
 
 
+def not_accepted(
+    reports: Sequence[BatchReport], reasons: Iterable[str], stopped: Stopped = Stopped.ROLLED_BACK
+) -> bool:
+    """Enter in the reports of batches with one common move that it was not accepted, if any batch has a reason.
+
+    Args:
+        reports: one per batch.
+        reasons: one per batch, empty if it has none of its own.
+        stopped: the status of all of them.
+
+    Returns:
+        whether there is a reason.
+    """
+    own = list(reasons)
+    first = next(filter(None, own), "")
+    for report, reason in zip(reports, own, strict=True):
+        if first:
+            report.accepted, report.stopped, report.reason = False, stopped, reason or first
+    return bool(first)
+
+
 def roll_back_if_violated(
     report: BatchReport, tolerance: float, snapshot: Snapshot, losses: tuple[float, float] | None = None
 ) -> None:
@@ -109,8 +131,10 @@ def roll_back_if_violated(
         snapshot: of the parameters that moved.
         losses: the loss that must not change, before and after, if it is not the batch's own.
     """
+    if not report.accepted:  # nothing moved
+        return
     before, after = losses or (report.loss_before, report.loss_after)
-    report.reason = violation(before, after, report.gradient_norm_after, tolerance, snapshot)
-    if report.reason:
+    if reason := violation(before, after, report.gradient_norm_after, tolerance, snapshot):
+        report.reason = reason
         snapshot.restore()
         report.accepted, report.stopped = False, Stopped.ROLLED_BACK

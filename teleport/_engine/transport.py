@@ -44,10 +44,14 @@ def transport_state(optimizer: torch.optim.Optimizer, group: Mapping[nn.Paramete
     ]
     for state, parameter, factor in held:
         _check(optimizer, rule, state, parameter, factor)
+    values, transported = [], []
     for state, _, factor in held:
         for key, value in state.items():
-            if isinstance(value, Tensor):
-                _transport(value, rule[key], factor)
+            if isinstance(value, Tensor) and rule[key] != 0:
+                values.append(value)
+                transported.append(_transported(value, rule[key], factor))
+    if values:
+        torch._foreach_copy_(values, transported)  # one call, which no interrupt parts
 
 
 def _factors(
@@ -107,11 +111,8 @@ def _check(
         )
 
 
-def _transport(value: Tensor, entry: Entry, factor: Tensor) -> None:
-    """Change one entry of a state in place."""
+def _transported(value: Tensor, entry: Entry, factor: Tensor) -> Tensor:
+    """One entry of a state after the move."""
     if not isinstance(entry, int):
-        value.copy_(entry(value, factor.to(value)))
-    elif entry < 0:
-        value.div_((factor**-entry).to(value))
-    elif entry > 0:
-        value.mul_((factor**entry).to(value))
+        return entry(value, factor.to(value))
+    return value / (factor**-entry).to(value) if entry < 0 else value * (factor**entry).to(value)

@@ -114,14 +114,36 @@ def _finite(tensor: Tensor) -> Tensor:
     return tensor.isfinite()
 
 
-def load_whole(model: nn.Module, state: Mapping[str, Any]) -> None:
+class SavedModel:
+    """The tensors and the extra states of a model, to restore what was loaded in part."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._tensors = {id(tensor): (tensor, tensor.detach().clone()) for tensor in _tensors(model)}
+        state = model.state_dict()
+        self._extra = {name: value for name, value in state.items() if name.rpartition(".")[2] == _EXTRA}
+
+    def restore(self) -> None:
+        """Write them back."""
+        with torch.no_grad():
+            for tensor, values in self._tensors.values():
+                tensor.copy_(values)
+        for name, value in self._extra.items():
+            self._model.get_submodule(name.rpartition(".")[0]).set_extra_state(value)
+
+
+def load_whole(model: nn.Module, state: Mapping[str, Any], before: SavedModel | None = None) -> None:
     """Load a state into a model. After an exception the model's tensors and extra states are what they were.
+
+    Args:
+        model: the model.
+        state: by the model's names.
+        before: of the model, if the caller has it.
 
     Raises:
         InvalidFile: the model has names that the state lacks, or the reverse.
     """
-    before = {id(tensor): (tensor, tensor.detach().clone()) for tensor in _tensors(model)}
-    extra = {name: value for name, value in model.state_dict().items() if name.rpartition(".")[2] == _EXTRA}
+    before = before or SavedModel(model)
     try:
         # Names are not compared directly, since a module may take older files that lack some.
         missing, unknown = model.load_state_dict(state, strict=False)
@@ -130,11 +152,7 @@ def load_whole(model: nn.Module, state: Mapping[str, Any]) -> None:
         if unknown:
             raise InvalidFile(f"has '{unknown[0]}'{_and_more(unknown)}, which the model lacks")
     except BaseException:
-        with torch.no_grad():
-            for tensor, values in before.values():
-                tensor.copy_(values)
-        for name, value in extra.items():
-            model.get_submodule(name.rpartition(".")[0]).set_extra_state(value)
+        before.restore()
         raise
 
 

@@ -16,6 +16,7 @@ from teleport._engine.batch_loss import BatchLoss, Point
 from teleport._engine.caps import Caps
 from teleport._engine.contract import Callback, LossFn, StepMonitor
 from teleport._engine.event import Event, run_event
+from teleport._engine.finiteness import all_finite, not_finite_along, not_finite_at
 from teleport._engine.parameter_statistics import ParameterStatistics
 from teleport._engine.report import BatchReport, LayerReport, StepRecord, TeleportReport
 from teleport._engine.statuses import Stopped
@@ -131,6 +132,8 @@ class LevelSet:
             gradient_norm_after=end.gradient_norm,
             steps=end.step,
             stopped=ascent.stopped or Stopped.STEPS_DONE,
+            accepted=not ascent.reason or end.step > 0,
+            reason=ascent.reason,
             trace=ascent.trace,
         )
         if self.guard == "transaction":
@@ -191,18 +194,20 @@ class _LevelSetAscent:
         self.gamma = 1 / max(1.0, abs(self.level))
         self.trace = [StepRecord(0, self.level, self.point.norm)]
         self.stopped: Stopped | None = None
+        self.reason = ""  # names what is not finite
 
     def run(self) -> None:
         """Take steps until one of the reasons to stop applies."""
         if self.monitor(self.trace[0]):
             self.stopped = Stopped.CALLBACK
             return
+        if reason := not_finite_at(self.loss, self.point, self.loss.parameters):
+            self.stopped, self.reason = Stopped.NOT_FINITE, reason
+            return
         for step in range(1, self.method.steps + 1):
             norm = self.trace[-1].gradient_norm
             if out_of_room(norm, self.cap, "cap"):
                 self.stopped = Stopped.ABOVE_CAP if step == 1 else Stopped.CAP_REACHED
-            elif not (math.isfinite(norm) and math.isfinite(self.level)):
-                self.stopped = Stopped.NOT_FINITE
             elif norm == 0:
                 self.stopped = Stopped.STATIONARY
             else:
@@ -215,6 +220,9 @@ class _LevelSetAscent:
 
     def _step(self, step: int) -> None:
         here = self._linearise()
+        if not all_finite(here.q):
+            self.stopped, self.reason = Stopped.NOT_FINITE, not_finite_along(self.loss, self.loss.parameters)
+            return
         if here.stationary:
             self.stopped = Stopped.STATIONARY
             return

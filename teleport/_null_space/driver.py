@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,7 @@ from teleport._engine.batch_loss import BatchLoss, Point
 from teleport._engine.caps import Caps
 from teleport._engine.contract import Callback, LossFn, StepMonitor
 from teleport._engine.event import Event, run_event
+from teleport._engine.finiteness import not_finite_at
 from teleport._engine.report import BatchReport, NullSpaceLayerReport, StepRecord, TeleportReport
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, roll_back_if_violated
@@ -132,7 +134,8 @@ class _NullSpaceEvent:
         if start is not None:
             if number == 0:
                 caps.know_first(start)
-            if out_of_room(start.norm, caps.over(event.trainable), settings.rule):
+            full = out_of_room(start.norm, caps.over(event.trainable), settings.rule)
+            if full and math.isfinite(start.norm):
                 self._note(recorder)
                 return _above_cap(start, monitor)  # saves the decomposition of its inputs
         if self.null_spaces is None or not lasting:
@@ -151,11 +154,13 @@ class _NullSpaceEvent:
         """
         if not reports or reports[-1].steps or self.settings.objective_params != "all":
             return None
+        if reports[-1].stopped == Stopped.NOT_FINITE:
+            return None
         cap, rule = caps.over(self.event.trainable), self.settings.rule
         if not out_of_room(reports[-1].gradient_norm_after, cap, rule):
             return None
         start = self.event.batch_loss(batch, self.event.trainable).point(False)
-        return _above_cap(start, monitor) if out_of_room(start.norm, cap, rule) else None
+        return _above_cap(start, monitor) if math.isfinite(start.norm) and out_of_room(start.norm, cap, rule) else None
 
     def _note(self, recorder: LayerTracer | None) -> None:
         """Enter the layers of a batch whose inputs are not decomposed in the report."""
@@ -185,7 +190,7 @@ class _NullSpaceEvent:
             return None, None
         loss = self.event.batch_loss(batch, self.event.trainable)
         if recorder is not None:
-            loss = BatchLoss(partial(recorder.trace, loss.evaluate), loss.parameters)
+            loss = BatchLoss(partial(recorder.trace, loss.evaluate), loss.parameters, loss.names, batch)
         if not self.freeze:
             return loss.point(self.settings.differentiable), None
         return recorded(loss, lambda: recorder is not None and recorder.paused)
@@ -218,7 +223,7 @@ class _NullSpaceEvent:
         problem = AscentProblem(number, loss, parameters, caps.over(over), start, project, monitor)
         ascent = self._ascend(problem, graph, null_spaces, batch)
         report = ascent.report()
-        if not null_spaces and report.stopped != Stopped.CALLBACK:
+        if not null_spaces and report.stopped not in (Stopped.CALLBACK, Stopped.NOT_FINITE):
             report.stopped = Stopped.NOTHING_MOVES
         if self._guarded:
             losses = None
@@ -234,7 +239,7 @@ class _NullSpaceEvent:
     ) -> Ascent:
         """The ascent, with the forward pass frozen if its graph was recorded. The last loss is always evaluated."""
         start = problem.start
-        if graph is None or start is None or not null_spaces:
+        if graph is None or start is None or not null_spaces or not_finite_at(problem.loss, start, problem.parameters):
             return self.step_rule(problem)
         if out_of_room(start.norm, problem.cap, self.settings.rule):
             return self.step_rule(problem)

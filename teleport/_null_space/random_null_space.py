@@ -10,9 +10,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from teleport._arguments import check_generator, check_limits, check_positive, check_threshold, seeded
+from teleport._arguments import check_finite, check_generator, check_limits, check_positive, check_threshold, seeded
 from teleport._engine.ascent import Ascent, Line, capped_step, out_of_room
 from teleport._engine.contract import Callback, LossFn
+from teleport._engine.finiteness import not_finite_at
 from teleport._engine.report import StepRecord, TeleportReport
 from teleport._engine.statuses import Stopped
 from teleport._null_space.ascent_problem import AscentProblem
@@ -61,6 +62,7 @@ class RandomNullSpace:
 
     def __post_init__(self) -> None:
         check_positive(length=self.length)
+        check_finite(length=self.length)
         check_threshold(self.threshold)
         check_limits(self.cap, self.relative_cap, self.guard, self.tolerance)
         object.__setattr__(self, "generator", seeded(self.seed))
@@ -112,6 +114,8 @@ class RandomNullSpace:
         trace = [StepRecord(0, float(start.loss), start.norm)]
         if problem.monitor(trace[0]):
             return Ascent(start, start, 0, Stopped.CALLBACK, trace)
+        if reason := not_finite_at(problem.loss, start, problem.parameters):
+            return Ascent.refused(start, reason)
         if out_of_room(start.norm, problem.cap, "cap"):
             return Ascent(start, start, 0, Stopped.ABOVE_CAP, trace)
         if not problem.parameters:

@@ -15,11 +15,14 @@ from teleport._engine.batch_loss import Point
 from teleport._engine.caps import Caps
 from teleport._engine.contract import Callback, LossFn
 from teleport._engine.event import Event, run_event
+from teleport._engine.finiteness import not_finite_at
 from teleport._engine.report import BatchReport, FactorReport, LayerReport, StepRecord
 from teleport._engine.statuses import Stopped
-from teleport._engine.transaction import Snapshot, violation
+from teleport._engine.transaction import Snapshot, not_accepted, violation
+from teleport._quiver.channel_changes import channel_changes
 from teleport._rescaling.factor_variables import find_factor_variables
 from teleport._rescaling.gradient_norm import SquaredGradientNormOfFactors, Trajectory
+from teleport._tracing.reasons import ZERO_WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -137,10 +140,12 @@ class _RescalingEvent:
 
     def _teleport(self, number: int, batches: list[Any], cap: float) -> list[BatchReport]:
         """Rescale for the mean squared norm over ``batches``; undo it if the guard is violated."""
-        before, x = [self._point(batch) for batch in batches], self.x
-        trajectory = self._trajectory(number, before, cap)
+        losses, x = [self.event.batch_loss(batch, self.event.trainable) for batch in batches], self.x
+        before = [loss.point(differentiable=False) for loss in losses]
+        reasons = [not_finite_at(loss, point, self.start) for loss, point in zip(losses, before, strict=True)]
+        trajectory = self._trajectory(number, before, cap, not any(reasons))
         self._apply(trajectory.x)
-        after = [self._point(batch) for batch in batches] if trajectory.steps else before
+        after = [loss.point(differentiable=False) for loss in losses] if trajectory.steps else before
         reports = [
             BatchReport(
                 loss_before=float(old.loss),
@@ -155,20 +160,14 @@ class _RescalingEvent:
             )
             for old, new in zip(before, after, strict=True)
         ]
-        if self.method.guard == "transaction":
-            for report in reports:
-                report.reason = self._violation(report)
-            if first := next((report.reason for report in reports if report.reason), ""):
-                self._apply(x)
-                for report in reports:  # one rescaling for all of them
-                    report.accepted, report.stopped, report.reason = False, Stopped.ROLLED_BACK, report.reason or first
+        if trajectory.stopped == Stopped.NOT_FINITE:
+            not_accepted(reports, reasons, Stopped.NOT_FINITE)
+        elif self.method.guard == "transaction" and not_accepted(reports, map(self._violation, reports)):
+            self._apply(x)
         return reports
 
-    def _point(self, batch: Any) -> Point:
-        return self.event.batch_loss(batch, self.event.trainable).point(differentiable=False)
-
-    def _trajectory(self, number: int, points: list[Point], cap: float) -> Trajectory:
-        """Ascend or balance the mean squared norm over the batches, in closed form."""
+    def _trajectory(self, number: int, points: list[Point], cap: float, finite: bool) -> Trajectory:
+        """Ascend or balance the mean squared norm over the batches, in closed form, if all of them are ``finite``."""
         method = self.method
         squares = {
             parameter: torch.stack([_square(gradient) for gradient in gradients]).mean(0)
@@ -183,10 +182,10 @@ class _RescalingEvent:
 
         if self.event.monitor.active and monitor(0, squared_norm.at(self.x)):
             return Trajectory(self.x, [squared_norm.at(self.x)], Stopped.CALLBACK)
+        if not finite:
+            return Trajectory(self.x, [squared_norm.at(self.x)], Stopped.NOT_FINITE)
         if not len(self.x):
             return Trajectory(self.x, [squared_norm.at(self.x)], Stopped.NOTHING_MOVES)
-        if not all(bool(square.isfinite().all()) for square in squares.values()):
-            return Trajectory(self.x, [squared_norm.at(self.x)], Stopped.NOT_FINITE)
         if method.mode == "balance":
             return squared_norm.balance(self.x, sweeps=method.steps, bound=method.bound, monitor=monitor)
         limits = {"cap": cap, "bound": method.bound}
@@ -220,15 +219,19 @@ class _RescalingEvent:
     def _layers(self) -> list[LayerReport]:
         """One report per group of channels: the root mean square of ``tau - 1``, or the reason why it is 0."""
         variables, log_tau = self.factor_variables, self.factor_variables.log_tau(self.x)
+        changes, zero = channel_changes(torch.expm1(log_tau), variables.groups, variables.scaled)
         reports = []
         for name, classes in variables.groups.items():
-            change = float(torch.expm1(log_tau[classes]).square().mean().sqrt())
-            reason = "" if change else variables.reasons.get(name, "no step was taken or kept")
+            change, still = changes[name], ZERO_WEIGHTS if name in zero else "no step was taken or kept"
+            reason = "" if change else variables.reasons.get(name, still)
             reports.append(
                 LayerReport(name, variables.kinds[name], len(classes), relative_change=change, reason=reason)
             )
-        others = [(name, reason) for name, reason in variables.reasons.items() if name not in variables.groups]
-        return reports + [LayerReport(name, "parameter", 0, reason=reason) for name, reason in others]
+        others = {name: reason for name, reason in variables.reasons.items() if name not in variables.groups}
+        others |= {name: "" for name in changes if name not in variables.groups}
+        return reports + [
+            LayerReport(name, "parameter", 0, changes.get(name, 0.0), reason) for name, reason in others.items()
+        ]
 
 
 def _square(gradient: Tensor) -> Tensor:

@@ -8,12 +8,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from teleport._arguments import check_limits, check_steps
+from teleport._arguments import check_limits, check_steps, check_whole
 from teleport._engine.ascent import ascend
 from teleport._engine.batch_loss import BatchLoss, Point
 from teleport._engine.caps import Caps
 from teleport._engine.contract import Callback, LossFn, StepMonitor
 from teleport._engine.event import Event, run_event
+from teleport._engine.finiteness import all_finite
 from teleport._engine.objectives import TeleportObjective, objective_of
 from teleport._engine.parameter_statistics import ParameterStatistics
 from teleport._engine.report import BatchReport, LayerReport, TeleportReport
@@ -70,6 +71,12 @@ class Orbit:
         guard: Literal["transaction", "none"] = "transaction",
         tolerance: float = 1e-3,
     ) -> None:
+        if not callable(action):
+            raise TypeError(f"action must be a function of theta and the parameters by name, got {action!r}")
+        if not isinstance(shape, tuple | list):
+            raise TypeError(f"shape must be a tuple of whole numbers, got {shape!r}")
+        for length in shape:
+            check_whole(shape=length)
         check_steps(lr, steps, step)
         check_limits(cap, relative_cap, guard, tolerance)
         self.action = action
@@ -142,6 +149,7 @@ class Orbit:
             rule=self.step,
             score=lambda point: objective.score(loss, point),
             slope=objective.slope,
+            moving=orbit.moved,
             monitor=monitor,
         )
         report = ascent.report()
@@ -180,7 +188,8 @@ class _Orbit:
         if value.shape != start.shape:
             raise ValueError(f"the action returns '{name}' of shape {list(value.shape)}, expected {list(start.shape)}")
         rounding = torch.finfo(start.dtype).eps ** 0.5
-        if not float((value.detach() - start).norm()) <= rounding * max(1.0, float(start.norm())):
+        distance = float((value.detach() - start).norm())
+        if all_finite([start]) and not distance <= rounding * max(1.0, float(start.norm())):
             raise ValueError(f"the action moves '{name}' at theta = 0, where it must be the identity")
 
     def apply(self) -> None:
@@ -205,7 +214,7 @@ class _OrbitLoss(BatchLoss):
     """The loss as a function of theta: the action is applied to the parameters before each evaluation."""
 
     def __init__(self, loss: BatchLoss, orbit: _Orbit) -> None:
-        super().__init__(loss.evaluate, loss.parameters)
+        super().__init__(loss.evaluate, loss.parameters, loss.names, loss.batch)
         self._orbit = orbit
 
     def point(self, differentiable: bool) -> Point:

@@ -19,6 +19,8 @@ from teleport._engine.batch_loss import BatchLoss
 from teleport._engine.caps import Caps
 from teleport._engine.contract import Callback, LossFn, StepMonitor
 from teleport._engine.event import Event, run_event
+from teleport._engine.finiteness import all_finite, not_finite_along, not_finite_at
+from teleport._engine.parameter_statistics import relative_change
 from teleport._engine.report import BatchReport, PairLayerReport, StepRecord, TeleportReport
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, roll_back_if_violated
@@ -192,6 +194,8 @@ class _SymmetryEvent:
         stopped, taken = Stopped.STEPS_DONE, 0
         if monitor(trace[0]):
             return Ascent(start, start, 0, Stopped.CALLBACK, trace)
+        if reason := not_finite_at(objective, start, layers.parameters):
+            return Ascent.refused(start, reason)
         for step in range(1, method.steps + 1):
             weights = layers.matrices()
             try:
@@ -201,7 +205,12 @@ class _SymmetryEvent:
                     path.move_to(0)
                     stopped = Stopped.ABOVE_CAP if taken == 0 else Stopped.CAP_REACHED
                     break
-                path.compute_directions(objective.ascent_direction(at_zero, layers.parameters))
+                directions = objective.ascent_direction(at_zero, layers.parameters)
+                if not all_finite(directions):
+                    stopped, reason = Stopped.NOT_FINITE, not_finite_along(objective, layers.parameters)
+                    layers.write(weights)
+                    break
+                path.compute_directions(directions)
                 if not self._step(objective, path, point.norm, cap):
                     stopped = Stopped.NO_ASCENT
                     break
@@ -222,7 +231,7 @@ class _SymmetryEvent:
                     stopped = Stopped.CALLBACK
                     break
         end = point if stopped in (Stopped.STEPS_DONE, Stopped.CALLBACK) else objective.point(False)
-        return Ascent(start, end, taken, stopped, trace)
+        return Ascent(start, end, taken, stopped, trace, reason)
 
     def _step(self, objective: BatchLoss, path: GroupPath, norm: float, cap: float) -> bool:
         """One step along ``path``; whether it was taken."""
@@ -239,7 +248,6 @@ class _SymmetryEvent:
         """The reports of all layers, with their relative change."""
         for name, (layer, before) in self.before.items():
             report = self.reports[name]
-            distance = float((matrix_of(layer).double() - before).norm())
-            report.relative_change = distance / (float(before.norm()) or 1.0)
+            report.relative_change = relative_change(before, matrix_of(layer).double())
             report.reason = "" if report.relative_change else "no step was taken or kept"
         return list(self.reports.values())

@@ -10,6 +10,9 @@ from teleport._tracing.functions import called
 SHARED_STORAGE = "it shares storage with another parameter"
 """Two parameters that are views of one tensor, or reach into each other's elements."""
 
+ZERO_WEIGHTS = "it is zero, which no factor moves"
+"""A weight whose channels have factors."""
+
 UNUSED = "no use of it was traced"
 """A parameter that the evaluation does not read."""
 

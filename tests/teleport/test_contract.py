@@ -264,3 +264,21 @@ def test_an_interrupt_while_the_report_is_made_restores_the_parameters(monkeypat
             model, [(torch.randn(4, 6), torch.arange(4) % 3)], lambda m, b: nn.functional.cross_entropy(m(b[0]), b[1])
         )
     assert all(torch.equal(each, old) for each, old in zip(model.parameters(), start, strict=True))
+
+
+METHODS = [
+    *(teleport.NullSpace, teleport.RandomNullSpace, teleport.LevelSet, teleport.Rescaling, teleport.Symmetry),
+    *(teleport.Orbit, teleport.ChangeOfBasis, teleport.PseudoTeleport),
+]
+WRONG: list[Any] = ["a", b"x", [object()], {}, object(), 1 + 2j, float("nan"), torch.tensor(1.0), None]
+SENSIBLE = {("cap", None), ("relative_cap", None), ("objective_scale", None), ("inverse", None)}
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.__name__)
+def test_a_setting_of_another_type_is_refused_by_name(method):
+    required = {"action": lambda theta, weights: {}} if method is teleport.Orbit else {}
+    for name in inspect.signature(method).parameters:
+        for value in WRONG:
+            if not (value is None and (name, None) in SENSIBLE):
+                with pytest.raises((TypeError, ValueError), match=rf"\b{name}\b.* (must|is for) "):
+                    method(**required | {name: value})
