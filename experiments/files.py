@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -26,10 +27,10 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(
-            f"cannot write '{path}': {reason}; free some space, or choose a folder that can be written "
-            "(machine.runs is that of runs)"
-        ) from error
+        cure = "free some space, or choose a folder that can be written"
+        if error.errno == errno.ENAMETOOLONG:
+            path, cure = Path(f"{str(path)[:40]}..."), "choose a folder with a shorter name"
+        raise UserError(f"cannot write '{path}': {reason}; {cure} (machine.runs is that of runs)") from error
 
 
 @contextlib.contextmanager

@@ -55,7 +55,7 @@ def check(launcher: str, runs: Path) -> list[str]:
         wrong.append(f"the table has {rows}")
     if "4 runs, 2 failed" not in result.stdout:
         wrong.append("the table is not printed")
-    if result.stdout.count("optimizer.lr takes a finite number") < 4:  # as they fail, and in the table
+    if result.stdout.count("optimizer.lr must be a number") < 4:  # as they fail, and in the table
         wrong.append("failures are not told of")
     return wrong
 

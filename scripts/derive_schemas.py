@@ -26,12 +26,14 @@ METHODS = {
     "rescaling": "Rescaling",
     "symmetry": "Symmetry",
     "orbit": "Orbit",
+    "auto": "Auto",
     "change_of_basis": "ChangeOfBasis",
     "pseudo_teleport": "PseudoTeleport",
 }
 """Name in a configuration -> class of ``teleport``; ``experiments/run/methods.py`` builds them."""
 
 NOT_PLAIN = {("Orbit", "action"): "action: str = MISSING  # the name of a test function", ("Orbit", "shape"): None}
+NOT_PLAIN |= {("Auto", name): None for name in ("optimizer", "total_steps", "event_gradients", "method", "train_step")}
 """Parameters that no YAML value can express: the key in their place, or ``None`` for no key."""
 
 HEAD = '''\

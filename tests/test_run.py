@@ -43,7 +43,16 @@ MISTAKES = {
     "~optimizer": "'optimizer' has no value",
     "model=custom": "'model.factory' has no value",
     "model=torchvision": "'model.arch' has no value",
-    "model=null": "does not compose",
+    "model=null": "unknown option of model 'null'; known: cnn,",
+    "+experiment=nullspace/mlp_mnist": "'experiment' has an option already, which experiment=<option>, without",
+    "+seed=1": "'seed' has a value already, which seed=<value>, without a +, replaces",
+    "~training": "'training' was deleted, and a run needs it",
+    "seed=010": "'seed' on the command line has the value 010, which is the text 010 on the command line and 8 in a",
+    "model.label=a/b": "model.label must be a part of a file name",
+    "model.widths=[[1]]": "model.widths must be a whole number from 1",
+    "model.widths=[1000000000]": "would take 600 GB, and this machine has",
+    "data.crop=8": "data.crop is 8, expected a number of pixels from 0 to below the size of the images, 8x8",
+    "--resolve": "--resolve goes with --cfg",
     "model.name=none_such": "unknown model 'none_such'",
     "optimizer=sgd,adam": "add -m to sweep over them",
     "optimizer.lr=[1,": "cannot read 'optimizer.lr=[1,' on the command line",
@@ -51,10 +60,12 @@ MISTAKES = {
     "optimizer.lr=${rates.digits.none.lr}": "takes its value from 'rates.digits.none.lr', which has none",
     "--sweep": "unrecognized arguments: --sweep; python run.py --help says what there is",
     "--cfg=none_such": "invalid choice: 'none_such'",
-    "training.epochs=-1": "training.epochs must be 0 or more, not -1",
+    "training.epochs=-1": "training.epochs must be a whole number from 0 to 2147483647, not -1",
     "training.batch_size=0": "training.batch_size must be",
     "training.eval_samples=0": "training.eval_samples must be",
-    "optimizer.lr=-1": "optimizer.lr takes a finite number above 0",
+    "optimizer.nesterov=17": "'optimizer.nesterov' must be true or false, not '17'",
+    "model.bias=0": "'model.bias' must be true or false, not '0'",
+    "optimizer.lr=-1": "optimizer.lr must be a number above 0 and at most 1e+30, not -1.0",
     "machine.device=gpu": "machine.device must be auto, cpu, cuda, xpu or mps",
     "machine.device=cuda:7": "machine.device=cuda:7 is not here",
     "hydra.run.dir=there": "hydra.run.dir is not for this command: a run has a folder of its own",
@@ -197,7 +208,7 @@ def test_a_sweep_is_right_under_joblib(tmp_path):
     result = process("-m", *SMALL, f"machine.runs={tmp_path}", *launcher, "optimizer.lr=0.1,-1")
     assert result.returncode == 1, result.stderr
     assert "run 1 of the sweep done: test loss" in result.stdout
-    assert "run 2 of the sweep failed: optimizer.lr takes" in result.stdout
+    assert "run 2 of the sweep failed: optimizer.lr must be" in result.stdout
     assert "2 runs, 1 failed" in result.stdout
     (table,) = (tmp_path / "sweeps").glob("*.csv")
     assert [bool(row["error"]) for row in read(table)] == [False, True]

@@ -27,7 +27,7 @@ FLOORS = {
     ],
     "experiments": [
         {"", "errors", "functions", "tasks"},
-        {"configuration", "files"},
+        {"configuration", "files", "memory"},
         {"data"},
         {"models"},
         {"run"},

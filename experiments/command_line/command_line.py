@@ -16,6 +16,8 @@ from experiments.command_line.job import job, mistakes
 from experiments.configuration import config as schema
 from experiments.configuration import options
 from experiments.configuration.mistakes import of_command_line
+from experiments.configuration.scalars import check_overrides
+from experiments.configuration.sweeps import check_sweep
 from experiments.errors import UserError
 from experiments.run.sweep import log_to_console
 
@@ -51,6 +53,9 @@ def main() -> int:
             print(options.usage(), end="")
             return 0
         _refuse(flags.overrides)
+        check_overrides(flags.overrides)
+        if flags.multirun:
+            check_sweep(flags.overrides)
         hydra.main(version_base="1.3", config_path=str(options.CONF), config_name="config")(job)()
         return _close()
     except KeyboardInterrupt:
@@ -58,8 +63,7 @@ def main() -> int:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
     except Exception as error:
-        _close(interrupted=True)
-        mistake = of_command_line(error)
+        mistake = _kept_mistake() or of_command_line(error)
         if mistake is None:
             raise
         print(f"error: {' '.join(str(mistake).split())}", file=sys.stderr)
@@ -84,6 +88,15 @@ def _close(interrupted: bool = False) -> int:
     return 1 if collection.failed else 0
 
 
+def _kept_mistake() -> UserError | None:
+    """Close what is open after an error; a mistake that was kept until then, as a folder that cannot be written."""
+    try:
+        _close(interrupted=True)
+    except UserError as mistake:
+        return mistake
+    return None
+
+
 def _refuse(overrides: list[str]) -> None:
     """Refuse the keys of Hydra that would not do what they say.
 
@@ -99,8 +112,10 @@ def _refuse(overrides: list[str]) -> None:
 def _flags() -> argparse.Namespace:
     """The flags as Hydra will read them; a wrong one is a sentence and not argparse's page of usage.
 
+    Hydra takes flags before the overrides; here they may stand anywhere, and ``sys.argv`` is put into Hydra's order.
+
     Raises:
-        UserError: an unknown flag, or a wrong value of one.
+        UserError: an unknown flag, a wrong value of one, or a flag that needs another one.
     """
 
     def refuse(message: str) -> NoReturn:
@@ -108,4 +123,19 @@ def _flags() -> argparse.Namespace:
 
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
-    return parser.parse_args()
+    flags = parser.parse_intermixed_args()
+    words, left = [], list(flags.overrides)
+    for word in reversed(sys.argv[1:]):
+        if left and word == left[-1]:
+            left.pop()
+        else:
+            words.append(word)
+    sys.argv[1:] = [*reversed(words), *flags.overrides]
+    if flags.resolve and not (flags.cfg or flags.help):
+        refuse("--resolve goes with --cfg, as in --cfg job --resolve")
+    shells = {f"{verb}={shell}" for verb in ("install", "uninstall", "query") for shell in ("bash", "fish", "zsh")}
+    if flags.shell_completion and not shells & set(flags.overrides):
+        refuse("--shell-completion takes install=bash, install=zsh or install=fish")
+    if flags.experimental_rerun is not None:
+        refuse("--experimental-rerun is not for this command: the command line that made a run makes it again")
+    return flags

@@ -18,6 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from experiments import files
 from experiments.errors import UserError
 from experiments.run.sweep import Outcome, Sweep
 from experiments.run.sweep_table import read_summary, report
@@ -41,10 +42,17 @@ class Results(Callback):
     """The callback that ``conf/config.yaml`` names. It holds nothing, as launchers send it to other processes."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Begin to watch for outcomes."""
+        """Begin to watch for outcomes. If the folder cannot be made, that is kept, and Hydra fails to make it."""
         global collection
         runs = Path(OmegaConf.select(config, "machine.runs"))
-        collection = Collection(Path(config.hydra.sweep.dir).absolute(), runs)
+        folder = Path(config.hydra.sweep.dir).absolute()
+        try:
+            with files.writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+        except UserError as error:
+            collection = Collection(folder, runs, mistake=error)
+        else:
+            collection = Collection(folder, runs)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Note that the job is under way, so that one whose process ends is in the table."""
@@ -72,17 +80,18 @@ class Collection:
     Args:
         folder: the sweep's, which its jobs write their outcomes to.
         runs: ``machine.runs``; the table goes to ``sweeps/`` there.
+        mistake: why there is no such folder, and hence no outcome.
     """
 
-    def __init__(self, folder: Path, runs: Path) -> None:
-        self.folder, self.runs = folder, runs
+    def __init__(self, folder: Path, runs: Path, mistake: UserError | None = None) -> None:
+        self.folder, self.runs, self.mistake = folder, runs, mistake
         self.failed = 0
-        self.mistake: UserError | None = None
-        self._closed = False
+        self._closed = mistake is not None
         self._told: set[Path] = set()
         self._stop = threading.Event()
         self._watch = threading.Thread(target=self._tell_until_stopped, daemon=True)
-        self._watch.start()
+        if not self._closed:
+            self._watch.start()
 
     def outcomes(self) -> dict[Path, Outcome]:
         """The outcomes so far by their files, in the order of the jobs."""

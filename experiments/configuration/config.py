@@ -14,8 +14,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from experiments.configuration import data_config, model_config, teleport_config
-from experiments.configuration.data_config import DataConfig
+from experiments.configuration import data_config, model_config, scalars, teleport_config
+from experiments.configuration.data_config import DataConfig, Flag
 from experiments.configuration.model_config import ModelConfig
 from experiments.configuration.teleport_config import TeleportConfig
 
@@ -37,7 +37,7 @@ class SGDConfig(OptimizerConfig):
     """``torch.optim.SGD``."""
 
     momentum: float = 0.0
-    nesterov: bool = False
+    nesterov: Flag = False
 
 
 @dataclass
@@ -73,9 +73,9 @@ class TrainingConfig:
     eval_every: int | None = None  # steps; None: at the end of each epoch
     eval_samples: int | None = 10000  # training samples that the training loss is measured on; None: all
     plateau: Plateau = field(default_factory=Plateau)
-    compile: bool = False  # training steps by torch.compile
+    compile: Flag = False  # training steps by torch.compile
     precision: str = "float32"  # float32 | bfloat16, the latter by autocast
-    channels_last: bool = False  # images with their channels innermost
+    channels_last: Flag = False  # images with their channels innermost
 
 
 @dataclass
@@ -88,7 +88,7 @@ class MachineConfig:
     threads: int | None = None  # None: as torch chooses
     jobs: int = 1  # runs side by side, where a command makes several
     checkpoint_seconds: float = 60.0
-    progress: bool = True
+    progress: Flag = True
 
 
 @dataclass
@@ -120,6 +120,7 @@ class Config:
 
 def register() -> None:
     """Make the dataclasses known to Hydra as ``schema/<group>/<kind>``."""
+    scalars.register()
     store = ConfigStore.instance()
     store.store(group="schema", name="config", node=Config)
     kinds: dict[str, dict[str, type]] = {

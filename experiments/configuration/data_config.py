@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING, SI
 
+Flag = bool | str
+"""True or false. For ``bool`` alone OmegaConf would take any number; a text is refused in ``validate.py``."""
+
 
 @dataclass
 class Extent:
@@ -42,8 +45,8 @@ class ImageData(DataConfig):
 
     image_size: int | None = None  # None: as stored
     crop: int = 0
-    flip: bool = False
-    as_sequence: bool = False  # rows of a one-channel image as a sequence (sequential MNIST)
+    flip: Flag = False
+    as_sequence: Flag = False  # rows of a one-channel image as a sequence (sequential MNIST)
 
 
 @dataclass

@@ -86,10 +86,36 @@ def _digest(weights: Path) -> str:
         ) from error
 
 
+LONGEST = 200
+"""Bytes of the name of a run's folder; file systems take 255, and temporary files have longer names."""
+
+
 def run_folder(config: Config, data: str = "") -> Path:
-    """The folder of the run that ``config`` describes, whether it is there or not; ``data`` as of :func:`identity`."""
-    names = (config.data.name, label(config.model), config.optimizer.name, label(config.teleport))
-    return Path(config.machine.runs) / "-".join([*names, f"s{config.seed}", identity(config, data)])
+    """The folder of the run that ``config`` describes, whether it is there or not; ``data`` as of :func:`identity`.
+
+    Raises:
+        UserError: a label or a name is no part of a file name, or too long for one.
+    """
+    names = {
+        "data.name": config.data.name,
+        "model.label": label(config.model),
+        "optimizer.name": config.optimizer.name,
+        "teleport.label": label(config.teleport),
+    }
+    for key, name in names.items():
+        if not name.isprintable() or "/" in name or name != name.strip():
+            raise UserError(
+                f"{key} must be a part of a file name, without a slash or a space at its ends, not {name!r}"
+            )
+    folder = "-".join([*names.values(), f"s{config.seed}", identity(config, data)])
+    length = len(folder.encode(errors="replace"))
+    if length > LONGEST:
+        key, name = max(names.items(), key=lambda item: len(item[1]))
+        raise UserError(
+            f"the name of the run's folder has {length} bytes, more than {LONGEST}: give a shorter {key} than "
+            f"{name[:20]!r}..."
+        )
+    return Path(config.machine.runs) / folder
 
 
 def label(group: ModelConfig | TeleportConfig) -> str:

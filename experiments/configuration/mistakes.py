@@ -50,19 +50,32 @@ def of_configuration(error: OmegaConfBaseException) -> UserError:
     if isinstance(error, InterpolationResolutionError):
         source = re.search(r"Interpolation key '(.+?)' not found|[Mm]issing mandatory value: (\S+)", _first_line(error))
         if source:
-            return UserError(
-                f"'{key}' takes its value from '{source[1] or source[2]}', which has none; give {key}=<value>"
-            )
+            return _without_source(key, source[1] or source[2])
     if isinstance(error, MissingMandatoryValue):
         return UserError(f"'{key}' has no value; give {key}=<value>")
     message = _first_line(error)
     if wrong := re.match(r"Value '(.*)' .*could not be converted to (\w+)", message):
         return UserError(f"'{key}' must be {KINDS.get(wrong[2], wrong[2])}, not '{wrong[1]}'")
+    if wrong := re.match(r"Value '(.*)' of type '.*' is incompatible with type hint 'Union\[bool, str\]'", message):
+        return UserError(f"'{key}' must be true or false, not '{wrong[1]}'")
+    if "does not support deletion" in message:
+        return UserError(f"'{key}' cannot be deleted, as a run needs it; leave out ~{key}")
     if "is not a ListConfig" in message:
         return UserError(f"'{key}' must be a list in brackets, as in {key}=[1,2]")
     if "is not Optional" in message:
         return UserError(f"'{key}' must have a value, not null")
     return UserError(f"'{key}' cannot take that value: {message}")
+
+
+def _without_source(key: str, source: str) -> UserError:
+    """The error for a key whose interpolation leads nowhere; a rate that is missing may be due to a wrong name."""
+    end = f"'{key}' takes its value from '{source}', which has none; give {key}=<value>"
+    table, *names = source.split(".")
+    if table == "rates":
+        for group, kind, name in zip(("data", "optimizer"), ("data set", "optimizer"), names, strict=False):
+            if name not in options()[group]:
+                return UserError(f"{one_of(kind, name, options()[group])}; for one of your own: {end}")
+    return UserError(end)
 
 
 def _composition(error: ConfigCompositionException) -> UserError:
@@ -73,6 +86,13 @@ def _composition(error: ConfigCompositionException) -> UserError:
         return UserError(f"'{ambiguous[1]}' gives several values: add -m to sweep over them, or brackets for a list")
     if no_option := re.match(r"You must specify '(.+?)'", message):
         return one_of(f"option of {no_option[1]}", "???", options().get(no_option[1], []))
+    if again := re.match(
+        r"Multiple values for (\S+)\.|force-add of config groups is not supported: '\+\+(.+?)=", message
+    ):
+        group = again[1] or again[2]
+        return UserError(f"'{group}' has an option already, which {group}=<option>, without a +, replaces")
+    if there := re.match(r"Could not append to config. An item is already at '(.+?)'", message):
+        return UserError(f"'{there[1]}' has a value already, which {there[1]}=<value>, without a +, replaces")
     if no_match := re.match(r"Could not override '(.+?)'", message):
         return one_of("group", no_match[1], list(options()))
     return UserError(f"the configuration does not compose: {_first_line(error)}")
@@ -83,6 +103,11 @@ def _missing_file(error: MissingConfigException) -> UserError:
     group, _, name = (error.missing_cfg_file or "").partition("/")
     if group in options():
         return one_of(f"option of {group}", name, options()[group])
+    if missing := re.search(r"Could not find 'hydra/(launcher|sweeper)/(.+?)'", str(error)):
+        return UserError(
+            f"hydra/{missing[1]}={missing[2]} is not installed, or there is none of that name; "
+            "pip install -e '.[launchers]' brings the launchers joblib, submitit_local, submitit_slurm and ray"
+        )
     return UserError(_first_line(error))
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from experiments.configuration.data_config import Flag
+
 
 @dataclass
 class ModelConfig:
@@ -27,7 +29,7 @@ class MLPConfig(ModelConfig):
 
     widths: list[int] = MISSING
     activation: str = "relu"
-    bias: bool = True
+    bias: Flag = True
 
 
 @dataclass
@@ -44,7 +46,7 @@ class ResNetConfig(ModelConfig):
 
     channels: list[int] = MISSING
     activation: str = "relu"
-    norm: bool = True
+    norm: Flag = True
     stem_stride: int = 1
 
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from experiments import memory
 from experiments.configuration.data_config import ImageData, RandomData
 from experiments.data.images import task_of_arrays
 from experiments.data.subset import subset
@@ -78,7 +79,8 @@ def random_task(config: RandomData, device: torch.device) -> Task:
     """Noise that depends only on ``data_seed``: the same on every device, and a prefix of a longer split.
 
     Raises:
-        UserError: the number of samples is missing, or the shape or the number of classes is invalid.
+        UserError: the number of samples is missing, the shape or the number of classes is invalid, or the noise does
+            not fit into memory.
     """
     shape = tuple(config.shape)
     if len(shape) != 3 or min(shape) < 1:
@@ -91,6 +93,7 @@ def random_task(config: RandomData, device: torch.device) -> Task:
     def split(stream: int, samples: int | None, key: str) -> NoiseSplit:
         if samples is None:
             raise UserError(f"{key} is null, but noise has no end; give a number of samples")
+        memory.require(4.0 * samples * prod(shape), f"{key}={samples} of shape {list(shape)}")
         n = len(subset(samples, samples, key))
         inputs = np.random.default_rng([config.data_seed, stream, 0]).standard_normal((n, prod(shape)), np.float32)
         labels = np.random.default_rng([config.data_seed, stream, 1]).integers(config.classes, size=n)

@@ -118,7 +118,7 @@ def task_of_arrays(config: ImageData, arrays: Arrays, device: torch.device, note
         UserError: a key of the configuration does not fit the images.
     """
     height, width, channels = arrays["x_train"].shape[1:]
-    _check_keys(config, channels)
+    _check_keys(config, height, width, channels)
     chosen = {
         split: subset(len(arrays[f"y_{split}"]), getattr(config, f"{split}_samples"), f"data.{split}_samples").numpy()
         for split in ("train", "test")
@@ -169,9 +169,12 @@ def _classes(arrays: Arrays) -> int:
     return int(max(arrays["y_train"].max(), arrays["y_test"].max())) + 1
 
 
-def _check_keys(config: ImageData, channels: int) -> None:
-    if config.crop < 0:
-        raise UserError(f"data.crop is {config.crop}, expected a number of pixels from 0 up")
+def _check_keys(config: ImageData, height: int, width: int, channels: int) -> None:
+    if not 0 <= config.crop < min(height, width):
+        raise UserError(
+            f"data.crop is {config.crop}, expected a number of pixels from 0 to below the size of the images, "
+            f"{height}x{width}"
+        )
     if config.image_size is not None and config.image_size < 1:
         raise UserError(f"data.image_size is {config.image_size}, expected a number of pixels from 1 up, or null")
     if config.as_sequence and channels != 1:

@@ -22,14 +22,17 @@ def build(config: CustomModel, spec: Spec) -> nn.Module:
 
     Raises:
         UserError: the path is malformed or cannot be imported, the function does not accept the options, or its result
-            is not a module. Exceptions of the function are not caught.
+            is not a module, or it ends the program. Other exceptions of the function are not caught.
     """
     function = _load(config.factory)
     try:
         inspect.signature(function).bind(spec, **config.options)
     except (TypeError, ValueError) as error:
         raise UserError(f"model.factory={config.factory} does not take (spec, **model.options): {error}") from error
-    model = function(spec, **config.options)
+    try:
+        model = function(spec, **config.options)
+    except SystemExit as error:
+        raise UserError(f"model.factory={config.factory} ended the program with SystemExit({error.code!r})") from error
     if not isinstance(model, nn.Module):
         raise UserError(
             f"model.factory={config.factory} must return a torch.nn.Module, but returned {type(model).__name__}"
@@ -45,6 +48,10 @@ def _load(path: str) -> Callable[..., Any]:
         module = import_module(module_name)
     except ImportError as error:
         raise UserError(f"model.factory={path}: cannot import {module_name} ({error})") from error
+    except SystemExit as error:
+        raise UserError(
+            f"model.factory={path}: {module_name} ended the program with SystemExit({error.code!r}) as it was imported"
+        ) from error
     if not hasattr(module, name):
         close = difflib.get_close_matches(name, vars(module), n=1)
         hint = f"; did you mean '{close[0]}'?" if close else ""

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
+from experiments import memory
 from experiments.configuration.model_config import (
     CNNConfig,
     CustomModel,
@@ -56,7 +58,14 @@ _IN_WORDS: dict[Kind, str] = {
 }
 
 
-def build_model(config: ModelConfig, spec: Spec, data: str = "") -> nn.Module:
+SIZES = ("widths", "channels", "width", "heads", "head_dim", "layers", "mlp_ratio")
+"""Keys that decide how large a model is, besides the shapes of the data."""
+
+UNSIZED = ("custom", "torchvision", "point")
+"""Models without such keys; code that is not ours may not run without memory."""
+
+
+def build_model(config: ModelConfig, spec: Spec, data: str = "", device: torch.device | None = None) -> nn.Module:
     """The model ``config.name`` for a task, initialised by ``config.init`` or with ``config.weights``, on the CPU.
 
     Models are in float32, except ``point``, which is in float64.
@@ -65,10 +74,11 @@ def build_model(config: ModelConfig, spec: Spec, data: str = "") -> nn.Module:
         config: the model's keys.
         spec: inputs and outputs of the model.
         data: the name of the data set, for the message if the model does not fit it.
+        device: where the model will be used, for whose memory its size is checked; the CPU unless given.
 
     Raises:
-        UserError: the model is unknown or does not fit the kind of data, a value is invalid, or the weights are of
-            another model.
+        UserError: the model is unknown or does not fit the kind of data, a value is invalid, its parameters do not fit
+            into memory, or the weights are of another model.
     """
     if config.name not in MODELS:
         raise one_of("model", config.name, list(MODELS))
@@ -79,9 +89,21 @@ def build_model(config: ModelConfig, spec: Spec, data: str = "") -> nn.Module:
         )
     if spec.kind not in entry.fits:
         raise _misfit(config.name, spec.kind, data)
+    if config.name not in UNSIZED:
+        _check_size(config, spec, device)
     model = entry.build(config, spec)
     initialise(model, config.init, config.init_gain)
     return model if config.weights is None else with_weights(model, Path(config.weights))
+
+
+def _check_size(config: ModelConfig, spec: Spec, device: torch.device | None) -> None:
+    """Refuse a model whose parameters and gradients exceed the memory, before any of it is allocated."""
+    keys = ", ".join(f"model.{key}={getattr(config, key)}" for key in SIZES if hasattr(config, key))
+    what = f"the model '{config.name}' with {keys} for inputs of shape {list(spec.input_shape)}"
+    with memory.told_if_exhausted(what, "lower these sizes"), torch.device("meta"):
+        model = MODELS[config.name].build(config, spec)
+    numbers = sum(parameter.numel() for parameter in model.parameters())
+    memory.require(4 * 2 * numbers, f"{what} has {numbers:.3g} parameters, which with their gradients", device)
 
 
 def _misfit(name: str, kind: Kind, data: str) -> UserError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
@@ -46,27 +45,15 @@ OPTIMIZERS: dict[str, tuple[type[OptimizerConfig], Callable[..., torch.optim.Opt
     "adamw": (AdamConfig, torch.optim.AdamW),
 }
 
-# key -> (the valid values in words, a test of a value); nan fails every comparison
-_RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "lr": ("a finite number above 0", lambda lr: 0 < lr < math.inf),
-    "weight_decay": ("a finite number from 0", lambda decay: 0 <= decay < math.inf),
-    "momentum": ("a number from 0 to below 1", lambda momentum: 0 <= momentum < 1),
-    "betas": ("two numbers from 0 to below 1", lambda betas: len(betas) == 2 and all(0 <= beta < 1 for beta in betas)),
-    "eps": ("a finite number from 0", lambda eps: 0 <= eps < math.inf),
-}
-
 
 def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer ``config.name`` over the model's parameters that require a gradient.
 
     Raises:
-        UserError: an unknown name, a value out of its range, or a model without trainable parameters.
+        UserError: an unknown name, keys that exclude each other, or a model without trainable parameters.
     """
     schema, optimizer = _look_up("optimizer", config, OPTIMIZERS)
     arguments = {key.name: getattr(config, key.name) for key in fields(schema) if key.name != "name"}
-    for key, value in arguments.items():
-        if key in _RANGES and not _RANGES[key][1](value):
-            raise UserError(f"optimizer.{key} takes {_RANGES[key][0]}, got {value}")
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
         raise UserError("the model has no parameter that requires a gradient, so the optimizer has nothing to train")

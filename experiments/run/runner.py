@@ -6,6 +6,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from omegaconf import OmegaConf
 from torch import nn
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from experiments import files
+from experiments import files, memory
 from experiments.configuration.config import Config
 from experiments.configuration.identity import label
 from experiments.data import data_files
@@ -30,6 +31,7 @@ from experiments.run.runs import CHECKPOINT, LOCK, folder_of, told_if_complete
 from experiments.run.seeding import seed_everything
 from experiments.run.teleporting import Teleports
 from experiments.run.training import Training
+from experiments.tasks import Task
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +60,9 @@ def make(config: Config, folder: Path) -> Path:
         torch.set_num_threads(config.machine.threads)
 
     task = build_task(config.data, device)
+    _check_batch(task, config, device)
     seed_everything(config.seed)
-    model = build_model(config.model, task.spec, task.name).to(device)
+    model = build_model(config.model, task.spec, task.name, device).to(device)
     optimizer = methods.build_optimizer(config.optimizer, model)
     schedule = methods.build_schedule(config.teleport, steps_per_epoch(task.train, config.training.batch_size))
     teleports = Teleports(teleporter, schedule, task, config, device)
@@ -95,6 +98,15 @@ def make(config: Config, folder: Path) -> Path:
         (folder / CHECKPOINT).unlink(missing_ok=True)
     log.info("done: %s", folder)
     return folder
+
+
+def _check_batch(task: Task, config: Config, device: torch.device) -> None:
+    """Refuse a batch of inputs (4 bytes per value) that exceeds the memory of ``device``."""
+    samples = min(config.training.batch_size, len(task.train))
+    shape = list(task.spec.input_shape)
+    memory.require(
+        4 * samples * prod(shape), f"a batch of {samples} inputs of shape {shape} of data {task.name}", device
+    )
 
 
 def describe(config: Config) -> str:

@@ -70,7 +70,8 @@ def folder_of(config: Config) -> Path:
     another, whose hash is also of the content.
 
     Raises:
-        UserError: the file of ``model.weights``, which is part of the hash, or a data file cannot be read.
+        UserError: the file of ``model.weights``, which is part of the hash, or a data file cannot be read; the name is
+            too long.
     """
     folder = _found(run_folder(config))
     paths = files_read(config.data.name, Path(config.data.root))
@@ -86,8 +87,9 @@ def folder_of(config: Config) -> Path:
 
 def _found(folder: Path) -> Path:
     """The folder, or one whose name ends as its does."""
-    if folder.exists():
-        return folder
+    with files.writing(folder):
+        if folder.exists():
+            return folder
     ending = folder.name.rpartition("-s")[2]
     named_otherwise = sorted(folder.parent.glob(f"*-s{ending}")) if folder.parent.is_dir() else []
     return named_otherwise[0] if named_otherwise else folder

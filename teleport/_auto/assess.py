@@ -34,7 +34,7 @@ def assess(
     optimizer: torch.optim.Optimizer,
     *,
     growth: float = 2.0,
-    horizon: int = 16,
+    horizon: int | None = None,
     tolerance: float = 0.05,
     share: float = 0.05,
     steps_left: int | None = None,
@@ -68,6 +68,7 @@ def assess(
     check_call(model, batches, loss_fn)
     started = time.perf_counter()
     auto = Auto(optimizer, share=share, growth=growth, horizon=horizon, tolerance=tolerance, train_step=train_step)
+    horizon = auto.horizon
     first, probes, steps = split_batches(batches, horizon)
     trials = _Trials(model, optimizer, loss_fn, first, probes, steps, train_step)
     start = trials.look()

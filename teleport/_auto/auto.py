@@ -19,8 +19,14 @@ from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot
 from teleport._null_space.null_space import NullSpace
 
-EVENT_GRADIENTS = 8.0
-"""The assumed cost of a move on one batch, in gradients of that batch; a step and its landing take 4 to 8."""
+EVENT_GRADIENTS = 12.0
+"""The assumed cost of a move on one batch, in gradients of that batch."""
+
+LONGEST = 16
+"""The most steps per rollout, unless ``horizon`` is set."""
+
+SHORTEST = 2
+"""The fewest steps per rollout; without the budget for them there is no event."""
 
 FORWARD = 1 / 3
 """The cost of a loss without its gradient, in gradients."""
@@ -40,7 +46,7 @@ class Auto:
     A short rollout cannot show the gain: on the networks measured here a move often raises the loss for some steps
     and lowers it at the end of the training. The rollout is a safeguard. The events are spread by their cost: all of
     them take at most ``share`` of the gradients of the training so far or, with ``total_steps``, of the whole training,
-    so that the first can come before the first step. After two events in vain the interval doubles.
+    so that the first can come at its beginning. After two events in vain the interval doubles.
 
     Use it in a training loop::
 
@@ -56,7 +62,9 @@ class Auto:
         share: of the gradients of the training that all events may take.
         total_steps: of the training, if it is known.
         growth: of the gradient norm, as ``relative_cap`` of :class:`teleport.NullSpace`.
-        horizon: steps per rollout.
+        horizon: steps per rollout; ``None`` for 16, or as many as leave room for two events in ``total_steps``.
+        event_gradients: the cost of a move, in gradients of a training batch: more than the 12 of a batch of that size
+            if the batches that are moved on are larger.
         tolerance: the relative rise of the loss after the rollout that a move may cause.
         method: the method that moves; ``None`` for the shortest way in the null space.
         train_step: one step of the caller's training; ``None`` for a plain one. See :class:`Rollout`.
@@ -76,48 +84,59 @@ class Auto:
         share: float = 0.05,
         total_steps: int | None = None,
         growth: float = 2.0,
-        horizon: int = 16,
+        horizon: int | None = None,
+        event_gradients: float = EVENT_GRADIENTS,
         tolerance: float = 0.05,
         method: Teleporter | None = None,
         train_step: TrainStep | None = None,
     ) -> None:
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
-        check_positive(growth=growth, tolerance=tolerance)
+        check_positive(growth=growth, tolerance=tolerance, event_gradients=event_gradients)
         check_share("share", share)
-        check_steps(1.0, horizon)
-        if total_steps is not None:
-            check_steps(1.0, total_steps)
+        for number in (horizon, total_steps):
+            if number is not None:
+                check_steps(1.0, number)
         self.optimizer = optimizer
         self.share = share
         self.total_steps = total_steps
         self.growth = growth
-        self.horizon = horizon
+        self.event_gradients = event_gradients
+        self.horizon = self._longest_of_two() if horizon is None else horizon
         self.tolerance = tolerance
         self.method = method or NullSpace(path="shortest", lr=0.3, steps=3, relative_cap=growth)
         self.train_step = train_step
         self.reports: list[AutoReport] = []
         self._recent: list[Any] = []  # batches that were trained on, the newest last
         self._step = 0  # of the training
-        self._spent = 0.0  # gradients
+        self._events = 0
         self._in_vain = 0  # events in a row
         self._next = 0  # the step before which the next event may come
 
     @property
     def cost(self) -> float:
         """The assumed cost of an event, in gradients of a training batch."""
-        return EVENT_GRADIENTS + 2 * (self.horizon + FORWARD * self._probes)
+        return self.event_gradients + 2 * (self.horizon + FORWARD * self._probes)
 
     @property
     def spent(self) -> float:
         """The assumed cost of all events so far, in gradients of a training batch."""
-        return self._spent
+        return self._events * self.cost
+
+    @property
+    def needed(self) -> int:
+        """How many batches an event takes besides the one that it moves on."""
+        return self.horizon + self._probes
 
     @property
     def due(self) -> bool:
-        """Whether the budget allows an event before the next training step."""
-        steps = self._step if self.total_steps is None else max(self._step, self.total_steps)
-        return self._step >= self._next and self._spent + self.cost <= self.share * steps
+        """Whether an event may come before the next training step."""
+        return self._step >= self._next and self.affordable(self._step, self._events)
+
+    def affordable(self, step: int, events: int) -> bool:
+        """Whether the budget allows one more event before the training step ``step``, after ``events`` events."""
+        steps = step if self.total_steps is None else max(step, self.total_steps)
+        return self.horizon >= SHORTEST and (events + 1) * self.cost <= self.share * steps
 
     def before_step(self, model: nn.Module, batch: Any, loss_fn: LossFn) -> AutoReport | None:
         """Count a training step on ``batch``, and teleport before it if an event is due.
@@ -128,9 +147,9 @@ class Auto:
             the report of the event, ``None`` if there was none.
         """
         report = None
-        if self.due and len(self._recent) >= min(2, self._needed):
+        if self.due and len(self._recent) >= 2:
             report = self(model, [batch, *reversed(self._recent)], loss_fn)
-        self._recent = [*self._recent, batch][-self._needed :]
+        self._recent = [*self._recent, batch][-self.needed :]
         self._step += 1
         return report
 
@@ -173,16 +192,21 @@ class Auto:
         except BaseException:
             before.restore()
             raise
-        self._book(report, trial)
+        self._book(report)
         return report
 
     @property
     def _probes(self) -> int:
         return max(1, min(4, self.horizon // 3))
 
-    @property
-    def _needed(self) -> int:
-        return self.horizon + self._probes
+    def _longest_of_two(self) -> int:
+        """The longest rollout with which the budget allows two events, from the shortest to the longest."""
+        if self.total_steps is None:
+            return LONGEST
+        for self.horizon in range(LONGEST, SHORTEST, -1):
+            if self.affordable(0, 1):
+                return self.horizon
+        return SHORTEST
 
     def trial(self, without: Sequence[float], moved: Sequence[float]) -> Trial:
         """The comparison of the losses on the same batches after two rollouts."""
@@ -217,10 +241,9 @@ class Auto:
             return not math.isfinite(trial.without)
         return -trial.gain <= max(self.tolerance * abs(trial.without), 2 * trial.noise if trial.noise < math.inf else 0)
 
-    def _book(self, report: AutoReport, trial: Trial | None) -> None:
-        """Count the cost of an event, and set the step of the next one."""
-        half = self.horizon + FORWARD * self._probes  # the rollout without the move
-        self._spent += EVENT_GRADIENTS + half + (half if trial is not None else 0.0)
+    def _book(self, report: AutoReport) -> None:
+        """Count an event, and set the step of the next one."""
+        self._events += 1
         self._in_vain = 0 if report.accepted and not report.no_op else self._in_vain + 1
         interval = self.cost / self.share * 2.0 ** (self._in_vain // TRIES_IN_VAIN)
         self._next = self._step + math.ceil(interval)

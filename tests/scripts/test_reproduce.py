@@ -44,7 +44,7 @@ def test_a_figure_that_fails_does_not_stop_the_others(tmp_path, capsys):
     *_, first, second = printed.out.splitlines()
     assert first.startswith("nullspace/quick: failed: no run of the figure 'nullspace/quick' has a result")
     assert (Path(second.removeprefix("nullspace/fig11: ")) / "fig11.png").stat().st_size > 0
-    assert "training.epochs must be 0 or more" in printed.err
+    assert "training.epochs must be a whole number from 0" in printed.err
 
 
 def test_a_mistake_is_a_user_error():

@@ -8,14 +8,14 @@ from experiments.errors import UserError
 from tests.experiments.small import composed
 
 WRONG = {
-    "training.epochs=-1": "training.epochs must be 0 or more, not -1",
+    "training.epochs=-1": "training.epochs must be a whole number from 0 to 2147483647, not -1",
     "training.batch_size=0": "training.batch_size",
     "training.eval_samples=0": "training.eval_samples",
     "training.eval_every=0": "training.eval_every",
     "training.max_steps=0": "training.max_steps",
     "training.plateau.factor=1.5": "between 0 and 1",
     "data.train_samples=0": "data.train_samples",
-    "data.crop=-1": "data.crop must be 0 or more",
+    "data.crop=-1": "data.crop must be a whole number from 0",
     "seed=-1": "seed",
     "seed=4294967296": "seed",
     "machine.device=gpu": "auto, cpu, cuda, xpu or mps",
@@ -31,7 +31,11 @@ WRONG = {
     "+optimizer.moment=1": "did you mean 'momentum'",
     "~optimizer": "'optimizer' has no value",
     "training.epochs=???": "'training.epochs' has no value",
-    "data.name=none_such": "'optimizer.lr' takes its value from 'rates.none_such.sgd.lr'",
+    "data.name=none_such": "unknown data set 'none_such'",
+    "optimizer.name=17": "unknown optimizer '17'; known: adagrad,",
+    "optimizer.lr=1e308": "optimizer.lr must be a number above 0 and at most 1e+30, not 1e+308",
+    "optimizer.momentum=1": "optimizer.momentum must be a number from 0 to below 1, not 1.0",
+    "optimizer.nesterov='yes'": "optimizer.nesterov must be true or false, not 'yes'",
 }
 
 
@@ -59,7 +63,7 @@ def test_options_of_a_model_of_ones_own_are_free():
 @pytest.mark.parametrize("key", sorted({key for _, _, keys in RULES for key in keys}))
 def test_every_rule_is_about_a_key_that_exists(key):
     """A rule for a misspelt key would never say anything."""
-    choices = ("data=digits", "data=los_speed", "data=ptb", "data=random", "teleport=nullspace")
+    choices = ("data=digits", "data=los_speed", "data=ptb", "data=random", "model=resnet", "teleport=nullspace")
     nodes = [resolve(composed(choice)) for choice in choices]
     for name in key.split("."):
         nodes = [getattr(node, name) for node in nodes if hasattr(node, name)]

@@ -131,7 +131,7 @@ def test_a_run_that_another_process_has_made_meanwhile_is_taken(tmp_path, monkey
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["optimizer.lr=-1"], "optimizer.lr takes"),
+        (["optimizer.lr=-1"], "optimizer.lr must be"),
         (["data.crop=-1"], "data.crop must be"),
         (["model.activation=none_such"], "unknown model.activation 'none_such'"),
         (["model=torchvision", "model.arch=none_such"], "unknown model.arch 'none_such'"),

@@ -64,6 +64,24 @@ def test_a_step_ends_within_two_percent_below_the_cap_or_is_whole(curvature, sta
         assert BELOW_CAP * cap * (1 - 1e-12) <= reached <= cap * (1 + 1e-12)
 
 
+def test_a_step_that_is_close_below_the_cap_is_not_refined():
+    """The norm is ``1 + t`` at length t. A whole step of 3 is too long for a cap of 2; one that ends at 1.97 is not."""
+    norms = []
+    w = nn.Parameter(torch.tensor(1.0, dtype=torch.float64))
+
+    def loss():
+        norms.append(float(w.detach()))
+        return w * w / 2
+
+    line = Line([w], [torch.ones_like(w)])
+    length, point = capped_step(BatchLoss(loss, [w]), line, 3.0, 1.0, 2.0, differentiable=False)
+    assert norms[0] == 4.0
+    assert norms[-1] == 1.0 + length
+    assert [BELOW_CAP * 2.0 <= norm <= 2.0 for norm in norms] == [False] * (len(norms) - 1) + [True]
+    assert point is not None
+    assert point.norm == norms[-1]
+
+
 def test_a_norm_that_only_falls_leaves_the_parameters_where_they_were():
     objective, w, h = quadratic([1.0, 2.0], [0.3, -0.7])
     before = w.detach().clone()

@@ -95,6 +95,7 @@ def numpy_implementation(function, w, *, rho, steps, cap=np.inf, tolerance=1e-3,
 
 PROBLEMS = {
     "rosenbrock": (rosenbrock, rosenbrock_in_numpy, [-1.0, 1.5], 100.0),
+    "rosenbrock, whose loss falls": (rosenbrock, rosenbrock_in_numpy, [0.62, 1.56], 100.0),
     "logistic": (logistic, logistic_in_numpy, [0.3, -0.2, 0.5, 0.1], tuple(map(torch.from_numpy, (INPUTS, LABELS)))),
 }
 
@@ -160,6 +161,13 @@ def test_a_point_with_an_infinite_loss_is_not_moved():
     report = LevelSet()(Vector(math.inf, 0.0), [torch.ones(2).double()], ellipse)
     assert report.batches[0].reason.startswith("not finite")
     assert report.no_op
+
+
+@pytest.mark.parametrize("constant", [math.inf, -math.inf, math.nan])
+def test_a_loss_that_is_not_finite_has_no_level_set_whatever_its_gradients(constant):
+    report = LevelSet()(Vector(8.0, -2.0), [torch.tensor([1.0, 9.0])], lambda *given: ellipse(*given) + constant)
+    assert math.isfinite(report.batches[0].gradient_norm_before)
+    assert (report.batches[0].stopped, report.steps, report.no_op) == ("not finite", 0, True)
 
 
 @FEW

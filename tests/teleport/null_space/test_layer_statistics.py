@@ -40,6 +40,22 @@ def test_share_rank_and_change_of_a_layer():
     assert report.relative_change == max(other.relative_change for other in report.layers)
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_shares_are_of_whole_gradients_although_the_forward_pass_is_frozen(groups):
+    """Each is the share of an event on its batch alone; steps are so short that the batches meet the same weights."""
+    torch.manual_seed(0)
+    layers = nn.Conv1d(4, 12, 1), nn.Tanh(), nn.Conv1d(12, 6, 3, padding=1, groups=groups), nn.Tanh(), nn.Flatten()
+    model = nn.Sequential(*layers, nn.Linear(18, 3)).double()
+    batches = [(torch.randn(1, 4, 3).double(), torch.tensor([label])) for label in (0, 1, 2)]
+    method = NullSpace(lr=1e-9, steps=2)
+    alone = [method(copy.deepcopy(model), [batch], cross_entropy) for batch in batches]
+    together = method(model, batches, cross_entropy)
+    assert sum(len(layer.surviving) for layer in together.layers) >= 2
+    for number, layer in enumerate(together.layers):
+        for share, report in zip(layer.surviving, alone, strict=False):
+            assert share == pytest.approx(report.layers[number].surviving[0], rel=1e-6)
+
+
 def test_a_layer_that_moved_in_one_batch_only_has_no_reason():
     """It has no null space on the first batch and one on the second."""
     torch.manual_seed(0)

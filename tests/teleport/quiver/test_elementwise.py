@@ -1,4 +1,4 @@
-"""Rules of elementwise choices: 0 scales with anything, another value with nothing."""
+"""Rules of elementwise choices and quotients: which values beside a channel keep its factor free."""
 
 from __future__ import annotations
 
@@ -27,3 +27,24 @@ def test_a_choice_keeps_its_channels_free_beside_zero_alone(name, value):
     difference, quiver = error(model, torch.randn(6, 5).double())
     assert difference < 1e-9
     assert free(quiver)["first.weight"] == (1.0 if isinstance(value, float) and value == 0 else 0.0)
+
+
+QUOTIENTS = {
+    "a number": (lambda net, x: net.first(x).relu() / 3, 1.0),
+    "a tensor without a factor": (lambda net, x: net.first(x).relu() / (1 + x[:, :4].abs()), 1.0),
+    "another channel with a factor": (lambda net, x: net.first(x).relu() / net.other(x).abs(), 0.0),
+    "itself, summed": (lambda net, x: net.first(x).abs() / net.first(x).abs().sum(1, keepdim=True), 0.0),
+}
+
+
+@pytest.mark.parametrize("name", QUOTIENTS)
+def test_a_quotient_keeps_the_channels_of_what_is_divided_by_something_without_a_factor(name):
+    quotient, share = QUOTIENTS[name]
+    torch.manual_seed(0)
+    layers = {name: nn.Linear(5, 4) for name in ("first", "other")} | {
+        name: nn.Linear(4, 2) for name in ("last", "end")
+    }
+    model = Calls(lambda net, x: net.last(quotient(net, x)) + net.end(net.other(x)), **layers).double()
+    difference, quiver = error(model, torch.randn(6, 5).double())
+    assert difference < 1e-9
+    assert free(quiver)["first.weight"] == share

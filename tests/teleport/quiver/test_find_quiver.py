@@ -12,9 +12,9 @@ from torch import nn
 from teleport._quiver.find_quiver import QuiverTracer, find_quiver
 from teleport._quiver.quiver import Freedom
 from tests.teleport.joined_networks import NETWORKS
-from tests.teleport.networks import Calls
+from tests.teleport.networks import Calls, weight
 from tests.teleport.random_graphs import graphs
-from tests.teleport.teleported import error, free
+from tests.teleport.teleported import error, free, quiver_of
 
 
 @pytest.mark.parametrize("in_place", [True, False])
@@ -95,3 +95,35 @@ def test_a_result_adds_no_constraint_to_its_tracer():
         len(getattr(before, kind)) for kind in ("equal", "inverse", "pinned", "positive")
     ]
     assert before.count == after.count
+
+
+def test_a_bias_of_one_number_joins_the_channels():
+    torch.manual_seed(0)
+    model = Calls(
+        lambda net, x: net.last(F.linear(x, net.first, net.shift).relu()),
+        first=weight(4, 5),
+        shift=weight(1),
+        last=nn.Linear(4, 2),
+    ).double()
+    model.shift = nn.Parameter(model.shift.detach().reshape(()))
+    difference, quiver = error(model, torch.randn(6, 5).double())
+    assert difference < 1e-9
+    assert free(quiver)["first"] == 1.0
+    assert len(set(quiver.channel_classes["first"].tolist())) == 1
+
+
+def test_the_reason_of_a_weight_is_that_of_its_pinned_channels():
+    """Two channels are outputs; the others enter a ReLU, which is no reason to stay."""
+    torch.manual_seed(0)
+    layers = {"first": nn.Linear(5, 4), "last": nn.Linear(2, 2)}
+
+    def forward(net, x):
+        hidden = net.first(x).relu()
+        return net.last(hidden[:, :2]), hidden[:, 2:]
+
+    model, x = Calls(forward, **layers).double(), torch.randn(6, 5).double()
+    difference, quiver = error(model, x)
+    assert difference < 1e-9
+    assert free(quiver) == {"first.weight": 0.5, "last.weight": 0.0}
+    assert "output" in quiver_of(model, x).reasons["first.weight"]
+    assert "relu" not in quiver_of(model, x).reasons["first.weight"]

@@ -3,12 +3,15 @@ data."""
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from teleport import ChangeOfBasis, Rescaling
+from teleport._quiver.find_quiver import trace_quiver
 
 METHODS = {"change of basis": ChangeOfBasis(range=0.5), "rescaling": Rescaling(relative_cap=2.0)}
 
@@ -140,3 +143,15 @@ def test_a_module_reads_what_it_is_given():
     before = model(other).detach()
     ChangeOfBasis()(model, [(torch.randn(2, 10), torch.randn(2, 3))], loss_fn)
     assert moved(model, other, before) < 1e-5
+
+
+def test_spare_evaluations_end_where_every_parameter_was_read():
+    model, rows = ByLength(), []
+
+    def evaluate(count: int) -> Tensor:
+        rows.append(count)
+        return model(torch.randn(count, 10))
+
+    spare = [partial(evaluate, count) for count in (8, 32, 5)]
+    trace_quiver([partial(evaluate, 4)], dict(model.named_parameters()), True, True, "it is an output", spare)
+    assert rows == [4, 8, 32]

@@ -72,3 +72,22 @@ def test_no_output_is_overlooked(name, activations):
 def test_outputs_without_floating_point_tensors_are_an_error():
     with pytest.raises(ValueError, match="returned no floating-point tensor to compare"):
         outputs_of(nn.Identity(), torch.arange(3), lambda model, batch: {"index": model(batch)})
+
+
+INFINITE, NOT_A_NUMBER = float("inf"), float("nan")
+DIFFERENCES = {
+    "relative to the largest": ([1.0, -4.0], [2.0, -4.0], 0.25),
+    "absolute beside nothing but zeros": ([0.0, 0.0], [0.5, -0.25], 0.5),
+    "of the same infinity and NaN": ([INFINITE, NOT_A_NUMBER, 2.0], [INFINITE, NOT_A_NUMBER, 3.0], 0.5),
+    "of a number and NaN": ([1.0, 2.0], [1.0, NOT_A_NUMBER], INFINITE),
+    "of other shapes": ([1.0, 2.0], [1.0], INFINITE),
+    "of nothing": ([], [], 0.0),
+}
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_differences_by_hand(name):
+    before, after, expected = DIFFERENCES[name]
+    pairs = [torch.tensor([1.0]), torch.tensor(before)], [torch.tensor([1.0]), torch.tensor(after)]
+    assert difference(*pairs) == expected
+    assert difference(*(reversed(each) for each in pairs)) == expected
