@@ -16,18 +16,20 @@ from experiments.configuration.schedule_config import TeleportConfig
 class NullSpaceConfig(TeleportConfig):
     """The parameters of ``teleport.NullSpace``."""
 
-    lr: float = 1.0
+    lr: float = 0.1
     steps: int = 8
     threshold: float = 1.0
     step: str = "cap"  # cap | fixed
     cap: float | None = None
-    relative_cap: float | None = None
+    relative_cap: float | None = 2.0
     guard: str = "transaction"  # transaction | none
     tolerance: float = 0.001
     objective_params: str = "all"  # all | moved
     objective: str = "squared_gradient_norm"
     objective_scale: float | None = None
     forward: str = "once"  # once | each
+    lr_unit: str = "relative"  # relative | absolute
+    path: str = "ascent"  # ascent | shortest
     constraint_batches: int = 0  # > 0: the constraint is taken on that many batches of its own
 
 
@@ -39,7 +41,7 @@ class RandomNullSpaceConfig(TeleportConfig):
     seed: int = 0
     threshold: float = 1.0
     cap: float | None = None
-    relative_cap: float | None = None
+    relative_cap: float | None = 2.0
     guard: str = "transaction"  # transaction | none
     tolerance: float = 0.001
     constraint_batches: int = 0  # > 0: the constraint is taken on that many batches of its own
@@ -52,9 +54,10 @@ class LevelSetConfig(TeleportConfig):
     lr: float = 0.1
     steps: int = 50
     cap: float | None = None
-    relative_cap: float | None = None
+    relative_cap: float | None = 2.0
     guard: str = "transaction"  # transaction | none
     tolerance: float = 0.001
+    lr_unit: str = "relative"  # relative | absolute
 
 
 @dataclass
@@ -67,7 +70,7 @@ class RescalingConfig(TeleportConfig):
     steps: int = 100
     step: str = "cap"  # cap | fixed
     cap: float | None = None
-    relative_cap: float | None = None
+    relative_cap: float | None = 2.0
     guard: str = "transaction"  # transaction | none
     tolerance: float = 0.001
 
@@ -77,14 +80,15 @@ class SymmetryConfig(TeleportConfig):
     """The parameters of ``teleport.Symmetry``."""
 
     variant: str = "corrected"  # 2022 | 2024 | corrected
-    lr: float = 0.01
+    lr: float = 0.1
     steps: int = 8
     step: str = "cap"  # cap | fixed
     inverse: str | None = None  # exact | first_order
     cap: float | None = None
-    relative_cap: float | None = None
+    relative_cap: float | None = 2.0
     guard: str = "transaction"  # transaction | none
     tolerance: float = 0.001
+    lr_unit: str = "relative"  # relative | absolute
 
 
 @dataclass
@@ -98,9 +102,19 @@ class OrbitConfig(TeleportConfig):
     objective_scale: float | None = None
     step: str = "cap"  # cap | fixed
     cap: float | None = None
-    relative_cap: float | None = None
+    relative_cap: float | None = 2.0
     guard: str = "transaction"  # transaction | none
     tolerance: float = 0.001
+
+
+@dataclass
+class AutoConfig(TeleportConfig):
+    """The parameters of ``teleport.Auto``."""
+
+    share: float = 0.05
+    growth: float = 2.0
+    horizon: int | None = None
+    tolerance: float = 0.05
 
 
 @dataclass
@@ -135,6 +149,7 @@ KINDS: dict[str, type[TeleportConfig]] = {
     "rescaling": RescalingConfig,
     "symmetry": SymmetryConfig,
     "orbit": OrbitConfig,
+    "auto": AutoConfig,
     "change_of_basis": ChangeOfBasisConfig,
     "pseudo_teleport": PseudoTeleportConfig,
 }
