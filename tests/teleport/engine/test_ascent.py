@@ -82,6 +82,14 @@ def test_a_step_that_is_close_below_the_cap_is_not_refined():
     assert point.norm == norms[-1]
 
 
+def test_a_direction_of_zeros_is_evaluated_once():
+    evaluated = []
+    w = nn.Parameter(torch.tensor(1.0, dtype=torch.float64))
+    loss = BatchLoss(lambda: evaluated.append(None) or w * w / 2, [w])
+    assert capped_step(loss, Line([w], [torch.zeros_like(w)]), 3.0, 1.0, 2.0, differentiable=False) == (0, None)
+    assert len(evaluated) == 1
+
+
 def test_a_norm_that_only_falls_leaves_the_parameters_where_they_were():
     objective, w, h = quadratic([1.0, 2.0], [0.3, -0.7])
     before = w.detach().clone()

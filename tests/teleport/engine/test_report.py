@@ -67,6 +67,25 @@ def test_the_text_fits_on_a_screen():
     assert lines[-1].strip().endswith("more reasons: report.reasons()")
 
 
+@pytest.mark.parametrize(("moved", "more"), [(12, 0), (13, 1), (40, 28)])
+def test_layers_beyond_the_screen_are_counted(moved, more):
+    layers = [LayerReport(f"layer{n}", "linear", 4, 0.5, "", 100 - n) for n in range(moved)]
+    lines = str(report(layers)).splitlines()
+    assert [line for line in lines if "more layers" in line] == [f"  ... and {more} more layers"] * (more > 0)
+    assert [n for n in range(moved) if any(f"layer{n}:" in line or f"layer{n} " in line for line in lines)] == [
+        *range(12)
+    ]
+
+
+def test_a_line_beyond_the_width_is_cut_at_it():
+    long = "its inputs " + "x" * 200
+    line = next(
+        line for line in str(report([LayerReport("a", "linear", 4, 0.0, long, 8)])).splitlines() if "xx" in line
+    )
+    assert len(line) == 110
+    assert line == f"  stayed (1): a (linear): {long}"[:107] + "..."
+
+
 def test_a_resnet_fits_on_a_screen():
     model = torchvision().models.resnet50(width_per_group=8, num_classes=5)
     found = ChangeOfBasis()(model, [torch.randn(2, 3, 32, 32)])

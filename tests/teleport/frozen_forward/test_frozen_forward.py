@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from teleport import NullSpace
 from teleport._engine.batch_loss import BatchLoss
@@ -181,6 +182,24 @@ def test_layers_whose_outputs_are_overwritten(caplog):
     with caplog.at_level(logging.DEBUG, "teleport"):
         assert_same(both(make, lr=0.3, steps=3, step="fixed"))
     assert not caplog.messages
+
+
+def test_a_layer_that_is_computed_again_in_the_backward_pass(caplog):
+    """Its derivative is no single product, so it is projected after it is formed."""
+
+    def make() -> Any:
+        torch.manual_seed(6)
+        layers = {"first": nn.Linear(6, 24), "middle": nn.Linear(24, 24), "last": nn.Linear(24, 3)}
+        return Calls(_checkpointed, **layers).double(), batches_of(2)
+
+    with caplog.at_level(logging.DEBUG, "teleport"):
+        assert_same(both(make, lr=0.3, steps=3, step="fixed"))
+    assert not caplog.messages
+
+
+def _checkpointed(net: Any, x: torch.Tensor) -> torch.Tensor:
+    hidden = torch.tanh(net.first(x))
+    return net.last(checkpoint(lambda y: torch.tanh(net.middle(y)), hidden, use_reentrant=False))
 
 
 def test_untraceable_evaluation_is_run_at_each_step(caplog):

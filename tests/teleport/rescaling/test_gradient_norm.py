@@ -124,6 +124,26 @@ def test_balancing_within_a_bound_finds_the_bounded_minimum_of_scipy():
     assert norm.at(trajectory.x) == pytest.approx(found.fun, rel=1e-9)
 
 
+def test_balancing_takes_a_channel_without_a_gradient_on_one_side_to_the_bound():
+    """The term ``a exp(-2x) + b exp(2x)`` has no minimum if one of both is zero, and no preference if both are."""
+    model = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, CLASSES)).double()
+    norm = closed_form(model, flat_batch())
+    squares = {parameter: torch.ones_like(parameter).detach() for parameter in model.parameters()}
+    for parameter in model[0].parameters():
+        squares[parameter][[0, 2]] = 0
+    squares[model[2].weight][:, [1, 2]] = 0
+    variables = norm.factor_variables
+    norm = SquaredGradientNormOfFactors(variables, squares, zeros(variables))
+    trajectory = norm.balance(zeros(variables), sweeps=9, bound=2.0)
+    first, last = variables.scaled["0.weight"], variables.scaled["2.weight"]
+    factors = first.factors(variables.log_tau(trajectory.x).exp()).expand(4, 5)[:, 0]
+    middle = ((5 + 1) / CLASSES) ** 0.25
+    expected = torch.tensor([math.exp(-2.0), math.exp(2.0), 1.0, middle], dtype=torch.float64)
+    torch.testing.assert_close(factors, expected, rtol=1e-9, atol=0)
+    back = last.factors(variables.log_tau(trajectory.x).exp()).expand(CLASSES, 4)[0]
+    torch.testing.assert_close(back, 1 / expected, rtol=1e-9, atol=0)
+
+
 def test_balancing_ends_after_its_sweeps():
     norm = closed_form(*deep())
     trajectory = norm.balance(zeros(norm.factor_variables), sweeps=1, bound=50.0)
