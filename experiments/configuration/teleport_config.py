@@ -108,6 +108,16 @@ class OrbitConfig(TeleportConfig):
 
 
 @dataclass
+class AutoConfig(TeleportConfig):
+    """The parameters of ``teleport.Auto``."""
+
+    share: float = 0.05
+    growth: float = 2.0
+    horizon: int | None = None
+    tolerance: float = 0.05
+
+
+@dataclass
 class ChangeOfBasisConfig(TeleportConfig):
     """The parameters of ``teleport.ChangeOfBasis``."""
 
@@ -139,6 +149,7 @@ KINDS: dict[str, type[TeleportConfig]] = {
     "rescaling": RescalingConfig,
     "symmetry": SymmetryConfig,
     "orbit": OrbitConfig,
+    "auto": AutoConfig,
     "change_of_basis": ChangeOfBasisConfig,
     "pseudo_teleport": PseudoTeleportConfig,
 }

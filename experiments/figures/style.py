@@ -68,6 +68,7 @@ METHODS = {
     "nullspace_paper": Look("null space, the paper's rule", PALETTE[1]),
     "nullspace": Look("null space, lands on the cap", PALETTE[0]),
     "orbit": Look("group action", PALETTE[2]),
+    "auto": Look("auto", PALETTE[1], "-."),
     "symmetry": Look("symmetry 2024", PALETTE[2]),
     "symmetry_zero": Look("symmetry 2024, T = 0 only", PALETTE[2], ":"),
     "symmetry_2022": Look("symmetry 2022", PALETTE[4]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import nn
 
 from experiments.configuration.config import AdagradConfig, AdamConfig, OptimizerConfig, SGDConfig
 from experiments.configuration.teleport_config import (
+    AutoConfig,
     ChangeOfBasisConfig,
     LevelSetConfig,
     NullSpaceConfig,
@@ -24,6 +25,7 @@ from experiments.configuration.teleport_config import (
 from experiments.errors import UserError, one_of
 from experiments.models.point import rotation_action
 from teleport import (
+    Auto,
     ChangeOfBasis,
     LevelSet,
     NullSpace,
@@ -81,6 +83,7 @@ TELEPORTERS: dict[str, tuple[type[TeleportConfig], Callable[..., Teleporter | No
     "rescaling": (RescalingConfig, Rescaling),
     "symmetry": (SymmetryConfig, Symmetry),
     "orbit": (OrbitConfig, _orbit),
+    "auto": (AutoConfig, Auto),
     "change_of_basis": (ChangeOfBasisConfig, ChangeOfBasis),
     "pseudo_teleport": (PseudoTeleportConfig, PseudoTeleport),
 }
@@ -89,14 +92,44 @@ DIAGONAL = ["rescaling", "change_of_basis"]
 """Methods that multiply parameters by factors, which an optimizer's state can be carried through."""
 
 
-def build_teleporter(config: TeleportConfig) -> Teleporter | None:
+@dataclass(frozen=True)
+class TrainingBudget:
+    """The training that a method is tried on and takes its share of.
+
+    Attributes:
+        optimizer: of the training.
+        total_steps: of the training, ``None`` if they are not known yet.
+        batch_size: of a training step.
+    """
+
+    optimizer: torch.optim.Optimizer
+    total_steps: int | None
+    batch_size: int
+
+    def of_auto(self, samples: int) -> dict[str, Any]:
+        """The arguments of ``teleport.Auto`` besides its settings, for a move on a batch of ``samples``.
+
+        A batch of k times the training batch's size is taken to cost k / 2 times as much, but no less.
+        """
+        gradients = 12.0 * max(1.0, samples / (2 * self.batch_size))
+        return {"optimizer": self.optimizer, "total_steps": self.total_steps, "event_gradients": gradients}
+
+
+def build_teleporter(config: TeleportConfig, budget: TrainingBudget | None = None) -> Teleporter | None:
     """The teleport method ``config.name``, or ``None`` if it is ``none``.
+
+    Args:
+        config: of the method.
+        budget: of the training, for a method that is tried on it; ``None`` for one of its own, of no limit.
 
     Raises:
         UserError: an unknown name, a value out of its range, or an optimizer state that the method cannot transport.
     """
     schema, method = _look_up("teleport", config, TELEPORTERS)
     arguments = {key.name: getattr(config, key.name) for key in fields(schema) if key.name not in OF_THE_LOOP}
+    if config.name == "auto":
+        budget = budget or TrainingBudget(torch.optim.SGD([nn.Parameter(torch.zeros(1))]), None, config.samples)
+        arguments |= budget.of_auto(config.samples)
     if config.optimizer_state == "transported" and config.name not in DIAGONAL:
         raise UserError(
             f"teleport.optimizer_state=transported needs a method that multiplies parameters by factors "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import time
 from collections.abc import Iterator
 from math import prod
@@ -50,8 +51,8 @@ def make(config: Config, folder: Path) -> Path:
     """
     device = pick_device(config.machine.device)
     # Settings of the methods are checked before data are loaded, with the optimizer of a toy model.
-    teleporter = methods.build_teleporter(config.teleport)
-    methods.build_optimizer(config.optimizer, nn.Linear(1, 1))
+    toy = methods.build_optimizer(config.optimizer, nn.Linear(1, 1))
+    methods.build_teleporter(config.teleport, methods.TrainingBudget(toy, None, config.training.batch_size))
     root = Path(config.data.root)
     if ensure(config.data.name, root):
         folder = folder_of(config)  # there may be a run on other data
@@ -64,7 +65,11 @@ def make(config: Config, folder: Path) -> Path:
     seed_everything(config.seed)
     model = build_model(config.model, task.spec, task.name, device).to(device)
     optimizer = methods.build_optimizer(config.optimizer, model)
-    schedule = methods.build_schedule(config.teleport, steps_per_epoch(task.train, config.training.batch_size))
+    per_epoch = steps_per_epoch(task.train, config.training.batch_size)
+    last_step = min(config.training.epochs * per_epoch, config.training.max_steps or sys.maxsize)
+    budget = methods.TrainingBudget(optimizer, last_step, config.training.batch_size)
+    teleporter = methods.build_teleporter(config.teleport, budget)
+    schedule = methods.build_schedule(config.teleport, per_epoch)
     teleports = Teleports(teleporter, schedule, task, config, device)
     teleports.check(model)
     # All mistakes of data, model and method together have been reported; the run begins here.

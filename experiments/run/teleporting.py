@@ -15,7 +15,7 @@ from experiments.run.clock import Clock
 from experiments.run.methods import Teleporter
 from experiments.run.seeding import Stream, generator
 from experiments.tasks import Task
-from teleport import Schedule, TeleportReport, UnsupportedModel, transport_state
+from teleport import Auto, Schedule, TeleportReport, UnsupportedModel, transport_state
 
 
 class Teleports:
@@ -55,7 +55,12 @@ class Teleports:
         """
         if self.steps:
             few = torch.arange(min(2, len(self.task.train)), device=self.device)
-            self._call(copy.deepcopy(model), [self.task.train.batch(few)])
+            method = self.teleporter.method if isinstance(self.teleporter, Auto) else self.teleporter
+            self._call(copy.deepcopy(model), [self.task.train.batch(few)], method)
+
+    def affordable(self, step: int, events: int) -> bool:
+        """Whether the method's budget allows one more event before optimizer step ``step``, after ``events`` events."""
+        return not isinstance(self.teleporter, Auto) or self.teleporter.affordable(step, events)
 
     def make(self, event: int, model: nn.Module) -> tuple[float, TeleportReport]:
         """Draw the batches of an event and teleport ``model`` on them; returns the seconds of both and the report."""
@@ -68,21 +73,27 @@ class Teleports:
         if hasattr(self.teleporter, "generator"):  # by event: a resumed run draws the same
             seed = getattr(settings, "seed", self.config.seed)
             options["generator"] = generator(seed, Stream.DRAW, event)
-        report = self._call(model, batches, **options)
+        if isinstance(self.teleporter, Auto):
+            size = self.config.training.batch_size
+            batches = batches[:1] + self._draw(Stream.TRIAL, event, self.teleporter.needed, size)
+        report = self._call(model, batches, self.teleporter, **options)
         return clock.stop(), report
 
-    def _draw(self, stream: Stream, event: int, batches: int) -> list[Batch]:
+    def _draw(self, stream: Stream, event: int, batches: int, samples: int | None = None) -> list[Batch]:
         source = generator(self.config.seed, stream, event)
-        return draw_batches(self.task.train, batches, self.config.teleport.samples, source, self.device)
+        samples = samples or self.config.teleport.samples
+        return draw_batches(self.task.train, batches, samples, source, self.device)
 
-    def _call(self, model: nn.Module, batches: list[Batch], **options: Any) -> TeleportReport:
-        assert self.teleporter is not None
+    def _call(
+        self, model: nn.Module, batches: list[Batch], method: Teleporter | None, **options: Any
+    ) -> TeleportReport:
+        assert method is not None
 
         def loss_fn(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
             return self.task.loss(model(batch[0]), batch[1])
 
         try:
-            return self.teleporter(model, batches, loss_fn, **options)
+            return method(model, batches, loss_fn, **options)
         except UnsupportedModel as error:
             names = (self.config.teleport.name, self.config.model.name)
             raise UserError("teleport={} does not go with model={}: {}".format(*names, error)) from error

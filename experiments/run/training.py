@@ -154,8 +154,11 @@ class Training:
             self.saved = time.monotonic()
 
     def _teleport(self, event: int) -> None:
-        """Teleport, and record where the model stood before and after."""
+        """Teleport, if the method's budget allows it, and record where the model stood before and after."""
         records = self.records
+        if not self.teleports.affordable(records.step, len(records.tables["teleport_events"])):
+            log.info("no teleport before step %d: the budget of teleport.share is spent", records.step)
+            return
         records.training_seconds += self.clock.stop()
         before = records.latest() or self.evaluate(self.model)
         seconds, report = self.teleports.make(event, self.model)
