@@ -85,9 +85,14 @@ def check_call(model: Any, batches: Any, loss_fn: Any, callback: Any = None) -> 
 
 
 def check_batches(name: str, batches: Any) -> None:
-    """Refuse what cannot be iterated over, a module and a string."""
-    if isinstance(batches, nn.Module | str | dict) or not isinstance(batches, Iterable):
+    """Refuse what cannot be iterated over, a module, a string, a single tensor and all batches of a data set."""
+    if isinstance(batches, nn.Module | str | dict | torch.Tensor) or not isinstance(batches, Iterable):
         raise TypeError(f"{name} must be a list or another iterable of batches, got {_kind(batches)}")
+    if any(kind.__name__ == "DataLoader" and kind.__module__.startswith("torch.") for kind in type(batches).__mro__):
+        raise TypeError(
+            f"{name} is a whole DataLoader, and a teleport takes few batches: pass some of them, such as "
+            "list(itertools.islice(loader, 8))"
+        )
 
 
 def check_generator(generator: Any) -> None:

@@ -23,6 +23,7 @@ from teleport._engine.batch_loss import BatchLoss
 from teleport._engine.contract import Callback, LossFn, Monitor
 from teleport._engine.event import Event, run_event
 from teleport._engine.finiteness import not_finite_at, not_finite_outputs
+from teleport._engine.loss_call import check_signature
 from teleport._engine.report import BatchReport, LayerReport
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, all_or_nothing, not_accepted, violation
@@ -33,6 +34,7 @@ from teleport._tracing.caches import clear_caches
 from teleport._tracing.evaluations import Modes, first_call, in_modes, leaves_out, modes_of, reached_modules
 from teleport._tracing.functions import function_name
 from teleport._tracing.outputs import Forward, call_model, difference, outputs_of
+from teleport._tracing.preconditions import check_model, check_tensors
 from teleport._tracing.undisturbed import ModelState, undisturbed
 
 _CHECKPOINTED = (
@@ -130,6 +132,8 @@ class ChangeOfBasis:
         """
         check_generator(generator)
         check_call(model, batches, loss_fn or call_model, callback)
+        check_signature(loss_fn or forward or call_model)
+        check_model(model)
         event = BasisEvent(model, self.activations == "teleport")
 
         def change(evaluations: Sequence[Callable[[], Any]]) -> set[nn.Parameter]:
@@ -251,6 +255,7 @@ class ChangeOfBasis:
         start = time.perf_counter()
         if not batches:
             raise ValueError("a teleport needs at least one batch")
+        check_tensors(batches)
         parameters = list(event.model.parameters())
 
         def moved(before: Snapshot, state: ModelState) -> ChangeOfBasisReport:

@@ -14,15 +14,19 @@ from torch import Tensor, nn
 from teleport._arguments import check_call
 from teleport._engine.batch_loss import BatchLoss
 from teleport._engine.contract import Callback, LossFn, Monitor
+from teleport._engine.loss_call import check_signature, explained
 from teleport._engine.report import BatchReport, LayerReport, TeleportReport, fill_sizes
 from teleport._engine.transaction import Snapshot, all_or_nothing
 from teleport._errors import UnsupportedModel
 from teleport._tracing.caches import clear_caches
 from teleport._tracing.differentiability import check_graph, check_reach
-from teleport._tracing.replicas import check_replicas
+from teleport._tracing.preconditions import check_model, check_tensors, no_trainable_parameter, quantized_modules
 from teleport._tracing.undisturbed import ModelState
 
 log = logging.getLogger(__name__)
+
+QUANTIZED = "its weights are quantized, so they are no parameters and have no gradient"
+"""The reason of a quantized module in a model that has other parameters."""
 
 Report = TypeVar("Report", bound=TeleportReport)
 
@@ -56,7 +60,7 @@ class Event:
         self.trainable = [parameter for parameter in self.named.values() if parameter.requires_grad]
         self.moved: set[nn.Parameter] = set()
         if not self.trainable:
-            raise ValueError("the model has no trainable parameter to teleport")
+            raise ValueError(no_trainable_parameter(model))
 
     def mean_loss(self, batches: Iterable[Any]) -> float:
         """The mean loss over some batches."""
@@ -99,7 +103,9 @@ def run_event(
     batches = list(batches)
     if not batches:
         raise ValueError("a teleport needs at least one batch")
-    check_replicas(model)
+    check_model(model)
+    check_signature(loss_fn)
+    check_tensors(batches)
     custom_operations: list[bool] = []  # whether the graph of the first evaluation has any
 
     def moved(before: Snapshot, state: ModelState) -> Report:
@@ -116,10 +122,11 @@ def run_event(
                 raise UnsupportedModel(message) from error
             raise
         before.restore_all_but(event.moved)
+        layers = [*layers, *(LayerReport(*each, 0, reason=QUANTIZED) for each in quantized_modules(model).items())]
         fill_sizes(layers, event.named)
         seconds = time.perf_counter() - start
         numbers = (*losses, *_mean_norms(reports))
-        report = report_type(method, *numbers, batches=reports, layers=list(layers), seconds=seconds)
+        report = report_type(method, *numbers, batches=reports, layers=layers, seconds=seconds)
         if report.no_op:
             report.gradient_norm_after = report.gradient_norm_before  # evaluated twice, it may differ by rounding
             log.info("the teleport moved nothing: %s", "; ".join(report.reasons().splitlines()))
@@ -151,7 +158,13 @@ def _evaluation(
     """
 
     def evaluate(batch: Any) -> Tensor:
-        loss = state.evaluate(lambda: loss_fn(model, batch))
+        try:
+            loss = state.evaluate(lambda: loss_fn(model, batch))
+        except Exception as error:
+            clearer = explained(error, loss_fn, model, batch, state)
+            if clearer is error:
+                raise
+            raise clearer from error
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             raise ValueError("loss_fn must return a scalar tensor")
         if not loss.requires_grad:

@@ -107,6 +107,7 @@ class LevelSet:
         event.moved |= set(event.trainable)
         statistics = ParameterStatistics(event.named)
         losses = [event.batch_loss(batch, event.trainable) for batch in event.batches]
+        losses[0].check_writable()
         cap = Caps(self.cap, self.relative_cap, losses).over(event.trainable)
         reports = []
         for number, loss in enumerate(losses):

@@ -86,7 +86,25 @@ class ModelState:
     def evaluate(self, call: Callable[[], Result]) -> Result:
         """The result of an evaluation, from the same random numbers and attributes, and in the caller's autocast."""
         self.restart()
-        return self._switches.autocast.run(call)
+        return self._switches.run(call)
+
+    @property
+    def changed_modes(self) -> bool:
+        """Whether a module is in another mode than the caller left it in."""
+        return any(module.training != mode for module, mode in self._modes)
+
+    def in_own_modes(self, call: Callable[[], Result]) -> Result:
+        """The result of an evaluation in the modes in which the caller left the modules; buffers are restored."""
+        now = [module.training for module, _ in self._modes]
+        try:
+            for module, mode in self._modes:
+                module.training = mode
+            return self.evaluate(call)
+        finally:
+            for (module, _), mode in zip(self._modes, now, strict=True):
+                module.training = mode
+            for buffers in self._buffers:
+                buffers.restore()
 
     def restore(self) -> None:
         """Restore all of it. What is complete is not repeated; what was interrupted may be called again."""
