@@ -71,7 +71,7 @@ def check_threshold(threshold: float) -> None:
         raise ValueError(f"threshold must be above 0 and at most 1, got {threshold}")
 
 
-def check_call(model: Any, batches: Any, loss_fn: Any, callback: Any = None) -> None:
+def check_call(model: Any, batches: Any, loss_fn: Any, callback: Any = None, keep_modes: Any = False) -> None:
     """Refuse arguments of a call that are swapped or of another type; ``batches`` are not iterated over."""
     if not isinstance(model, nn.Module):
         raise TypeError(
@@ -82,6 +82,8 @@ def check_call(model: Any, batches: Any, loss_fn: Any, callback: Any = None) -> 
         raise TypeError(f"loss_fn must be a function of the model and a batch, got {_kind(loss_fn)}")
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a function of a teleport.Progress, got {_kind(callback)}")
+    if not isinstance(keep_modes, bool):
+        raise TypeError(f"keep_modes must be True or False, got {keep_modes!r}")
 
 
 def check_batches(name: str, batches: Any) -> None:

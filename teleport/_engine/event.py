@@ -79,6 +79,8 @@ def run_event(
     work: Callable[[Event], tuple[list[BatchReport], Sequence[LayerReport]]],
     callback: Callback | None = None,
     report_type: type[Report] = TeleportReport,  # type: ignore[assignment]
+    *,
+    keep_modes: bool = False,
 ) -> Report:
     """Run ``work``, which moves the parameters of ``model`` in place; nothing else of the model changes.
 
@@ -92,6 +94,7 @@ def run_event(
             when the callback ended the event have no report.
         callback: the caller's; ``work`` calls it through ``event.monitor``.
         report_type: the class of the report.
+        keep_modes: whether the loss is evaluated in the modes of the modules instead of evaluation mode.
 
     Raises:
         TypeError: an argument is of another type, such as swapped ones.
@@ -99,7 +102,7 @@ def run_event(
         UnsupportedModel: ``work`` differentiates twice, and an operation of the model has no second derivative.
     """
     start = time.perf_counter()
-    check_call(model, batches, loss_fn, callback)
+    check_call(model, batches, loss_fn, callback, keep_modes)
     batches = list(batches)
     if not batches:
         raise ValueError("a teleport needs at least one batch")
@@ -132,7 +135,7 @@ def run_event(
             log.info("the teleport moved nothing: %s", "; ".join(report.reasons().splitlines()))
         return report
 
-    return all_or_nothing(model, moved)
+    return all_or_nothing(model, moved, keep_modes)
 
 
 def _measured(

@@ -85,6 +85,7 @@ class LevelSet:
         *,
         generator: torch.Generator | None = None,
         callback: Callback | None = None,
+        keep_modes: bool = False,
     ) -> TeleportReport:
         """Teleport ``model`` in place.
 
@@ -95,13 +96,14 @@ class LevelSet:
             loss_fn: ``loss_fn(model, batch)``, a scalar tensor.
             generator: not used, as no random numbers are drawn; all methods accept it.
             callback: called per batch and per step, see ``teleport.Callback``.
+            keep_modes: see :class:`teleport.Teleporter`.
 
         Raises:
             ValueError: there are no batches or no trainable parameters, or the loss is not a scalar or depends on no
                 trainable parameter.
             UnsupportedModel: torch cannot differentiate the loss twice (a ``ValueError`` too).
         """
-        return run_event("levelset", model, batches, loss_fn, self._work, callback)
+        return run_event("levelset", model, batches, loss_fn, self._work, callback, keep_modes=keep_modes)
 
     def _work(self, event: Event) -> tuple[list[BatchReport], list[LayerReport]]:
         event.moved |= set(event.trainable)

@@ -66,6 +66,7 @@ def run_null_space_event(
     loss_fn: LossFn,
     constraint: Iterable[Any] | None,
     callback: Callback | None,
+    keep_modes: bool,
 ) -> TeleportReport:
     """One event: apply ``step_rule`` on each batch, in the null space of the layer inputs.
 
@@ -78,6 +79,7 @@ def run_null_space_event(
         loss_fn: ``loss_fn(model, batch)``, a scalar tensor.
         constraint: batches whose layer inputs define the null spaces; ``None`` for each batch's own.
         callback: called per batch and per step.
+        keep_modes: whether the loss is evaluated in the modes of the modules.
 
     Raises:
         ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, or no such parameter.
@@ -91,7 +93,7 @@ def run_null_space_event(
     def work(event: Event) -> tuple[list[BatchReport], list[NullSpaceLayerReport]]:
         return _NullSpaceEvent(settings, step_rule, event, constraint).run()
 
-    return run_event(method, model, batches, loss_fn, work, callback)
+    return run_event(method, model, batches, loss_fn, work, callback, keep_modes=keep_modes)
 
 
 class _NullSpaceEvent:

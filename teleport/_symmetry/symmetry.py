@@ -111,6 +111,7 @@ class Symmetry:
         *,
         generator: torch.Generator | None = None,
         callback: Callback | None = None,
+        keep_modes: bool = False,
     ) -> TeleportReport:
         """Teleport ``model`` in place.
 
@@ -122,13 +123,18 @@ class Symmetry:
             loss_fn: ``loss_fn(model, batch)``, a scalar tensor.
             generator: accepted as of every method, and not used: nothing is drawn.
             callback: called per batch and per step, see ``teleport.Callback``.
+            keep_modes: see :class:`teleport.Teleporter`.
 
         Raises:
             ValueError: there are no batches or no trainable parameters, or the loss is not a scalar or depends on no
                 trainable parameter.
             UnsupportedModel: (a ``ValueError``) no two layers are adjacent, or the variant cannot invert an activation.
         """
-        return run_event("symmetry", model, batches, loss_fn, lambda event: _SymmetryEvent(self, event).run(), callback)
+
+        def work(event: Event) -> tuple[list[BatchReport], list[PairLayerReport]]:
+            return _SymmetryEvent(self, event).run()
+
+        return run_event("symmetry", model, batches, loss_fn, work, callback, keep_modes=keep_modes)
 
 
 class _SymmetryEvent:
