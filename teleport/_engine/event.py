@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from teleport._arguments import check_call
 from teleport._engine.batch_loss import BatchLoss
 from teleport._engine.contract import Callback, LossFn, Monitor
-from teleport._engine.loss_call import check_signature, explained
+from teleport._engine.loss_call import check_signature, explained, scalar
 from teleport._engine.report import BatchReport, LayerReport, TeleportReport, fill_sizes
 from teleport._engine.transaction import Snapshot, all_or_nothing
 from teleport._errors import UnsupportedModel
@@ -162,19 +162,15 @@ def _evaluation(
 
     def evaluate(batch: Any) -> Tensor:
         try:
-            loss = state.evaluate(lambda: loss_fn(model, batch))
+            loss = scalar(state.evaluate(lambda: loss_fn(model, batch)))
         except Exception as error:
-            clearer = explained(error, loss_fn, model, batch, state)
+            clearer = explained(error, loss_fn, model, batch, state, first=not custom_operations)
             if clearer is error:
                 raise
             raise clearer from error
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
-            raise ValueError("loss_fn must return a scalar tensor")
-        if not loss.requires_grad:
-            raise ValueError("the loss does not depend on any trainable parameter of the model")
         if not custom_operations:
             custom_operations.append(check_graph(loss, twice=False))
-        return loss.reshape(())
+        return loss
 
     return evaluate
 

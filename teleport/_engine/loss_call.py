@@ -41,13 +41,29 @@ def check_signature(loss_fn: Any) -> None:
         ) from None
 
 
-def explained(error: Exception, loss_fn: LossFn, model: nn.Module, batch: Any, state: ModelState) -> Exception:
+def scalar(loss: Any) -> Tensor:
+    """The loss as a scalar.
+
+    Raises:
+        ValueError: it is none, or depends on no trainable parameter.
+    """
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        raise ValueError("loss_fn must return a scalar tensor")
+    if not loss.requires_grad:
+        raise ValueError("the loss does not depend on any trainable parameter of the model")
+    return loss.reshape(())
+
+
+def explained(
+    error: Exception, loss_fn: LossFn, model: nn.Module, batch: Any, state: ModelState, first: bool
+) -> Exception:
     """The error that a call of the loss raised, or a clearer one.
 
     Args:
         error: raised by ``loss_fn(model, batch)``.
         loss_fn, model, batch: of the call.
         state: of the model, for further evaluations.
+        first: whether no call has succeeded yet; otherwise the loss is not called again.
     """
     here, there = devices_of(model.parameters()), devices_of(tensors_in(batch))
     if set(there) - set(here) and _OTHER_DEVICE.search(str(error)):
@@ -55,6 +71,8 @@ def explained(error: Exception, loss_fn: LossFn, model: nn.Module, batch: Any, s
             f"the batch has tensors on {', '.join(there)} and the model is on {', '.join(here)}: move the batch to the "
             f"model's device ({error})"
         )
+    if not first or type(error).__module__ != "builtins":  # an error of the caller's own, or too little memory
+        return error
     if isinstance(error, TypeError | AttributeError):
         if _is_loss(lambda: state.evaluate(lambda: loss_fn(batch, model))):
             return TypeError("loss_fn is called as loss_fn(model, batch): this one takes the batch first")
@@ -64,18 +82,19 @@ def explained(error: Exception, loss_fn: LossFn, model: nn.Module, batch: Any, s
                 f"loss_fn is called with the model and a batch, not with outputs and targets ({error}): use such as "
                 "lambda model, batch: loss(model(batch[0]), batch[1])"
             )
-    if state.changed_modes and _is_loss(lambda: state.in_own_modes(lambda: loss_fn(model, batch))):
+    own_modes = state.changed_modes and _is_loss(lambda: state.in_own_modes(lambda: loss_fn(model, batch)))
+    if own_modes and not _is_loss(lambda: state.evaluate(lambda: loss_fn(model, batch))):  # once more the same
         return ValueError(
-            "the loss is evaluated in evaluation mode, in which the model returns something else than in training mode "
+            "the loss fails in evaluation mode, in which a teleport evaluates it, and not in training mode "
             f"({type(error).__name__}: {error}): write loss_fn for evaluation mode, or pass keep_modes=True"
         )
     return error
 
 
 def _is_loss(call: Callable[[], Any]) -> bool:
-    """Whether a call returns a scalar tensor."""
+    """Whether a call returns a loss that can be differentiated."""
     try:
-        result = call()
+        scalar(call())
     except Exception:  # any error of the caller's code
         return False
-    return isinstance(result, Tensor) and result.numel() == 1
+    return True

@@ -15,6 +15,8 @@ def called(func: Callable[..., Any]) -> str:
     if name := resolve_name(func):
         return str(name)
     name, module = getattr(func, "__name__", ""), str(getattr(func, "__module__", "") or "")
+    if str(getattr(func, "__qualname__", "")).startswith("_VariableFunctions"):
+        module = "torch"  # some of that class have none
     public = name.strip("_")
     if module.partition(".")[0] != "torch" or not name:
         return str(getattr(func, "__qualname__", func))
@@ -22,7 +24,7 @@ def called(func: Callable[..., Any]) -> str:
         for each in (public, name):
             if callable(getattr(place, each, None)):
                 return f"{where}.{each}"
-    return f"{module}.{getattr(func, '__qualname__', name)}"
+    return f"{module}.{name}"
 
 
 def function_name(function: Callable[..., Any]) -> str:

@@ -37,7 +37,7 @@ def loss_fn(model: nn.Module, batch: Any) -> Tensor:
 def test_a_model_that_returns_losses_in_training_mode_is_told_and_taken(row):
     model, batch = make()
     start = values(model)
-    said = r"the loss is evaluated in evaluation mode, .*'list' object has no attribute 'values'.*pass keep_modes=True"
+    said = r"the loss fails in evaluation mode, .*'list' object has no attribute 'values'.*pass keep_modes=True"
     with pytest.raises(ValueError, match=said):
         row.make()(model, [batch], loss_fn)
     assert unchanged(model, start)
@@ -48,6 +48,17 @@ def test_a_model_that_returns_losses_in_training_mode_is_told_and_taken(row):
     after = after_it(model, report)
     assert report.loss_after == pytest.approx(float(loss_fn(after.train(), batch).detach()), rel=1e-9)
     assert report.loss_after - report.loss_before <= max(row.keeps, 1e-12) * max(1.0, report.loss_before)
+
+
+def test_a_loss_of_another_kind_in_evaluation_mode_is_told():
+    """Auxiliary outputs: the sum of a list of tensors is no scalar."""
+    model, batch = make()
+    with pytest.raises(ValueError, match=r"not in training mode \(ValueError: loss_fn must return a scalar tensor\)"):
+        NullSpace()(model, [batch], lambda net, each: net(*each)["class"] if net.training else net(each[0]))
+    assert model.training
+    model.eval()
+    with pytest.raises(ValueError, match=r"^loss_fn must return a scalar tensor$"):
+        NullSpace()(model, [batch], lambda net, each: net(each[0]))
 
 
 def noisy() -> tuple[nn.Module, Any]:
