@@ -77,7 +77,7 @@ def check_share(name: str, value: float) -> None:
         raise ValueError(f"{name} must be above 0 and at most 1, got {value}")
 
 
-def check_call(model: Any, batches: Any, loss_fn: Any, callback: Any = None) -> None:
+def check_call(model: Any, batches: Any, loss_fn: Any, callback: Any = None, keep_modes: Any = False) -> None:
     """Refuse arguments of a call that are swapped or of another type; ``batches`` are not iterated over."""
     if not isinstance(model, nn.Module):
         raise TypeError(
@@ -88,12 +88,19 @@ def check_call(model: Any, batches: Any, loss_fn: Any, callback: Any = None) -> 
         raise TypeError(f"loss_fn must be a function of the model and a batch, got {_kind(loss_fn)}")
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a function of a teleport.Progress, got {_kind(callback)}")
+    if not isinstance(keep_modes, bool):
+        raise TypeError(f"keep_modes must be True or False, got {keep_modes!r}")
 
 
 def check_batches(name: str, batches: Any) -> None:
-    """Refuse what cannot be iterated over, a module and a string."""
-    if isinstance(batches, nn.Module | str | dict) or not isinstance(batches, Iterable):
+    """Refuse what cannot be iterated over, a module, a string, a single tensor and all batches of a data set."""
+    if isinstance(batches, nn.Module | str | dict | torch.Tensor) or not isinstance(batches, Iterable):
         raise TypeError(f"{name} must be a list or another iterable of batches, got {_kind(batches)}")
+    if any(kind.__name__ == "DataLoader" and kind.__module__.startswith("torch.") for kind in type(batches).__mro__):
+        raise TypeError(
+            f"{name} is a whole DataLoader, and a teleport takes few batches: pass some of them, such as "
+            "list(itertools.islice(loader, 8))"
+        )
 
 
 def check_generator(generator: Any) -> None:

@@ -161,6 +161,7 @@ class Auto:
         *,
         generator: torch.Generator | None = None,
         callback: Callback | None = None,
+        keep_modes: bool = False,
     ) -> AutoReport:
         """Teleport ``model`` in place on the first batch, judged on the others.
 
@@ -171,6 +172,7 @@ class Auto:
             loss_fn: ``loss_fn(model, batch)``, a scalar tensor.
             generator: for methods that draw random numbers.
             callback: called per step, see ``teleport.Callback``.
+            keep_modes: of the move, see :class:`teleport.Teleporter`.
 
         Raises:
             ValueError: fewer than three batches; or as the method.
@@ -182,7 +184,7 @@ class Auto:
         before = Snapshot(model.parameters())
         try:
             without = rollout.losses()
-            found = self.method(model, [first], loss_fn, generator=generator, callback=callback)
+            found = self.method(model, [first], loss_fn, generator=generator, callback=callback, keep_modes=keep_modes)
             trial = None
             if found.accepted and not found.no_op:
                 trial = self.trial(without, rollout.losses())

@@ -80,7 +80,13 @@ class BasisEvent:
         if not isinstance(self.model, Teleported) or self.model is self._given:
             return function
         teleported = self.model
-        return lambda _, batch: teleported.inside(lambda module: function(module, batch))
+
+        def handed(*given: Any) -> Any:  # in any order, so that a mistaken one can be told
+            return teleported.inside(
+                lambda module: function(*(module if each is teleported else each for each in given))
+            )
+
+        return handed
 
     def undo(self) -> None:
         """Restore parameters and activations, bit for bit."""

@@ -15,14 +15,14 @@ from torch.utils.checkpoint import CheckpointError
 from teleport._arguments import check_call, check_choice, check_generator, check_positive, seeded
 from teleport._change_of_basis.basis_change import BasisChange
 from teleport._change_of_basis.basis_event import BasisEvent
-from teleport._change_of_basis.common_move import broken_outputs, half_tolerance, report_of, tell_of_step
+from teleport._change_of_basis.common_move import broken_outputs, half_tolerance, loss_and_norm, report_of, tell_of_step
 from teleport._change_of_basis.report import ChangeOfBasisReport
 from teleport._change_of_basis.sampling import Sampling, check_sampling, draw_tau
 from teleport._change_of_basis.teleported import unwrapped
-from teleport._engine.batch_loss import BatchLoss
 from teleport._engine.contract import Callback, LossFn, Monitor
 from teleport._engine.event import Event, run_event
 from teleport._engine.finiteness import not_finite_at, not_finite_outputs
+from teleport._engine.loss_call import check_signature
 from teleport._engine.report import BatchReport, LayerReport
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, all_or_nothing, not_accepted, violation
@@ -33,6 +33,7 @@ from teleport._tracing.caches import clear_caches
 from teleport._tracing.evaluations import Modes, first_call, in_modes, leaves_out, modes_of, reached_modules
 from teleport._tracing.functions import function_name
 from teleport._tracing.outputs import Forward, call_model, difference, outputs_of
+from teleport._tracing.preconditions import check_model, check_tensors
 from teleport._tracing.undisturbed import ModelState, undisturbed
 
 _CHECKPOINTED = (
@@ -107,6 +108,7 @@ class ChangeOfBasis:
         *,
         generator: torch.Generator | None = None,
         callback: Callback | None = None,
+        keep_modes: bool = False,
     ) -> ChangeOfBasisReport:
         """Teleport ``model``; ``report.model`` computes its function afterwards, ``report.change`` has acted.
 
@@ -122,6 +124,7 @@ class ChangeOfBasis:
             generator: the source of the factors in place of the method's own; on the CPU.
             callback: called per batch before the change and after it (step 1), see ``teleport.Callback``. If it ends
                 the event before the change, nothing moves. Without a loss, losses and norms are NaN.
+            keep_modes: see :class:`teleport.Teleporter`.
 
         Raises:
             ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, or no such parameter;
@@ -129,7 +132,9 @@ class ChangeOfBasis:
             UnsupportedModel: or in one that calls other activations in training than in evaluation.
         """
         check_generator(generator)
-        check_call(model, batches, loss_fn or call_model, callback)
+        check_call(model, batches, loss_fn or call_model, callback, keep_modes)
+        check_signature(loss_fn or forward or call_model)
+        check_model(model)
         event = BasisEvent(model, self.activations == "teleport")
 
         def change(evaluations: Sequence[Callable[[], Any]]) -> set[nn.Parameter]:
@@ -140,7 +145,7 @@ class ChangeOfBasis:
         try:
             if loss_fn is None:
                 handed = event.handing(forward or call_model)
-                report = self._by_outputs(event, change, list(batches), handed, callback)
+                report = self._by_outputs(event, change, list(batches), handed, callback, keep_modes)
             else:
                 report = run_event(
                     "change of basis",
@@ -150,6 +155,7 @@ class ChangeOfBasis:
                     lambda losses: self._by_loss(event, change, losses),
                     callback,
                     ChangeOfBasisReport,
+                    keep_modes=keep_modes,
                 )
             report.model, report.change, report.group = event.result, event.change, event.change.group
             return report
@@ -225,7 +231,7 @@ class ChangeOfBasis:
         if any(refused):
             event.undo()
         acted = event.act(stopped)
-        after = [_loss_and_norm(objective) for objective in objectives] if acted else before
+        after = [loss_and_norm(objective) for objective in objectives] if acted else before
         stopped = stopped or (acted and tell_of_step(losses.monitor, 1, after))
         reports = [report_of(acted, stopped, *old, *new) for old, new in zip(before, after, strict=True)]
         if not not_accepted(reports, refused, Stopped.NOT_FINITE) and self.guard == "transaction":
@@ -246,11 +252,13 @@ class ChangeOfBasis:
         batches: list[Any],
         forward: Forward,
         callback: Callback | None,
+        keep_modes: bool,
     ) -> ChangeOfBasisReport:
         """Change the basis, and check the function by the outputs on the batches."""
         start = time.perf_counter()
         if not batches:
             raise ValueError("a teleport needs at least one batch")
+        check_tensors(batches)
         parameters = list(event.model.parameters())
 
         def moved(before: Snapshot, state: ModelState) -> ChangeOfBasisReport:
@@ -285,9 +293,4 @@ class ChangeOfBasis:
             report.difference = max(moves)
             return report
 
-        return all_or_nothing(event.model, moved)
-
-
-def _loss_and_norm(objective: BatchLoss) -> tuple[float, float]:
-    point = objective.point(differentiable=False)
-    return float(point.loss), point.norm
+        return all_or_nothing(event.model, moved, keep_modes)

@@ -8,10 +8,17 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import nn
 
+from teleport._engine.batch_loss import BatchLoss
 from teleport._engine.contract import Monitor
 from teleport._engine.report import BatchReport, StepRecord
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot
+
+
+def loss_and_norm(objective: BatchLoss) -> tuple[float, float]:
+    """The loss and the gradient norm at the current parameters."""
+    point = objective.point(differentiable=False)
+    return float(point.loss), point.norm
 
 
 def tell_of_step(monitor: Monitor, step: int, points: Sequence[tuple[float, float]]) -> bool:

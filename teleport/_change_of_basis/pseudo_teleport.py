@@ -55,6 +55,7 @@ class PseudoTeleport:
         *,
         generator: torch.Generator | None = None,
         callback: Callback | None = None,
+        keep_modes: bool = False,
     ) -> TeleportReport:
         """Move ``model`` in place; arguments, errors and what comes back as it was are those of
         :class:`teleport.ChangeOfBasis`.
@@ -65,6 +66,7 @@ class PseudoTeleport:
             loss_fn: ``loss_fn(model, batch)``, a scalar tensor.
             generator: drawn from in place of the method's own; on the CPU.
             callback: called per batch before the move and after it (step 1), see ``teleport.Callback``.
+            keep_modes: see :class:`teleport.Teleporter`.
         """
 
         check_generator(generator)
@@ -74,7 +76,7 @@ class PseudoTeleport:
             return self._move(event, modes, generator or self.generator)
 
         modes = modes_of(model)
-        return run_event("pseudo-teleportation", model, batches, loss_fn, work, callback)
+        return run_event("pseudo-teleportation", model, batches, loss_fn, work, callback, keep_modes=keep_modes)
 
     def _move(
         self, event: Event, modes: Modes, generator: torch.Generator

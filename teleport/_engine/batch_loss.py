@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from teleport._errors import UnsupportedModel
 from teleport._spaces.norms import half_squared_norm
 from teleport._tracing.differentiability import check_graph
+from teleport._tracing.ownership import distinct_elements
 
 
 class Point:
@@ -72,6 +74,19 @@ class BatchLoss:
         self.names = names or {}
         self.batch = batch
         self._checked = False  # whether the graph was found to have second derivatives
+
+    def check_writable(self) -> None:
+        """Refuse to move all parameters if the elements of one share memory.
+
+        Raises:
+            UnsupportedModel: the sentence has its name.
+        """
+        for parameter in self.parameters:
+            if not distinct_elements(parameter):
+                raise UnsupportedModel(
+                    f"'{self.names.get(parameter, 'a parameter')}' has elements that share memory, as if expanded: "
+                    "clone it, or let it require no gradient"
+                )
 
     def point(self, differentiable: bool) -> Point:
         """Evaluate the loss and its gradients, with a graph for a second derivative if ``differentiable``."""

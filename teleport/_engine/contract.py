@@ -81,6 +81,12 @@ class Teleporter(Protocol):
       torch's global random state is never used, and comes back as it was.
     - ``callback``: called with a :class:`Progress` per batch and per step, see :data:`Callback`.
 
+    - ``keep_modes``: by default the loss is evaluated in evaluation mode: dropout off, batch norm on its running
+      statistics. A model that returns its loss or auxiliary outputs in training mode only (detection models of
+      torchvision) needs ``keep_modes=True``: modules stay in their modes, all evaluations draw the same random numbers,
+      and buffers are restored before each and at the end. The level set is then that of the training loss with these
+      random numbers.
+
     ``isinstance(x, Teleporter)`` says only that ``x`` can be called; a type checker compares the signature.
     """
 
@@ -92,6 +98,7 @@ class Teleporter(Protocol):
         *,
         generator: torch.Generator | None = None,
         callback: Callback | None = None,
+        keep_modes: bool = False,
     ) -> TeleportReport:
         """Move the parameters of ``model`` in place, and report.
 
@@ -101,6 +108,7 @@ class Teleporter(Protocol):
             loss_fn: the loss, see :data:`LossFn`.
             generator: the source of the random numbers that the method draws.
             callback: called per batch and per step.
+            keep_modes: whether the loss is evaluated in the modes of the modules.
         """
 
 

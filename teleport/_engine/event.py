@@ -14,16 +14,20 @@ from torch import Tensor, nn
 from teleport._arguments import check_call
 from teleport._engine.batch_loss import BatchLoss, Point
 from teleport._engine.contract import Callback, LossFn, Monitor
+from teleport._engine.loss_call import check_signature, explained, scalar
 from teleport._engine.report import BatchReport, LayerReport, TeleportReport, fill_sizes
 from teleport._engine.transaction import Snapshot, all_or_nothing
 from teleport._errors import UnsupportedModel
 from teleport._spaces.norms import half_squared_norm
 from teleport._tracing.caches import clear_caches
 from teleport._tracing.differentiability import check_graph, check_reach
-from teleport._tracing.replicas import check_replicas
+from teleport._tracing.preconditions import check_model, check_tensors, no_trainable_parameter, quantized_modules
 from teleport._tracing.undisturbed import ModelState
 
 log = logging.getLogger(__name__)
+
+QUANTIZED = "its weights are quantized, so they are no parameters and have no gradient"
+"""The reason of a quantized module in a model that has other parameters."""
 
 Report = TypeVar("Report", bound=TeleportReport)
 
@@ -63,7 +67,7 @@ class Event:
         self.moved: set[nn.Parameter] = set()
         self.halves: list[Halves] = []
         if not self.trainable:
-            raise ValueError("the model has no trainable parameter to teleport")
+            raise ValueError(no_trainable_parameter(model))
 
     def mean_loss(self, batches: Iterable[Any]) -> float:
         """The mean loss over some batches."""
@@ -102,6 +106,7 @@ def run_event(
     report_type: type[Report] = TeleportReport,  # type: ignore[assignment]
     *,
     gradients: bool = False,
+    keep_modes: bool = False,
 ) -> Report:
     """Run ``work``, which moves the parameters of ``model`` in place; nothing else of the model changes.
 
@@ -116,6 +121,7 @@ def run_event(
         callback: the caller's; ``work`` calls it through ``event.monitor``.
         report_type: the class of the report.
         gradients: whether the gradient norms of all batches before the event are needed, for a relative cap.
+        keep_modes: whether the loss is evaluated in the modes of the modules instead of evaluation mode.
 
     Raises:
         TypeError: an argument is of another type, such as swapped ones.
@@ -123,11 +129,13 @@ def run_event(
         UnsupportedModel: ``work`` differentiates twice, and an operation of the model has no second derivative.
     """
     start = time.perf_counter()
-    check_call(model, batches, loss_fn, callback)
+    check_call(model, batches, loss_fn, callback, keep_modes)
     batches = list(batches)
     if not batches:
         raise ValueError("a teleport needs at least one batch")
-    check_replicas(model)
+    check_model(model)
+    check_signature(loss_fn)
+    check_tensors(batches)
     custom_operations: list[bool] = []  # whether the graph of the first evaluation has any
 
     def moved(before: Snapshot, state: ModelState) -> Report:
@@ -144,16 +152,17 @@ def run_event(
                 raise UnsupportedModel(message) from error
             raise
         before.restore_all_but(event.moved)
+        layers = [*layers, *(LayerReport(*each, 0, reason=QUANTIZED) for each in quantized_modules(model).items())]
         fill_sizes(layers, event.named)
         seconds = time.perf_counter() - start
         numbers = (*losses, *_mean_norms(reports))
-        report = report_type(method, *numbers, batches=reports, layers=list(layers), seconds=seconds)
+        report = report_type(method, *numbers, batches=reports, layers=layers, seconds=seconds)
         if report.no_op:
             report.gradient_norm_after = report.gradient_norm_before  # evaluated twice, it may differ by rounding
             log.info("the teleport moved nothing: %s", "; ".join(report.reasons().splitlines()))
         return report
 
-    return all_or_nothing(model, moved)
+    return all_or_nothing(model, moved, keep_modes)
 
 
 def _measured(
@@ -181,14 +190,16 @@ def _evaluation(
     """
 
     def evaluate(batch: Any) -> Tensor:
-        loss = state.evaluate(lambda: loss_fn(model, batch))
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
-            raise ValueError("loss_fn must return a scalar tensor")
-        if not loss.requires_grad:
-            raise ValueError("the loss does not depend on any trainable parameter of the model")
+        try:
+            loss = scalar(state.evaluate(lambda: loss_fn(model, batch)))
+        except Exception as error:
+            clearer = explained(error, loss_fn, model, batch, state, first=not custom_operations)
+            if clearer is error:
+                raise
+            raise clearer from error
         if not custom_operations:
             custom_operations.append(check_graph(loss, twice=False))
-        return loss.reshape(())
+        return loss
 
     return evaluate
 

@@ -168,6 +168,7 @@ class _Displaced(TeleportObjective):
         ]
 
     def _line(self, loss: BatchLoss, point: Point) -> Line:
+        loss.check_writable()
         return Line(loss.parameters, self.displacement([gradient.detach() for gradient in point.gradients]))
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from teleport._engine.contract import LossFn, Teleporter
 from teleport._engine.report import TeleportReport
 from teleport._engine.transaction import Snapshot
+from teleport._tracing.preconditions import check_model
 from teleport._tracing.undisturbed import ModelState
 
 
@@ -35,6 +36,7 @@ def preview(
     Raises:
         ValueError: as the method.
     """
+    check_model(model)
     snapshot = Snapshot(model.parameters())
     extra = [
         (module, copy.deepcopy(module.get_extra_state())) for module in model.modules() if _has_extra_state(module)

@@ -48,7 +48,9 @@ class Snapshot:
         return all_finite(parameter for parameter, _ in self._held)
 
 
-def all_or_nothing(model: nn.Module, work: Callable[[Snapshot, ModelState], Result]) -> Result:
+def all_or_nothing(
+    model: nn.Module, work: Callable[[Snapshot, ModelState], Result], keep_modes: bool = False
+) -> Result:
     """The result of ``work``, which evaluates ``model`` and moves its parameters; after an exception, a
     ``KeyboardInterrupt`` included, everything is as it was.
 
@@ -59,11 +61,12 @@ def all_or_nothing(model: nn.Module, work: Callable[[Snapshot, ModelState], Resu
     Args:
         model: any module.
         work: takes a snapshot of all parameters and the state of the model.
+        keep_modes: whether modules are evaluated in their own modes instead of evaluation mode.
     """
     before, state = Snapshot(model.parameters()), ModelState(model)
     try:
         try:
-            state.begin()
+            state.begin(keep_modes)
             result = work(before, state)
             state.restore()
             return result

@@ -88,6 +88,7 @@ class LevelSet:
         *,
         generator: torch.Generator | None = None,
         callback: Callback | None = None,
+        keep_modes: bool = False,
     ) -> TeleportReport:
         """Teleport ``model`` in place.
 
@@ -98,6 +99,7 @@ class LevelSet:
             loss_fn: ``loss_fn(model, batch)``, a scalar tensor.
             generator: not used, as no random numbers are drawn; all methods accept it.
             callback: called per batch and per step, see ``teleport.Callback``.
+            keep_modes: see :class:`teleport.Teleporter`.
 
         Raises:
             ValueError: there are no batches or no trainable parameters, or the loss is not a scalar or depends on no
@@ -105,12 +107,15 @@ class LevelSet:
             UnsupportedModel: torch cannot differentiate the loss twice (a ``ValueError`` too).
         """
         relative = self.relative_cap is not None
-        return run_event("levelset", model, batches, loss_fn, self._work, callback, gradients=relative)
+        return run_event(
+            "levelset", model, batches, loss_fn, self._work, callback, gradients=relative, keep_modes=keep_modes
+        )
 
     def _work(self, event: Event) -> tuple[list[BatchReport], list[LayerReport]]:
         event.moved |= set(event.trainable)
         statistics = ParameterStatistics(event.named)
         losses = [event.batch_loss(batch, event.trainable) for batch in event.batches]
+        losses[0].check_writable()
         cap = Caps(self.cap, self.relative_cap, event).over(event.trainable)
         reports = []
         for number, loss in enumerate(losses):

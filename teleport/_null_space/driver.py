@@ -66,6 +66,7 @@ def run_null_space_event(
     loss_fn: LossFn,
     constraint: Iterable[Any] | None,
     callback: Callback | None,
+    keep_modes: bool,
 ) -> TeleportReport:
     """One event: apply ``step_rule`` on each batch, in the null space of the layer inputs.
 
@@ -78,6 +79,7 @@ def run_null_space_event(
         loss_fn: ``loss_fn(model, batch)``, a scalar tensor.
         constraint: batches whose layer inputs define the null spaces; ``None`` for each batch's own.
         callback: called per batch and per step.
+        keep_modes: whether the loss is evaluated in the modes of the modules.
 
     Raises:
         ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, or no such parameter.
@@ -92,7 +94,7 @@ def run_null_space_event(
         return _NullSpaceEvent(settings, step_rule, event, constraint).run()
 
     relative = settings.relative_cap is not None
-    return run_event(method, model, batches, loss_fn, work, callback, gradients=relative)
+    return run_event(method, model, batches, loss_fn, work, callback, gradients=relative, keep_modes=keep_modes)
 
 
 class _NullSpaceEvent:

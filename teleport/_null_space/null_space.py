@@ -112,6 +112,7 @@ class NullSpace:
         *,
         generator: torch.Generator | None = None,
         callback: Callback | None = None,
+        keep_modes: bool = False,
     ) -> TeleportReport:
         """Teleport ``model`` in place.
 
@@ -125,6 +126,7 @@ class NullSpace:
                 If the constraint has other data than the batches, the first layer can move as well.
             generator: not used, as no random numbers are drawn; all methods accept it.
             callback: called per batch and per step, see ``teleport.Callback``.
+            keep_modes: see :class:`teleport.Teleporter`.
 
         Raises:
             ValueError: there are no batches or no trainable parameters, or the loss is not a scalar or depends on no
@@ -143,7 +145,9 @@ class NullSpace:
             steps=self.steps,
             frozen_forward=self.forward == "once" and self.steps > 0 and self._objective.of_norm,
         )
-        return run_null_space_event("nullspace", settings, self._ascend, model, batches, loss_fn, constraint, callback)
+        return run_null_space_event(
+            "nullspace", settings, self._ascend, model, batches, loss_fn, constraint, callback, keep_modes
+        )
 
     def _ascend(self, problem: AscentProblem) -> Ascent:
         """Up to K steps along the objective's projected gradient (equation 5)."""

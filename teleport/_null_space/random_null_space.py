@@ -76,6 +76,7 @@ class RandomNullSpace:
         *,
         generator: torch.Generator | None = None,
         callback: Callback | None = None,
+        keep_modes: bool = False,
     ) -> TeleportReport:
         """Teleport ``model`` in place. Arguments, errors and the state that is restored: :class:`teleport.NullSpace`.
 
@@ -87,6 +88,7 @@ class RandomNullSpace:
             generator: the source of the random numbers, on any device, in place of the method's own. Each call draws
                 one number from it.
             callback: called per batch and per step, see ``teleport.Callback``; a batch has one step.
+            keep_modes: see :class:`teleport.Teleporter`.
         """
         check_generator(generator)
         settings = NullSpaceSettings(
@@ -106,7 +108,9 @@ class RandomNullSpace:
         def step_rule(problem: AscentProblem) -> Ascent:
             return self._ascend(problem, directions)
 
-        return run_null_space_event("random", settings, step_rule, model, batches, loss_fn, constraint, callback)
+        return run_null_space_event(
+            "random", settings, step_rule, model, batches, loss_fn, constraint, callback, keep_modes
+        )
 
     def _ascend(self, problem: AscentProblem, directions: _Directions) -> Ascent:
         """One step along a random direction."""

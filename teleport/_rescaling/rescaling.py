@@ -82,6 +82,7 @@ class Rescaling:
         *,
         generator: torch.Generator | None = None,
         callback: Callback | None = None,
+        keep_modes: bool = False,
     ) -> FactorReport:
         """Teleport ``model`` in place; ``report.group`` has the factors of each parameter that was scaled.
 
@@ -92,6 +93,7 @@ class Rescaling:
             loss_fn: ``loss_fn(model, batch)``, a scalar tensor.
             generator: not used, as no random numbers are drawn; all methods accept it.
             callback: called per batch and per step, see ``teleport.Callback``.
+            keep_modes: see :class:`teleport.Teleporter`.
 
         Raises:
             ValueError: there are no batches or no trainable parameters, or the loss is not a scalar or depends on no
@@ -104,7 +106,15 @@ class Rescaling:
 
         relative = self.relative_cap is not None
         report: FactorReport = run_event(
-            "rescaling", model, batches, loss_fn, work, callback, FactorReport, gradients=relative
+            "rescaling",
+            model,
+            batches,
+            loss_fn,
+            work,
+            callback,
+            FactorReport,
+            gradients=relative,
+            keep_modes=keep_modes,
         )
         report.group = group
         return report

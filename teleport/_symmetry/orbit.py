@@ -100,6 +100,7 @@ class Orbit:
         *,
         generator: torch.Generator | None = None,
         callback: Callback | None = None,
+        keep_modes: bool = False,
     ) -> TeleportReport:
         """Teleport ``model`` in place.
 
@@ -110,6 +111,7 @@ class Orbit:
             loss_fn: ``loss_fn(model, batch)``, a scalar tensor.
             generator: accepted as of every method, and not used: nothing is drawn.
             callback: called per batch and per step, see ``teleport.Callback``.
+            keep_modes: see :class:`teleport.Teleporter`.
 
         Raises:
             ValueError: there are no batches or no trainable parameters; the loss is not a scalar or depends on no
@@ -117,7 +119,9 @@ class Orbit:
                 trainable parameter, changes a shape, or does not depend on theta.
         """
         relative = self.relative_cap is not None
-        return run_event("orbit", model, batches, loss_fn, self._work, callback, gradients=relative)
+        return run_event(
+            "orbit", model, batches, loss_fn, self._work, callback, gradients=relative, keep_modes=keep_modes
+        )
 
     def _work(self, event: Event) -> tuple[list[BatchReport], list[LayerReport]]:
         statistics = ParameterStatistics(event.named)

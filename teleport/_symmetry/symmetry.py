@@ -114,6 +114,7 @@ class Symmetry:
         *,
         generator: torch.Generator | None = None,
         callback: Callback | None = None,
+        keep_modes: bool = False,
     ) -> TeleportReport:
         """Teleport ``model`` in place.
 
@@ -125,6 +126,7 @@ class Symmetry:
             loss_fn: ``loss_fn(model, batch)``, a scalar tensor.
             generator: accepted as of every method, and not used: nothing is drawn.
             callback: called per batch and per step, see ``teleport.Callback``.
+            keep_modes: see :class:`teleport.Teleporter`.
 
         Raises:
             ValueError: there are no batches or no trainable parameters, or the loss is not a scalar or depends on no
@@ -136,7 +138,7 @@ class Symmetry:
         def work(event: Event) -> tuple[list[BatchReport], list[PairLayerReport]]:
             return _SymmetryEvent(self, event).run()
 
-        return run_event("symmetry", model, batches, loss_fn, work, callback, gradients=relative)
+        return run_event("symmetry", model, batches, loss_fn, work, callback, gradients=relative, keep_modes=keep_modes)
 
 
 class _SymmetryEvent:

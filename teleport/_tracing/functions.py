@@ -11,8 +11,20 @@ from torch.overrides import resolve_name
 
 
 def called(func: Callable[..., Any]) -> str:
-    """A torch function's name."""
-    return str(resolve_name(func) or getattr(func, "__qualname__", func))
+    """A torch function's public qualified name: of ``torch._grouped_mm`` that is ``torch.nn.functional.grouped_mm``."""
+    if name := resolve_name(func):
+        return str(name)
+    name, module = getattr(func, "__name__", ""), str(getattr(func, "__module__", "") or "")
+    if str(getattr(func, "__qualname__", "")).startswith("_VariableFunctions"):
+        module = "torch"  # some of that class have none
+    public = name.strip("_")
+    if module.partition(".")[0] != "torch" or not name:
+        return str(getattr(func, "__qualname__", func))
+    for place, where in ((torch.nn.functional, "torch.nn.functional"), (torch, "torch")):
+        for each in (public, name):
+            if callable(getattr(place, each, None)):
+                return f"{where}.{each}"
+    return f"{module}.{name}"
 
 
 def function_name(function: Callable[..., Any]) -> str:

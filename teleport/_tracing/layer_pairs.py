@@ -22,6 +22,7 @@ from teleport._tracing.function_tracer import FunctionTracer, TracedCall
 from teleport._tracing.functions import called
 from teleport._tracing.layers import Block, Layer
 from teleport._tracing.linear_uses import LinearUse, linear_uses
+from teleport._tracing.lone_biases import bias_of
 from teleport._tracing.ownership import Owners, distinct_elements, keeps_layout, storage_of, tensors_in
 from teleport._tracing.reasons import SHARED_STORAGE, other_use
 
@@ -150,7 +151,7 @@ class PairTracer(FunctionTracer):
             return
         for name in call.given:
             if name in call.read:
-                self._record_other_use(name, call.func)
+                self._record_other_use(name, call)
         self._follow(call)
 
     def _linear_use(self, func: Callable[..., Any], args: Any, kwargs: Any) -> LinearUse | None:
@@ -180,7 +181,7 @@ class PairTracer(FunctionTracer):
                 self._unpaired.setdefault(block.owner, "it is used more than once")
             self._used.add(block.owner)
         for other in call.given.keys() - {block.owner for block in layer.blocks}:
-            self._record_other_use(other, call.func)
+            self._record_other_use(other, call)
         self._order.setdefault(name)
         if below is not None:
             self._record_read(below[0], call.func)
@@ -194,10 +195,11 @@ class PairTracer(FunctionTracer):
             return None
         return Block.of(use.bias, names[0], self.parameters[names[0]])
 
-    def _record_other_use(self, name: str, func: Callable[..., Any]) -> None:
+    def _record_other_use(self, name: str, call: TracedCall) -> None:
         """A function reads a parameter, and not as a linear layer."""
         self._order.setdefault(name)
-        self._unpaired.setdefault(name, other_use(func, "the weight or bias of a linear layer"))
+        bias = bias_of(call, name, self.owners)
+        self._unpaired.setdefault(name, bias or other_use(call.func, "the weight or bias of a linear layer"))
 
     def _record_read(self, index: int, func: Callable[..., Any]) -> None:
         """A function reads the output of a use, or the activation of it."""

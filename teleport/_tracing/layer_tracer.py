@@ -21,6 +21,7 @@ from teleport._spaces.representation import Representation
 from teleport._tracing.function_tracer import FunctionTracer, T, TracedCall
 from teleport._tracing.layers import Block, Layer, RecordedUse
 from teleport._tracing.linear_uses import LinearUse, as_matrix, is_linear_operation, linear_uses
+from teleport._tracing.lone_biases import bias_of
 from teleport._tracing.ownership import Owners, distinct_elements, keeps_layout, storage_of
 from teleport._tracing.reasons import SHARED_STORAGE, UNUSED, other_use, unregistered_use
 
@@ -121,7 +122,7 @@ class LayerTracer(FunctionTracer):
         for name in call.read:
             if name in sources or call.given[name] > explained[name]:
                 registered = is_linear_operation(call.func)
-                reason = (
+                reason = bias_of(call, name, self.owners) or (
                     other_use(call.func, "the weight of a linear map") if registered else unregistered_use(call.func)
                 )
                 self._pinned.setdefault(name, reason)

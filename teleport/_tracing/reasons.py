@@ -17,6 +17,13 @@ UNUSED = "no use of it was traced"
 """A parameter that the evaluation does not read."""
 
 
+FROZEN_WEIGHT = "it is the bias of a weight that requires no gradient"
+"""A bias moves with its weight or not at all."""
+
+COMPUTED_WEIGHT = "it is the bias of a weight that is computed from other tensors"
+"""Such as the weight of a parametrized layer."""
+
+
 def unregistered_use(func: Callable[..., Any]) -> str:
     """A torch function without a rule in the registry of linear operations reads the parameter."""
     return f"it is used by {called(func)}, which is not a registered linear map"

@@ -20,17 +20,19 @@ class SavedTensor:
             self._values = None if tensor.is_meta else tensor.detach().clone()
 
     @torch.no_grad()
-    def restore(self, sharing: Iterable[nn.Parameter] = ()) -> None:
+    def restore(self, sharing: Iterable[nn.Parameter] = (), between: bool = False) -> None:
         """Write the values back; a tensor that was not written to is not written to here either.
 
         Args:
             sharing: parameters that share memory with the tensor; they keep the values that they have now.
+            between: whether graphs of earlier evaluations are still in use. They may have saved the tensor, as batch
+                norm saves statistics that its backward pass does not read; so its version stays.
         """
         if self._values is None or not self.changed:
             return
         current = [(parameter, parameter.detach().clone()) for parameter in sharing]
         with torch.inference_mode(self.tensor.is_inference()):  # such a tensor can be written to in that mode only
-            self.tensor.copy_(self._values)
+            (self.tensor.data if between else self.tensor).copy_(self._values)
         for parameter, value in current:
             parameter.copy_(value)
 
@@ -57,14 +59,14 @@ class SavedBuffers:
         self._named = dict(module._buffers)
         self._saved = [SavedTensor(tensor) for tensor in self._named.values() if tensor is not None]
 
-    def restore(self) -> None:
-        """Restore the tensors and their values; buffers that were added are removed."""
+    def restore(self, between: bool = False) -> None:
+        """Restore the tensors and their values; buffers that were added are removed. ``between``: see above."""
         if self._replaced():
             for name in [name for name in self._buffers if name not in self._named]:
                 del self._buffers[name]
             self._buffers.update(self._named)
         for saved in self._saved:
-            saved.restore([self._parameters[name] for name in self._owners.of(saved.tensor)])
+            saved.restore([self._parameters[name] for name in self._owners.of(saved.tensor)], between)
 
     def _replaced(self) -> bool:
         named = self._named

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import torch
 from torch import nn, overrides
 from torch.nn.attention import SDPBackend, _cur_sdpa_kernel_backends, _sdpa_kernel
 from torch.nn.modules import module as modules_of_torch
 from torch.utils import _python_dispatch
+from torch.utils._device import DeviceContext
 
 from teleport._tracing.caller_autocast import CallerAutocast
+
+Result = TypeVar("Result")
 
 
 class Switches:
@@ -31,6 +34,8 @@ class Switches:
         self._attention = _cur_sdpa_kernel_backends()
         self._fast_path = torch.backends.mha.get_fastpath_enabled()
         self.autocast = CallerAutocast()
+        self._device = _default_device()
+        self._plain: Any = None  # the CPU as the default device
         self._cudnn = torch._C._get_cudnn_enabled()
         self._function_modes = _function_modes()
         self._dispatch_modes = _dispatch_modes()
@@ -43,6 +48,9 @@ class Switches:
         self._inference = torch.inference_mode(False)
         self._inference.__enter__()
         torch.set_grad_enabled(True)
+        if self._device is not None:
+            self._plain = DeviceContext(torch.device("cpu"))
+            self._plain.__enter__()
         self.autocast.off()
         _sdpa_kernel([SDPBackend.MATH])
         torch.backends.mha.set_fastpath_enabled(False)  # it leaves out padded positions, which training does not
@@ -54,8 +62,18 @@ class Switches:
             self._stance = eval_frame._stance
             torch.compiler.set_stance("force_eager")
 
+    def run(self, call: Callable[[], Result]) -> Result:
+        """The result of a call of the caller's code, in the caller's autocast and default device."""
+        if self._device is None:
+            return self.autocast.run(call)
+        with self._device:
+            return self.autocast.run(call)
+
     def restore(self) -> None:
         """Set them back."""
+        if self._plain is not None:
+            plain, self._plain = self._plain, None
+            plain.__exit__(None, None, None)
         if self._stance is not None:
             from torch._dynamo import eval_frame
 
@@ -74,6 +92,15 @@ class Switches:
             overrides._pop_mode()  # type: ignore[no-untyped-call]
         while _dispatch_modes() > self._dispatch_modes:
             _python_dispatch._pop_mode()
+
+
+def _default_device() -> torch.device | None:
+    """The device of new tensors, if the caller chose another one than the CPU.
+
+    What a teleport keeps of its own is on the CPU, or on the device of what it was computed from.
+    """
+    device = torch.get_default_device()
+    return None if device.type == "cpu" else device
 
 
 def _function_modes() -> int:

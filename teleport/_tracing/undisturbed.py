@@ -64,14 +64,20 @@ class ModelState:
         self._hooks = Hooks(modules)
         self._switches = Switches(any(isinstance(module, nn.RNNBase) for module in modules))
         self._random_state = RandomState(parameters)
-        self._restored = False
+        self._restored = self._keep_modes = False
         self.attributes = PlainAttributes(modules if attributes else [])
 
-    def begin(self) -> None:
-        """Set modes and switches for evaluations that can be repeated, traced and differentiated twice."""
+    def begin(self, keep_modes: bool = False) -> None:
+        """Set modes and switches for evaluations that can be repeated, traced and differentiated twice.
+
+        Args:
+            keep_modes: whether modules stay in their modes. Those in training mode may write to buffers, which are
+                restored before each evaluation then, so that all compute the same function.
+        """
+        self._keep_modes = keep_modes
         self._switches.set()
         for module, _ in self._modes:
-            module.training = False
+            module.training = module.training and keep_modes
 
     def restart(self) -> None:
         """Before an evaluation: the same random numbers and attributes as at the start, and no value that torch keeps
@@ -82,11 +88,32 @@ class ModelState:
         forget_casts()
         self.attributes.restore()
         self._random_state.restore()
+        if self._keep_modes:
+            for buffers in self._buffers:
+                buffers.restore(between=True)
 
     def evaluate(self, call: Callable[[], Result]) -> Result:
         """The result of an evaluation, from the same random numbers and attributes, and in the caller's autocast."""
         self.restart()
-        return self._switches.autocast.run(call)
+        return self._switches.run(call)
+
+    @property
+    def changed_modes(self) -> bool:
+        """Whether a module is in another mode than the caller left it in."""
+        return any(module.training != mode for module, mode in self._modes)
+
+    def in_own_modes(self, call: Callable[[], Result]) -> Result:
+        """The result of an evaluation in the modes in which the caller left the modules; buffers are restored."""
+        now = [module.training for module, _ in self._modes]
+        try:
+            for module, mode in self._modes:
+                module.training = mode
+            return self.evaluate(call)
+        finally:
+            for (module, _), mode in zip(self._modes, now, strict=True):
+                module.training = mode
+            for buffers in self._buffers:
+                buffers.restore()
 
     def restore(self) -> None:
         """Restore all of it. What is complete is not repeated; what was interrupted may be called again."""

@@ -33,7 +33,7 @@ class Ruin:
         self.by = by
         self.inner = teleport.NullSpace(relative_cap=2.0)
 
-    def __call__(self, model, batches, loss_fn, *, generator=None, callback=None):
+    def __call__(self, model, batches, loss_fn, *, generator=None, callback=None, keep_modes=False):
         report = self.inner(model, batches, loss_fn, generator=generator, callback=callback)
         with torch.no_grad():
             for parameter in model.parameters():

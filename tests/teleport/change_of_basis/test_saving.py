@@ -45,6 +45,23 @@ def test_what_is_loaded_computes_the_same_and_can_be_undone(tmp_path, negative):
     torch.testing.assert_close(back(x), plain(x), rtol=1e-13, atol=1e-15)
 
 
+def test_the_state_of_a_change_is_all_of_it():
+    _, _, change = changed(True)
+    change.quiver.reasons["0.weight"] = "a reason"
+    found = BasisChange.from_state_dict(change.state_dict(), stack(5, 7, 6, 3, activation=nn.Tanh))
+    assert torch.equal(found.tau, change.tau)
+    one, other = found.quiver, change.quiver
+    assert one.calls == other.calls == {function_name(torch.tanh): 2}
+    assert (one.reasons, one.kinds) == (other.reasons, other.kinds)
+    assert torch.equal(one.freedom, other.freedom)
+    assert torch.equal(one.inverse, other.inverse)
+    for name, classes in other.channel_classes.items():
+        assert torch.equal(one.channel_classes[name], classes)
+    for site, same in zip(one.sites, other.sites, strict=True):
+        assert (site.call, site.function, site.homogeneous) == (same.call, same.function, same.homogeneous)
+        assert torch.equal(site.classes, same.classes)
+
+
 def test_without_a_change_the_model_alone_is_kept(tmp_path):
     _, moved, _ = changed(True)
     save(moved, tmp_path / "model.pt")
