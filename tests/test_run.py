@@ -234,6 +234,52 @@ def test_a_job_returns_the_test_loss_of_its_run(tmp_path):
     assert sorted(summary["diverged"] for summary in summaries) == [False, True]
 
 
+def test_a_command_whose_every_run_diverged_exits_with_1(tmp_path, monkeypatch, capsys):
+    runs = [*SMALL, f"machine.runs={tmp_path}"]
+    for arguments, code in (
+        (["optimizer.lr=1e30"], 1),
+        (["optimizer.lr=1e30"], 1),  # it is there already
+        (["-m", "optimizer.lr=1e30", "seed=0,1"], 1),
+        (["-m", "optimizer.lr=0.01,1e30"], 0),
+    ):
+        assert in_process(monkeypatch, *runs, *arguments) == code
+    text = capsys.readouterr().out
+    assert text.count("every run diverged: none has a finite loss at its end") == 1
+    assert "2 runs, 0 failed" in text
+
+
+def test_a_sweep_of_an_optimiser_goes_on_after_a_diverged_trial(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    optuna = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=6", "hydra.sweeper.sampler.seed=1", "machine.threads=1"]
+    result = process("-m", *SMALL, f"machine.runs={tmp_path}", *optuna, "optimizer.lr=choice(0.01,1e30)")
+    assert result.returncode == 0, result.stderr
+    assert "6 runs, 0 failed" in result.stdout
+    assert "diverged at step" in result.stdout
+    (best,) = (tmp_path / "sweeps").glob("*/optimization_results.yaml")
+    assert "optimizer.lr: 0.01" in best.read_text()
+
+
+def test_flags_stand_before_or_after_the_overrides(tmp_path, monkeypatch, capsys):
+    runs = [*SMALL, f"machine.runs={tmp_path}"]
+    for arguments in (
+        ["-m", "seed=0,1"],
+        ["seed=0,1", "-m"],
+        ["training.plateau.patience=3", "--multirun", "seed=0,1"],
+    ):
+        assert in_process(monkeypatch, *runs, *arguments) == 0
+        assert "2 runs, 0 failed" in capsys.readouterr().out
+
+
+def test_values_of_a_range_are_those_that_are_written_down(tmp_path, monkeypatch, capsys):
+    runs = ["-m", *SMALL, f"machine.runs={tmp_path}"]
+    assert in_process(monkeypatch, *runs, "optimizer.lr=range(0.1,0.35,0.1)") == 0
+    assert in_process(monkeypatch, *runs, "optimizer.lr=0.1,0.2,0.3") == 0
+    text = capsys.readouterr().out
+    assert text.count("\ndone: ") == text.count("already done: ") == 3
+    assert len(list(tmp_path.glob("*/summary.json"))) == 3
+    assert "0.30000000000000004" not in text
+
+
 def test_two_sweeps_over_the_same_runs_share_them(tmp_path):
     command = [sys.executable, "run.py", "-m", *SMALL, f"machine.runs={tmp_path}", "seed=0,1"]
     both = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]

@@ -11,11 +11,10 @@ from typing import NoReturn
 import hydra
 from hydra._internal.utils import get_args_parser
 
-from experiments.command_line import results
-from experiments.command_line.job import job, mistakes
+from experiments.command_line import job, results
 from experiments.configuration import config as schema
 from experiments.configuration import options
-from experiments.configuration.mistakes import of_command_line
+from experiments.configuration.mistakes import before_any_run, of_command_line
 from experiments.configuration.scalars import check_overrides
 from experiments.configuration.sweeps import check_sweep
 from experiments.errors import UserError
@@ -35,9 +34,9 @@ REFUSED = {
 def main() -> int:
     """Do what the command line says; the exit code.
 
-    0: done; 1: runs of a sweep failed; 2: a user's mistake, said in one sentence on stderr; 130: interrupted. Anything
-    else that is raised is a bug and keeps its traceback. After a sweep that is interrupted or breaks off, the table of
-    its runs so far is printed and written.
+    0: done; 1: a run of a sweep failed, or all runs of the command diverged; 2: a user's mistake, said in one sentence
+    on stderr; 130: interrupted. What a run raises besides is a bug and keeps its traceback. After a sweep that is
+    interrupted or breaks off, the table of its runs so far is printed and written.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -45,9 +44,12 @@ def main() -> int:
     log_to_console()
     schema.register()
     results.pool = results.collection = None
-    mistakes.clear()
+    job.mistakes.clear()
+    job.started = job.diverged = False
+    overrides: list[str] = []
     try:
         flags = _flags()
+        overrides = flags.overrides
         options.use_folder(flags.config_dir)
         if flags.help:
             print(options.usage(), end="")
@@ -56,7 +58,7 @@ def main() -> int:
         check_overrides(flags.overrides)
         if flags.multirun:
             check_sweep(flags.overrides)
-        hydra.main(version_base="1.3", config_path=str(options.CONF), config_name="config")(job)()
+        hydra.main(version_base="1.3", config_path=str(options.CONF), config_name="config")(job.job)()
         return _close()
     except KeyboardInterrupt:
         _close(interrupted=True)
@@ -64,6 +66,8 @@ def main() -> int:
         return 130
     except Exception as error:
         mistake = _kept_mistake() or of_command_line(error)
+        if mistake is None and not job.started:
+            mistake = before_any_run(error, overrides)
         if mistake is None:
             raise
         print(f"error: {' '.join(str(mistake).split())}", file=sys.stderr)
@@ -71,21 +75,21 @@ def main() -> int:
 
 
 def _close(interrupted: bool = False) -> int:
-    """The exit code of a command that ended: 0, or 1 if a run of a sweep failed.
+    """The exit code of a command that ended: 0, or 1 if a run of a sweep failed, or all runs diverged.
 
     Raises:
         UserError: the mistake of the one run, or a table that cannot be written.
     """
-    if mistakes:
-        raise mistakes.pop()
+    if job.mistakes:
+        raise job.mistakes.pop()
     collection = results.collection
     if collection is None:
-        return 0
+        return int(job.diverged)
     collection.close(interrupted)
     if collection.mistake is not None:
         mistake, collection.mistake = collection.mistake, None
         raise mistake
-    return 1 if collection.failed else 0
+    return int(collection.failed > 0 or collection.diverged)
 
 
 def _kept_mistake() -> UserError | None:

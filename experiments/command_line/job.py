@@ -6,6 +6,7 @@ Under a launcher that runs jobs in other processes (joblib, submitit, ray), thos
 from __future__ import annotations
 
 import logging
+import math
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -14,6 +15,7 @@ from omegaconf import DictConfig
 from experiments.command_line import results
 from experiments.command_line.dispatch import make
 from experiments.configuration.identity import label_by_choices
+from experiments.configuration.sweeps import written_down
 from experiments.errors import UserError
 from experiments.run.sweep import Outcome, Sweep, attempt, log_to_console
 from experiments.run.sweep_table import metric_to_minimise
@@ -26,6 +28,12 @@ BASIC = {
 }
 """Hydra's own launcher and sweeper, which call the jobs in turn and read no metric."""
 
+started = False
+"""Whether Hydra has called a job of this command; what is raised before is about the command line."""
+
+diverged = False
+"""Whether the one run of this process has no finite loss at its end."""
+
 mistakes: list[UserError] = []
 """The mistake of the one run of this process; Hydra would add lines of its own to what is raised."""
 
@@ -37,6 +45,8 @@ def job(config: DictConfig) -> float | None:
         The test loss at the end of the run, which a sweeper such as Optuna minimises: infinity if the run failed or
         diverged, ``None`` for a figure and for a run that is handed to a process of ``machine.jobs``.
     """
+    global started, diverged
+    started = True
     hydra = HydraConfig.get()
     label_by_choices(config, hydra.runtime.choices)
     if not logging.getLogger("experiments").handlers:  # in a process of a launcher
@@ -44,16 +54,18 @@ def job(config: DictConfig) -> float | None:
     if hydra.mode == RunMode.MULTIRUN:
         return _job_of_sweep(config)
     try:
-        return metric_to_minimise(Outcome([], folder=str(make(config))))
+        loss = metric_to_minimise(Outcome([], folder=str(make(config))))
     except UserError as error:
         mistakes.append(error)
         return None
+    diverged = loss == math.inf
+    return loss
 
 
 def _job_of_sweep(config: DictConfig) -> float | None:
     """Make one run of a sweep, and leave its outcome in the sweep's folder. No error is raised: other runs go on."""
     hydra = HydraConfig.get()
-    overrides, record = list(hydra.overrides.task), results.record_of(hydra)
+    overrides, record = [written_down(each) for each in hydra.overrides.task], results.record_of(hydra)
     log.info("\nrun %d of the sweep: %s", hydra.job.num + 1, " ".join(overrides))
     if config.machine.jobs == 1 or config.figure is not None:  # a figure makes its own runs side by side
         return metric_to_minimise(attempt(make, config, overrides, record))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import shutil
 import threading
@@ -19,9 +20,10 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from experiments import files
+from experiments.configuration.sweeps import written_down
 from experiments.errors import UserError
 from experiments.run.sweep import Outcome, Sweep
-from experiments.run.sweep_table import read_summary, report
+from experiments.run.sweep_table import metric_to_minimise, read_summary, report
 
 log = logging.getLogger("experiments.command_line")
 
@@ -58,7 +60,7 @@ class Results(Callback):
         """Note that the job is under way, so that one whose process ends is in the table."""
         if config.hydra.mode is not None and config.hydra.mode.name == "MULTIRUN":
             hydra = HydraConfig.get()
-            Outcome(list(hydra.overrides.task), process=os.getpid()).write(record_of(hydra))
+            Outcome([written_down(each) for each in hydra.overrides.task], process=os.getpid()).write(record_of(hydra))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print and write the table; an error is kept, as Hydra would make a warning of it."""
@@ -85,7 +87,7 @@ class Collection:
 
     def __init__(self, folder: Path, runs: Path, mistake: UserError | None = None) -> None:
         self.folder, self.runs, self.mistake = folder, runs, mistake
-        self.failed = 0
+        self.failed, self.diverged = 0, False
         self._closed = mistake is not None
         self._told: set[Path] = set()
         self._stop = threading.Event()
@@ -118,6 +120,9 @@ class Collection:
                 outcome.error = "interrupted" if interrupted else "its process ended before the run did"
         if outcomes:
             self.failed = report(outcomes, self.runs / "sweeps" / f"{self.folder.name}.csv")
+            self.diverged = all(metric_to_minimise(outcome) == math.inf for outcome in outcomes)
+            if self.diverged and not self.failed:
+                log.info("every run diverged: none has a finite loss at its end")
             shutil.rmtree(self.folder / RECORDS, ignore_errors=True)
         else:
             self._leave_nothing()

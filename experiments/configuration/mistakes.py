@@ -42,6 +42,12 @@ def of_command_line(error: Exception) -> UserError | None:
     return None
 
 
+def before_any_run(error: Exception, overrides: list[str]) -> UserError:
+    """The sentence for whatever else Hydra raised while it composed, before it called the first job."""
+    reason = f"{type(error).__name__}: {_first_line(error)}"
+    return UserError(f"the command line does not compose ({reason}); look for the mistake in {' '.join(overrides)}")
+
+
 def of_configuration(error: OmegaConfBaseException) -> UserError:
     """The sentence for a key, a type, a missing value or an interpolation that the configuration does not allow."""
     key = error.full_key or "the configuration"
@@ -70,18 +76,26 @@ def of_configuration(error: OmegaConfBaseException) -> UserError:
 def _without_source(key: str, source: str) -> UserError:
     """The error for a key whose interpolation leads nowhere; a rate that is missing may be due to a wrong name."""
     end = f"'{key}' takes its value from '{source}', which has none; give {key}=<value>"
-    table, *names = source.split(".")
+    table, _, rest = source.partition(".")
     if table == "rates":
-        for group, kind, name in zip(("data", "optimizer"), ("data set", "optimizer"), names, strict=False):
-            if name not in options()[group]:
-                return UserError(f"{one_of(kind, name, options()[group])}; for one of your own: {end}")
+        names = rest.rpartition(".")[0]
+        data = next((known for known in options()["data"] if names.startswith(f"{known}.")), "")
+        if not data:
+            return UserError(
+                f"{one_of('data set', names.rpartition('.')[0], options()['data'])}; for one of your own: {end}"
+            )
+        optimizer = names.removeprefix(f"{data}.")
+        if optimizer not in options()["optimizer"]:
+            return UserError(f"{one_of('optimizer', optimizer, options()['optimizer'])}; for one of your own: {end}")
     return UserError(end)
 
 
 def _composition(error: ConfigCompositionException) -> UserError:
-    message = str(error)
-    if isinstance(error.__cause__, OmegaConfBaseException):
-        return of_configuration(error.__cause__)
+    message, cause = str(error), error.__cause__ or error.__context__
+    if isinstance(cause, OmegaConfBaseException):
+        return of_configuration(cause)
+    if "raised while composing config:" in message:  # a file's content does not fit what is composed already
+        return UserError(f"the configuration does not compose: {' '.join(message.split())}")
     if ambiguous := re.match(r"Ambiguous value for argument '(.+)'", message):
         return UserError(f"'{ambiguous[1]}' gives several values: add -m to sweep over them, or brackets for a list")
     if no_option := re.match(r"You must specify '(.+?)'", message):

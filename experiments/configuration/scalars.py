@@ -101,7 +101,7 @@ def mistake(word: str, where: str) -> UserError:
 
 
 def check_overrides(overrides: Iterable[str]) -> None:
-    """Refuse overrides with a value that a YAML file would read otherwise, and null for a group.
+    """Refuse overrides with a value that a YAML file would read otherwise, and options of a group that are no text.
 
     Raises:
         UserError: there is one; an override that Hydra's grammar does not read is left to Hydra.
@@ -112,8 +112,10 @@ def check_overrides(overrides: Iterable[str]) -> None:
         if tree is None:
             continue
         key, value = tree.key().getText(), tree.value()
-        if key in groups and any(word.lower() == "null" for word in _plain_words(value)):
-            raise one_of(f"option of {key}", "null", groups[key])
+        if key in groups and "{" not in override:
+            for word in _plain_words(value):
+                if not isinstance(reading_on_the_command_line(word), str):
+                    raise one_of(f"option of {key}", word, groups[key])
         if tree.EQUAL() is not None and value is None and tree.TILDE() is None:
             raise mistake("", f"'{key}' on the command line")
         for word in _plain_words(tree):

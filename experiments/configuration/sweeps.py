@@ -1,8 +1,9 @@
-"""How many runs a sweep has, known before Hydra lists them."""
+"""How many runs a sweep has, known before Hydra lists them, and how its overrides are written."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -50,3 +51,11 @@ def values_of(override: Override) -> int:
         raise UserError(f"'{override.input_line}' has a step of 0; give a range of start, stop and a step to it")
     start, stop = sweep.start or 0, sweep.stop or 0
     return max(0, math.ceil((stop - start) / sweep.step))
+
+
+COMPUTED = re.compile(r"(?<![\w.])[+-]?\d+\.\d{15,}(e[+-]?\d+)?(?![\w.])")
+
+
+def written_down(override: str) -> str:
+    """An override with its real numbers rounded as a run rounds them: ``lr=0.30000000000000004`` -> ``lr=0.3``."""
+    return COMPUTED.sub(lambda number: f"{float(number[0]):.15g}", override)

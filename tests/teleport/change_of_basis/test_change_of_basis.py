@@ -55,6 +55,18 @@ def test_a_residual_net(activation, activations, sampling, dtype, tolerance):
     assert rewritten or report.model is model
 
 
+@pytest.mark.parametrize("center", [0.25, 4.0])
+def test_factors_on_one_side_of_one_are_a_change(center):
+    model = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3)).double()
+    inputs, before = torch.randn(6, 5).double(), copy.deepcopy(model)
+    report = ChangeOfBasis(0.125, "centered", center=center, activations="keep")(model, [inputs])
+    assert report.accepted
+    assert not report.no_op
+    ratios = model[0].weight / before[0].weight
+    assert bool(((ratios - center).abs() <= 0.125 * (1 + 1e-9)).all())
+    assert relative_error(model(inputs), before(inputs)) < 1e-12
+
+
 def test_the_report_counts_the_channels():
     model, _ = residual()
     report = ChangeOfBasis()(model, images())

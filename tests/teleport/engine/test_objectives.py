@@ -105,6 +105,16 @@ def test_a_part_of_the_parameters_gets_its_part_of_the_gradient(objective):
 
 
 @pytest.mark.parametrize("objective", ALL, ids=str)
+def test_a_parameter_that_enters_linearly_has_the_direction_of_the_loss_alone(objective):
+    """In ``f(w) + sum b`` the Hessian has no part for b; only the loss after a step, no difference, falls with b."""
+    w, b = (nn.Parameter(torch.tensor(values).double()) for values in ([1.0, 2.0], [3.0]))
+    loss = BatchLoss(lambda: w.square().sum() ** 1.5 + b.sum(), [w, b])
+    moved, still = objective.direction(loss, loss.point(True), [w, b])
+    assert moved.any()
+    assert still.tolist() == [1.0 if isinstance(objective, LossAfterStep) else 0.0]
+
+
+@pytest.mark.parametrize("objective", ALL, ids=str)
 def test_a_flat_loss_has_no_direction(objective):
     w = nn.Parameter(torch.ones(3, dtype=torch.float64))
     loss = BatchLoss(lambda: 0 * w.square().sum(), [w])

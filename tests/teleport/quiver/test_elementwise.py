@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from tests.teleport.networks import Calls
@@ -45,6 +46,16 @@ def test_a_quotient_keeps_the_channels_of_what_is_divided_by_something_without_a
         name: nn.Linear(4, 2) for name in ("last", "end")
     }
     model = Calls(lambda net, x: net.last(quotient(net, x)) + net.end(net.other(x)), **layers).double()
+    difference, quiver = error(model, torch.randn(6, 5).double())
+    assert difference < 1e-9
+    assert free(quiver)["first.weight"] == share
+
+
+@pytest.mark.parametrize(("threshold", "value", "share"), [(0.0, 0.0, 1.0), (0.2, 0.0, 0.0), (0.0, 0.3, 0.0)])
+def test_a_threshold_other_than_zero_pins_what_it_reads(threshold, value, share):
+    torch.manual_seed(0)
+    layers = {"first": nn.Linear(5, 4), "last": nn.Linear(4, 2)}
+    model = Calls(lambda net, x: net.last(F.threshold(net.first(x), threshold, value)), **layers).double()
     difference, quiver = error(model, torch.randn(6, 5).double())
     assert difference < 1e-9
     assert free(quiver)["first.weight"] == share

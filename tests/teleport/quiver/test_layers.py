@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from teleport._quiver.quiver import Freedom
 from tests.teleport.networks import Calls
@@ -37,3 +37,36 @@ def test_a_mean_passes_factors_of_either_sign_and_a_maximum_positive_ones(spatia
     assert difference < 1e-9
     freedom = quiver.freedom[quiver.channel_classes["first.weight"]]
     assert freedom.tolist() == [Freedom.POSITIVE if "Max" in kind else Freedom.NONZERO] * 4
+
+
+class Normalised(nn.Module):
+    """A normalisation between two layers; its scale is called ``weight``."""
+
+    def __init__(self, norm: nn.Module, image: bool) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv1d(2, 4, 2) if image else nn.Linear(5, 4), norm
+        self.last = nn.Conv1d(4, 2, 1) if image else nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.norm(self.first(x)).relu())
+
+
+NORMALISATIONS = {
+    "layer": lambda: nn.LayerNorm(4),
+    "rms": lambda: nn.RMSNorm(4),
+    "batch": lambda: nn.BatchNorm1d(4),
+    "group": lambda: nn.GroupNorm(2, 4),
+    "instance": lambda: nn.InstanceNorm1d(4, affine=True, track_running_stats=True),
+}
+
+
+@pytest.mark.parametrize("name", NORMALISATIONS)
+def test_a_normalisation_pins_what_it_reads_and_its_scale_is_free(name):
+    torch.manual_seed(0)
+    image = name in ("batch", "group", "instance")
+    model = Normalised(NORMALISATIONS[name](), image).double().eval()
+    difference, quiver = error(model, torch.randn(3, 2, 5).double())
+    assert difference < 1e-9
+    assert free(quiver) == {"first.weight": 0.0, "norm.weight": 1.0, "last.weight": 0.0}
+    assert quiver.kinds["norm.weight"] == f"{name} norm"
+    assert len(set(quiver.scaled["norm.weight"].output_class.flatten().tolist())) == 4
