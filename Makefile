@@ -37,7 +37,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(INSTALLED)
 
-demo: setup  ## Train on the embedded digits with and without teleportation and draw both curves
+demo: setup  ## Train on the embedded digits with teleports, without and beside two controls
 	$(BIN)/python scripts/demo.py
 
 test: setup  ## Run the tests except the slow ones
