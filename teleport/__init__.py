@@ -16,6 +16,7 @@ from teleport._change_of_basis.report import ChangeOfBasisReport
 from teleport._change_of_basis.saving import load, save
 from teleport._change_of_basis.teleported import Teleported
 from teleport._engine.contract import Callback, LossFn, Progress, Teleporter
+from teleport._engine.functionals import Distance, Functional
 from teleport._engine.objectives import (
     OBJECTIVES,
     Curvature,
@@ -69,8 +70,10 @@ __all__ = [
     "ChangeOfBasisReport",
     "ChannelReport",
     "Curvature",
+    "Distance",
     "FactorReport",
     "Family",
+    "Functional",
     "LayerReport",
     "LevelSet",
     "LinearUse",

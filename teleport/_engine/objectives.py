@@ -55,14 +55,22 @@ class TeleportObjective(ABC):
         return self.value(loss, point) if self.ascended else -self.value(loss, point)
 
     def slope(self, point: Point) -> float:
-        """The derivative of ``1/2 |g|^2`` along the objective's gradient D, in units of ``|D|^2``; 0 if not known."""
+        """The derivative of ``1/2 |g|^2`` along the way that improves the objective, in units of ``|D|^2``.
+
+        D is the objective's gradient; 0 if the derivative is not known.
+        """
         return 0.0
 
 
 @dataclass(frozen=True)
 class SquaredGradientNorm(TeleportObjective):
-    """``1/2 |g|^2`` (Wu et al. 2025, equation 4); its gradient is ``H g``, one Hessian-vector product."""
+    """``1/2 |g|^2`` (Wu et al. 2025, equation 4); its gradient is ``H g``, one Hessian-vector product.
 
+    Args:
+        ascended: towards larger or towards smaller gradient norms.
+    """
+
+    ascended: bool = True
     name = "squared_gradient_norm"
     of_norm = True
 
@@ -76,17 +84,22 @@ class SquaredGradientNorm(TeleportObjective):
 
     def score(self, loss: BatchLoss, point: Point) -> float:
         """The norm, which tells points apart that its square does not."""
-        return point.norm
+        return point.norm if self.ascended else -point.norm
 
     def slope(self, point: Point) -> float:
         """1: ``1/2 |g|^2`` is the objective."""
-        return 1.0
+        return 1.0 if self.ascended else -1.0
 
 
 @dataclass(frozen=True)
 class LogGradientNorm(TeleportObjective):
-    """``1/2 log |g|^2`` (Mishkin et al. 2024); its gradient is ``H g / |g|^2``, whatever the scale of the loss."""
+    """``1/2 log |g|^2`` (Mishkin et al. 2024); its gradient is ``H g / |g|^2``, whatever the scale of the loss.
 
+    Args:
+        ascended: towards larger or towards smaller gradient norms.
+    """
+
+    ascended: bool = True
     name = "log_gradient_norm"
     of_norm = True
 
@@ -101,11 +114,11 @@ class LogGradientNorm(TeleportObjective):
 
     def score(self, loss: BatchLoss, point: Point) -> float:
         """The norm."""
-        return point.norm
+        return point.norm if self.ascended else -point.norm
 
     def slope(self, point: Point) -> float:
         """``|g|^2``, the derivative of ``1/2 |g|^2`` by the objective."""
-        return point.norm**2
+        return point.norm**2 if self.ascended else -(point.norm**2)
 
 
 @dataclass(frozen=True)

@@ -93,9 +93,10 @@ class NullSpace:
         check_choice("forward", self.forward, ("once", "each"))
         check_choice("path", self.path, ("ascent", "shortest"))
         objective = objective_of(self.objective, self.objective_scale)  # raises for an unknown objective
-        if self.path == "shortest" and not (objective.of_norm and self.step == "cap" and self.lr_unit == "relative"):
+        raised = objective.of_norm and objective.ascended
+        if self.path == "shortest" and not (raised and self.step == "cap" and self.lr_unit == "relative"):
             raise ValueError(
-                "path='shortest' moves to the cap on the gradient norm: it takes an objective of the gradient norm, "
+                "path='shortest' moves to the cap on the gradient norm: it takes an objective that raises the norm, "
                 "step='cap' and lr_unit='relative'"
             )
 
