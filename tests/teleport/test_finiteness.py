@@ -122,6 +122,21 @@ def test_without_a_loss_outputs_that_are_not_finite_are_refused(case, make):
     assert re.search(said, report.batches[0].reason)
 
 
+def test_a_pseudo_teleport_to_values_that_are_not_finite_is_undone():
+    """A barrier around the outputs at the start: the logarithm of a negative number is NaN."""
+    model, [batch] = CLASSES.make()
+    start, outputs = values(model), model(batch[0]).detach()
+
+    def barrier(net: nn.Module, given: Any) -> Tensor:
+        moved = net(given[0]) - outputs
+        return CLASSES.loss_fn(net, given) - torch.log1p(-1e6 * moved.square().sum())
+
+    report = PseudoTeleport()(model, [batch], barrier)
+    assert report.batches[0].reason.startswith("not finite: loss nan")
+    assert (report.accepted, report.no_op, report.batches[0].stopped) == (False, True, "rolled back")
+    assert same_bits(model, start)
+
+
 def test_masked_logits_are_no_reason_to_refuse():
     model, [batch] = CLASSES.make()
     mask = torch.eye(5, 3).bool()
