@@ -198,6 +198,21 @@ def test_a_direction_of_ordinary_size_whose_sum_overflows_is_finite():
     assert not teleport._engine.finiteness.all_finite([torch.ones(2), torch.tensor([1.0, math.nan])])
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_tensors_of_every_layout_and_precision_are_read():
+    bad = torch.tensor([[0.0, math.inf], [1.0, 2.0]])
+    for good, other in ((torch.ones(2, 2), bad), (torch.ones(2, 2).to_sparse(), bad.to_sparse_csr())):
+        assert teleport._engine.finiteness.all_finite([good])
+        assert not teleport._engine.finiteness.all_finite([other])
+    for layout in (torch.jagged, torch.strided):
+        nested = torch.nested.nested_tensor([torch.ones(2), torch.tensor([math.nan])], layout=layout)
+        assert not teleport._engine.finiteness.all_finite([nested])
+    for dtype in (torch.float8_e4m3fn, torch.float8_e5m2, torch.bfloat16, torch.complex64, torch.int8, torch.bool):
+        assert teleport._engine.finiteness.all_finite([torch.ones(3).to(dtype)])
+    assert not teleport._engine.finiteness.all_finite([torch.tensor([math.nan]).to(torch.float8_e4m3fn)])
+    assert not teleport._engine.finiteness.all_finite([torch.tensor([complex(0, math.inf)])])
+
+
 ZEROED = {
     "all": ("0.", "2.", "4."),
     "the first layer": ("0.",),
