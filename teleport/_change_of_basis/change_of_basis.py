@@ -22,7 +22,7 @@ from teleport._change_of_basis.teleported import unwrapped
 from teleport._engine.contract import Callback, LossFn, Monitor
 from teleport._engine.event import Event, run_event
 from teleport._engine.finiteness import not_finite_at, not_finite_outputs
-from teleport._engine.loss_call import check_signature
+from teleport._engine.loss_call import check_signature, with_devices_told
 from teleport._engine.report import BatchReport, LayerReport
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, all_or_nothing, not_accepted, violation
@@ -133,7 +133,7 @@ class ChangeOfBasis:
         """
         check_generator(generator)
         check_call(model, batches, loss_fn or call_model, callback, keep_modes)
-        check_signature(loss_fn or forward or call_model)
+        check_signature(loss_fn or forward or call_model, "loss_fn" if loss_fn else "forward")
         check_model(model)
         event = BasisEvent(model, self.activations == "teleport")
 
@@ -266,7 +266,8 @@ class ChangeOfBasis:
                 return state.evaluate(lambda: forward(event.model, batch))
 
             def outputs(batch: Any) -> list[Tensor]:
-                return state.evaluate(lambda: outputs_of(event.model, batch, forward))
+                call = partial(outputs_of, event.model, batch, forward)
+                return with_devices_told(lambda: state.evaluate(call), event.model, batch)
 
             clear_caches(event.model, state, lambda: outputs(batches[0]))
             first = [outputs(batch) for batch in batches]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -20,14 +21,15 @@ from teleport._engine.finiteness import not_finite_at
 from teleport._engine.parameter_statistics import ParameterStatistics
 from teleport._engine.report import BatchReport, LayerReport, TeleportReport
 from teleport._engine.statuses import Stopped
-from teleport._engine.transaction import not_accepted
+from teleport._engine.transaction import Snapshot, not_accepted, violation
 from teleport._tracing.evaluations import Modes, modes_of
 
 
 class PseudoTeleport:
     """Move in a random direction as far as a random change of basis V would: ``W + |V - W| u / |u|``, u normal.
 
-    The direction is over all parameters that the change of basis would move; the loss is not kept. Arguments are
+    The direction is over all parameters that the change of basis would move; the loss is not kept, but a move to values
+    that are not finite is undone. Arguments are
     those of :class:`teleport.ChangeOfBasis`, whose lengths it takes, draw by draw.
     """
 
@@ -91,7 +93,7 @@ class PseudoTeleport:
         before = [objective.point(differentiable=False) for objective in objectives]
         stopped = tell_of_step(event.monitor, 0, [(float(each.loss), each.norm) for each in before])
         refused = [not_finite_at(*each, parameters) for each in zip(objectives, before, strict=True)]
-        acted, after = False, before
+        acted, after, snapshot = False, before, Snapshot(parameters)
         if not stopped and not any(refused):
             directions = [_normal(parameter, generator) for parameter in parameters]
             acted = _add(parameters, directions, change.distance(event.model))
@@ -101,7 +103,10 @@ class PseudoTeleport:
             report_of(acted, stopped, float(old.loss), old.norm, float(new.loss), new.norm)
             for old, new in zip(before, after, strict=True)
         ]
-        not_accepted(reports, refused, Stopped.NOT_FINITE)
+        if not not_accepted(reports, refused, Stopped.NOT_FINITE) and acted:
+            ends = [(each.loss_before, each.loss_after, each.gradient_norm_after) for each in reports]
+            if not_accepted(reports, [violation(*end, math.inf, snapshot) for end in ends]):
+                snapshot.restore()
         return reports, statistics.close()
 
 

@@ -88,7 +88,7 @@ def not_finite_along(loss: BatchLoss, moving: Sequence[nn.Parameter]) -> str:
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
     """Whether all elements are finite. Finite sums show it much faster; another may be an overflow of the sum."""
-    held = [_strided(tensor.detach()) for tensor in tensors]
+    held = [part for tensor in tensors for part in _parts(tensor.detach())]
     sums = [tensor.sum().isfinite() for tensor in held]
     if not sums or bool(torch.stack([each.to(sums[0].device) for each in sums]).all()):
         return True
@@ -131,5 +131,9 @@ def _first_nan(loss: BatchLoss, moving: Sequence[nn.Parameter]) -> str:
     return ""
 
 
-def _strided(tensor: Tensor) -> Tensor:
-    return tensor if tensor.layout is torch.strided else tensor.to_dense()
+def _parts(tensor: Tensor) -> list[Tensor]:
+    """Strided tensors of a precision that has sums, with the same elements but for zeros."""
+    if tensor.is_nested:
+        return [part for each in tensor.unbind() for part in _parts(each)]
+    tensor = tensor if tensor.layout is torch.strided else tensor.to_dense()
+    return [tensor.float() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -17,27 +17,32 @@ from teleport._tracing.ownership import tensors_in
 from teleport._tracing.preconditions import devices_of
 from teleport._tracing.undisturbed import ModelState
 
+Result = TypeVar("Result")
 LossFn = Callable[[nn.Module, Any], Tensor]
 
 _OTHER_DEVICE = re.compile(r"device|meta tensor|Meta tensor|\.FloatTensor|weight type", re.IGNORECASE)
 """What torch's messages about tensors on two devices have in common."""
 
 
-def check_signature(loss_fn: Any) -> None:
+def check_signature(function: Any, name: str = "loss_fn") -> None:
     """Refuse a function that cannot be called with two arguments.
+
+    Args:
+        function: of a model and a batch.
+        name: of the argument, for the message.
 
     Raises:
         TypeError: the sentence has its arguments.
     """
     try:
-        signature = inspect.signature(loss_fn)
+        signature = inspect.signature(function)
     except (TypeError, ValueError):  # written in C
         return
     try:
         signature.bind(None, None)
     except TypeError:
         raise TypeError(
-            f"loss_fn is called with two arguments, the model and a batch, and this one takes {signature}"
+            f"{name} is called with two arguments, the model and a batch, and this one takes {signature}"
         ) from None
 
 
@@ -65,12 +70,8 @@ def explained(
         state: of the model, for further evaluations.
         first: whether no call has succeeded yet; otherwise the loss is not called again.
     """
-    here, there = devices_of(model.parameters()), devices_of(tensors_in(batch))
-    if set(there) - set(here) and _OTHER_DEVICE.search(str(error)):
-        return ValueError(
-            f"the batch has tensors on {', '.join(there)} and the model is on {', '.join(here)}: move the batch to the "
-            f"model's device ({error})"
-        )
+    if message := _other_device(error, model, batch):
+        return ValueError(message)
     if not first or type(error).__module__ != "builtins":  # an error of the caller's own, or too little memory
         return error
     if isinstance(error, TypeError | AttributeError):
@@ -89,6 +90,31 @@ def explained(
             f"({type(error).__name__}: {error}): write loss_fn for evaluation mode, or pass keep_modes=True"
         )
     return error
+
+
+def with_devices_told(call: Callable[[], Result], model: nn.Module, batch: Any) -> Result:
+    """The result of ``call()``, an evaluation of the model on the batch.
+
+    Raises:
+        ValueError: it failed because the batch is on another device.
+    """
+    try:
+        return call()
+    except Exception as error:
+        if message := _other_device(error, model, batch):
+            raise ValueError(message) from error
+        raise
+
+
+def _other_device(error: Exception, model: nn.Module, batch: Any) -> str:
+    """The sentence for a batch on another device than the model; empty if that is not the reason of the error."""
+    here, there = devices_of(model.parameters()), devices_of(tensors_in(batch))
+    if not (set(there) - set(here) and _OTHER_DEVICE.search(str(error))):
+        return ""
+    return (
+        f"the batch has tensors on {', '.join(there)} and the model is on {', '.join(here)}: move the batch to the "
+        f"model's device ({error})"
+    )
 
 
 def _is_loss(call: Callable[[], Any]) -> bool:

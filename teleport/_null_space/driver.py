@@ -31,6 +31,7 @@ from teleport._frozen_forward.recorded_graph import GraphRecorder, Untraceable
 from teleport._null_space.ascent_problem import AscentProblem, StepRule, agree, freeze_forward, projection
 from teleport._null_space.layer_statistics import LayerStatistics, NullSpaces
 from teleport._tracing.layer_tracer import LayerTracer, TracedLayers, trace_layers
+from teleport._tracing.preconditions import check_tensors
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +88,7 @@ def run_null_space_event(
     if constraint is not None:
         check_batches("constraint", constraint)
         constraint = list(constraint)
+        check_tensors(constraint, "constraint batch")
     if constraint == []:
         raise ValueError("a teleport needs at least one batch")
 

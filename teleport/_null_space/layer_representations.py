@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from teleport._spaces.representation import Representation
 from teleport._tracing.layer_tracer import TracedLayers, trace_layers
+from teleport._tracing.preconditions import check_model
 from teleport._tracing.undisturbed import ModelState, undisturbed
 
 
@@ -26,6 +27,7 @@ def representations(
         representations in the order in which the layers are used, by the name of the layer's weight. Parameters that
         are not the weight of a linear map, or that require no gradient, have none.
     """
+    check_model(model)
     named = dict(model.named_parameters())
 
     def traced(state: ModelState) -> TracedLayers:

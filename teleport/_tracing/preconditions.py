@@ -56,8 +56,12 @@ def quantized_modules(model: nn.Module) -> dict[str, str]:
     return found
 
 
-def check_tensors(batches: Iterable[Any]) -> None:
+def check_tensors(batches: Iterable[Any], name: str = "batch") -> None:
     """Refuse batches with tensors that were made under ``inference_mode``, which no gradient passes.
+
+    Args:
+        batches: containers are opened.
+        name: of one of them, for the message.
 
     Raises:
         ValueError: the sentence gives the number of the batch.
@@ -65,7 +69,7 @@ def check_tensors(batches: Iterable[Any]) -> None:
     for number, batch in enumerate(batches):
         if any(tensor.is_inference() for tensor in tensors_in(batch)):
             raise ValueError(
-                f"batch {number} was made under torch.inference_mode, so the loss cannot be differentiated: make the "
+                f"{name} {number} was made under torch.inference_mode, so the loss cannot be differentiated: make the "
                 "batches outside of it, or clone their tensors"
             )
 

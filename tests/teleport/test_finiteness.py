@@ -122,6 +122,21 @@ def test_without_a_loss_outputs_that_are_not_finite_are_refused(case, make):
     assert re.search(said, report.batches[0].reason)
 
 
+def test_a_pseudo_teleport_to_values_that_are_not_finite_is_undone():
+    """A barrier around the outputs at the start: the logarithm of a negative number is NaN."""
+    model, [batch] = CLASSES.make()
+    start, outputs = values(model), model(batch[0]).detach()
+
+    def barrier(net: nn.Module, given: Any) -> Tensor:
+        moved = net(given[0]) - outputs
+        return CLASSES.loss_fn(net, given) - torch.log1p(-1e6 * moved.square().sum())
+
+    report = PseudoTeleport()(model, [batch], barrier)
+    assert report.batches[0].reason.startswith("not finite: loss nan")
+    assert (report.accepted, report.no_op, report.batches[0].stopped) == (False, True, "rolled back")
+    assert same_bits(model, start)
+
+
 def test_masked_logits_are_no_reason_to_refuse():
     model, [batch] = CLASSES.make()
     mask = torch.eye(5, 3).bool()
@@ -193,6 +208,21 @@ def test_a_direction_of_ordinary_size_whose_sum_overflows_is_finite():
     large = torch.full((10,), 1e38)
     assert teleport._engine.finiteness.all_finite([large, torch.ones(2).to_sparse(), torch.ones(0)])
     assert not teleport._engine.finiteness.all_finite([torch.ones(2), torch.tensor([1.0, math.nan])])
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_tensors_of_every_layout_and_precision_are_read():
+    bad = torch.tensor([[0.0, math.inf], [1.0, 2.0]])
+    for good, other in ((torch.ones(2, 2), bad), (torch.ones(2, 2).to_sparse(), bad.to_sparse_csr())):
+        assert teleport._engine.finiteness.all_finite([good])
+        assert not teleport._engine.finiteness.all_finite([other])
+    for layout in (torch.jagged, torch.strided):
+        nested = torch.nested.nested_tensor([torch.ones(2), torch.tensor([math.nan])], layout=layout)
+        assert not teleport._engine.finiteness.all_finite([nested])
+    for dtype in (torch.float8_e4m3fn, torch.float8_e5m2, torch.bfloat16, torch.complex64, torch.int8, torch.bool):
+        assert teleport._engine.finiteness.all_finite([torch.ones(3).to(dtype)])
+    assert not teleport._engine.finiteness.all_finite([torch.tensor([math.nan]).to(torch.float8_e4m3fn)])
+    assert not teleport._engine.finiteness.all_finite([torch.tensor([complex(0, math.inf)])])
 
 
 ZEROED = {

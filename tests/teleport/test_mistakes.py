@@ -68,6 +68,21 @@ def test_a_batch_on_another_device_is_told(row):
     assert unchanged(model, start)
 
 
+def test_without_a_loss_the_mistakes_are_told_too():
+    model, [(x, _)] = CLASSES.make()
+    method = teleport.ChangeOfBasis()
+    with pytest.raises(ValueError, match=r"the batch has tensors on meta and the model is on cpu: move the batch"):
+        method(model, [x.to("meta")])
+    with pytest.raises(TypeError, match=r"forward is called with two arguments, .* takes \(net\)"):
+        method(model, [x], forward=lambda net: net(x))
+    with torch.inference_mode():
+        made = [x + 0]
+    with pytest.raises(ValueError, match=r"batch 0 was made under torch\.inference_mode"):
+        method(model, made)
+    with pytest.raises(ValueError, match=r"constraint batch 0 was made under torch\.inference_mode"):
+        NullSpace()(model, [x], lambda net, batch: net(batch).square().mean(), constraint=made)
+
+
 @every_method
 def test_a_batch_that_the_loss_moves_may_be_on_another_device(row):
     model, [(x, y)] = CLASSES.make()
