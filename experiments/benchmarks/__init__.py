@@ -1,4 +1,4 @@
-"""Benchmarks of speed and memory on this machine: one module per subject, run by ``scripts/benchmark.py``.
+"""Benchmarks of speed, memory and drift on this machine: one module per subject, run by ``scripts/benchmark.py``.
 
 A subject is a module of this package, named in ``SUBJECTS``, that implements :class:`Subject`. Shared code is in
 ``common.py``. Importing this file is cheap: the script lists the subjects from it.
@@ -26,6 +26,7 @@ SUBJECTS = {
     "start": "seconds to the help, to an error message, and to the first step of a run, and their imports",
     "training": "the training loop, compared with one by hand and with a data set and a loader",
     "nullspace_step": "one step of a null-space teleport, in gradient evaluations",
+    "drift": "what a move changes on other data, by the shortest way, plain ascent and at random",
     "memory": "peak memory of a teleport of a transformer by length, compared with a training step and the weights",
 }
 """Module -> its description in the help of the script."""

@@ -68,6 +68,10 @@ class Prepared:
         model = copy.deepcopy(self.model)
         return lambda: self._train(model, count)
 
+    def steps_in_place(self, count: int) -> None:
+        """``count`` optimizer steps on the model itself."""
+        self._train(self.model, count)
+
     def _train(self, model: nn.Module, steps: int) -> float:
         """Train ``model`` in the suite's loop and return the seconds of its steps by the clock of a run's curve."""
         loop = dataclasses.replace(self.config.training, max_steps=steps, eval_every=steps, eval_samples=1)

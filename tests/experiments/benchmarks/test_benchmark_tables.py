@@ -10,6 +10,7 @@ from experiments.benchmarks import (
     SUBJECTS,
     basis,
     change_of_basis,
+    drift,
     epoch,
     memory,
     nullspace_step,
@@ -26,6 +27,7 @@ from tests.experiments.benchmarks.conftest import CPU, REPEATS
 METHODS = {
     "basis": [basis.STREAMED, basis.DOUBLE, basis.SINGLE],
     "change_of_basis": [change_of_basis.TOUCH, change_of_basis.TELEPORT, change_of_basis.CAPTURE],
+    "drift": list(drift.ways(2.0)) * len(drift.GROWTH),
     "epoch": [epoch.EPOCH, epoch.EVENT, epoch.ALL_STEPS],
     "memory": list(memory.METHODS),
     "nullspace_step": [nullspace_step.GRADIENT, *nullspace_step.METHODS],
