@@ -72,6 +72,10 @@ def trace_quiver(
     return tracker.result()
 
 
+ZEROS = {torch.zeros, torch.zeros_like, Tensor.new_zeros, torch.empty, torch.empty_like, Tensor.new_empty}
+"""Their results scale with anything: zeros, and memory that is written before it is read."""
+
+
 class QuiverTracer(FunctionTracer):
     """Propagates scale indices through the torch functions of an evaluation."""
 
@@ -90,7 +94,10 @@ class QuiverTracer(FunctionTracer):
         """As of the base class, with the calls of activations counted, including those without factors."""
         if func in ACTIVATIONS:
             self.state.calls[func] += 1
-        return super().__torch_function__(func, types, args, kwargs)
+        result = super().__torch_function__(func, types, args, kwargs)
+        if func in ZEROS and isinstance(result, Tensor):
+            self.state.note_zero(result)
+        return result
 
     def trace_run(self, run: Callable[[], Any], output: str) -> None:
         """Evaluate the model and add the constraints that follow."""
@@ -99,8 +106,9 @@ class QuiverTracer(FunctionTracer):
         self.end_of_run(result, output)
 
     def before(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """The versions of the arguments, to detect a change in place."""
-        return _versions(tensors_in((args, kwargs)))
+        """The versions of the arguments, to detect a change in place, and which of them are zeros."""
+        entered = list(tensors_in((args, kwargs)))
+        return _versions(entered), frozenset(id(tensor) for tensor in entered if self.state.is_zero(tensor))
 
     def after(self, call: TracedCall) -> None:
         """Set the scale index of the result of a call, or pin its arguments."""
@@ -108,7 +116,8 @@ class QuiverTracer(FunctionTracer):
             self._judge(call)
 
     def _judge(self, seen: TracedCall) -> None:
-        call = Call(self.state, seen.func, seen.result)
+        versions, zeros = seen.prepared
+        call = Call(self.state, seen.func, seen.result, zeros)
         scale_indices = indices_of_result(call, seen.args, seen.kwargs)
         explained = Counter[str]() if scale_indices is None else call.explained
         for name in seen.read:
@@ -117,22 +126,24 @@ class QuiverTracer(FunctionTracer):
         self._note_read(seen.read)
         entered = list(tensors_in((seen.args, seen.kwargs)))
         made = list(tensors_in(seen.result))
-        if scale_indices is not None and self._keeps_arguments(entered, made, scale_indices):
+        if scale_indices is not None and self._keeps_arguments(entered, made, scale_indices, zeros):
             for tensor, scale_index in zip(made, scale_indices, strict=True):
                 if bool(compact(scale_index).any()) or self.state.memory.indices_of(tensor):
                     self.state.hold(tensor, scale_index)
         elif made or any(name not in self.parameters for name in seen.read):
-            changed = seen.prepared != _versions(entered)
+            changed = versions != _versions(entered)
             for scale_index in [
                 *(scale_indices or []),
                 *(scale_index for each in entered for scale_index in self.state.indices_at(each, changed)),
             ]:
                 self.state.pin(scale_index, seen.func)
 
-    def _keeps_arguments(self, entered: list[Tensor], made: list[Tensor], scale_indices: list[Tensor]) -> bool:
+    def _keeps_arguments(
+        self, entered: list[Tensor], made: list[Tensor], scale_indices: list[Tensor], zeros: frozenset[int]
+    ) -> bool:
         """Whether the call left the scale index of each argument unchanged, since other views of it keep the old
-        one."""
-        arguments = {id(tensor) for tensor in entered}
+        one. Zeros have none; another view of them is found by its memory."""
+        arguments = {id(tensor) for tensor in entered if id(tensor) not in zeros or self.state.held(tensor)}
         return all(
             id(tensor) not in arguments or torch.equal(self.state.scale_index(tensor), scale_index)
             for tensor, scale_index in zip(made, scale_indices, strict=True)

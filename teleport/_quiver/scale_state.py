@@ -59,6 +59,7 @@ class ScaleState:
         self.calls: Counter[Callable[..., Any]] = Counter()  # of activations, in the evaluation that runs
         self._names = {parameter: name for name, parameter in parameters.items()}
         self.scopes = Scopes(parameters, self.indices_at)
+        self._zeros: dict[int, tuple[Tensor, int]] = {}  # tensors made as zeros, with their version then
         self._indices: dict[int, tuple[Tensor, Tensor]] = {}  # the tensors are held so that no other takes their id
         for name, parameter in parameters.items():
             if frozen_stay and not parameter.requires_grad:
@@ -83,6 +84,16 @@ class ScaleState:
         for scale_index in self.memory.indices_of(tensor):
             self.variables.pin(scale_index, "it is read through a view that no torch function made")
         return constant(tensor.shape)
+
+    def note_zero(self, tensor: Tensor) -> None:
+        """The tensor was made as zeros."""
+        if not tensor.is_inference():
+            self._zeros[id(tensor)] = (tensor, tensor._version)
+
+    def is_zero(self, tensor: Tensor) -> bool:
+        """Whether the tensor was made as zeros and not written to since."""
+        made = self._zeros.get(id(tensor))
+        return made is not None and not tensor.is_inference() and tensor._version == made[1]
 
     def held(self, tensor: Any) -> bool:
         """Whether the tensor has a scale index."""
@@ -154,4 +165,5 @@ class ScaleState:
         """Release the tensors of an evaluation; constraints are kept."""
         self.memory.scale_indices.clear()
         self._indices.clear()
+        self._zeros.clear()
         self.calls.clear()

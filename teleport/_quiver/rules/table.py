@@ -43,6 +43,7 @@ class Call:
         state: the scale indices of the evaluation so far.
         func: the function.
         result: of the call.
+        zeros: the identities of the arguments that were made as zeros, and not written to before the call.
         explained: per parameter, the number of arguments that use it and that the rule accounts for.
         asked: the identities of the arguments whose scale indices the rule has read.
     """
@@ -50,6 +51,7 @@ class Call:
     state: ScaleState
     func: Callable[..., Any]
     result: Any
+    zeros: frozenset[int] = frozenset()
     explained: Counter[str] = field(default_factory=Counter)
     asked: set[int] = field(default_factory=set)
 
@@ -60,6 +62,10 @@ class Call:
         self.asked.add(id(tensor))
         self.explained.update(self.state.parameters_of(tensor))
         return self.state.scale_index(tensor)
+
+    def was_zero(self, tensor: Tensor) -> bool:
+        """Whether a tensor was made as zeros, which scale with anything, and not written to before the call."""
+        return id(tensor) in self.zeros and not self.state.held(tensor)
 
     def weight(self, tensor: Tensor | None) -> Weight | None:
         """The parameter that a tensor is, or is a view of, if it may be used as the weight of a layer."""
@@ -103,10 +109,10 @@ def register_rule(*functions: Callable[..., Any]) -> Callable[[Rule], Rule]:
     ``call.invert``, ``call.pin`` and ``call.along`` add constraints on factors. A rule is not checked: if it is wrong,
     the guard of a method is what detects that the loss changed.
 
-        @teleport.register_rule(torch.cumsum, torch.Tensor.cumsum)
-        def cumsum_rule(call, input, dim):  # the elements along dim are added, so they have one factor
+        @teleport.register_rule(torch.diff, torch.Tensor.diff)
+        def diff_rule(call, input, n=1, dim=-1):  # elements along dim are subtracted, so they have one factor
             kept = [axis for axis in range(input.dim()) if axis != dim % input.dim()]
-            return call.along(call.scale_index(input), *kept).expand(input.shape)
+            return call.along(call.scale_index(input), *kept).expand(call.result.shape)
 
     Args:
         functions: the callables that ``torch.overrides`` reports; a function and the method of a tensor are two.

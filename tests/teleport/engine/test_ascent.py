@@ -82,6 +82,15 @@ def test_a_step_that_is_close_below_the_cap_is_not_refined():
     assert point.norm == norms[-1]
 
 
+def test_a_step_that_ends_on_the_cap_is_whole():
+    w = nn.Parameter(torch.tensor(1.0, dtype=torch.float64))
+    loss = BatchLoss(lambda: w * w / 2, [w])
+    length, point = capped_step(loss, Line([w], [torch.ones_like(w)]), 1.0, 1.0, 2.0, differentiable=False)
+    assert (length, float(w.detach())) == (1.0, 2.0)
+    assert point is not None
+    assert point.norm == 2.0
+
+
 def test_a_direction_of_zeros_is_evaluated_once():
     evaluated = []
     w = nn.Parameter(torch.tensor(1.0, dtype=torch.float64))

@@ -285,7 +285,8 @@ def test_bfloat16():
 
 def test_a_registered_rule_frees_channels(monkeypatch):
     """``register_rule`` for a torch function without a rule; its constraints hold along any axis."""
-    monkeypatch.setattr(table, "RULES", dict(table.RULES))
+    own = (torch.cumsum, Tensor.cumsum)  # as if they had none
+    monkeypatch.setattr(table, "RULES", {func: rule for func, rule in table.RULES.items() if func not in own})
 
     def forward(axis: int) -> Any:
         return lambda n, x: n.last(torch.cumsum(n.first(x), axis))

@@ -179,10 +179,19 @@ def test_reading_metadata_keeps_the_pair():
     assert names_of(pairs_of(model, torch.randn(4, 6))) == [("a.weight", "relu", "b.weight")]
 
 
-def test_an_active_dropout_breaks_the_pair():
-    model = Calls(lambda net, x: net.b(F.dropout(net.a(x), 0.5)), a=nn.Linear(6, 6), b=nn.Linear(6, 3))
+def dropping(*arguments, **options) -> nn.Module:
+    return Calls(lambda net, x: net.b(F.dropout(net.a(x), *arguments, **options)), a=nn.Linear(6, 6), b=nn.Linear(6, 3))
+
+
+@pytest.mark.parametrize("model", [dropping(), dropping(0.5), dropping(0.5, True), dropping(training=True)])
+def test_an_active_dropout_breaks_the_pair(model):
     with pytest.raises(UnsupportedModel, match="dropout"):
         pairs_of(model, torch.randn(4, 6))
+
+
+@pytest.mark.parametrize("model", [dropping(0.5, False), dropping(training=False)])
+def test_an_inactive_dropout_keeps_the_pair(model):
+    assert names_of(pairs_of(model, torch.randn(4, 6))) == [("a.weight", "identity", "b.weight")]
 
 
 @pytest.mark.parametrize("slope", [0.01, 0.5, 3.0])
