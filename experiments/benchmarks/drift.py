@@ -46,8 +46,8 @@ COLUMNS = [
     *("method", "network", "seed", "steps", "growth", *TIMES, "norm_before", "norm_after", "distance", "loss_change"),
     *("drift", "norm_on_others", *MACHINE),
 ]
-"""``seconds`` are those of the move; ``distance`` is over the norm of all trainable parameters; ``loss_change`` that of the batch itself; ``drift`` and
-``norm_on_others`` (a factor) are of other samples."""
+"""``seconds`` are those of the move; ``distance`` is over the norm of all trainable parameters; ``loss_change`` that of
+the batch itself; ``drift`` and ``norm_on_others`` (a factor) are of other samples."""
 
 
 SMOKE = ["digits mlp"]
@@ -87,17 +87,14 @@ def summary(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     reached = table["norm_after"] > 0.95 * table["growth"] * table["norm_before"]
     table = table.assign(size=table["drift"].abs(), reached=reached)
     whole = table[table["reached"]]
-    means = {
-        value: whole.pivot_table(index=["network", "growth"], columns="method", values=value, sort=False).reset_index()
-        for value in ("distance", "size")
-    }
-    shares = table.pivot_table(
-        index=["network", "growth"], columns="method", values="reached", sort=False
-    ).reset_index()
+
+    def pivot(rows: pd.DataFrame, value: str) -> pd.DataFrame:
+        return rows.pivot_table(index=["network", "growth"], columns="method", values=value, sort=False).reset_index()
+
     return {
-        "distance, over the norm of all parameters": means["distance"],
-        "absolute drift on other samples": means["size"],
-        "share of moves that reached the cap": shares,
+        "distance, over the norm of all parameters": pivot(whole, "distance"),
+        "absolute drift on other samples": pivot(whole, "size"),
+        "share of moves that reached the cap": pivot(table, "reached"),
     }
 
 
