@@ -120,7 +120,7 @@ class ChangeOfBasis:
             loss_fn: ``loss_fn(model, batch)``, a scalar tensor; measured before and after, gradient norm included.
                 ``None``: the outputs are compared instead, and losses and norms of the report are not numbers.
             forward: ``forward(model, batch)``, one evaluation, used without a loss; by default the model called with
-                the batch, or with the first entry of a tuple or list.
+                the batch, or with the first entry of a tuple or list; with a mapping as keyword arguments.
             generator: the source of the factors in place of the method's own; on the CPU.
             callback: called per batch before the change and after it (step 1), see ``teleport.Callback``. If it ends
                 the event before the change, nothing moves. Without a loss, losses and norms are NaN.
