@@ -24,6 +24,7 @@ ADDED_SINCE: dict[str, dict[str, Any]] = {
     "teleport": {"objective": "squared_gradient_norm", "objective_scale": None, "forward": "once"},
     "training": {"compile": False, "precision": "float32", "channels_last": False},
     "model": {"bias": True, "weights": None},
+    "data": {"split": "random"},
 }
 """Keys younger than runs that are kept, and the values at which a run is what it was before there were such keys."""
 
