@@ -2,7 +2,7 @@
 
 python scripts/unreached_cost.py    (needs transformers; models are random and small, nothing is downloaded)
 
-The mixtures of experts are measured on a batch of 4 tokens, which reaches some experts, and on one of 4096.
+The mixtures of experts, those of transformers and one with a list of experts, are measured on a batch of 4 tokens, which reaches some experts, and on one of 4096.
 """
 
 from __future__ import annotations
@@ -21,6 +21,27 @@ SMALL = {"vocab_size": 99, "hidden_size": 64, "num_hidden_layers": 2, "num_atten
 FEED_FORWARD = {"intermediate_size": 128}
 
 
+class ListOfExperts(nn.Module):
+    """A mixture whose experts are modules of a list, called with the tokens that chose them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.up, self.gate = nn.Embedding(99, 64), nn.Linear(64, 64), nn.Linear(64, 8)
+        self.experts = nn.ModuleList(nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 64)) for _ in range(8))
+        self.head = nn.Linear(64, 99)
+
+    def forward(self, input_ids: torch.Tensor) -> Any:
+        """Logits ``[tokens, 99]``."""
+        hidden = torch.relu(self.up(self.embed(input_ids.flatten())))
+        chosen = self.gate(hidden.detach()).argmax(1)
+        out = torch.zeros_like(hidden)
+        for number, expert in enumerate(self.experts):
+            rows = (chosen == number).nonzero().flatten()
+            if len(rows):
+                out.index_add_(0, rows, expert(hidden[rows]))
+        return self.head(out)
+
+
 def models() -> dict[str, Callable[[Any], nn.Module]]:
     """Name -> the model, given the package."""
     small = {**SMALL, **FEED_FORWARD}
@@ -33,6 +54,7 @@ def models() -> dict[str, Callable[[Any], nn.Module]]:
         "Llama": lambda t: t.LlamaForCausalLM(t.LlamaConfig(**small)),
         "T5": lambda t: t.T5ForConditionalGeneration(t.T5Config(**t5)),
         "ViT": lambda t: t.ViTForImageClassification(t.ViTConfig(image_size=32, patch_size=8, **vit)),
+        "experts in a list": lambda t: ListOfExperts(),
         "Mixtral": lambda t: t.MixtralForCausalLM(t.MixtralConfig(num_key_value_heads=4, **small)),
         "Qwen2-MoE": lambda t: t.Qwen2MoeForCausalLM(t.Qwen2MoeConfig(num_key_value_heads=4, **small, **experts)),
     }
@@ -71,7 +93,7 @@ def main() -> None:
     print("| model | tokens | free or shared of all channels, with the rule | without |")
     print("|---|---|---|---|")
     for name, make in models().items():
-        for tokens in (4, 4096) if name in ("Mixtral", "Qwen2-MoE") else (128,):
+        for tokens in (4, 4096) if name in ("experts in a list", "Mixtral", "Qwen2-MoE") else (128,):
             torch.manual_seed(0)
             model = make(transformers).eval()
             batch = batch_for(name, tokens)
