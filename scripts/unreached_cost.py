@@ -2,7 +2,8 @@
 
 python scripts/unreached_cost.py    (needs transformers; models are random and small, nothing is downloaded)
 
-The mixtures of experts, those of transformers and one with a list of experts, are measured on a batch of 4 tokens, which reaches some experts, and on one of 4096.
+The mixtures of experts, of transformers and with a list of experts, are measured on a batch of 4 tokens, which
+reaches some experts, and on one of 4096.
 """
 
 from __future__ import annotations
