@@ -138,7 +138,8 @@ def each_value(overrides: list[str]) -> list[list[str]]:
 
 @pytest.mark.parametrize("line", of("python run.py"))
 def test_command_lines_compose(line):
-    overrides = [word for word in shlex.split(line, comments=True)[2:] if word != "-m"]
+    words = [word for word in shlex.split(line, comments=True)[2:] if word != "-m"]
+    overrides = [word for word in words if not word.startswith("hydra")]  # of plugins that may not be installed
     with configurations():
         for job in each_value(overrides):
             config = compose("config", job)

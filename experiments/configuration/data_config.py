@@ -50,6 +50,13 @@ class ImageData(DataConfig):
 
 
 @dataclass
+class DigitsData(ImageData):
+    """The digits of scikit-learn, which are ordered by writer."""
+
+    split: str = "random"  # random | order; order holds out the last fifth, whose writers are not in the training split
+
+
+@dataclass
 class RandomData(DataConfig):
     """Seeded noise with seeded labels, for analyses that need no signal."""
 
@@ -83,6 +90,7 @@ class TextData(DataConfig):
 
 
 KINDS: dict[str, type[DataConfig]] = {
+    "digits": DigitsData,
     "function": FunctionData,
     "image": ImageData,
     "random": RandomData,

@@ -30,6 +30,7 @@ ADDED_SINCE: dict[str, dict[str, Any]] = {
     },
     "training": {"compile": False, "precision": "float32", "channels_last": False},
     "model": {"bias": True, "weights": None},
+    "data": {"split": "random"},
 }
 """Keys younger than runs that are kept, and the values at which a run is what it was before there were such keys."""
 

@@ -25,7 +25,8 @@ Examples:
 Any key of the configuration can be set, for instance optimizer.lr=0.1 training.epochs=3 machine.runs=/tmp/runs.
 See the whole configuration with:  python run.py --cfg job --resolve [GROUP=OPTION ...]
 
-A sweep prints a table, writes it under <machine.runs>/sweeps, and exits with 1 if a run failed. Besides machine.jobs,
+A sweep prints a table, writes it under <machine.runs>/sweeps, and exits with 1 if a run failed or all diverged; one run
+exits with 1 if it diverged. A mistake is one sentence and exit code 2. Besides machine.jobs,
 which runs several at a time on this machine, it takes the launchers of Hydra (pip install -e .[launchers]):
   python run.py -m seed=0,1,2 hydra/launcher=joblib hydra.launcher.n_jobs=3
   python run.py -m seed=0,1,2 hydra/launcher=submitit_slurm hydra.launcher.partition=gpu     (or submitit_local, ray)

@@ -104,7 +104,7 @@ def check_overrides(overrides: Iterable[str]) -> None:
     """Refuse overrides with a value that a YAML file would read otherwise, and options of a group that are no text.
 
     Raises:
-        UserError: there is one; an override that Hydra's grammar does not read is left to Hydra.
+        UserError: there is one, or one without a key; an override that Hydra's grammar does not read is left to Hydra.
     """
     groups = options()
     for override in overrides:
@@ -112,6 +112,8 @@ def check_overrides(overrides: Iterable[str]) -> None:
         if tree is None:
             continue
         key, value = tree.key().getText(), tree.value()
+        if not key:
+            raise UserError(f"'{override}' on the command line names no key; write key=value")
         if key in groups and "{" not in override:
             for word in _plain_words(value):
                 if not isinstance(reading_on_the_command_line(word), str):

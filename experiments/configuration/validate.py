@@ -33,6 +33,7 @@ RULES: list[Rule] = [
         lambda value: value in ("keep", "reset", "transported"),
         ("teleport.optimizer_state",),
     ),
+    ("random or order", lambda value: value in ("random", "order"), ("data.split",)),
     ("float32 or bfloat16", lambda value: value in ("float32", "bfloat16"), ("training.precision",)),
     (
         "true or false",

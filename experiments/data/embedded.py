@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from experiments import memory
-from experiments.configuration.data_config import ImageData, RandomData
+from experiments.configuration.data_config import DigitsData, RandomData
 from experiments.data.images import task_of_arrays
 from experiments.data.subset import subset
 from experiments.errors import UserError
@@ -21,8 +21,12 @@ DIGITS = "sklearn/datasets/data/digits.csv.gz"
 """A file of scikit-learn's distribution with one row per image: its 64 pixels and its label."""
 
 
-def digits_task(config: ImageData, device: torch.device) -> Task:
-    """The 1797 digits of 8 x 8 pixels (values 0 to 16) of scikit-learn, split 80 to 20, stratified by class.
+def digits_task(config: DigitsData, device: torch.device) -> Task:
+    """The 1797 digits of 8 x 8 pixels (values 0 to 16) of scikit-learn, split 80 to 20.
+
+    The digits are ordered by writer. ``split="random"`` is stratified by class, and has digits of the same writers in
+    both parts: the nearest training image has the label of 98.3 % of the test images. ``split="order"`` holds out the
+    last fifth, whose writers are not in the training split (at most one is in both): there it is 95.6 %.
 
     The file is read without importing scikit-learn, which would take longer than the first training steps.
 
@@ -31,7 +35,11 @@ def digits_task(config: ImageData, device: torch.device) -> Task:
     """
     digits = np.loadtxt(distribution("scikit-learn").locate_file(DIGITS), np.uint8, delimiter=",")
     x, y = digits[:, :-1].reshape(-1, 8, 8, 1), digits[:, -1].astype(np.int64)
-    train, test = stratified(y, test_samples=ceil(0.2 * len(y)))
+    held_out = ceil(0.2 * len(y))
+    if config.split == "order":
+        train, test = np.arange(len(y) - held_out), np.arange(len(y) - held_out, len(y))
+    else:
+        train, test = stratified(y, test_samples=held_out)
     arrays = {"x_train": x[train], "y_train": y[train], "x_test": x[test], "y_test": y[test]}
     return task_of_arrays(config, arrays, device)
 

@@ -6,7 +6,15 @@ from dataclasses import fields
 
 import torch
 
-from experiments.configuration.data_config import DataConfig, FunctionData, ImageData, RandomData, SeriesData, TextData
+from experiments.configuration.data_config import (
+    DataConfig,
+    DigitsData,
+    FunctionData,
+    ImageData,
+    RandomData,
+    SeriesData,
+    TextData,
+)
 from experiments.data.embedded import digits_task, random_task
 from experiments.data.functions import function_task
 from experiments.data.images import image_task
@@ -24,7 +32,7 @@ FACTORIES = {
     **dict.fromkeys(SERIES, (SeriesData, series_task)),
     **dict.fromkeys(TEXTS, (TextData, text_task)),
     **dict.fromkeys(FUNCTIONS, (FunctionData, function_task)),
-    "digits": (ImageData, digits_task),
+    "digits": (DigitsData, digits_task),
     "random": (RandomData, random_task),
 }
 """Data set -> the dataclass of its keys, and the function that builds its task."""

@@ -21,7 +21,7 @@ from teleport._change_of_basis.sampling import Sampling, check_sampling, draw_ta
 from teleport._change_of_basis.teleported import unwrapped
 from teleport._engine.contract import Callback, LossFn, Monitor
 from teleport._engine.event import Event, run_event
-from teleport._engine.finiteness import not_finite_at, not_finite_outputs
+from teleport._engine.finiteness import not_finite_at_any, not_finite_outputs
 from teleport._engine.loss_call import check_signature, with_devices_told
 from teleport._engine.report import BatchReport, LayerReport
 from teleport._engine.statuses import Stopped
@@ -120,7 +120,7 @@ class ChangeOfBasis:
             loss_fn: ``loss_fn(model, batch)``, a scalar tensor; measured before and after, gradient norm included.
                 ``None``: the outputs are compared instead, and losses and norms of the report are not numbers.
             forward: ``forward(model, batch)``, one evaluation, used without a loss; by default the model called with
-                the batch, or with the first entry of a tuple or list.
+                the batch, or with the first entry of a tuple or list; with a mapping as keyword arguments.
             generator: the source of the factors in place of the method's own; on the CPU.
             callback: called per batch before the change and after it (step 1), see ``teleport.Callback``. If it ends
                 the event before the change, nothing moves. Without a loss, losses and norms are NaN.
@@ -227,7 +227,7 @@ class ChangeOfBasis:
         points = [objective.point(differentiable=False) for objective in objectives]
         before = [(float(point.loss), point.norm) for point in points]
         stopped = tell_of_step(losses.monitor, 0, before)
-        refused = [not_finite_at(*each, event.moved.parameters) for each in zip(objectives, points, strict=True)]
+        refused = not_finite_at_any(objectives, points, event.moved.parameters)
         if any(refused):
             event.undo()
         acted = event.act(stopped)
@@ -275,9 +275,7 @@ class ChangeOfBasis:
             unknown = [(math.nan, math.nan)] * len(batches)
             monitor = Monitor("change of basis", len(batches), callback)
             stopped = tell_of_step(monitor, 0, unknown)
-            refused = [
-                not_finite_outputs(event.names, batch, old, moved) for batch, old in zip(batches, first, strict=True)
-            ]
+            refused = not_finite_outputs(event.names, moved, batches, first)
             if any(refused):
                 event.undo()
             acted = event.act(stopped)

@@ -17,7 +17,7 @@ from teleport._change_of_basis.sampling import Sampling
 from teleport._change_of_basis.teleported import unwrapped
 from teleport._engine.contract import Callback, LossFn
 from teleport._engine.event import Event, run_event
-from teleport._engine.finiteness import not_finite_at
+from teleport._engine.finiteness import not_finite_at_any
 from teleport._engine.parameter_statistics import ParameterStatistics
 from teleport._engine.report import BatchReport, LayerReport, TeleportReport
 from teleport._engine.statuses import Stopped
@@ -92,7 +92,7 @@ class PseudoTeleport:
         objectives = [event.batch_loss(batch, event.trainable) for batch in event.batches]
         before = [objective.point(differentiable=False) for objective in objectives]
         stopped = tell_of_step(event.monitor, 0, [(float(each.loss), each.norm) for each in before])
-        refused = [not_finite_at(*each, parameters) for each in zip(objectives, before, strict=True)]
+        refused = not_finite_at_any(objectives, before, parameters)
         acted, after, snapshot = False, before, Snapshot(parameters)
         if not stopped and not any(refused):
             directions = [_normal(parameter, generator) for parameter in parameters]

@@ -47,21 +47,36 @@ def not_finite_at(loss: BatchLoss, point: Point, moving: Iterable[nn.Parameter])
     return f"not finite before any step: {what}" + (f" ({cause})" if cause else "")
 
 
+def not_finite_at_any(
+    losses: Sequence[BatchLoss], points: Sequence[Point], moving: Iterable[nn.Parameter]
+) -> list[str]:
+    """Per batch of a common move, why it may not be made; the parameters are read once, for the first."""
+    moved = [moving, *[()] * len(losses)]
+    return [not_finite_at(loss, point, each) for loss, point, each in zip(losses, points, moved, strict=False)]
+
+
 def not_finite_outputs(
-    names: Mapping[nn.Parameter, str], batch: Any, outputs: Sequence[Tensor], moving: Iterable[nn.Parameter]
-) -> str:
-    """Why the outputs on a batch do not show whether a move keeps the function.
+    names: Mapping[nn.Parameter, str],
+    moving: Iterable[nn.Parameter],
+    batches: Sequence[Any],
+    outputs: Sequence[Sequence[Tensor]],
+) -> list[str]:
+    """Per batch, why its outputs do not show whether a move keeps the function.
 
     Infinite elements among finite ones are no reason, as those of masked logits are, unless the batch has such, too.
 
     Args:
         names: of all parameters of the model.
-        batch: what the model was called with.
-        outputs: its floating-point tensors.
         moving: the parameters that would move.
+        batches: what the model was called with.
+        outputs: per batch the floating-point tensors that it returned.
     """
     if bad := bad_parameters(names, moving):
-        return f"not finite before any step: {bad}, which would move"
+        return [f"not finite before any step: {bad}, which would move"] * len(batches)
+    return [_not_finite_outputs(names, *each) for each in zip(batches, outputs, strict=True)]
+
+
+def _not_finite_outputs(names: Mapping[nn.Parameter, str], batch: Any, outputs: Sequence[Tensor]) -> str:
     if all_finite(outputs):
         return ""
     inputs = "" if batch_is_finite(batch) else "values of the batch"

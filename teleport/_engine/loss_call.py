@@ -72,6 +72,11 @@ def explained(
     """
     if message := _other_device(error, model, batch):
         return ValueError(message)
+    if "Inference tensors cannot be saved" in str(error):
+        return ValueError(
+            "the batch or the model holds a tensor that was made under torch.inference_mode, so the loss cannot be "
+            "differentiated: make it outside of it, or clone it"
+        )
     if not first or type(error).__module__ != "builtins":  # an error of the caller's own, or too little memory
         return error
     if isinstance(error, TypeError | AttributeError):

@@ -12,6 +12,7 @@ from torch import nn
 from teleport._engine.finiteness import all_finite
 from teleport._engine.report import BatchReport
 from teleport._engine.statuses import Stopped
+from teleport._errors import UnsupportedModel
 from teleport._tracing.ownership import distinct_elements
 from teleport._tracing.undisturbed import ModelState
 
@@ -70,6 +71,15 @@ def all_or_nothing(
             result = work(before, state)
             state.restore()
             return result
+        except NotImplementedError as error:
+            _undo(before, state)
+            if "FlexAttention" not in str(error):
+                raise
+            message = (
+                "flex_attention has no backward pass on this device, and a teleport needs gradients; use "
+                "torch.nn.functional.scaled_dot_product_attention, or a device that has one"
+            )
+            raise UnsupportedModel(message) from error
         except BaseException:
             _undo(before, state)
             raise

@@ -15,7 +15,7 @@ from teleport._engine.batch_loss import Point
 from teleport._engine.caps import Caps
 from teleport._engine.contract import Callback, LossFn
 from teleport._engine.event import Event, run_event
-from teleport._engine.finiteness import not_finite_at
+from teleport._engine.finiteness import not_finite_at_any
 from teleport._engine.report import BatchReport, FactorReport, LayerReport, StepRecord
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, not_accepted, violation
@@ -152,7 +152,7 @@ class _RescalingEvent:
         """Rescale for the mean squared norm over ``batches``; undo it if the guard is violated."""
         losses, x = [self.event.batch_loss(batch, self.event.trainable) for batch in batches], self.x
         before = [loss.point(differentiable=False) for loss in losses]
-        reasons = [not_finite_at(loss, point, self.start) for loss, point in zip(losses, before, strict=True)]
+        reasons = not_finite_at_any(losses, before, self.start)
         trajectory = self._trajectory(number, before, cap, not any(reasons))
         self._apply(trajectory.x)
         after = [loss.point(differentiable=False) for loss in losses] if trajectory.steps else before

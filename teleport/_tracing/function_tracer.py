@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 from torch.overrides import TorchFunctionMode
 
+from teleport._errors import UnsupportedModel
+from teleport._tracing.functions import called
 from teleport._tracing.ownership import Owners, tensors_in
 from teleport._tracing.reasons import unseen_read
 from teleport._tracing.unseen_reads import UnseenReads
@@ -94,6 +96,11 @@ class FunctionTracer(TorchFunctionMode):
         given = Counter(name for tensor in tensors_in((args, kwargs)) for name in self.owners.of(tensor))
         if not self.concerns(args, kwargs, given):
             return func(*args, **kwargs)
+        if any(tensor.is_nested for tensor in tensors_in((args, kwargs))):
+            raise UnsupportedModel(
+                f"a nested (or jagged) tensor enters {called(func)} with parameters, and its rows cannot be traced; "
+                "pad it to a dense tensor with a mask"
+            )
         with self.unseen.pause():
             prepared = self.before(func, args, kwargs)
         with self.unseen.frame(given) as read:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from types import ModuleType
@@ -14,8 +15,27 @@ Forward = Callable[[nn.Module, Any], Any]
 
 
 def call_model(model: nn.Module, batch: Any) -> Any:
-    """``model(inputs)`` of a batch that is ``(inputs, ...)`` or the inputs themselves."""
-    return model(batch[0] if isinstance(batch, (tuple, list)) else batch)
+    """``model(inputs)`` of a batch that is ``(inputs, ...)`` or the inputs themselves.
+
+    A mapping (a dictionary, a ``BatchEncoding``) is passed as keyword arguments if the model takes these names.
+    """
+    inputs = batch[0] if isinstance(batch, (tuple, list)) else batch
+    if isinstance(inputs, Mapping) and _takes(model, inputs):
+        return model(**inputs)
+    return model(inputs)
+
+
+def _takes(model: nn.Module, named: Mapping[str, Any]) -> bool:
+    """Whether the forward pass has parameters of these names; that of the model within a wrapper."""
+    for name in ("module", "_orig_mod"):
+        inner = model._modules.get(name)
+        if inner is not None and len(model._modules) == 1:
+            return _takes(inner, named)
+    try:
+        inspect.signature(model.forward).bind(**named)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def tensors_returned(result: Any) -> Iterator[Tensor]:

@@ -71,9 +71,8 @@ class Switches:
 
     def restore(self) -> None:
         """Set them back."""
-        if self._plain is not None:
-            plain, self._plain = self._plain, None
-            plain.__exit__(None, None, None)
+        if self._plain is not None and self._plain in _function_mode_stack():
+            self._plain.__exit__(None, None, None)
         if self._stance is not None:
             from torch._dynamo import eval_frame
 
@@ -104,7 +103,11 @@ def _default_device() -> torch.device | None:
 
 
 def _function_modes() -> int:
-    return len(overrides._get_current_function_mode_stack())  # type: ignore[no-untyped-call]
+    return len(_function_mode_stack())
+
+
+def _function_mode_stack() -> list[Any]:
+    return list(overrides._get_current_function_mode_stack())  # type: ignore[no-untyped-call]
 
 
 def _dispatch_modes() -> int:

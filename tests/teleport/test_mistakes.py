@@ -127,6 +127,18 @@ def test_batches_made_under_inference_mode_are_told(row):
         row.make()(model, made, CLASSES.loss_fn)
 
 
+def test_tensors_made_under_inference_mode_are_told_wherever_they_are():
+    class Held:
+        """A batch that is no container."""
+
+    model, [(x, y)] = CLASSES.make()
+    batch = Held()
+    with torch.inference_mode():
+        batch.x = x + 0
+    with pytest.raises(ValueError, match=r"the batch or the model holds a tensor that was made under torch\.inference"):
+        NullSpace()(model, [batch], lambda net, each: F.cross_entropy(net(each.x), y))
+
+
 @every_method
 def test_a_whole_data_loader_is_refused(row):
     model, [(x, y)] = CLASSES.make()

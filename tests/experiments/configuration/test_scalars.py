@@ -50,6 +50,14 @@ def test_a_missing_value_is_refused_in_both_places():
     check_overrides(["~seed", "seed=''", "-m", "seed=[", "a=${b}", "a=yes\\,no"])
 
 
+def test_an_override_without_a_key_and_an_option_that_is_no_text_are_refused():
+    with pytest.raises(UserError, match="'=1' on the command line names no key"):
+        check_overrides(["=1"])
+    with pytest.raises(UserError, match="unknown option of data '1'; known: booth"):
+        check_overrides(["data=digits,1"])
+    check_overrides(["data=digits,random", "optimizer={lr: 1}"])
+
+
 @pytest.mark.parametrize("text", ["a: [1", "a: 1\na: 2\nb: {", "- 1\n", "just words\n", "\t- x", "a: &x [*x, yes]"])
 def test_a_file_that_is_no_yaml_of_keys_and_values_is_refused(text):
     with pytest.raises(UserError, match=r"here\.yaml"):

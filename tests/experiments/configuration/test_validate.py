@@ -31,6 +31,7 @@ WRONG = {
     "+optimizer.moment=1": "did you mean 'momentum'",
     "~optimizer": "'optimizer' has no value",
     "training.epochs=???": "'training.epochs' has no value",
+    "data.split=writer": "data.split must be random or order, not 'writer'",
     "data.name=none_such": "unknown data set 'none_such'",
     "optimizer.name=17": "unknown optimizer '17'; known: adagrad,",
     "optimizer.lr=1e308": "optimizer.lr must be a number above 0 and at most 1e+30, not 1e+308",

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from experiments.configuration.data_config import ImageData, RandomData
+from experiments.configuration.data_config import DigitsData, RandomData
 from experiments.data.embedded import digits_task, random_task, stratified
 from experiments.errors import UserError
 
@@ -21,7 +21,7 @@ def noise(**keys: object) -> RandomData:
 
 
 def test_digits_are_sklearns_each_once():
-    task = digits_task(ImageData(name="digits", train_samples=None, test_samples=None), CPU)
+    task = digits_task(DigitsData(name="digits", train_samples=None, test_samples=None), CPU)
     assert (len(task.train), len(task.test)) == (1437, 360)
     assert task.spec.input_shape == (1, 8, 8)
     assert task.spec.outputs == 10
@@ -38,13 +38,31 @@ def test_digits_are_sklearns_each_once():
 
 
 def test_digits_are_split_as_scikit_learn_splits_them():
-    task = digits_task(ImageData(name="digits", train_samples=None, test_samples=None), CPU)
+    task = digits_task(DigitsData(name="digits", train_samples=None, test_samples=None), CPU)
     digits = load_digits()
     images, labels = digits.images.astype(np.uint8), digits.target
     parts = train_test_split(images, labels, test_size=0.2, stratify=labels, random_state=0)
     ours = [task.train.images[:, 0], task.test.images[:, 0], task.train.labels, task.test.labels]
     for own, theirs in zip(ours, parts, strict=True):
         np.testing.assert_array_equal(own.numpy(), theirs)
+
+
+@pytest.mark.parametrize(("split", "share"), [("random", 0.983), ("order", 0.956)])
+def test_a_random_split_has_the_same_writers_in_both_parts(split, share):
+    """The label of the nearest training image, in plain numpy: far more often right if the writers are the same."""
+    task = digits_task(DigitsData(name="digits", train_samples=None, test_samples=None, split=split), CPU)
+    assert (len(task.train), len(task.test)) == (1437, 360)
+    train, test = (part.images.flatten(1).double().numpy() for part in (task.train, task.test))
+    distances = (test**2).sum(1)[:, None] - 2 * test @ train.T + (train**2).sum(1)
+    right = task.train.labels.numpy()[distances.argmin(1)] == task.test.labels.numpy()
+    assert right.mean() == pytest.approx(share, abs=5e-4)
+
+
+def test_a_split_by_order_holds_out_the_last_fifth():
+    task = digits_task(DigitsData(name="digits", train_samples=None, test_samples=None, split="order"), CPU)
+    digits = load_digits()
+    np.testing.assert_array_equal(task.train.labels.numpy(), digits.target[:1437])
+    np.testing.assert_array_equal(task.test.images[:, 0].numpy(), digits.images[1437:])
 
 
 @settings(max_examples=50, deadline=None)

@@ -67,6 +67,20 @@ def test_factors_on_one_side_of_one_are_a_change(center):
     assert relative_error(model(inputs), before(inputs)) < 1e-12
 
 
+def test_a_layer_of_which_a_part_moves_has_the_reason_of_the_rest():
+    first, last = nn.Linear(5, 4), nn.Linear(2, 3)
+
+    def forward(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = model[0](x).relu()
+        return model[1](hidden[:, :2]), hidden[:, 2:]
+
+    report = ChangeOfBasis(0.5)(nn.Sequential(first, last), [torch.randn(6, 5)], forward=forward)
+    layer = next(layer for layer in report.layers if layer.name == "0.weight")
+    assert layer.relative_change > 0
+    assert (layer.free, layer.pinned) == (2, 2)
+    assert "output" in layer.reason
+
+
 def test_the_report_counts_the_channels():
     model, _ = residual()
     report = ChangeOfBasis()(model, images())

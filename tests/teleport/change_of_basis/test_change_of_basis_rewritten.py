@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from teleport import ChangeOfBasis, UnsupportedModel, load, save
+from teleport import ChangeOfBasis, Teleported, UnsupportedModel, load, save
 from teleport._tracing.functions import function_name
 from tests.teleport.networks import Calls
+from tests.teleport.quivers import stack
 from tests.teleport.rescalable import relative_error
 from tests.teleport.residual import Residual, images, residual, values
 
@@ -114,3 +115,47 @@ def test_activations_are_teleported_only_of_a_model_that_is_called():
         ChangeOfBasis(activations="teleport")(
             model, [batch], lambda net, batch: F.cross_entropy(getattr(net, "module", net).first(batch[0]), batch[1])
         )
+
+
+def _of_parts(model: nn.Module) -> Tensor:
+    """Touches the parts of the model in many ways."""
+    first = model[0]
+    assert len(model) == 5
+    assert first in list(model)
+    layers = [layer for layer in model if isinstance(layer, nn.Linear)]
+    assert layers[0] is model.get_submodule("0")
+    return 1e-3 * sum(layer.bias.square().sum() for layer in layers) * 0 + first.weight.sum() * 0
+
+
+LOSSES = {
+    "parts": lambda model, batch: F.cross_entropy(model(batch[0]), batch[1]) + _of_parts(model),
+    "forward": lambda model, batch: F.cross_entropy(model(batch[0]) + 0 * model.forward(batch[0]), batch[1]),
+    "class and names": lambda model, batch: F.cross_entropy(
+        model(batch[0]) + 0 * dict(model.named_parameters())["4.bias"] if type(model) is nn.Sequential else None,
+        batch[1],
+    ),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_loss_may_touch_the_parts_of_the_model(loss):
+    model, batch = stack(5, 7, 6, 3, activation=nn.Tanh), (torch.randn(4, 5).double(), torch.arange(4) % 3)
+    before, forward = model(batch[0]).detach(), vars(model).get("forward")
+    report = ChangeOfBasis(0.5, "inter", activations="teleport")(model, [batch], LOSSES[loss])
+    assert report.accepted
+    assert isinstance(report.model, Teleported)
+    assert vars(model).get("forward") is forward
+    torch.testing.assert_close(report.model(batch[0]).detach(), before, rtol=1e-10, atol=1e-12)
+
+
+def test_a_loss_of_parts_goes_on_with_the_teleported_model():
+    model, batch = stack(5, 7, 6, 3, activation=nn.Tanh), (torch.randn(4, 5).double(), torch.arange(4) % 3)
+    before = float(LOSSES["parts"](model, batch).detach())
+    for _ in range(2):
+        report = ChangeOfBasis(0.5, "inter", activations="teleport")(model, [batch], LOSSES["parts"])
+        model = report.model
+        loss = LOSSES["parts"](model, batch)
+        loss.backward()
+        assert float(loss.detach()) == pytest.approx(before, rel=1e-10)
+    assert report.accepted
+    assert not report.no_op

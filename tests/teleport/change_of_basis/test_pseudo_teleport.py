@@ -65,3 +65,13 @@ def test_nothing_to_move():
     report = PseudoTeleport()(model, [batch()], cross_entropy)
     assert report.no_op
     assert report.batches[0].stopped == "nothing moves"
+
+
+def test_nothing_to_move_is_no_step():
+    """A tanh between the layers leaves no channel free."""
+    model = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, CLASSES)).double()
+    start = copy.deepcopy(model)
+    report = PseudoTeleport(activations="keep")(model, [batch()], cross_entropy)
+    assert not move(model, start).any()
+    assert [(each.steps, each.stopped) for each in report.batches] == [(0, "nothing moves")]
+    assert (report.steps, report.no_op) == (0, True)

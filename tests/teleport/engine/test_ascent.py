@@ -147,6 +147,16 @@ def test_steps_without_a_cap_are_whole():
         torch.testing.assert_close(w.detach(), expected)
 
 
+@pytest.mark.parametrize("rule", ["cap", "fixed"])
+def test_whole_steps_are_evaluated_once(rule):
+    evaluated = []
+    w = nn.Parameter(torch.tensor(1.0, dtype=torch.float64))
+    loss = BatchLoss(lambda: evaluated.append(None) or w * w / 2, [w])
+    went = ascend(loss, [w], along(loss, w), lr=0.5, steps=3, cap=math.inf, rule=rule)
+    assert went.steps == 3
+    assert len(evaluated) == 1 + 3
+
+
 def test_no_steps_evaluate_once_and_move_nothing():
     objective, w, _ = quadratic([1.0], [1.0])
     went = ascend(objective, [w], along(objective, w), lr=0.5, steps=0, cap=math.inf, rule="cap")

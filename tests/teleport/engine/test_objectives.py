@@ -248,3 +248,16 @@ def test_names(name, scale, expected):
 def test_bad_objectives(arguments, said):
     with pytest.raises(ValueError, match=said):
         NullSpace(**arguments)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_name_has_an_objective_without_a_scale(name):
+    objective = objective_of(name)
+    assert objective.name == name.lstrip("-")
+    assert objective.ascended == (not name.startswith("-") and name != "loss_after_step")
+    scales = {
+        "loss_after_step": LossAfterStep(0.01),
+        "sharpness": Sharpness(0.05),
+        "-sharpness": Sharpness(0.05, False),
+    }
+    assert objective == scales.get(name, objective)

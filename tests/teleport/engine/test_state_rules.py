@@ -120,6 +120,20 @@ def test_optimizers_of_other_packages_follow_the_factors_times_the_trajectory(na
     assert_trajectories_correspond(make, *OTHERS[name])
 
 
+@pytest.mark.parametrize(
+    ("name", "option"), [("adabelief_pytorch.AdaBelief", "amsgrad"), ("pytorch_optimizer.AdaBelief", "ams_bound")]
+)
+def test_the_largest_variances_of_adabelief_follow_too(name, option):
+    package, _, kind = name.partition(".")
+    make = getattr(pytest.importorskip(package), kind)
+    arguments, power = OTHERS[name]
+    optimizer = make([nn.Parameter(torch.ones(1))], lr=0.1, **arguments, **{option: True})
+    optimizer.param_groups[0]["params"][0].grad = torch.ones(1)
+    optimizer.step()
+    assert any("max_exp_avg" in entry for state in optimizer.state.values() for entry in state)
+    assert_trajectories_correspond(make, arguments | {option: True}, power)
+
+
 def test_every_optimizer_of_torch_is_known_or_refused():
     """A class that a later torch brings needs a rule, or a reason."""
     base = torch.optim.Optimizer

@@ -13,6 +13,9 @@ from tests.teleport.teleported import draw, error, free
 SCALED = {
     "queries": lambda net, x: F.scaled_dot_product_attention(net.q(x) * net.scale, net.k(x), net.v(x)),
     "keys": lambda net, x: F.scaled_dot_product_attention(net.q(x), net.k(x) * net.scale, net.v(x)),
+    "queries and keys": lambda net, x: F.scaled_dot_product_attention(
+        net.q(x) * net.scale, net.k(x) * net.other, net.v(x)
+    ),
     "values": lambda net, x: F.scaled_dot_product_attention(net.q(x), net.k(x), net.v(x) * net.scale),
 }
 
@@ -21,6 +24,7 @@ SCALED = {
 def test_positions_with_scales_of_their_own(name):
     torch.manual_seed(0)
     layers = {each: nn.Linear(5, 4) for each in "qkv"} | {"last": nn.Linear(4, 2), "scale": weight(6, 1)}
+    layers |= {"other": weight(6, 1)} if name == "queries and keys" else {}
     model = Calls(lambda net, x: net.last(SCALED[name](net, x)), **layers).double()
     difference, quiver = error(model, torch.randn(3, 6, 5).double())
     assert difference < 1e-9

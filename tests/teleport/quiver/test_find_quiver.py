@@ -127,3 +127,13 @@ def test_the_reason_of_a_weight_is_that_of_its_pinned_channels():
     assert free(quiver) == {"first.weight": 0.5, "last.weight": 0.0}
     assert "output" in quiver_of(model, x).reasons["first.weight"]
     assert "relu" not in quiver_of(model, x).reasons["first.weight"]
+
+
+@pytest.mark.parametrize("name", ["first", "last"])
+def test_a_parameter_that_is_returned_stays(name):
+    torch.manual_seed(0)
+    layers = {"first": nn.Linear(5, 4), "last": nn.Linear(4, 2)}
+    model = Calls(lambda net, x: (net.last(net.first(x).relu()), getattr(net, name).weight), **layers).double()
+    difference, quiver = error(model, torch.randn(6, 5).double())
+    assert difference < 1e-9
+    assert free(quiver)["first.weight"] == 0.0

@@ -29,3 +29,22 @@ def test_turned_channels_have_a_factor_each(name):
     assert difference < 1e-9
     assert free(quiver)["first.weight"] == 1.0
     assert len(set(quiver.channel_classes["first.weight"].tolist())) == 4
+
+
+ROLLS = {
+    "of rows": (lambda x: x.roll(1, 0), 4),
+    "of channels": (lambda x: x.roll(1, 1), 4),
+    "of both": (lambda x: x.roll((1, 2), (0, 1)), 4),
+    "of the flattened values": (lambda x: x.roll(3), None),
+}
+
+
+@pytest.mark.parametrize("name", ROLLS)
+def test_a_rolled_value_takes_its_factor_along(name):
+    rolled, channels = ROLLS[name]
+    torch.manual_seed(0)
+    layers = {"first": nn.Linear(5, 4), "last": nn.Linear(4, 2)}
+    model = Calls(lambda net, x: net.last(rolled(net.first(x).relu())), **layers).double()
+    difference, quiver = error(model, torch.randn(6, 5).double())
+    assert difference < 1e-9
+    assert channels is None or len(set(quiver.channel_classes["first.weight"].tolist())) == channels

@@ -79,7 +79,14 @@ class Experts(nn.Module):
         return self.head(out)
 
 
-MODELS = [ByLength, WithoutModule, Skipped, Experts]
+class Nested(nn.Sequential):
+    """The same inside of a module, which no code outside reads."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(10, 10), ByLength(), nn.Linear(3, 3))
+
+
+MODELS = [ByLength, WithoutModule, Skipped, Experts, Nested]
 
 
 def moved(model: nn.Module, inputs: Tensor, before: Tensor) -> float:

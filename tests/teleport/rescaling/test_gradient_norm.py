@@ -172,3 +172,11 @@ def test_the_ascent_is_monotone_within_cap_and_bound(made, factor, lr):
     assert float(trajectory.x.abs().amax()) <= 1.5
     if trajectory.stopped == "cap reached":
         assert trajectory.squared_norms[-1] >= (0.98 * cap) ** 2
+
+
+def test_a_step_that_is_too_long_ends_within_two_percent_below_the_cap():
+    norm = closed_form(*deep())
+    start = zeros(norm.factor_variables)
+    cap = 1.5 * math.sqrt(norm.at(start))
+    trajectory = norm.ascend(start, lr=5.0, steps=1, cap=cap, rule="cap", bound=50.0)
+    assert 0.98 * cap <= math.sqrt(trajectory.squared_norms[1]) <= cap
