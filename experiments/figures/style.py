@@ -67,6 +67,8 @@ METHODS = {
     "none": Look("no teleport", GRAY, "--"),
     "nullspace_paper": Look("null space, the paper's rule", PALETTE[1]),
     "nullspace": Look("null space, lands on the cap", PALETTE[0]),
+    "gentle": Look("gentle null space", PALETTE[0]),
+    "random_gentle": Look("random moves", PALETTE[5], ":"),
     "orbit": Look("group action", PALETTE[2]),
     "auto": Look("auto", PALETTE[1], "-."),
     "symmetry": Look("symmetry 2024", PALETTE[2]),
