@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from experiments import files
 from experiments.benchmarks import SUBJECTS
+from experiments.configuration.bounds import COUNT, PROCESSORS
 from experiments.errors import UserError, one_of
 
 if TYPE_CHECKING:
@@ -40,9 +41,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--results", type=Path, default=ROOT / "results" / "benchmark", help="folder of the tables")
     given = parser.parse_args(arguments)
-    for option, count in (("--repeats", given.repeats), ("--threads", given.threads)):
-        if count is not None and count < 1:
-            parser.error(f"{option} takes a whole number of at least 1")
+    for option, count, bounds in (("--repeats", given.repeats, COUNT), ("--threads", given.threads, PROCESSORS)):
+        if not bounds.hold(count):
+            parser.error(f"{option} must be {bounds}, not {count}")
     try:
         _measure(given)
     except UserError as error:

@@ -94,6 +94,14 @@ def main() -> int:
     parser.add_argument("--against", type=Path, help="a file that this script printed")
     parser.add_argument("--only", help="runs whose name contains this")
     arguments = parser.parse_args()
+    if not any((arguments.only or "") in name for name in RUNS):
+        parser.error(f"no run has '{arguments.only}' in its name; there are {', '.join(RUNS)}")
+    before = {}
+    if arguments.against is not None:
+        try:
+            before = json.loads(arguments.against.read_text())
+        except (OSError, ValueError) as error:
+            parser.error(f"--against takes a file that this script printed, and {arguments.against} is none: {error}")
     found = {}
     for name, overrides in RUNS.items():
         if arguments.only and arguments.only not in name:
@@ -104,7 +112,6 @@ def main() -> int:
     if arguments.against is None:
         print(json.dumps(found, indent=1))
         return 0
-    before = json.loads(arguments.against.read_text())
     same = {name: before.get(name) == now for name, now in found.items()}
     for name, equal in same.items():
         print(f"{'same' if equal else 'DIFFERS'}  {name}")

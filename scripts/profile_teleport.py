@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 
 from experiments import files
+from experiments.configuration.bounds import COUNT, PROCESSORS
+from experiments.configuration.scalars import check_overrides
 from experiments.errors import UserError
 
 
@@ -25,9 +27,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--write", type=Path, metavar="FILE", help="also write the table to FILE")
     given = parser.parse_args(arguments)
-    for option, count in (("--rows", given.rows), ("--threads", given.threads)):
-        if count is not None and count < 1:
-            parser.error(f"{option} takes a whole number of at least 1")
+    for option, count, bounds in (("--rows", given.rows, COUNT), ("--threads", given.threads, PROCESSORS)):
+        if not bounds.hold(count):
+            parser.error(f"{option} must be {bounds}, not {count}")
     try:
         table = _profile(given)
         print(table)
@@ -49,6 +51,7 @@ def _profile(given: argparse.Namespace) -> str:
         raise UserError(f"--device {given.device} needs a CUDA device, and torch sees none; use --device cpu")
     if given.threads:
         torch.set_num_threads(given.threads)
+    check_overrides(given.overrides)
     try:
         return profile_event(given.overrides, torch.device(given.device), given.rows)
     except Exception as error:

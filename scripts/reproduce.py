@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from experiments.configuration import config, options
+from experiments.configuration.scalars import check_overrides
 from experiments.errors import UserError, one_of
 from experiments.run.sweep import log_to_console
 
@@ -27,6 +28,7 @@ def main(arguments: list[str]) -> int:
     overrides = [word for word in words if "=" in word]
     try:
         figures = chosen([word for word in words if "=" not in word])
+        check_overrides(overrides)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -108,6 +108,8 @@ def main() -> None:
     parser.add_argument("--edges", action="store_true", help="name the imports between packages")
     arguments = parser.parse_args()
     for tree in TREES:
+        if not (arguments.root / tree).is_dir():
+            parser.error(f"--root takes a checkout of the project, and {arguments.root} has no {tree}/")
         print(*describe(arguments.root, tree, arguments.edges), sep="\n")
 
 

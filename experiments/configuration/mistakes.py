@@ -75,6 +75,8 @@ def of_configuration(error: OmegaConfBaseException) -> UserError:
 
 def _without_source(key: str, source: str) -> UserError:
     """The error for a key whose interpolation leads nowhere; a rate that is missing may be due to a wrong name."""
+    if key == "_dummy_":  # Hydra's name for the option of a group
+        return UserError(f"the option of a group is to be that of '{source}', which has none; give it by its name")
     end = f"'{key}' takes its value from '{source}', which has none; give {key}=<value>"
     table, _, rest = source.partition(".")
     if table == "rates":

@@ -17,10 +17,9 @@ from typing import Any
 import yaml
 from antlr4 import CommonTokenStream, InputStream, ParserRuleContext
 from antlr4.error.ErrorListener import ErrorListener
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.core_plugins import file_config_source
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.plugins import Plugins
 from hydra.grammar.gen.OverrideLexer import OverrideLexer
 from hydra.grammar.gen.OverrideParser import OverrideParser
 from hydra.plugins.config_source import ConfigResult
@@ -142,8 +141,11 @@ def check_file(path: Path, text: str) -> None:
             raise mistake(node.value, f"'{key}' in line {node.start_mark.line + 1} of {path}")
 
 
-class CheckedFiles(FileConfigSource):
-    """Hydra's source of YAML files; each file is checked before it is read."""
+class FileConfigSource(file_config_source.FileConfigSource):
+    """Hydra's source of YAML files; each file is checked before it is read.
+
+    It has the name of Hydra's own class, which is registered only if there is none of this name yet.
+    """
 
     def load_config(self, config_path: str) -> ConfigResult:
         """The configuration in a file.
@@ -165,9 +167,8 @@ class CheckedFiles(FileConfigSource):
 
 
 def register() -> None:
-    """Make Hydra read YAML files by ``CheckedFiles``."""
-    Plugins.instance()  # registers Hydra's own source, which would refuse another one in its place
-    SourcesRegistry.instance().types[FileConfigSource.scheme()] = CheckedFiles
+    """Make Hydra read YAML files by the source above."""
+    SourcesRegistry.instance().types[FileConfigSource.scheme()] = FileConfigSource
 
 
 def _not_yaml(path: Path, error: Exception) -> UserError:

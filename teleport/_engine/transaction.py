@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
@@ -80,12 +81,29 @@ def all_or_nothing(
                 "torch.nn.functional.scaled_dot_product_attention, or a device that has one"
             )
             raise UnsupportedModel(message) from error
-        except BaseException:
+        except BaseException as error:
+            _close_generators(error)
             _undo(before, state)
+            interrupt = error.__context__
+            if isinstance(interrupt, KeyboardInterrupt) and "empty mode stack" in str(error):
+                raise interrupt  # noqa: B904  # in torch's own handling of modes, whose exit fails then
             raise
-    except BaseException:
+    except BaseException as error:
+        _close_generators(error)
         _undo(before, state)
         raise
+
+
+def _close_generators(error: BaseException | None) -> None:
+    """Close what an interrupt left open in frames of its traceback, before the clean-up rather than some time after it.
+
+    An interrupt within ``contextlib`` leaves the generator of a context manager suspended. Its clean-up would run once
+    the traceback is dropped, and undo the one here.
+    """
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 def _undo(before: Snapshot, state: ModelState) -> None:

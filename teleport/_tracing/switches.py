@@ -37,7 +37,7 @@ class Switches:
         self._device = _default_device()
         self._plain: Any = None  # the CPU as the default device
         self._cudnn = torch._C._get_cudnn_enabled()
-        self._function_modes = _function_modes()
+        self._stack = overrides._get_current_function_mode_stack()  # type: ignore[no-untyped-call]
         self._dispatch_modes = _dispatch_modes()
         self._inference: Any = None
         self._stance: Any = None
@@ -86,9 +86,14 @@ class Switches:
         self.autocast.restore()
 
     def leave_modes(self) -> None:
-        """Leave the modes of torch functions that an interrupted evaluation did not leave."""
-        while _function_modes() > self._function_modes:
+        """Leave the modes of torch functions that an interrupted evaluation did not leave.
+
+        torch takes a mode off for the time of its handler; an interrupt there may lose one of the caller's.
+        """
+        while _function_modes() > len(self._stack):
             overrides._pop_mode()  # type: ignore[no-untyped-call]
+        for mode in self._stack[_function_modes() :]:
+            overrides._push_mode(mode)  # type: ignore[no-untyped-call]
         while _dispatch_modes() > self._dispatch_modes:
             _python_dispatch._pop_mode()
 

@@ -68,7 +68,7 @@ def test_aims_are_read_from_the_tables_that_are_there(tmp_path, capsys):
 def test_no_rounds_and_no_threads_are_refused(option, capsys):
     with pytest.raises(SystemExit):
         MAIN(["runtime", option, "0"])
-    assert f"{option} takes a whole number of at least 1" in capsys.readouterr().err
+    assert f"{option} must be a whole number from 1 to" in capsys.readouterr().err
 
 
 def test_subjects_of_one_call_have_a_table_each_and_share_the_machines_file(tmp_path):

@@ -40,7 +40,7 @@ def test_mistakes_are_one_sentence(capsys):
 def test_no_rows_and_no_threads_are_refused(option, capsys):
     with pytest.raises(SystemExit):
         MAIN([*SMALL, "teleport=nullspace", option, "0"])
-    assert f"{option} takes a whole number of at least 1" in capsys.readouterr().err
+    assert f"{option} must be a whole number from 1 to" in capsys.readouterr().err
 
 
 def test_a_table_that_cannot_be_written_is_printed_all_the_same(tmp_path, capsys):

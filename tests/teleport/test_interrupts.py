@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any
 
@@ -22,7 +23,7 @@ from teleport import (
     Symmetry,
     preview,
 )
-from tests.teleport.interrupts import Interrupter, Kept, interrupted
+from tests.teleport.interrupts import FILES, Interrupter, Kept, interrupted
 
 FAST = 14
 """Instants per call in the fast tests."""
@@ -113,12 +114,12 @@ NEEDS_RESULT = ("teleported", "load")
 every_call = pytest.mark.parametrize("name", [*METHODS, *OTHERS, "apply", "inverse", "transport", "load"])
 
 
-def check_interrupts(calls: Calls, name: str, stride: int | None) -> tuple[int, list[str]]:
+def check_interrupts(calls: Calls, name: str, stride: int | None, files: str = FILES) -> tuple[int, list[str]]:
     """Interrupt a call at every ``stride``-th of its instants; how many were tried, and where the state was mixed."""
     kept = calls.kept
     calls.run(name)  # what is computed once is computed before
     kept.set_back()
-    with Interrupter() as whole:
+    with Interrupter(files=files) as whole:
         calls.run(name)
     moved, wholly = kept.values(), kept.state()
     kept.set_back()
@@ -134,7 +135,7 @@ def check_interrupts(calls: Calls, name: str, stride: int | None) -> tuple[int, 
     instants = whole.instants
     chosen = instants[:: stride or max(1, len(instants) // FAST)]
     for instant in chosen:
-        assert interrupted(lambda: calls.run(name), instant, check), "the interrupt was swallowed"
+        assert interrupted(lambda: calls.run(name), instant, check, files), "the interrupt was swallowed"
         kept.set_back()
         assert not kept.changed()
     return len(chosen), wrong
@@ -143,6 +144,14 @@ def check_interrupts(calls: Calls, name: str, stride: int | None) -> tuple[int, 
 @every_call
 def test_an_interrupt_at_any_instruction_leaves_all_as_it_was(name, tmp_path):
     tried, wrong = check_interrupts(Calls(tmp_path), name, None)
+    assert tried >= FAST
+    assert not wrong
+
+
+@pytest.mark.parametrize("name", ["teleported, outputs", "rescaling"])
+def test_an_interrupt_within_a_context_manager_leaves_all_as_it_was(name, tmp_path):
+    """Its generator is suspended then, and must not clean up some time later."""
+    tried, wrong = check_interrupts(Calls(tmp_path), name, 5, contextlib.__file__)
     assert tried >= FAST
     assert not wrong
 

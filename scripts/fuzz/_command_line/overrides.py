@@ -111,7 +111,9 @@ class Case:
             *path, last = key.split(".")
             node = tree
             for name in path:
-                node = node.setdefault(name, {})
+                if not isinstance(node.get(name), dict):  # of a key and one below it, the last counts
+                    node[name] = {}
+                node = node[name]
             node[last] = value
         return "# @package _global_\n" + "".join(_lines(tree, 0))
 

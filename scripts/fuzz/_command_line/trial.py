@@ -117,7 +117,9 @@ def names(case: Case) -> set[str]:
     """What a sentence about a case may name: its keys, the last parts of them, its groups and odd words."""
     found = {word for word in case.words if word}
     for override in case.overrides:
-        key = override.partition("=")[0].lstrip("+~ ").strip()
+        key, _, value = override.partition("=")
+        key = key.lstrip("+~ ").strip()
+        found |= set(re.findall(r"\$\{(.+?)\}", value))  # the key that an interpolation leads to
         found |= {key, key.rpartition(".")[2], key.partition(".")[0], key.partition("@")[0], override}
     return {name for name in found if name} | {"on the command line"}
 

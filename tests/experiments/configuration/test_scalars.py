@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hydra._internal.core_plugins import file_config_source
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from experiments.configuration.options import CONF
-from experiments.configuration.scalars import check_file, check_overrides, read_alike
+from experiments.configuration.scalars import FileConfigSource, check_file, check_overrides, read_alike, register
 from experiments.errors import UserError
 
 UNLIKE = (
@@ -62,6 +64,13 @@ def test_an_override_without_a_key_and_an_option_that_is_no_text_are_refused():
 def test_a_file_that_is_no_yaml_of_keys_and_values_is_refused(text):
     with pytest.raises(UserError, match=r"here\.yaml"):
         check_file(Path("here.yaml"), text)
+
+
+def test_the_processes_of_a_launcher_register_hydras_own_source_after_ours():
+    """They are handed the registry; that Hydra registers its own source must neither fail nor replace ours."""
+    register()
+    SourcesRegistry.instance().register(file_config_source.FileConfigSource)
+    assert SourcesRegistry.instance().resolve("file") is FileConfigSource
 
 
 def test_own_files_read_alike():

@@ -87,3 +87,9 @@ def test_what_can_go_wrong(factory, options, message):
 def test_an_error_of_the_function_itself_is_not_hidden():
     with pytest.raises(NameError, match="undefined"):
         build("own_models:broken")
+
+
+def test_a_factory_that_ends_the_program_is_a_mistake():
+    config = CustomModel(name="custom", factory="sys:exit")
+    with pytest.raises(UserError, match=r"model\.factory=sys:exit ended the program with SystemExit"):
+        build_model(config, SPECS["image"])
