@@ -121,6 +121,8 @@ def moved_findings(call: Call) -> Iterator[str]:
     aliases = {name: {n for n, q in state.parameters.items() if _overlap(q, p)} for name, p in state.parameters.items()}
     for name in said:
         around = aliases.get(name, set()) | {name, f"module.{name}"}
+        if report.group is not None and moved:
+            continue  # a group of channels moves if anything does that carries its factors
         near = {each for each in moved if each in around or _module(each) in {_module(one) for one in around}}
         if not near:
             yield f"the report says that {name} moved, and it did not"
@@ -266,7 +268,7 @@ def function_findings(call: Call) -> Iterator[str]:
 
 def precision(case: Case) -> float:
     """The relative error of a gradient norm that rounding explains."""
-    return max(PRECISION[case.dtype], PRECISION[torch.bfloat16] / 30 if "autocast" in case.loss else 0.0)
+    return max(PRECISION[case.dtype], PRECISION[torch.bfloat16] if "autocast" in case.loss else 0.0)
 
 
 def same(one: float, other: float, precision: float) -> bool:
