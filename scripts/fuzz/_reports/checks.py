@@ -126,7 +126,7 @@ def moved_findings(call: Call) -> Iterator[str]:
         near = {each for each in moved if each in around or _module(each) in {_module(one) for one in around}}
         if not near:
             yield f"the report says that {name} moved, and it did not"
-    modules = {_module(name) for name in said}
+    modules = {_module(each) for name in said for each in aliases.get(name, {name})}  # a tied weight has several
     for name in moved:
         if report.group is not None:
             if not any(state.parameters[each] in report.group for each in aliases[name]):
