@@ -107,7 +107,7 @@ class PseudoTeleport:
             ends = [(each.loss_before, each.loss_after, each.gradient_norm_after) for each in reports]
             if not_accepted(reports, [violation(*end, math.inf, snapshot) for end in ends]):
                 snapshot.restore()
-        return reports, statistics.close()
+        return reports, statistics.close(event.moved)
 
 
 @torch.no_grad()

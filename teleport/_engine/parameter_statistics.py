@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +21,15 @@ class ParameterStatistics:
             if parameter.requires_grad
         }
 
-    def close(self) -> list[LayerReport]:
-        """One report per trainable parameter, with its relative change since."""
+    def close(self, moved: Collection[nn.Parameter]) -> list[LayerReport]:
+        """One report per trainable parameter, with its relative change since.
+
+        Args:
+            moved: parameters that the method moves. Changes of others, by evaluations of the loss, will be undone.
+        """
         reports = []
         for name, (parameter, before) in self._held.items():
-            change = relative_change(before, _in_double(parameter))
+            change = relative_change(before, _in_double(parameter)) if parameter in moved else 0.0
             reason = "" if change else "no step was taken or kept, or the loss does not depend on it"
             reports.append(LayerReport(name, "parameter", 0, relative_change=change, reason=reason))
         return reports
@@ -38,9 +42,17 @@ def _in_double(parameter: nn.Parameter) -> Tensor:
 
 
 def relative_change(before: Tensor, after: Tensor) -> float:
-    """``|after - before| / |before|``; elements that are NaN in both, or the same infinity, count as unchanged."""
+    """``|after - before| / |before|``, infinite if an element turned infinite or NaN.
+
+    Elements that are NaN in both, or the same infinity, count as unchanged.
+    """
     distance = float((after - before).norm())
     if not math.isfinite(distance):
         unchanged = (after == before) | (after.isnan() & before.isnan())
         distance = float((after - before).masked_fill(unchanged, 0).norm())
-    return distance / (float(before.norm()) or 1.0) if distance else 0.0
+    if not math.isfinite(distance):
+        return math.inf
+    size = float(before.norm())
+    if not math.isfinite(size):
+        size = float(before.nan_to_num(0, 0, 0).norm())
+    return distance / (size or 1.0)

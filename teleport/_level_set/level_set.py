@@ -122,7 +122,7 @@ class LevelSet:
             reports.append(self._teleport(loss, cap, event.monitor.on(number, self.steps)))
             if event.monitor.stopped:
                 break
-        return reports, statistics.close()
+        return reports, statistics.close(event.moved)
 
     def _teleport(self, loss: BatchLoss, cap: float, monitor: StepMonitor) -> BatchReport:
         """At most K steps on the level set of one batch."""

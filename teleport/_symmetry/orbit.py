@@ -19,7 +19,9 @@ from teleport._engine.objectives import TeleportObjective, objective_of
 from teleport._engine.parameter_statistics import ParameterStatistics
 from teleport._engine.report import BatchReport, LayerReport, TeleportReport
 from teleport._engine.transaction import Snapshot, roll_back_if_violated
+from teleport._errors import UnsupportedModel
 from teleport._spaces.norms import inner
+from teleport._tracing.ownership import distinct_elements
 
 Action = Callable[[Tensor, dict[str, Tensor]], Mapping[str, Tensor]]
 """``action(theta, weights)`` returns the new values of the parameters that it moves, by name, given a group element and
@@ -39,8 +41,8 @@ class Orbit:
 
     Args:
         action: ``action(theta, weights)``, see :data:`Action`. It may move trainable parameters only.
-        shape: of theta; ``()`` for groups of one number. theta has the dtype and device of the first trainable
-            parameter.
+        shape: of theta; ``()`` for groups of one number. theta has the device of the first
+            trainable parameter, and its dtype, a real one.
         lr: the length of a step of theta along the gradient of the objective.
         steps: K, steps per batch.
         objective: the objective that is raised or lowered: a name in ``teleport.OBJECTIVES``, or a
@@ -133,7 +135,7 @@ class Orbit:
             reports.append(self._teleport(loss, _Orbit(self.action, self.shape, event), cap, monitor))
             if event.monitor.stopped:
                 break
-        return reports, statistics.close()
+        return reports, statistics.close(event.moved)
 
     def _teleport(self, loss: BatchLoss, orbit: _Orbit, cap: float, monitor: StepMonitor) -> BatchReport:
         """At most K steps of theta on one batch, rolled back if they violate the tolerance."""
@@ -174,7 +176,8 @@ class _Orbit:
     def __init__(self, action: Action, shape: tuple[int, ...], event: Event) -> None:
         self._action = action
         self._start = {name: parameter.detach().clone() for name, parameter in event.named.items()}
-        self.theta = nn.Parameter(event.trainable[0].new_zeros(shape))
+        first = event.trainable[0]
+        self.theta = nn.Parameter(first.new_zeros(shape, dtype=first.dtype.to_real()))
         at_zero = action(self.theta, dict(self._start))
         self._names = list(at_zero)
         for name, value in at_zero.items():
@@ -188,9 +191,15 @@ class _Orbit:
     def _check(self, name: str, value: Tensor, named: Mapping[str, nn.Parameter]) -> None:
         if name not in named or not named[name].requires_grad:
             raise ValueError(f"the action moves '{name}', which is not a trainable parameter of the model")
+        if not distinct_elements(named[name]):
+            raise UnsupportedModel(
+                f"'{name}' has elements that share memory, as if expanded: clone it, or do not move it"
+            )
         start = self._start[name]
         if value.shape != start.shape:
             raise ValueError(f"the action returns '{name}' of shape {list(value.shape)}, expected {list(start.shape)}")
+        if value.is_complex() and not start.is_complex():
+            raise ValueError(f"the action returns complex values of '{name}', which is real")
         rounding = torch.finfo(start.dtype).eps ** 0.5
         distance = float((value.detach() - start).norm())
         if all_finite([start]) and not distance <= rounding * max(1.0, float(start.norm())):

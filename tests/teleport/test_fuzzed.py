@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 import teleport
-from teleport import ChangeOfBasis, LevelSet, NullSpace, Progress, Rescaling
+from teleport import ChangeOfBasis, LevelSet, NullSpace, Orbit, Progress, Rescaling
+from teleport._engine.parameter_statistics import relative_change
 from tests.teleport.methods import ROWS, values
 
 every_method = pytest.mark.parametrize("row", ROWS, ids=str)
@@ -166,3 +169,74 @@ def test_a_teleported_activation_inside_of_a_checkpoint_is_refused_by_name():
         ChangeOfBasis(activations="teleport")(model, [batch()], loss_fn)
     assert all(torch.equal(value, start[name]) for name, value in model.named_parameters())
     assert ChangeOfBasis()(model, [batch()], loss_fn).accepted
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ([3.0, 4.0], [3.0, 5.0], 0.2),
+        ([0.0, 0.0], [0.0, 2.0], 2.0),
+        ([math.inf, 4.0], [math.inf, 5.0], 0.25),
+        ([math.nan, 4.0], [math.nan, 4.0], 0.0),
+        ([1.0, 4.0], [math.nan, 4.0], math.inf),
+        ([1.0, 4.0], [math.inf, 4.0], math.inf),
+    ],
+)
+def test_relative_change_of_values_that_are_not_finite(before, after, expected):
+    assert relative_change(torch.tensor(before), torch.tensor(after)) == pytest.approx(expected)
+
+
+def renormalised() -> nn.Sequential:
+    """An embedding that every evaluation renormalises, in front of a linear map."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Embedding(7, 4, max_norm=0.5), nn.Flatten(), nn.Linear(12, 3))
+
+
+def test_what_evaluations_write_to_a_parameter_is_no_move():
+    model, data = renormalised(), (torch.randint(7, (4, 3)), torch.randn(4, 3))
+    start = values(model)
+    orbit = Orbit(lambda theta, weights: {"2.bias": weights["2.bias"] * theta.exp()}, lr=0.1, steps=2, guard="none")
+    report = orbit(model, [data], loss_fn)
+    assert torch.equal(model[0].weight, start["0.weight"])
+    assert [layer.name for layer in report.layers if layer.relative_change] == ["2.bias"]
+
+
+class Complex(nn.Module):
+    """Its first parameter is complex."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wave = nn.Parameter(torch.randn(6, 6, dtype=torch.complex64))
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head((x.to(torch.complex64) @ self.wave).abs())
+
+
+def test_an_orbit_of_a_real_parameter_beside_a_complex_one():
+    """theta is real, whatever the first parameter is."""
+    model = Complex()
+    orbit = Orbit(lambda theta, weights: {"head.weight": weights["head.weight"] * theta.exp()}, lr=0.01, guard="none")
+    report = orbit(model, [batch()], loss_fn)
+    assert [layer.name for layer in report.layers if layer.relative_change] == ["head.weight"]
+    imaginary = Orbit(lambda theta, weights: {"head.weight": weights["head.weight"] + 0j * theta})
+    with pytest.raises(ValueError, match=r"complex values of 'head.weight', which is real"):
+        imaginary(model, [batch()], loss_fn)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        LevelSet(),
+        NullSpace(objective="sharpness", cap=1e9),
+        Orbit(lambda theta, weights: {"0.weight": weights["0.weight"] * theta.exp()}),
+    ],
+    ids=["level set", "sharpness", "orbit"],
+)
+def test_an_expanded_parameter_is_refused_where_it_would_move(method):
+    model = net()
+    model[0].weight.data = model[0].weight.data[:1].expand(24, 6)
+    start = values(model)
+    with pytest.raises(teleport.UnsupportedModel, match="has elements that share memory"):
+        method(model, [batch()], loss_fn)
+    assert all(torch.equal(value, start[name]) for name, value in model.named_parameters())

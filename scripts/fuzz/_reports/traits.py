@@ -141,7 +141,7 @@ def hooks(draws: random.Random, model: nn.Module) -> None:
 def scales(draws: random.Random, model: nn.Module) -> None:
     """A parameter, or all, of an extreme size, zero or not finite."""
     factor = draws.choice([1e-30, 1e-12, 1e-4, 1e4, 1e12, 1e30, 0.0, 0.0, float("nan"), float("inf")])
-    parameters = [p for p in model.parameters() if p.is_floating_point()]
+    parameters = [p for p in model.parameters() if p.is_floating_point() and 0 not in p.stride()]  # can be written to
     with torch.no_grad():
         for p in parameters if draws.random() < 0.3 else draws.sample(parameters, min(1, len(parameters))):
             p.copy_(p * factor)

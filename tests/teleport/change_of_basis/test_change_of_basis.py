@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from teleport import ChangeOfBasis, Teleported, transport_state
-from tests.teleport.networks import cross_entropy
+from tests.teleport.networks import Calls, cross_entropy, weight
 from tests.teleport.quivers import stack
 from tests.teleport.rescalable import cnns, mlps, relative_error
 from tests.teleport.residual import channels, images, moved, residual, values
@@ -79,6 +79,18 @@ def test_a_layer_of_which_a_part_moves_has_the_reason_of_the_rest():
     assert layer.relative_change > 0
     assert (layer.free, layer.pinned) == (2, 2)
     assert "output" in layer.reason
+
+
+def test_each_element_of_a_scale_has_a_factor_of_its_own():
+    """Along both axes: they are the inputs of the next layer, one by one."""
+    model = Calls(
+        lambda net, x: net.last((x * net.scale).relu().flatten(1)), scale=weight(3, 80), last=nn.Linear(240, 2)
+    ).double()
+    inputs, before = torch.randn(6, 3, 80).double(), copy.deepcopy(model)
+    report = ChangeOfBasis(0.5)(model, [inputs])
+    assert report.accepted
+    assert len(set((model.scale / before.scale).flatten().tolist())) == 240
+    assert relative_error(model(inputs), before(inputs)) < 1e-12
 
 
 def test_the_report_counts_the_channels():
