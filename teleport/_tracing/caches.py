@@ -103,6 +103,8 @@ def _without(
                 state.attributes.set_to(slot, value)
             result = _copies(evaluate())
             filled = any(state.attributes.now(slot) for slot in slots)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
         except Exception as error:
             log.debug("the model needs '%s': %s", slots[0][1], error)
             continue

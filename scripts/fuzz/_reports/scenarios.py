@@ -26,6 +26,8 @@ from scripts.fuzz._reports.checks import (
 from scripts.fuzz._reports.methods import METHODS, Drawn, call
 from scripts.fuzz._reports.reference import measured
 from scripts.fuzz._reports.state import State, bits
+from teleport import UnsupportedModel
+from teleport._tracing.undisturbed import ModelState
 
 INJECTED = (RuntimeError, KeyboardInterrupt, MemoryError, StopIteration, SystemExit, ValueError, GeneratorExit)
 """Exceptions that a loss, a batch or a callback raises."""
@@ -173,9 +175,10 @@ class Trial:
         if caught is None and not raised:
             return
         what = f"{type(error).__name__} in {place}, call {when}"
-        # a weight in a plain attribute is probed by evaluations that may fail (_tracing/caches.py)
-        probed = caught is None and any(hasattr(module, "weight_g") for module in case.model.modules())
-        if raised and caught is not error and not probed:
+        # tensors in plain attributes are probed by evaluations that may fail (_tracing/caches.py), except for want of
+        # memory; a failure makes an attribute one that the model needs, or its model one that is refused
+        probed = bool(ModelState(case.model).attributes.slots) and not isinstance(error, MemoryError)
+        if raised and caught is not error and not (probed and isinstance(caught, UnsupportedModel | None)):
             self.note(what, [f"came out as {caught!r}"])
         if caught is not None:
             self.note(what, [*state.changed(), *(f"{name} moved" for name in sorted(state.touched()))])

@@ -26,7 +26,8 @@ def test_a_legend_of_many_names_stays_on_the_page_and_takes_no_room_from_the_pan
         assert panel.get_tightbbox().y1 < names.y0 + 2  # pixels: of a legend's empty border
         heights.append(panel.get_window_extent().height)
     assert heights[1] == pytest.approx(heights[0], rel=0.1)
-    apart = ("orbit", "change_of_basis_inter", "pseudo_teleport")  # in other figures: points, and another paper's
+    apart = ("auto", "gentle", "random_gentle")  # in a figure of their own
+    apart += ("orbit", "change_of_basis_inter", "pseudo_teleport")  # in other figures: points, and another paper's
     together = [look for name, look in style.METHODS.items() if name not in apart]
     assert len({(look.color, look.line) for look in together}) == len(together)
 

@@ -23,7 +23,17 @@ from experiments.configuration.teleport_config import (
 )
 from experiments.errors import UserError
 from experiments.run.methods import OPTIMIZERS, TELEPORTERS, build_optimizer, build_schedule, build_teleporter
-from teleport import ChangeOfBasis, LevelSet, NullSpace, Orbit, PseudoTeleport, RandomNullSpace, Rescaling, Symmetry
+from teleport import (
+    Auto,
+    ChangeOfBasis,
+    LevelSet,
+    NullSpace,
+    Orbit,
+    PseudoTeleport,
+    RandomNullSpace,
+    Rescaling,
+    Symmetry,
+)
 
 
 class Scalar(nn.Module):
@@ -119,6 +129,7 @@ VALUES = {
     "change_of_basis": (ChangeOfBasis, BASIS | {"guard": "none", "tolerance": 0.25}),
     "pseudo_teleport": (PseudoTeleport, BASIS),
     "symmetry": (Symmetry, ASCENT | {"variant": "2022", "step": "cap", "inverse": "exact", "lr_unit": "absolute"}),
+    "auto": (Auto, {"share": 0.2, "growth": 3.0, "horizon": 4, "tolerance": 0.1}),
     "orbit": (
         Orbit,
         ASCENT | {"action": "booth", "step": "fixed", "objective": "loss_after_step", "objective_scale": 0.5},

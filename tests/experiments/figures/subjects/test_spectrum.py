@@ -60,7 +60,7 @@ def test_a_layer_by_its_name(trained_run):
 def test_parameters_that_cannot_be_read_are_a_sentence(trained_run, tmp_path):
     (tmp_path / "model.pt").write_bytes(b"PK damaged")
     broken = type(trained_run)(trained_run.labels, trained_run.config, tmp_path)
-    with pytest.raises(UserError, match=r"model\.pt' cannot be read"):
+    with pytest.raises(UserError, match=r"model\.pt' is damaged"):
         measure_spectrum(broken)
 
 
