@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # One thread: the network is small, and threads that wait for each other stall on a busy machine.
 SETTING = [
-    *("data=digits", "data.train_samples=1408", "model=mlp", "model.widths=[256,256]"),  # 44 whole batches
+    *("data=digits", "data.train_samples=1408", "model=mlp", "model.widths=[512,512]"),  # 44 whole batches
     *("optimizer=sgd", "optimizer.lr=0.1", "scale=quick", "machine.threads=1"),
 ]
 SIDES = {
@@ -88,6 +88,7 @@ def draw(path: Path, sides: dict[str, Side], title: str) -> None:
     """Training loss of all sides over epochs and over seconds; each teleport is a dotted line."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
@@ -97,6 +98,8 @@ def draw(path: Path, sides: dict[str, Side], title: str) -> None:
             axes.plot(run.curve[unit], run.curve["train_loss"], marker="o", markersize=3, label=side)
         axes.set_xlabel(unit)
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     for epoch in sides["teleports"].teleports["epoch"].unique():
         by_epoch.axvline(epoch, color="0.8", linestyle=":", linewidth=1, zorder=0)
     by_epoch.set_ylabel("training loss")

@@ -31,7 +31,7 @@ def test_it_draws_a_picture_and_says_where(made):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-SIDES = {"no teleports": "none", "teleports": "gentle", "random moves": "random_gentle"}
+SIDES = {"no teleports": "none", "teleports": "nullspace", "random moves": "random"}
 
 
 def recorded(runs, side):
