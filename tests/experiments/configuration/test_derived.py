@@ -28,9 +28,7 @@ def test_every_parameter_is_a_key_with_the_default_of_the_library(kind):
     keys = {field.name: field for field in fields(KINDS[kind])}
     of_the_loop = {field.name for field in fields(TeleportConfig)} | {"constraint_batches"}
     parameters = inspect.signature(getattr(teleport, METHODS[kind])).parameters
-    of_the_training = (
-        {"optimizer", "total_steps", "event_gradients", "method", "train_step"} if kind == "auto" else set()
-    )
+    budget = {"optimizer", "total_steps", "event_gradients", "method", "train_step"}  # of the training
     left_out = {"action", "shape"} | (budget if kind == "auto" else set())
     own = {name: parameter for name, parameter in parameters.items() if name not in left_out}
     assert set(keys) - of_the_loop - {"action"} == set(own)
