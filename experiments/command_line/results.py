@@ -6,7 +6,6 @@ process that started the sweep reads them.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -97,8 +96,8 @@ class Collection:
 
     def outcomes(self) -> dict[Path, Outcome]:
         """The outcomes so far by their files, in the order of the jobs."""
-        records = sorted((self.folder / RECORDS).glob("*.json"), key=lambda record: int(record.stem))
-        return {record: Outcome(**json.loads(record.read_text())) for record in records}
+        records = [record for record in (self.folder / RECORDS).glob("*.json") if record.stem.isdecimal()]
+        return {record: Outcome.read(record) for record in sorted(records, key=lambda record: int(record.stem))}
 
     def close(self, interrupted: bool = False) -> None:
         """Wait for the runs that go on side by side, print the table and write it; once.
@@ -151,6 +150,9 @@ class Collection:
 def _in_words(outcome: Outcome) -> str:
     if outcome.error:
         return f"failed: {outcome.error}"
-    summary = read_summary(Path(outcome.folder))
+    try:
+        summary = read_summary(Path(outcome.folder))
+    except UserError as error:
+        return f"failed: {error}"
     loss = summary.get("test_loss")
     return f"done: test loss {loss:.4f}, {outcome.folder}" if loss is not None else f"done: {outcome.folder}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -75,7 +74,7 @@ def build(overrides: list[str]) -> Path:
     origin = provenance.record(name, overrides, runs, commit())
     short = name.rpartition("/")[2]
     files.write_text(folder / f"{short}.csv", text)
-    files.write_text(folder / "provenance.json", json.dumps(origin, indent=1) + "\n")
+    provenance.write(folder, origin, text)
     for path in style.save(picture, folder, short):
         log.info("%s", path)
     return folder

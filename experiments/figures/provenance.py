@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import time
 from pathlib import Path
 from typing import Any
 
+from experiments import files
 from experiments.errors import UserError
 from experiments.figures.runs import FigureRun, override_key
+from experiments.run.runs import REMEDY, read_summary
+
+FILE = "provenance.json"
+AGAIN = "make the figure again with run.py"
 
 
 def significant(overrides: list[str]) -> list[str]:
@@ -55,9 +60,14 @@ def environment_of(folder: Path) -> dict[str, Any]:
     """The environment of a run: hardware, threads and versions.
 
     Raises:
-        UserError: the file cannot be read.
+        UserError: the file cannot be read, is damaged, or lacks an entry.
     """
-    return _json(folder / "environment.json")
+    path = folder / "environment.json"
+    own = files.read_json(path, REMEDY)
+    texts = isinstance(own.get("device_name"), str) and isinstance(own.get("device"), str)
+    if not texts or not isinstance(own.get("threads"), int) or not isinstance(own.get("packages"), dict):
+        raise UserError(f"'{path}' does not say on what the run was made; {REMEDY}")
+    return own
 
 
 def note_of(folder: Path) -> str:
@@ -66,33 +76,55 @@ def note_of(folder: Path) -> str:
     Raises:
         UserError: the summary of the run cannot be read.
     """
-    return str(_json(folder / "summary.json").get("note") or "")
+    return str(read_summary(folder).get("note") or "")
 
 
 def hardware_of(folder: Path) -> str:
     """A run's hardware, threads and torch version as a text; seconds are compared only if the texts are equal."""
     own = environment_of(folder)
     threads = f"{own['threads']} thread" + ("s" if own["threads"] != 1 else "")
-    return f"{own['device_name']} ({own['device'].partition(':')[0]}), {threads}, torch {own['packages']['torch']}"
+    torch = own["packages"].get("torch")
+    return f"{own['device_name']} ({own['device'].partition(':')[0]}), {threads}, torch {torch}"
+
+
+def write(folder: Path, content: dict[str, Any], table: str) -> None:
+    """Write ``provenance.json`` with the checksum of the figure's table.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    digest = hashlib.sha256(table.encode()).hexdigest()
+    files.write_json(folder / FILE, {**content, "table_sha256": digest}, indent=1)
 
 
 def read(path: Path) -> dict[str, Any]:
     """A figure's ``provenance.json``.
 
     Raises:
-        UserError: it cannot be read, or lacks the name of its figure.
+        UserError: it cannot be read, is damaged, or lacks the name of its figure or its command.
     """
-    content = _json(path)
-    if not isinstance(content.get("figure"), str) or not isinstance(content.get("overrides"), list):
-        raise UserError(f"'{path}' does not name its figure; make the figure again with run.py")
+    content = files.read_json(path, AGAIN)
+    overrides = content.get("overrides")
+    if not isinstance(content.get("figure"), str) or not isinstance(overrides, list):
+        raise UserError(f"'{path}' does not name its figure; {AGAIN}")
+    if not all(isinstance(override, str) for override in overrides):
+        raise UserError(f"'{path}' has other overrides than texts; {AGAIN}")
     return content
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"'{path}' cannot be read; delete its folder and make it again with run.py") from error
-    if not isinstance(content, dict):
-        raise UserError(f"'{path}' is not a JSON object; delete its folder and make it again with run.py")
-    return content
+def check_table(path: Path, content: bytes, origin: dict[str, Any]) -> bool:
+    """Whether a figure's table is shown to be what was written; one of earlier code has no checksum.
+
+    Raises:
+        UserError: it is not what was written.
+    """
+    expected = origin.get("table_sha256")
+    if expected is None:
+        return False
+    text = content.replace(b"\r\n", b"\n")  # as some settings of git check files out
+    if expected != hashlib.sha256(text).hexdigest():
+        raise UserError(
+            f"the table '{path}' is damaged or was changed: it does not have the checksum in {FILE}; {AGAIN}, or get "
+            "the file back from git"
+        )
+    return True

@@ -9,6 +9,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
+from experiments.errors import UserError
 from experiments.figures import provenance, style, table
 from experiments.figures.choice import chosen
 from experiments.figures.runs import compose_config
@@ -41,9 +42,24 @@ def redraw(folder: Path) -> list[Path]:
         the pictures written.
 
     Raises:
-        UserError: the table, the record of its origin or the figure's configuration is missing or invalid.
+        UserError: the table, the record of its origin or the figure's configuration is missing, damaged or invalid.
     """
-    origin = provenance.read(folder / "provenance.json")
-    figure = compose_config(origin["overrides"]).figure
+    origin = provenance.read(folder / provenance.FILE)
     name = origin["figure"].rpartition("/")[2]
-    return style.save(draw(figure, table.read(folder / f"{name}.csv")), folder, name)
+    path, checked = folder / f"{name}.csv", False
+    try:
+        figure = compose_config(origin["overrides"]).figure
+        content = table.read_bytes(path)
+        checked = provenance.check_table(path, content, origin)
+        picture = draw(figure, table.decode(content, str(path)))
+    except UserError as error:
+        named = str(error) if str(folder) in str(error) else f"'{folder / provenance.FILE}': {error}"
+        raise UserError(named) from error
+    except Exception as error:
+        if checked:  # the files are what was written, so the fault is not theirs
+            raise
+        raise UserError(
+            f"'{path}' or '{folder / provenance.FILE}' is damaged: no figure can be drawn from them "
+            f"({type(error).__name__}); {provenance.AGAIN}"
+        ) from error
+    return style.save(picture, folder, name)

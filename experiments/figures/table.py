@@ -51,11 +51,28 @@ def read(path: Path) -> pd.DataFrame:
     Raises:
         UserError: the file cannot be read, or see :func:`parse`.
     """
+    return decode(read_bytes(path), str(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a table's file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the table '{path}' cannot be read; make its figure again with run.py") from error
-    return parse(text, str(path))
+        return path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"the table '{path}' cannot be read: {reason}; make its figure again with run.py") from error
+
+
+def decode(content: bytes, source: str) -> pd.DataFrame:
+    """The table in the bytes of a file, see :func:`parse`."""
+    try:
+        return parse(content.decode(), source)
+    except UnicodeDecodeError as error:
+        raise UserError(f"the table '{source}' is damaged: it is no text; make its figure again with run.py") from error
 
 
 def parse(text: str, source: str) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,7 @@ REMEDY = "delete the folder and make the run again"
 
 def complete(folder: Path) -> bool:
     """Whether the run in ``folder`` is complete."""
-    return (folder / "summary.json").is_file()
+    return os.path.lexists(folder / "summary.json")
 
 
 def told_if_complete(folder: Path, alone: bool = False) -> bool:
@@ -43,9 +44,13 @@ def told_if_complete(folder: Path, alone: bool = False) -> bool:
     Args:
         folder: of the run.
         alone: whether this process holds the folder's lock.
+
+    Raises:
+        UserError: the summary cannot be read or is damaged.
     """
     if not complete(folder):
         return False
+    read_summary(folder)
     leftovers = [path for path in (folder / CHECKPOINT, folder / LOCK, *folder.glob(".*.tmp")) if path.exists()]
     with contextlib.suppress(OSError, Timeout):  # the folder cannot be written, or another process is just finishing
         if leftovers and alone:
@@ -123,7 +128,7 @@ SUMMARY: dict[str, Callable[[Any], bool]] = {
         ("train_loss", "test_loss", "test_metric", "seconds", "events", "diverged_step"), _is_number_or_none
     ),
     **dict.fromkeys(("metric", "note"), lambda value: value is None or isinstance(value, str)),
-    **dict.fromkeys(("no_op", "never_due", "diverged"), lambda value: value is None or isinstance(value, bool)),
+    **dict.fromkeys(("no_op", "never_due", "diverged"), lambda value: value is None or isinstance(value, bool | int)),
     "checksums": lambda value: value is None or isinstance(value, dict),
 }
 """Key of a summary -> whether a value is of its type; null is a number that is not finite, or missing in older runs."""

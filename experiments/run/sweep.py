@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import multiprocessing
 import os
@@ -43,7 +42,19 @@ class Outcome:
         Raises:
             UserError: it cannot be written.
         """
-        files.write_text(record, json.dumps(asdict(self)))
+        files.write_json(record, asdict(self))
+
+    @classmethod
+    def read(cls, record: Path) -> Outcome:
+        """The outcome that :meth:`write` wrote; a damaged file is an outcome with an error."""
+        try:
+            content = files.read_json(record, "make the run again")
+        except UserError as error:
+            return cls([], error=str(error))
+        kinds = {"overrides": list, "folder": str, "error": str, "process": int}
+        if set(content) != set(kinds) or not all(isinstance(content[key], kind) for key, kind in kinds.items()):
+            return cls([], error=f"'{record}' is damaged: it is no outcome; make the run again")
+        return cls(**content)
 
 
 def attempt(

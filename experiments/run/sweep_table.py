@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from experiments import files
+from experiments.errors import UserError
+from experiments.run import runs
 from experiments.run.sweep import Outcome
+from experiments.run.tables import Row
 
 log = logging.getLogger(__name__)
-
-Row = dict[str, Any]
 
 NUMBERS = ("train_loss", "test_loss", "test_metric", "seconds")
 COLUMNS = [
@@ -43,8 +42,9 @@ def report(outcomes: Sequence[Outcome], path: Path) -> int:
     if means := table_of_means(outcomes):
         log.info("\n%s", means)
         files.write_csv(path.with_name(f"{path.stem}-seeds.csv"), MEANS, means_over_seeds(outcomes))
-    files.write_csv(path, COLUMNS, [row_of(outcome) for outcome in outcomes])
-    failed = sum(bool(outcome.error) for outcome in outcomes)
+    rows = [row_of(outcome) for outcome in outcomes]
+    files.write_csv(path, COLUMNS, rows)
+    failed = sum(bool(row.get("error")) for row in rows)
     log.info("%d runs, %d failed; table: %s", len(outcomes), failed, path)
     return failed
 
@@ -55,25 +55,34 @@ def row_of(outcome: Outcome) -> Row:
     if not outcome.folder:
         return row | {"error": outcome.error}
     row["folder"] = outcome.folder
-    summary = read_summary(Path(outcome.folder))
+    try:
+        summary = read_summary(Path(outcome.folder))
+    except UserError as error:
+        return row | {"error": str(error)}
     return row | {key: summary[key] for key in COLUMNS if key in summary}
 
 
 def read_summary(folder: Path) -> Row:
-    """The summary of the run in ``folder``; empty if there is none, as in the folder of a figure."""
-    path = folder / "summary.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    """The summary of the run in ``folder``; empty if there is none, as in the folder of a figure.
+
+    Raises:
+        UserError: it cannot be read or is damaged.
+    """
+    return runs.read_summary(folder) if runs.complete(folder) else {}
 
 
 def metric_to_minimise(outcome: Outcome) -> float | None:
     """What a Hydra sweeper minimises: the test loss at the end of the run.
 
-    Infinity for a run that failed or diverged, which a sweeper takes for a bad point (it would refuse a NaN); ``None``
-    for a figure.
+    Infinity for a run that failed, diverged or has a damaged summary, which a sweeper takes for a bad point (it would
+    refuse a NaN); ``None`` for a figure.
     """
     if not outcome.folder:
         return math.inf
-    summary = read_summary(Path(outcome.folder))
+    try:
+        summary = read_summary(Path(outcome.folder))
+    except UserError:
+        return math.inf
     if not summary:
         return None
     loss = summary.get("test_loss")

@@ -58,7 +58,7 @@ def test_a_figure_that_cannot_be_drawn_is_told_and_does_not_stop_the_others(draw
     (results / "nullspace" / "fig11" / "fig11.png").unlink()
     done = redraw(results)
     assert done.returncode == 2
-    assert "broken/fig11.csv' lacks" in done.stderr
+    assert "broken/fig11.csv' is damaged or was changed: it does not have the checksum" in done.stderr
     assert "unknown option of figure 'nullspace/gone'" in done.stderr
     assert "Traceback" not in done.stderr
     assert (results / "nullspace" / "fig11" / "fig11.png").exists()

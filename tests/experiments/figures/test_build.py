@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments import files
 from experiments.errors import UserError
 from experiments.figures import table
 from experiments.figures.build import build, folder_of
@@ -102,7 +103,7 @@ def test_the_origin_says_how_it_was_made(made):
     rows = table.read(made / "fig8.csv")
     assert set(origin["runs"]) == set(rows["run"])
     for name, run in origin["runs"].items():
-        recorded = json.loads((made.parents[2] / "runs" / name / "environment.json").read_text())
+        recorded = files.read_json(made.parents[2] / "runs" / name / "environment.json", "")
         assert origin["environments"][run["environment"]] == recorded
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from pathlib import Path
@@ -42,7 +41,7 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path, jobs):
     assert [outcome.folder for outcome in outcomes] == ["", "here", "", "here"]
     assert all(outcome.ended for outcome in outcomes)
     assert (outcomes[0].process == os.getpid()) == (jobs == 1)
-    records = [Outcome(**json.loads((tmp_path / f"{number}.json").read_text())) for number in range(4)]
+    records = [Outcome.read(tmp_path / f"{number}.json") for number in range(4)]
     assert records == outcomes
 
 
