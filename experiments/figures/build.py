@@ -73,6 +73,7 @@ def build(overrides: list[str]) -> Path:
     folder = folder_of(name, config.scale, overrides, Path(config.machine.results))
     origin = provenance.record(name, overrides, runs, commit())
     short = name.rpartition("/")[2]
+    files.clean_shared(folder)
     files.write_text(folder / f"{short}.csv", text)
     provenance.write(folder, origin, text)
     for path in style.save(picture, folder, short):
