@@ -113,7 +113,6 @@ class _NullSpaceEvent:
         self.freeze = settings.frozen_forward and settings.threshold == 1 and constraint is None
         self.null_spaces: NullSpaces | None = None  # of the current batch, or of the constraint
         self.constraint_loss: float | None = None  # at the current parameters
-        self.checked = False  # whether the gradient norm after steps with a frozen forward pass was the model's
 
     def run(self) -> tuple[list[BatchReport], list[NullSpaceLayerReport]]:
         """Teleport on each batch in turn."""
@@ -249,21 +248,17 @@ class _NullSpaceEvent:
         frozen = self._frozen(problem, graph, null_spaces)
         if frozen is None:
             return self.step_rule(dataclasses.replace(problem, start=None))
-        before = Snapshot([] if self.checked else problem.parameters)
+        before = Snapshot(problem.parameters)
         ascent = self.step_rule(frozen)
         if not ascent.steps:
             return ascent
-        if self.checked:
-            loss = self.event.evaluate(batch).detach()
-        else:
-            end = problem.loss.point(False)
-            if not agree(ascent.end, end, problem.parameters):
-                self._thaw("its gradient norm after the steps is not the model's")
-                before.restore()
-                return self.step_rule(dataclasses.replace(problem, start=None))
-            loss, self.checked = end.loss, True
-        ascent.end.loss = loss
-        ascent.trace[-1] = dataclasses.replace(ascent.trace[-1], loss=float(loss))
+        end = problem.loss.point(False)
+        if not agree(ascent.end, end, problem.parameters):
+            self._thaw("its gradient norm after the steps is not the model's")
+            before.restore()
+            return self.step_rule(dataclasses.replace(problem, start=None))
+        ascent.end.loss = end.loss
+        ascent.trace[-1] = dataclasses.replace(ascent.trace[-1], loss=float(end.loss))
         return ascent
 
     def _frozen(self, problem: AscentProblem, graph: GraphRecorder, null_spaces: NullSpaces) -> AscentProblem | None:
