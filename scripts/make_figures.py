@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
                 for path in redraw(folder):
                     print(path)
             except UserError as error:
-                print(f"error: {error}", file=sys.stderr)
+                print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
                 codes.add(2)
             except Exception:  # a bug in one drawing must not keep the others from being drawn
                 print(f"error: '{folder}' cannot be drawn, which is a bug:", file=sys.stderr)

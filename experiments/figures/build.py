@@ -72,7 +72,10 @@ def build(overrides: list[str]) -> Path:
 
     folder = folder_of(name, config.scale, overrides, Path(config.machine.results))
     origin = provenance.record(name, overrides, runs, commit())
+    if unclean := provenance.uncommitted(origin):
+        log.info("note: %s; commit the changes and make it again before it is committed to results/", unclean)
     short = name.rpartition("/")[2]
+    files.clean_shared(folder)
     files.write_text(folder / f"{short}.csv", text)
     provenance.write(folder, origin, text)
     for path in style.save(picture, folder, short):

@@ -56,6 +56,15 @@ def record(name: str, overrides: list[str], runs: list[FigureRun], commit: str |
     }
 
 
+def uncommitted(origin: dict[str, Any]) -> str:
+    """What of a figure was made with changes that are in no commit, in words; empty if nothing was."""
+    if str(origin["commit"]).endswith("+"):
+        return "the figure is made with uncommitted changes"
+    marked = [number for number, own in enumerate(origin["environments"]) if str(own.get("commit")).endswith("+")]
+    count = sum(run["environment"] in marked for run in origin["runs"].values())
+    return f"{count} of {len(origin['runs'])} runs of the figure were made with uncommitted changes" if count else ""
+
+
 def environment_of(folder: Path) -> dict[str, Any]:
     """The environment of a run: hardware, threads and versions.
 

@@ -9,6 +9,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
+from experiments import files
 from experiments.errors import UserError
 from experiments.figures import provenance, style, table
 from experiments.figures.choice import chosen
@@ -44,6 +45,7 @@ def redraw(folder: Path) -> list[Path]:
     Raises:
         UserError: the table, the record of its origin or the figure's configuration is missing, damaged or invalid.
     """
+    files.clean_shared(folder)
     origin = provenance.read(folder / provenance.FILE)
     name = origin["figure"].rpartition("/")[2]
     path, checked = folder / f"{name}.csv", False

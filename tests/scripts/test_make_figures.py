@@ -77,3 +77,35 @@ def test_pictures_carry_no_date_and_whole_fonts(drawn):
     assert b"CreationDate" not in content
     assert b"/Type3" not in content
     assert b"/FontFile2" in content
+
+
+DAMAGED = {
+    "provenance.json": [b"", b"[]", b'{"figure": 3}', b'{"figure": "nullspace/fig11", "overrides": [1]}', b"\xff\xfe"],
+    "fig11.csv": [b"", b"scale,results_version,run,hardware,note,reason\nquick,3,,,,\n", b"\xff\xfe"],
+}
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_each_damaged_file_is_named_and_all_others_are_drawn(drawn, tmp_path, checked):
+    results = shutil.copytree(drawn, tmp_path / "results")
+    healthy = results / "nullspace" / "fig11"
+    origin = json.loads((healthy / "provenance.json").read_text())
+    expected = []
+    for name, contents in DAMAGED.items():
+        for number, content in enumerate(contents):
+            folder = shutil.copytree(healthy, results / "nullspace" / f"damaged-{name}-{number}")
+            if not checked:  # as earlier code wrote it
+                plain = {key: value for key, value in origin.items() if "sha256" not in key}
+                (folder / "provenance.json").write_text(json.dumps(plain))
+            (folder / name).write_bytes(content)
+            expected.append(str(folder / name))
+    shutil.copytree(healthy, results / "nullspace" / "without")
+    (results / "nullspace" / "without" / "provenance.json").unlink()
+    expected.append(str(results / "nullspace" / "without" / "provenance.json"))
+    (healthy / "fig11.png").unlink()
+    done = redraw(results)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert [path for path in expected if path not in done.stderr] == []
+    assert done.stderr.count("error: ") == len(expected), done.stderr
+    assert (healthy / "fig11.png").exists()

@@ -1,0 +1,48 @@
+"""Committed results come from clean commits: of the figure, and of each of its runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+KNOWN: dict[str, str] = {
+    "neural/fig11": "runs",
+    "neural/fig2": "runs",
+    "neural/fig4": "runs",
+    "neural/fig6": "runs",
+    "nullspace/fig3": "figure",
+    "nullspace/fig6a": "runs",
+    "nullspace/fig8": "figure and runs",
+    "nullspace/gain": "figure and runs",
+    "nullspace/quick": "runs",
+}
+"""Folders of results/ whose commits are not clean: made before this check. The list can only become shorter."""
+
+
+def not_clean(results: Path) -> dict[str, str]:
+    """Folder -> what of it was made with uncommitted changes or outside of git: the figure, or runs of it."""
+    found = {}
+    for path in sorted(results.rglob("provenance.json")):
+        origin = json.loads(path.read_text())
+        runs = [environment.get("commit") for environment in origin["environments"]]
+        parts = [("figure", [origin["commit"]]), ("runs", runs)]
+        unclean = [name for name, commits in parts if not all(commit and "+" not in commit for commit in commits)]
+        if unclean:
+            found[str(path.parent.relative_to(results))] = " and ".join(unclean)
+    return found
+
+
+def test_results_come_from_clean_commits():
+    """Make a figure that is named here again from a clean commit; take a folder that is clean now off the list."""
+    assert not_clean(ROOT / "results") == KNOWN
+
+
+def test_uncommitted_changes_are_found(tmp_path):
+    cases = {"clean": ("a1", ["b2"]), "figure": ("a1+", ["b2"]), "runs": ("a1", ["b2", "b3+"]), "none": (None, [])}
+    for name, (commit, runs) in cases.items():
+        (tmp_path / name).mkdir()
+        origin = {"commit": commit, "environments": [{"commit": each} for each in runs]}
+        (tmp_path / name / "provenance.json").write_text(json.dumps(origin))
+    assert not_clean(tmp_path) == {"figure": "figure", "runs": "runs", "none": "figure"}
