@@ -16,7 +16,7 @@ from teleport._engine.finiteness import all_finite, not_finite_along, not_finite
 from teleport._engine.landing import SquaredNormAlongPath
 from teleport._engine.report import BatchReport, StepRecord
 from teleport._engine.statuses import Stopped
-from teleport._spaces.norms import inner
+from teleport._spaces.norms import product_of
 
 BELOW_CAP = 0.98
 """A shortened step is accepted if its gradient norm is between this share of the cap and the cap."""
@@ -254,7 +254,7 @@ def ascend(
             stopped, reason = Stopped.NOT_FINITE, not_finite_along(batch_loss, moving)
             break
         needed = unit is not None or (slope is not None and rule == "cap")
-        square = float(inner(directions, directions)) if needed else 0.0
+        square = product_of(directions, directions) if needed else 0.0
         length = representable(lr if unit is None else lr * unit / (math.sqrt(square) or 1.0), parameters)
         if rule == "fixed":
             _advance(parameters, directions, length)

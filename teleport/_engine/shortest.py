@@ -20,7 +20,7 @@ from teleport._engine.batch_loss import BatchLoss, Point
 from teleport._engine.contract import StepMonitor, unmonitored
 from teleport._engine.report import StepRecord
 from teleport._engine.statuses import Stopped
-from teleport._spaces.norms import inner
+from teleport._spaces.norms import product_of
 
 GAIN = 0.01
 """The least relative gain, in length or in norm, for which another direction is tried."""
@@ -68,7 +68,7 @@ def ascend_shortest(
     stopped = Stopped.STEPS_DONE
     for step in range(1, steps + 1):
         more = step < steps
-        move = _land(batch_loss, line, best.distance or longest, norm, cap, rise * float(inner(first, line.directions)))
+        move = _land(batch_loss, line, best.distance or longest, norm, cap, rise * product_of(first, line.directions))
         if not move.improves(best, cap):
             line.directions = best.directions
             line.move_to(best.length)
@@ -109,7 +109,7 @@ class _Move:
 
 def _land(batch_loss: BatchLoss, line: Line, longest: float, norm: float, cap: float, slope: float) -> _Move:
     """The move along ``line`` to the cap, or by ``longest``."""
-    size = math.sqrt(float(inner(line.directions, line.directions)))
+    size = math.sqrt(product_of(line.directions, line.directions))
     if size == 0 or not math.isfinite(size):
         return _Move(0.0, 0.0, line.directions, Point(torch.zeros(()), [], torch.zeros(())))
     length, end = capped_step(batch_loss, line, longest / size, norm, cap, False, slope=slope)

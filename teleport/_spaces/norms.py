@@ -26,6 +26,15 @@ def inner(one: Iterable[Tensor], other: Iterable[Tensor]) -> Tensor:
     return total
 
 
+def product_of(one: Iterable[Tensor], other: Iterable[Tensor]) -> float:
+    """``<one, other>`` as a number, summed in float64 if it is near the ends of the range of single precision."""
+    left, right = list(one), list(other)
+    product = float(inner(left, right))
+    if 1e-30 < abs(product) < 1e30:
+        return product
+    return float(inner(map(_double, left), map(_double, right)))
+
+
 LONG = 2**16
 """The largest number of elements whose norm torch computes in single precision with an error of about 1e-5 at most."""
 
@@ -40,6 +49,10 @@ def norm_of(tensor: Tensor) -> float:
     tensor = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
     norm = float(tensor.square().sum().sqrt() if tensor.numel() > LONG else torch.linalg.vector_norm(tensor))
     return norm if 1e-15 < norm < 1e15 else float(torch.linalg.vector_norm(tensor.double()))
+
+
+def _double(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float64))
 
 
 def _at_least_single(gradient: Tensor) -> Tensor:
