@@ -40,7 +40,8 @@ class BatchReport:
 
     ``loss_*`` and ``gradient_norm_*`` are taken on this batch, right before and right after its own steps. If
     ``accepted`` is false, those steps were rolled back, and the ``*_after`` values say where they had led; or there was
-    none, as a value is not finite. ``stopped`` is a :class:`teleport.Stopped`, ``reason`` why that happened.
+    none, as a value is not finite. ``stopped`` is a :class:`teleport.Stopped`. ``reason`` says why steps were rolled
+    back, or what was not finite where the steps ended; those before that are kept.
     """
 
     loss_before: float

@@ -92,7 +92,10 @@ def batch_findings(call: Call) -> Iterator[str]:
         what = f"batch {number}: "
         if not isinstance(each.stopped, teleport.Stopped):
             yield what + f"stopped is {each.stopped!r}"
-        if each.accepted != (not each.reason) or not (each.accepted or each.stopped in ("rolled back", "not finite")):
+        ended = each.accepted and each.steps and each.stopped == "not finite"  # steps before that are kept
+        if (each.accepted != (not each.reason) and not ended) or not (
+            each.accepted or each.stopped in ("rolled back", "not finite")
+        ):
             yield what + f"accepted {each.accepted}, reason {each.reason!r}, stopped {each.stopped}"
         if not 0 <= each.steps <= max(asked, 1):
             yield what + f"{each.steps} steps of {asked}"
