@@ -70,6 +70,7 @@ MISTAKES = {
     "machine.device=cuda:7": "machine.device=cuda:7 is not here",
     "hydra.run.dir=there": "hydra.run.dir is not for this command: a run has a folder of its own",
     "hydra.job.chdir=true": "hydra.job.chdir is not for this command: paths are relative to the folder of the call",
+    "@=1": "look for the mistake in @=1",
     "machine.runs=/dev/null/runs": "cannot write '/dev/null/runs",
 }
 

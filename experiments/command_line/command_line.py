@@ -14,7 +14,7 @@ from hydra._internal.utils import get_args_parser
 from experiments.command_line import job, results
 from experiments.configuration import config as schema
 from experiments.configuration import options
-from experiments.configuration.mistakes import before_any_run, of_command_line
+from experiments.configuration.mistakes import before_any_run, names_no_key, of_command_line
 from experiments.configuration.scalars import check_overrides
 from experiments.configuration.sweeps import check_sweep
 from experiments.errors import UserError
@@ -65,7 +65,9 @@ def main() -> int:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
     except Exception as error:
-        mistake = _kept_mistake() or of_command_line(error)
+        mistake = _kept_mistake()
+        if mistake is None and not names_no_key(error):
+            mistake = of_command_line(error)
         if mistake is None and not job.started:
             mistake = before_any_run(error, overrides)
         if mistake is None:

@@ -37,9 +37,14 @@ def of_command_line(error: Exception) -> UserError | None:
         return _composition(error)
     if isinstance(error, OmegaConfBaseException):
         return of_configuration(error)
-    if isinstance(error, HydraException) or str(error).startswith("Config group override must be a string"):
+    if isinstance(error, HydraException) or names_no_key(error):
         return UserError(f"the command line does not compose: {_first_line(error)}")
     return None
+
+
+def names_no_key(error: Exception) -> bool:
+    """Whether Hydra's message does not say which override it is about, so that all of them have to be listed."""
+    return str(error).startswith("Config group override must be a string")
 
 
 def before_any_run(error: Exception, overrides: list[str]) -> UserError:
