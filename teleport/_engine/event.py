@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -51,6 +51,8 @@ class Event:
         named: all parameters by name; ``names``: the reverse; ``trainable``: those that require a gradient.
         moved: parameters that the method moves. Changes of others, by evaluations of the loss, are undone.
         monitor: of the steps, for the callback.
+        start: the values of the parameters before the first evaluation, which may write into them.
+        ended: of the moved parameters when the method is done, if later evaluations may write into them.
         halves: of every batch but the first before the event, if the cap is relative.
     """
 
@@ -66,6 +68,8 @@ class Event:
         self.trainable = [parameter for parameter in self.named.values() if parameter.requires_grad]
         self.moved: set[nn.Parameter] = set()
         self.halves: list[Halves] = []
+        self.ended: Snapshot | None = None
+        self.start: Mapping[nn.Parameter, Tensor] = {}
         if not self.trainable:
             raise ValueError(no_trainable_parameter(model))
 
@@ -142,6 +146,7 @@ def run_event(
         evaluate = _evaluation(model, loss_fn, state, custom_operations)
         clear_caches(model, state, lambda: [evaluate(batches[0])])
         event = Event(model, batches, evaluate, Monitor(method, len(batches), callback))
+        event.start = before.values
         try:
             reports, layers, losses = _measured(event, work, gradients)
             if any(custom_operations):
@@ -152,6 +157,8 @@ def run_event(
                 raise UnsupportedModel(message) from error
             raise
         before.restore_all_but(event.moved)
+        if event.ended is not None:
+            event.ended.restore()
         layers = [*layers, *(LayerReport(*each, 0, reason=QUANTIZED) for each in quantized_modules(model).items())]
         fill_sizes(layers, event.named)
         seconds = time.perf_counter() - start
@@ -172,6 +179,8 @@ def _measured(
     batches = event.batches
     others = event.losses_before(gradients)
     reports, layers = work(event)
+    if any(getattr(module, "max_norm", None) is not None for module in event.model.modules()):
+        event.ended = Snapshot(event.moved)  # evaluations write into the weights
     before = _mean([reports[0].loss_before, *others])
     if not any(report.steps and report.accepted for report in reports):
         return reports, layers, (before, before)

@@ -12,11 +12,17 @@ from teleport._engine.report import LayerReport
 
 
 class ParameterStatistics:
-    """Saves the trainable parameters before an event, and reports their changes after it."""
+    """Saves the trainable parameters before an event, and reports their changes after it.
 
-    def __init__(self, named: Mapping[str, nn.Parameter]) -> None:
+    Args:
+        named: the parameters.
+        start: their values before the event, for those that evaluations may have written into already.
+    """
+
+    def __init__(self, named: Mapping[str, nn.Parameter], start: Mapping[nn.Parameter, Tensor] | None = None) -> None:
+        values = start or {}
         self._held = {
-            name: (parameter, _in_double(parameter).clone())
+            name: (parameter, _in_double(values.get(parameter, parameter)).clone())
             for name, parameter in named.items()
             if parameter.requires_grad
         }
@@ -35,7 +41,7 @@ class ParameterStatistics:
         return reports
 
 
-def _in_double(parameter: nn.Parameter) -> Tensor:
+def _in_double(parameter: Tensor) -> Tensor:
     """The values of a parameter in double precision; a complex one as pairs of real numbers."""
     values = parameter.detach()
     return (torch.view_as_real(values) if values.is_complex() else values).double()

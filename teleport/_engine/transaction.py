@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from teleport._engine.finiteness import all_finite
 from teleport._engine.report import BatchReport
@@ -30,6 +30,11 @@ class Snapshot:
     def parameters(self) -> list[nn.Parameter]:
         """The parameters that are held."""
         return [parameter for parameter, _ in self._held]
+
+    @property
+    def values(self) -> dict[nn.Parameter, Tensor]:
+        """The value of each parameter that is held."""
+        return dict(self._held)
 
     @torch.no_grad()
     def restore(self) -> None:

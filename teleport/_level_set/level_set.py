@@ -113,7 +113,7 @@ class LevelSet:
 
     def _work(self, event: Event) -> tuple[list[BatchReport], list[LayerReport]]:
         event.moved |= set(event.trainable)
-        statistics = ParameterStatistics(event.named)
+        statistics = ParameterStatistics(event.named, event.start)
         losses = [event.batch_loss(batch, event.trainable) for batch in event.batches]
         losses[0].check_writable()
         cap = Caps(self.cap, self.relative_cap, event).over(event.trainable)

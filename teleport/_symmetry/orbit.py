@@ -126,7 +126,7 @@ class Orbit:
         )
 
     def _work(self, event: Event) -> tuple[list[BatchReport], list[LayerReport]]:
-        statistics = ParameterStatistics(event.named)
+        statistics = ParameterStatistics(event.named, event.start)
         losses = [event.batch_loss(batch, event.trainable) for batch in event.batches]
         cap = Caps(self.cap, self.relative_cap, event).over(event.trainable)
         reports = []

@@ -240,3 +240,17 @@ def test_an_expanded_parameter_is_refused_where_it_would_move(method):
     with pytest.raises(teleport.UnsupportedModel, match="has elements that share memory"):
         method(model, [batch()], loss_fn)
     assert all(torch.equal(value, start[name]) for name, value in model.named_parameters())
+
+
+def test_evaluations_after_the_end_of_a_method_do_not_move_what_they_renormalise():
+    """``max_norm`` of an embedding writes at each evaluation; the report is of the parameters that are left."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(6, 8, max_norm=0.5), nn.Flatten(), nn.Linear(16, 3)).double()
+    batches = [(torch.randint(6, (4, 2)), torch.randint(3, (4,))) for _ in range(3)]
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    method = teleport.LevelSet(lr=0.3, steps=3)
+    report = method(model, batches, lambda own, batch: nn.functional.cross_entropy(own(batch[0]), batch[1]))
+    for layer in report.layers:
+        now = dict(model.named_parameters())[layer.name].detach()
+        change = (now - before[layer.name]).norm() / before[layer.name].norm()
+        assert float(change) == pytest.approx(layer.relative_change, rel=1e-9)
