@@ -27,6 +27,7 @@ SUBJECTS = {
     "training": "the training loop, compared with one by hand and with a data set and a loader",
     "nullspace_step": "one step of a null-space teleport, in gradient evaluations",
     "drift": "what a move changes on other data, by the shortest way, plain ascent and at random",
+    "landing": "evaluations per landing on the cap, and the polynomial that the squared gradient norm is",
     "memory": "peak memory of a teleport of a transformer by length, compared with a training step and the weights",
 }
 """Module -> its description in the help of the script."""

@@ -38,11 +38,11 @@ REVISIONS = {"random": 3, "nullspace": 2, "symmetry": 2, "orbit": 2}
 """Methods whose numbers changed since runs were kept, and the number of their revision; other runs keep their hash.
 
 2 of ``random``: its directions depend on the seed, the event and the batch, before on the bytes of the weights, too.
-3 of ``random``, 2 of the others: steps land on the cap by interpolation, at another norm in the 2 % below it; and the
-inputs of convolutions are summed in smaller parts, which moves a null space by rounding.
+3 of ``random``, 2 of the others: steps land on the cap by interpolation, at another norm in the 2 % below it; and of
+null spaces the inputs of convolutions are summed in smaller parts, which moves them by rounding.
 """
-STEPS_ALONE = ("symmetry", "orbit")
-"""Those of them whose runs with ``step: fixed`` have the numbers that they had."""
+BY_CAP_ALONE = ("symmetry", "orbit")
+"""Those of them whose runs without a cap, or with ``step: fixed``, have the numbers that they had."""
 
 
 def computed(config: Config) -> dict[str, Any]:
@@ -58,10 +58,14 @@ def computed(config: Config) -> dict[str, Any]:
         content[group] = {key: value for key, value in content[group].items() if key not in keys}
     for group, values in ADDED_SINCE.items():
         content[group] = {key: value for key, value in content[group].items() if values.get(key, ...) != value}
-    name, revision = config.teleport.name, REVISIONS.get(config.teleport.name)
-    if revision and not (name in STEPS_ALONE and content["teleport"]["step"] == "fixed"):
-        content["teleport"]["revision"] = revision
+    teleport, name = content["teleport"], config.teleport.name
+    if name in REVISIONS and (name not in BY_CAP_ALONE or _lands_on_a_cap(teleport)):
+        teleport["revision"] = REVISIONS[name]
     return content
+
+
+def _lands_on_a_cap(teleport: Mapping[str, Any]) -> bool:
+    return teleport["step"] == "cap" and not (teleport["cap"] is None and teleport["relative_cap"] is None)
 
 
 def identity(config: Config, data: str = "") -> str:

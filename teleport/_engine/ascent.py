@@ -70,8 +70,8 @@ def capped_step(
 
     The whole step (``length``) is taken if the norm stays below the cap. Otherwise it is shortened until the norm is
     within 2 % below the cap; if no such length is found, the best length below the cap is taken. A step is also
-    shortened if the norm falls (or the point is not ``better``) or is not finite. The lengths to try come from a
-    polynomial through the norms seen (``landing.py``).
+    shortened if the norm falls (or the point is not ``better``), to the first length seen at which it does not, or if
+    it is not finite. The lengths to try come from a polynomial through the norms seen (``landing.py``).
 
     Args:
         batch_loss: the loss whose gradient norm is capped.
@@ -88,7 +88,7 @@ def capped_step(
         The parameters are those at that length.
     """
     low, high = (0.0, norm), (math.inf, math.inf)  # (length, norm): the best below the cap, the nearest too long one
-    curve = SquaredNormAlongPath(norm, slope)
+    curve, met_cap = SquaredNormAlongPath(norm, slope), False
     trial = min(length, curve.first(_target(cap)))
     for attempt in range(TRIALS):
         line.move_to(trial)
@@ -99,12 +99,16 @@ def capped_step(
         if reached == norm and not gained:  # nothing to gain: the direction is zero, or too short to be felt
             break
         if gained and math.isfinite(reached) and reached <= cap:
-            if trial == length or reached >= BELOW_CAP * cap:
+            fell = not (met_cap or math.isinf(high[0]))
+            if fell or trial == length or reached >= BELOW_CAP * cap:
                 return trial, point
             low = (trial, reached)
         elif math.isfinite(reached) and reached <= cap:  # past a maximum
             high = (trial, math.inf)
+            if low[0] > 0 and not met_cap:
+                break
         else:
+            met_cap = True
             high = (trial, reached if math.isfinite(reached) else math.inf)
         trial = _next_trial(curve, low, high, cap, length, attempt)
         if trial == low[0]:  # the interval has no other number in it

@@ -83,7 +83,7 @@ class NullSpaceLayerReport(LayerReport):
     Attributes:
         ranks: the rank kept per batch that was decomposed.
         surviving: the share ``|pi(G)|^2 / |G|^2`` of the objective's gradient that survived the projection at the first
-            step of a batch, for batches whose whole gradient was computed.
+            step of a batch, for batches whose whole gradient was computed: not with a frozen forward pass.
     """
 
     ranks: list[int] = field(default_factory=list)

@@ -58,10 +58,9 @@ class NullSpace:
         objective_scale: the rate of ``loss_after_step`` or the radius of ``sharpness``; ``None`` for the default.
         forward: ``"once"`` freezes the forward pass: it is run once per batch if no layer output changes, that is at
             threshold 1, without a ``constraint``, and for objectives of the gradient norm alone. The intermediate steps
-            then have the loss of the start in the batch's ``trace``, and a layer's ``surviving`` share is that of the
-            event's first batch. ``"each"`` runs the forward pass at each step. Both take the same steps up to rounding.
-            If the gradient norm after the steps is not the model's, or the recorded graph cannot be
-            split, it is run at each step.
+            then have the loss of the start in the batch's ``trace``, and layers no ``surviving`` shares. ``"each"``
+            runs the forward pass at each step. Both take the same steps up to rounding. If the gradient norm after a
+            batch's steps is not the model's, or the recorded graph cannot be split, it is run at each step.
         path: ``"ascent"`` takes steps one after the other, each along the gradient where it starts. ``"shortest"``
             moves in one straight line to the cap, at most by ``lr * steps``; each step improves its direction. The
             move is shorter by a quarter to a half, and so is its drift on other data.

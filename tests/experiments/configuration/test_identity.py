@@ -92,6 +92,10 @@ def test_a_revised_method_has_new_names_for_its_runs_alone():
     assert "revision" not in computed(symmetry)["teleport"]
     symmetry.teleport.step = "cap"
     assert computed(symmetry)["teleport"]["revision"] == 2
+    orbit = resolve(composed("experiment=symmetry/booth"))  # without a cap
+    assert "revision" not in computed(orbit)["teleport"]
+    orbit.teleport.relative_cap = 3.0
+    assert computed(orbit)["teleport"]["revision"] == 2
 
 
 def test_weights_count_by_their_content_and_not_by_their_path(tmp_path):

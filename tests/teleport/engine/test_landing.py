@@ -83,6 +83,17 @@ def test_no_evaluation_is_beyond_the_whole_step(layers, seed, length, factor, sl
         assert BELOW_CAP * cap * (1 - 1e-12) <= along.norm_at(taken) <= cap * (1 + 1e-12)
 
 
+@pytest.mark.parametrize("cap", [2.0, math.inf])
+@pytest.mark.parametrize("slope", [True, False])
+def test_past_a_maximum_the_first_length_that_gains_is_taken(cap, slope):
+    """Half of a step that falls, or the length before it: ``1 + t - t^2`` has its maximum at 1/2, above 1 until 1."""
+    along = Along([Polynomial([1.0, 1.0, -1.0])])
+    taken = along.step(1.5, cap, slope)
+    assert len(along.lengths) <= 3
+    assert 0 < taken < 1
+    assert along.norm_at(taken) > 1.1
+
+
 def test_without_a_slope_the_first_evaluation_is_the_whole_step():
     along = layered(2, seed=0)
     along.step(3.0, 1.1 * along.norm, slope=False)
