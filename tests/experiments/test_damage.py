@@ -9,7 +9,7 @@ from tests.experiments.damage import Places, try_all
 
 @pytest.mark.slow
 def test_no_damaged_file_ends_in_a_traceback(tmp_path):
-    counts = try_all(Places(tmp_path), flips=1, every=7)
+    counts = try_all(Places(tmp_path), flips=1, every=31)
     assert len(counts) == 8
     assert {kind: count.wrong for kind, count in counts.items() if count.wrong} == {}
     assert all(count.tried for count in counts.values())

@@ -160,7 +160,7 @@ def test_an_interrupt_within_a_context_manager_leaves_all_as_it_was(name, tmp_pa
 @every_call
 def test_an_interrupt_at_every_instruction_leaves_all_as_it_was(name, tmp_path):
     """One instruction is left of a teleported form: the return to the caller, who has no report then."""
-    tried, wrong = check_interrupts(Calls(tmp_path), name, int(os.environ.get("TELEPORT_INTERRUPTS", "7")))
+    tried, wrong = check_interrupts(Calls(tmp_path), name, int(os.environ.get("TELEPORT_INTERRUPTS", "31")))
     assert tried >= FAST
     assert all(name.startswith(NEEDS_RESULT) and " __call__+" in where for where in wrong)
     assert len(wrong) <= 1
