@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,7 @@ def test_a_redraw_that_was_killed_is_repeated_without_a_trace():
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("TELEPORT_LARGE" not in os.environ, reason="takes many minutes: make fuzz, or TELEPORT_LARGE=1")
 def test_what_is_left_behind_is_found():
     done = fuzz("--commands", "redraw", code=WITHOUT_CLEANING)
     assert done.returncode == 1
@@ -37,6 +39,7 @@ def test_what_is_left_behind_is_found():
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("TELEPORT_LARGE" not in os.environ, reason="takes many minutes: make fuzz, or TELEPORT_LARGE=1")
 def test_runs_and_sweeps_that_were_killed_are_repeated_without_a_trace():
     done = fuzz("--cases", "12", "--seed", "3")
     assert done.returncode == 0, done.stdout + done.stderr

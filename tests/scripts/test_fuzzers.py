@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 import subprocess
 import sys
@@ -24,6 +25,7 @@ def test_a_few_command_lines_hold_what_all_must(capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("TELEPORT_LARGE" not in os.environ, reason="takes many minutes: make fuzz, or TELEPORT_LARGE=1")
 def test_many_command_lines_hold_what_all_must():
     assert main(["--cases", "60", "--seed", "7"]) == 0
 
