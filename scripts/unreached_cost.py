@@ -8,6 +8,8 @@ reaches some experts, and on one of 4096.
 
 from __future__ import annotations
 
+import argparse
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -87,7 +89,11 @@ def free_channels(model: nn.Module, batch: Any, rule: bool) -> tuple[int, int, i
 
 def main() -> None:
     """Print one row per model and batch."""
-    import transformers
+    argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args()
+    try:
+        import transformers
+    except ImportError:
+        sys.exit("error: the models are those of transformers; install it: pip install transformers")
 
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()
