@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from teleport._engine.ascent import Ascent, Line, capped_step, out_of_room
 from teleport._engine.batch_loss import BatchLoss, Point
 from teleport._engine.contract import StepMonitor, unmonitored
+from teleport._engine.finiteness import all_finite, not_finite_along, not_finite_at
 from teleport._engine.report import StepRecord
 from teleport._engine.statuses import Stopped
-from teleport._spaces.norms import product_of
+from teleport._spaces.norms import length_of, product_of
 
 GAIN = 0.01
 """The least relative gain, in length or in norm, for which another direction is tried."""
@@ -60,14 +61,19 @@ def ascend_shortest(
     trace = [StepRecord(0, float(start.loss), norm)]
     if monitor(trace[0]):
         return Ascent(start, start, 0, Stopped.CALLBACK, trace)
+    if reason := not_finite_at(batch_loss, start, parameters):
+        return Ascent.refused(start, reason)
     if steps == 0 or out_of_room(norm, cap, "cap"):
         return Ascent(start, start, 0, Stopped.ABOVE_CAP if steps else Stopped.STEPS_DONE, trace)
     line = Line(parameters, direction(start))
     first, rise = line.directions, slope(start)
     best = _Move(0.0, 0.0, first, start)
-    stopped = Stopped.STEPS_DONE
+    stopped, reason = Stopped.STEPS_DONE, ""
     for step in range(1, steps + 1):
         more = step < steps
+        if not all_finite(line.directions):
+            stopped, reason = Stopped.NOT_FINITE, not_finite_along(batch_loss, parameters)
+            break
         move = _land(batch_loss, line, best.distance or longest, norm, cap, rise * product_of(first, line.directions))
         if not move.improves(best, cap):
             line.directions = best.directions
@@ -86,7 +92,7 @@ def ascend_shortest(
             line.directions = list(direction(point))
     if stopped == Stopped.STEPS_DONE and out_of_room(point.norm, cap, "cap"):
         stopped = Stopped.CAP_REACHED
-    return Ascent(start, point, len(trace) - 1, stopped, trace)
+    return Ascent(start, point, len(trace) - 1, stopped, trace, reason)
 
 
 @dataclass
@@ -109,8 +115,8 @@ class _Move:
 
 def _land(batch_loss: BatchLoss, line: Line, longest: float, norm: float, cap: float, slope: float) -> _Move:
     """The move along ``line`` to the cap, or by ``longest``."""
-    size = math.sqrt(product_of(line.directions, line.directions))
-    if size == 0 or not math.isfinite(size):
+    size = length_of(line.directions)
+    if size == 0:
         return _Move(0.0, 0.0, line.directions, Point(torch.zeros(()), [], torch.zeros(())))
     length, end = capped_step(batch_loss, line, longest / size, norm, cap, False, slope=slope)
     return _Move(length, length * size, line.directions, end or batch_loss.point(False))

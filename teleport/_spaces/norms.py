@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -33,6 +34,12 @@ def product_of(one: Iterable[Tensor], other: Iterable[Tensor]) -> float:
     if 1e-30 < abs(product) < 1e30:
         return product
     return float(inner(map(_double, left), map(_double, right)))
+
+
+def length_of(tensors: Iterable[Tensor]) -> float:
+    """The norm of all elements of the tensors together, in float64 if its square nears the ends of single precision."""
+    parts = list(tensors)
+    return math.sqrt(product_of(parts, parts))
 
 
 LONG = 2**16

@@ -166,6 +166,7 @@ def mish_beyond_its_range() -> tuple[nn.Module, Any]:
 
 SECOND = {
     "forward each": NullSpace(relative_cap=3.0, forward="each"),
+    "shortest": NullSpace(path="shortest", forward="each"),
     "full steps": NullSpace(step="fixed", guard="none", forward="each"),
     "curvature": NullSpace(objective="curvature"),
     "sharpness": NullSpace(objective="sharpness", guard="none"),
@@ -253,3 +254,15 @@ def test_a_report_tells_of_no_zero_weight_that_it_moved(case, make):
     assert all(layer.reason for layer in report.layers if not layer.relative_change)
     if case == "all":
         assert not moved
+
+
+@pytest.mark.parametrize("case", SPOILED)
+def test_the_shortest_way_refuses_what_plain_steps_refuse(case):
+    model, batches = CLASSES.make(batches=1)
+    spoil, said = SPOILED[case]
+    spoil(model, batches[0])
+    start = values(model)
+    report = NullSpace(path="shortest")(model, batches, CLASSES.loss_fn)
+    assert same_bits(model, start)
+    assert (report.accepted, report.batches[0].stopped) == (False, "not finite")
+    assert re.search(said, report.batches[0].reason)
