@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import torch
 from torch import Tensor
 
+from experiments.configuration.config import TrainingConfig
 from experiments.run.seeding import Stream, generator
 from experiments.tasks import Split
 
@@ -16,6 +18,11 @@ Batch = tuple[Tensor, Tensor]
 def steps_per_epoch(split: Split, batch_size: int) -> int:
     """Optimizer steps per epoch; the last batch may be smaller."""
     return math.ceil(len(split) / batch_size)
+
+
+def last_step_of(training: TrainingConfig, per_epoch: int) -> int:
+    """The number of optimizer steps of a run of ``per_epoch`` steps per epoch."""
+    return min(training.epochs * per_epoch, training.max_steps or sys.maxsize)
 
 
 class TrainingBatches:

@@ -37,6 +37,7 @@ from teleport import (
     Symmetry,
     Teleporter,
 )
+from teleport._auto.auto import EVENT_GRADIENTS
 
 # name -> (the dataclass of its keys, which are arguments of the torch class, and the class)
 OPTIMIZERS: dict[str, tuple[type[OptimizerConfig], Callable[..., torch.optim.Optimizer]]] = {
@@ -111,7 +112,7 @@ class TrainingBudget:
 
         A batch of k times the training batch's size is taken to cost k / 2 times as much, but no less.
         """
-        gradients = 12.0 * max(1.0, samples / (2 * self.batch_size))
+        gradients = EVENT_GRADIENTS * max(1.0, samples / (2 * self.batch_size))
         return {"optimizer": self.optimizer, "total_steps": self.total_steps, "event_gradients": gradients}
 
 

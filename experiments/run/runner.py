@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
 import time
 from collections.abc import Iterator
 from math import prod
@@ -26,7 +25,7 @@ from experiments.data.registry import build_task
 from experiments.errors import UserError
 from experiments.models.registry import build_model
 from experiments.run import checkpoints, methods, pictures, records
-from experiments.run.batches import steps_per_epoch
+from experiments.run.batches import last_step_of, steps_per_epoch
 from experiments.run.environment import environment
 from experiments.run.runs import CHECKPOINT, LOCK, folder_of, told_if_complete
 from experiments.run.seeding import seed_everything
@@ -66,8 +65,7 @@ def make(config: Config, folder: Path) -> Path:
     model = build_model(config.model, task.spec, task.name, device).to(device)
     optimizer = methods.build_optimizer(config.optimizer, model)
     per_epoch = steps_per_epoch(task.train, config.training.batch_size)
-    last_step = min(config.training.epochs * per_epoch, config.training.max_steps or sys.maxsize)
-    budget = methods.TrainingBudget(optimizer, last_step, config.training.batch_size)
+    budget = methods.TrainingBudget(optimizer, last_step_of(config.training, per_epoch), config.training.batch_size)
     teleporter = methods.build_teleporter(config.teleport, budget)
     schedule = methods.build_schedule(config.teleport, per_epoch)
     teleports = Teleports(teleporter, schedule, task, config, device)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from experiments.configuration.config import Config
 from experiments.run import checkpoints
-from experiments.run.batches import TrainingBatches
+from experiments.run.batches import TrainingBatches, last_step_of
 from experiments.run.clock import Clock
 from experiments.run.evaluation import Evaluation, Evaluator
 from experiments.run.forward import training_loss
@@ -62,7 +62,7 @@ class Training:
         self.task, self.model, self.optimizer, self.teleports = task, model, optimizer, teleports
         self.config, self.folder = config, folder
         self.batches = TrainingBatches(task.train, settings.batch_size, config.seed, device)
-        self.last_step = min(settings.epochs * self.batches.per_epoch, settings.max_steps or sys.maxsize)
+        self.last_step = last_step_of(settings, self.batches.per_epoch)
         self.eval_every = settings.eval_every or self.batches.per_epoch
         self.evaluate = Evaluator(task, settings.eval_samples, settings.batch_size, device)
         self.memory = OptimizerMemory(optimizer, config.teleport.optimizer_state)

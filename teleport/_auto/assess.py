@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from teleport._arguments import check_call
 from teleport._auto.auto import Auto, split_batches
@@ -17,7 +17,7 @@ from teleport._auto.rollout import Rollout, TrainStep
 from teleport._engine.batch_loss import BatchLoss
 from teleport._engine.contract import LossFn, Teleporter
 from teleport._engine.objectives import Curvature
-from teleport._engine.transaction import Snapshot
+from teleport._engine.transaction import Snapshot, always_undone
 from teleport._errors import UnsupportedModel
 from teleport._null_space.random_null_space import RandomNullSpace
 from teleport._rescaling.rescaling import Rescaling
@@ -71,8 +71,8 @@ def assess(
     horizon = auto.horizon
     first, probes, steps = split_batches(batches, horizon)
     trials = _Trials(model, optimizer, loss_fn, first, probes, steps, train_step)
-    start = trials.look()
-    without = {rate: _mean(trials.rollout.losses(rate)) for rate in dict.fromkeys([1.0, *rates])}
+    raised = {rate: trials.rollout.losses(rate) for rate in dict.fromkeys(rates) if rate != 1}
+    without = {rate: _mean(losses) for rate, losses in ({1.0: trials.losses} | raised).items()}
     families = [trials.family(auto, "null space", auto.method)]
     if trials.share_moved:
         random = RandomNullSpace(length=trials.share_moved, relative_cap=None)
@@ -80,11 +80,11 @@ def assess(
     families.append(trials.family(auto, "rescaling", Rescaling(relative_cap=growth)))
     go, reasons = _answer(auto, families[0], without, steps_left)
     seconds = time.perf_counter() - started
-    return Assessment(go, reasons, *start, families, without, horizon, seconds)
+    return Assessment(go, reasons, *trials.start, families, without, horizon, seconds)
 
 
 class _Trials:
-    """Moves that are measured and undone."""
+    """Moves that are measured and undone, and what they are compared with: the same without a move."""
 
     def __init__(
         self,
@@ -102,6 +102,11 @@ class _Trials:
         self._once = Rollout(model, optimizer, loss_fn, steps[:1], probes, train_step)
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.share_moved = 0.0  # the norm of the last move over that of the parameters that it moved
+        clock = time.perf_counter()
+        self.start = self.look()
+        self._gradient = max(time.perf_counter() - clock, 1e-9) / 3  # seconds; a curvature takes about three gradients
+        self._still_loss, self._once_loss = _mean(self._still.losses()), _mean(self._once.losses())
+        self.losses = self.rollout.losses()
 
     def look(self) -> tuple[float, float, float]:
         """Loss, gradient norm and curvature along the gradient, on the first batch."""
@@ -116,38 +121,34 @@ class _Trials:
     def family(self, auto: Auto, name: str, method: Teleporter) -> Family:
         """Move by ``method``, measure, and undo it."""
         before = Snapshot(self.model.parameters())
-        start = [parameter.detach().clone() for parameter in self._parameters]
-        still, once, losses = self._still.losses(), self._once.losses(), self.rollout.losses()
-        clock = time.perf_counter()
-        _, norm, curvature = self.look()
-        gradient = max(time.perf_counter() - clock, 1e-9) / 3  # a curvature takes about three gradients
+        return always_undone(lambda: self._moved(auto, name, method, before.values), before.restore)
+
+    def _moved(self, auto: Auto, name: str, method: Teleporter, before: Mapping[nn.Parameter, Tensor]) -> Family:
         try:
             report = method(self.model, [self.first], self.loss_fn)
-            if report.no_op or not report.accepted:
-                return Family(name, reason=report.batches[0].reason or f"nothing moved: {report.batches[0].stopped}")
-            _, grown, bent = self.look()
-            drift, one_step = _mean(self._still.losses()) - _mean(still), _mean(self._once.losses()) - _mean(once)
-            trial = auto.trial(losses, self.rollout.losses())
-            with torch.no_grad():
-                distances = [float((new - old).norm()) for new, old in zip(self._parameters, start, strict=True)]
-            sizes = [float(old.norm()) for old in start]
-            distance, size = math.hypot(*distances), math.hypot(*sizes) or 1.0
-            moving = math.hypot(*(own for own, moved in zip(sizes, distances, strict=True) if moved)) or 1.0
-            self.share_moved = distance / moving
-            return Family(
-                name,
-                growth=grown / norm if norm else 1.0,
-                distance=distance / size,
-                drift=drift / max(1.0, abs(_mean(still))),
-                curvature=bent / curvature if curvature else 1.0,
-                one_step=one_step,
-                trial=trial,
-                gradients=report.seconds / gradient,
-            )
         except UnsupportedModel as error:
             return Family(name, reason=str(error))
-        finally:
-            before.restore()
+        if report.no_op or not report.accepted:
+            return Family(name, reason=report.batches[0].reason or f"nothing moved: {report.batches[0].stopped}")
+        start = [before.get(parameter, parameter).detach() for parameter in self._parameters]  # some are not writable
+        _, norm, curvature = self.start
+        _, grown, bent = self.look()
+        with torch.no_grad():
+            distances = [float((new - old).norm()) for new, old in zip(self._parameters, start, strict=True)]
+        sizes = [float(old.norm()) for old in start]
+        distance, size = math.hypot(*distances), math.hypot(*sizes) or 1.0
+        moving = math.hypot(*(own for own, moved in zip(sizes, distances, strict=True) if moved)) or 1.0
+        self.share_moved = distance / moving
+        return Family(
+            name,
+            growth=grown / norm if norm else 1.0,
+            distance=distance / size,
+            drift=(_mean(self._still.losses()) - self._still_loss) / max(1.0, abs(self._still_loss)),
+            curvature=bent / curvature if curvature else 1.0,
+            one_step=_mean(self._once.losses()) - self._once_loss,
+            trial=auto.trial(self.losses, self.rollout.losses()),
+            gradients=report.seconds / self._gradient,
+        )
 
 
 def _answer(auto: Auto, family: Family, without: dict[float, float], steps_left: int | None) -> tuple[bool, list[str]]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from teleport._arguments import check_call, check_positive, check_share, check_steps
+from teleport._arguments import check_call, check_positive, check_share, check_whole
 from teleport._auto.report import AutoReport, Trial
 from teleport._auto.rollout import Rollout, TrainStep
 from teleport._engine.contract import Callback, LossFn, Teleporter
@@ -94,9 +94,8 @@ class Auto:
             raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
         check_positive(growth=growth, tolerance=tolerance, event_gradients=event_gradients)
         check_share("share", share)
-        for number in (horizon, total_steps):
-            if number is not None:
-                check_steps(1.0, number)
+        counts = {"horizon": horizon, "total_steps": total_steps}
+        check_whole(**{name: count for name, count in counts.items() if count is not None})
         self.optimizer = optimizer
         self.share = share
         self.total_steps = total_steps
@@ -116,7 +115,7 @@ class Auto:
     @property
     def cost(self) -> float:
         """The assumed cost of an event, in gradients of a training batch."""
-        return self.event_gradients + 2 * (self.horizon + FORWARD * self._probes)
+        return self._cost_of(self.horizon)
 
     @property
     def spent(self) -> float:
@@ -126,7 +125,7 @@ class Auto:
     @property
     def needed(self) -> int:
         """How many batches an event takes besides the one that it moves on."""
-        return self.horizon + self._probes
+        return self.horizon + _probes(self.horizon)
 
     @property
     def due(self) -> bool:
@@ -197,18 +196,16 @@ class Auto:
         self._book(report)
         return report
 
-    @property
-    def _probes(self) -> int:
-        return max(1, min(4, self.horizon // 3))
+    def _cost_of(self, horizon: int) -> float:
+        return self.event_gradients + 2 * (horizon + FORWARD * _probes(horizon))
 
     def _longest_of_two(self) -> int:
         """The longest rollout with which the budget allows two events, from the shortest to the longest."""
         if self.total_steps is None:
             return LONGEST
-        for self.horizon in range(LONGEST, SHORTEST, -1):
-            if self.affordable(0, 1):
-                return self.horizon
-        return SHORTEST
+        budget = self.share * self.total_steps / 2
+        fitting = (steps for steps in range(LONGEST, SHORTEST, -1) if self._cost_of(steps) <= budget)
+        return next(fitting, SHORTEST)
 
     def trial(self, without: Sequence[float], moved: Sequence[float]) -> Trial:
         """The comparison of the losses on the same batches after two rollouts."""
@@ -250,6 +247,11 @@ class Auto:
         interval = self.cost / self.share * 2.0 ** (self._in_vain // TRIES_IN_VAIN)
         self._next = self._step + math.ceil(interval)
         self.reports.append(report)
+
+
+def _probes(horizon: int) -> int:
+    """How many batches measure the loss after a rollout, if there are as many as an event takes."""
+    return max(1, min(4, horizon // 3))
 
 
 def split_batches(batches: Iterable[Any], horizon: int) -> tuple[Any, list[Any], list[Any]]:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from teleport._engine.contract import LossFn
-from teleport._engine.transaction import Snapshot
+from teleport._engine.transaction import Snapshot, always_undone
 from teleport._tracing.undisturbed import ModelState
 
 TrainStep = Callable[[nn.Module, Any], None]
@@ -63,21 +63,17 @@ class Rollout:
             optimizer.restore()
             state.restore_after_error()
 
-        try:
-            try:
-                self.model.train()
-                for group in self.optimizer.param_groups:
-                    group["lr"] = group["lr"] * rate
-                for batch in self.steps:
-                    self._train_step(self.model, batch)
-                self.model.eval()
-                with torch.no_grad():
-                    return [float(self.loss_fn(self.model, batch)) for batch in self.probes]
-            finally:
-                undo()
-        except BaseException:
-            undo()  # once more, for an interrupt in the first
-            raise
+        return always_undone(lambda: self._train_and_measure(rate), undo)
+
+    def _train_and_measure(self, rate: float) -> list[float]:
+        self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["lr"] * rate
+        for batch in self.steps:
+            self._train_step(self.model, batch)
+        self.model.eval()
+        with torch.no_grad():
+            return [float(self.loss_fn(self.model, batch)) for batch in self.probes]
 
     def _plain_step(self, model: nn.Module, batch: Any) -> None:
         self.optimizer.zero_grad(set_to_none=True)

@@ -11,7 +11,7 @@ from torch import nn
 
 from teleport._engine.contract import LossFn, Teleporter
 from teleport._engine.report import TeleportReport
-from teleport._engine.transaction import Snapshot
+from teleport._engine.transaction import Snapshot, always_undone
 from teleport._tracing.preconditions import check_model
 from teleport._tracing.undisturbed import ModelState
 
@@ -53,14 +53,7 @@ def preview(
         for source, state in states:
             source.set_state(state)
 
-    try:
-        try:
-            return method(model, batches, loss_fn, **options)
-        finally:
-            undo()
-    except BaseException:
-        undo()  # once more, for an interrupt in the first
-        raise
+    return always_undone(lambda: method(model, batches, loss_fn, **options), undo)
 
 
 def _has_extra_state(module: nn.Module) -> bool:

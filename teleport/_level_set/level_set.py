@@ -21,7 +21,7 @@ from teleport._engine.parameter_statistics import ParameterStatistics
 from teleport._engine.report import BatchReport, LayerReport, StepRecord, TeleportReport
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, roll_back_if_violated
-from teleport._spaces.norms import inner, product_of
+from teleport._spaces.norms import inner, length_of, product_of
 
 BACKTRACKS = 25
 """The largest number of halvings of a step."""
@@ -263,7 +263,7 @@ class _LevelSetAscent:
         """The largest rho: ``lr`` along ``H g / |g|^2``, or what moves the parameters by that share of their norm."""
         if self.method.lr_unit == "absolute":
             return self.method.lr
-        norm, distance = (math.sqrt(product_of(values, values)) for values in (line.start, here.q))
+        norm, distance = length_of(line.start), length_of(here.q)
         return self.method.lr * (norm or 1.0) / (distance or 1.0)
 
     def _merit(self, point: Point) -> float:

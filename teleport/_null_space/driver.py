@@ -216,14 +216,14 @@ class _NullSpaceEvent:
         self.event.moved |= set(parameters)
         over = parameters if settings.objective_params == "moved" and parameters else self.event.trainable
         loss = self.event.batch_loss(batch, over)
-        snapshot = Snapshot(parameters if self._guarded else [])
         if self.constraint and self._guarded and self.constraint_loss is None:
             self.constraint_loss = self.event.mean_loss(self.constraint)
         if start is None and self.freeze and parameters:
             start, graph = recorded(loss)
         project = projection(null_spaces, parameters, self.statistics)
         problem = AscentProblem(number, loss, parameters, caps.over(over), start, project, monitor)
-        ascent = self._ascend(problem, graph, null_spaces, batch)
+        snapshot = Snapshot(parameters if self._guarded or graph is not None else [])
+        ascent = self._ascend(problem, graph, null_spaces, snapshot)
         report = ascent.report()
         if not null_spaces and report.stopped not in (Stopped.CALLBACK, Stopped.NOT_FINITE):
             report.stopped = Stopped.NOTHING_MOVES
@@ -237,9 +237,12 @@ class _NullSpaceEvent:
         return report
 
     def _ascend(
-        self, problem: AscentProblem, graph: GraphRecorder | None, null_spaces: NullSpaces, batch: Any
+        self, problem: AscentProblem, graph: GraphRecorder | None, null_spaces: NullSpaces, snapshot: Snapshot
     ) -> Ascent:
-        """The ascent, with the forward pass frozen if its graph was recorded. The last loss is always evaluated."""
+        """The ascent, with the forward pass frozen if its graph was recorded. The last loss is always evaluated.
+
+        ``snapshot`` is of the parameters before it; they are restored if the frozen forward pass turns out to be wrong.
+        """
         start = problem.start
         if graph is None or start is None or not null_spaces or not_finite_at(problem.loss, start, problem.parameters):
             return self.step_rule(problem)
@@ -248,14 +251,13 @@ class _NullSpaceEvent:
         frozen = self._frozen(problem, graph, null_spaces)
         if frozen is None:
             return self.step_rule(dataclasses.replace(problem, start=None))
-        before = Snapshot(problem.parameters)
         ascent = self.step_rule(frozen)
         if not ascent.steps:
             return ascent
         end = problem.loss.point(False)
         if not agree(ascent.end, end, problem.parameters):
             self._thaw("its gradient norm after the steps is not the model's")
-            before.restore()
+            snapshot.restore()
             return self.step_rule(dataclasses.replace(problem, start=None))
         ascent.end.loss = end.loss
         ascent.trace[-1] = dataclasses.replace(ascent.trace[-1], loss=float(end.loss))

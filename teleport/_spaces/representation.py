@@ -228,12 +228,24 @@ class _FullRank(NamedTuple):
 
 def _full_rank(gram: Tensor, dtype: torch.dtype) -> _FullRank | None:
     """Of Gram matrices (lower triangles), if all are clearly of full rank; a tenth is left for more vectors."""
+    found = _cholesky(gram)
+    if found is None:
+        return None
+    _, energies, inverse = found
+    least = 1 / inverse
+    return _FullRank(least, energies) if _FullRank(least / 100, energies).certain(dtype) else None
+
+
+def _cholesky(gram: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+    """The Cholesky factors of Gram matrices (lower triangles), their traces and those of their inverses.
+
+    ``None`` if one of them has no factor.
+    """
     factor, failed = torch.linalg.cholesky_ex(gram)
     if bool(failed.any()):
         return None
-    least = 1 / torch.cholesky_inverse(factor).diagonal(dim1=1, dim2=2).sum(1)
-    full = _FullRank(least / 100, gram.diagonal(dim1=1, dim2=2).sum(1))
-    return _FullRank(least, full.energies) if full.certain(dtype) else None
+    traces = (each.diagonal(dim1=1, dim2=2).sum(1) for each in (gram, torch.cholesky_inverse(factor)))
+    return factor, *traces
 
 
 def _smallest(dtype: torch.dtype) -> float:
@@ -263,11 +275,11 @@ def _factor(gram: Tensor, dtype: torch.dtype) -> _Factored | None:
     ``1 / |L^-1|_F`` bounds the least singular value from below. It must be above all that rounding could explain, of
     the vectors in ``dtype`` (see ``rank``) and of squaring them in double precision.
     """
-    factor, failed = torch.linalg.cholesky_ex(gram)
-    if bool(failed.any()):
+    found = _cholesky(gram)
+    if found is None:
         return None
-    traces = [held.diagonal(dim1=1, dim2=2).sum(1) for held in (gram, torch.cholesky_inverse(factor))]
-    least = float((traces[0] * traces[1]).max()) ** -0.5  # of singular values, to the root of all energy
+    factor, energies, inverse = found
+    least = float((energies * inverse).max()) ** -0.5  # of singular values, to the root of all energy
     if not least > _smallest(dtype):
         return None
     return _Factored(factor, torch.finfo(gram.dtype).eps / least**2)

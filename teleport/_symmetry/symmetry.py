@@ -25,7 +25,7 @@ from teleport._engine.report import BatchReport, PairLayerReport, StepRecord, Te
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, roll_back_if_violated
 from teleport._errors import UnsupportedModel
-from teleport._spaces.norms import product_of
+from teleport._spaces.norms import length_of
 from teleport._symmetry.group_actions import Inverse
 from teleport._symmetry.group_path import AdjacentLayers, GroupPath, PairAction, matrix_of
 from teleport._tracing.layer_pairs import trace_layer_pairs
@@ -239,7 +239,7 @@ class _SymmetryEvent:
         """One step along ``path``; whether it was taken."""
         length = self.method.lr
         if self.method.lr_unit == "relative":
-            distance = math.sqrt(product_of(path.directions, path.directions))
+            distance = length_of(path.directions)
             length *= math.sqrt(sum(len(direction) for direction in path.directions)) / (distance or 1.0)
         if self.method.step == "fixed":
             path.move_to(length)
