@@ -118,18 +118,28 @@ class Config:
     figure: Any = None  # a figure to make instead of one run
 
 
+KINDS: dict[str, dict[str, type]] = {
+    "data": data_config.KINDS,
+    "model": model_config.KINDS,
+    "optimizer": {"sgd": SGDConfig, "adagrad": AdagradConfig, "adam": AdamConfig},
+    "teleport": teleport_config.KINDS,
+    "figure": {"figure": FigureConfig},
+}
+"""Group -> what a YAML file's ``/schema/<group>@_here_`` names -> the dataclass that checks it."""
+
+KEYS_OF_RUNS: dict[str, list[type]] = {
+    **{group: list(kinds.values()) for group, kinds in KINDS.items() if group != "figure"},
+    "training": [TrainingConfig],
+    "machine": [MachineConfig],
+}
+"""Group -> the dataclasses of the keys that a run may have."""
+
+
 def register() -> None:
     """Make the dataclasses known to Hydra as ``schema/<group>/<kind>``."""
     scalars.register()
     store = ConfigStore.instance()
     store.store(group="schema", name="config", node=Config)
-    kinds: dict[str, dict[str, type]] = {
-        "data": data_config.KINDS,
-        "model": model_config.KINDS,
-        "optimizer": {"sgd": SGDConfig, "adagrad": AdagradConfig, "adam": AdamConfig},
-        "teleport": teleport_config.KINDS,
-        "figure": {"figure": FigureConfig},
-    }
-    for group, nodes in kinds.items():
+    for group, nodes in KINDS.items():
         for name, node in nodes.items():
             store.store(group=f"schema/{group}", name=name, node=node)

@@ -7,7 +7,6 @@ again, so that looking at a finished run takes no longer for a large data set.
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -77,5 +76,4 @@ def _stamp(path: Path) -> Stamp:
 
 @functools.cache
 def _digest(path: Path, stamp: Stamp) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return files.sha256(path)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from experiments.configuration import data_config, model_config, teleport_config
-from experiments.configuration.config import AdagradConfig, AdamConfig, MachineConfig, SGDConfig, TrainingConfig
+from experiments.configuration import teleport_config
+from experiments.configuration.config import KEYS_OF_RUNS
 from experiments.configuration.options import options
 
 SMALL = {
@@ -36,14 +36,6 @@ CHOICES = {
 }
 """Options of groups: those that need no download, and wrong ones."""
 
-GROUPS: dict[str, list[type]] = {
-    "data": list(data_config.KINDS.values()),
-    "model": list(model_config.KINDS.values()),
-    "optimizer": [SGDConfig, AdagradConfig, AdamConfig],
-    "teleport": list(teleport_config.KINDS.values()),
-    "training": [TrainingConfig],
-    "machine": [MachineConfig],
-}
 
 WHOLE = "-1 0 1 2 3 7 2147483647 2147483648 4294967296 9223372036854775808 1000000000000000000000000000000 -0 +5 1_000"
 REAL = "0.0 -0.0 1e-400 1e-45 1e-8 0.1 0.5 0.30000000000000004 1.0 1.5 1e3 1e30 1e31 3.5e38 1e308 1e400 -1e308 1. .5"
@@ -130,7 +122,7 @@ def _lines(tree: dict[str, typing.Any], depth: int) -> typing.Iterator[str]:
 def keys() -> list[str]:
     """Every key of every schema, dotted."""
     found: dict[str, None] = {"seed": None}
-    for group, kinds in GROUPS.items():
+    for group, kinds in KEYS_OF_RUNS.items():
         for kind in kinds:
             found |= dict.fromkeys(_keys(kind, f"{group}."))
     return [

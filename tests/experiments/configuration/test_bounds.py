@@ -9,21 +9,12 @@ import typing
 
 import pytest
 
-from experiments.configuration import data_config, model_config, teleport_config
 from experiments.configuration.bounds import BOUNDS, Bounds, rounded
-from experiments.configuration.config import AdagradConfig, AdamConfig, Config, MachineConfig, SGDConfig, TrainingConfig
+from experiments.configuration.config import KEYS_OF_RUNS, Config
 from experiments.configuration.validate import resolve
 from experiments.errors import UserError
 from tests.experiments.small import composed
 
-GROUPS: dict[str, list[type]] = {
-    "data": list(data_config.KINDS.values()),
-    "model": list(model_config.KINDS.values()),
-    "optimizer": [SGDConfig, AdagradConfig, AdamConfig],
-    "teleport": list(teleport_config.KINDS.values()),
-    "training": [TrainingConfig],
-    "machine": [MachineConfig],
-}
 RESOLVED_ELSEWHERE = {"data.extents", "model.sizes"}  # read by interpolation into keys that have bounds
 
 
@@ -44,12 +35,17 @@ def mentions(hint: typing.Any) -> set[typing.Any]:
     return {hint} if not inner else set().union(*map(mentions, inner))
 
 
-NUMBERS = {"seed"}.union(*(numbers_of(kind, f"{group}.") for group, kinds in GROUPS.items() for kind in kinds))
+NUMBERS = {"seed"}.union(*(numbers_of(kind, f"{group}.") for group, kinds in KEYS_OF_RUNS.items() for kind in kinds))
 
 
 def test_every_number_of_a_schema_has_bounds():
     assert set(BOUNDS) == NUMBERS
-    assert set(GROUPS) == {field.name for field in dataclasses.fields(Config)} - {"seed", "scale", "rates", "figure"}
+    assert set(KEYS_OF_RUNS) == {field.name for field in dataclasses.fields(Config)} - {
+        "seed",
+        "scale",
+        "rates",
+        "figure",
+    }
 
 
 @pytest.mark.parametrize("bounds", sorted(set(BOUNDS.values()), key=str), ids=str)
