@@ -112,7 +112,6 @@ class LevelSet:
         )
 
     def _work(self, event: Event) -> tuple[list[BatchReport], list[LayerReport]]:
-        event.moved |= set(event.trainable)
         statistics = ParameterStatistics(event.named, event.start)
         losses = [event.batch_loss(batch, event.trainable) for batch in event.batches]
         losses[0].check_writable()
@@ -122,6 +121,8 @@ class LevelSet:
             reports.append(self._teleport(loss, cap, event.monitor.on(number, self.steps)))
             if event.monitor.stopped:
                 break
+        if any(report.steps for report in reports):  # otherwise any change is of an evaluation
+            event.moved |= set(event.trainable)
         return reports, statistics.close(event.moved)
 
     def _teleport(self, loss: BatchLoss, cap: float, monitor: StepMonitor) -> BatchReport:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import teleport
 from teleport import ChangeOfBasis, LevelSet, NullSpace, Orbit, Progress, Rescaling
 from teleport._engine.parameter_statistics import relative_change
-from tests.teleport.methods import ROWS, values
+from tests.teleport.methods import ROWS, unchanged, values
 
 every_method = pytest.mark.parametrize("row", ROWS, ids=str)
 
@@ -254,3 +254,13 @@ def test_evaluations_after_the_end_of_a_method_do_not_move_what_they_renormalise
         now = dict(model.named_parameters())[layer.name].detach()
         change = (now - before[layer.name]).norm() / before[layer.name].norm()
         assert float(change) == pytest.approx(layer.relative_change, rel=1e-9)
+
+
+def test_what_an_evaluation_writes_is_no_step_of_the_level_set():
+    """An embedding with ``max_norm`` scales its rows as they are read; the gradient is 0, so that no step is taken."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(7, 3, max_norm=1.0), nn.Linear(3, 1))
+    before = values(model)
+    report = LevelSet(steps=1)(model, [torch.tensor([1, 2])], lambda net, data: 0 * net(data).sum())
+    assert (report.batches[0].stopped, report.no_op) == ("stationary", True)
+    assert unchanged(model, before)

@@ -60,7 +60,7 @@ def _limits(draws: random.Random) -> dict[str, Any]:
     """Random caps, guard and tolerance."""
     settings: dict[str, Any] = {}
     if draws.random() < 0.5:
-        settings["relative_cap"] = draws.choice([0.5, 1.5, 3.0, 3.0])
+        settings["relative_cap"] = draws.choice([0.5, 1.5, 3.0, None])
     if draws.random() < 0.2:
         settings["cap"] = draws.choice([1e-3, 1.0, 100.0])
     if draws.random() < 0.2:
@@ -70,10 +70,12 @@ def _limits(draws: random.Random) -> dict[str, Any]:
     return settings
 
 
-def _stepping(draws: random.Random, rates: list[float]) -> dict[str, Any]:
+def _stepping(draws: random.Random, rates: list[float], unit: str = "") -> dict[str, Any]:
     settings: dict[str, Any] = {"steps": draws.choice([0, 1, 2, 2, 3, 4, 4])}
     if draws.random() < 0.7:
         settings["lr"] = draws.choice(rates)
+    if unit and draws.random() < 0.4:
+        settings[unit] = "absolute"
     return settings
 
 
@@ -87,7 +89,7 @@ def _objective(draws: random.Random) -> dict[str, Any]:
 
 def null_space(draws: random.Random, model: nn.Module, batches: list[Any]) -> Drawn:
     """``NullSpace``."""
-    settings = _limits(draws) | _stepping(draws, [0.01, 1.0, 100.0]) | _objective(draws)
+    settings = _limits(draws) | _stepping(draws, [0.01, 1.0, 100.0], "lr_unit") | _objective(draws)
     for name, values in {
         "threshold": [0.9, 0.999],
         "step": ["fixed"],
@@ -116,14 +118,15 @@ def random_null_space(draws: random.Random, model: nn.Module, batches: list[Any]
 
 def level_set(draws: random.Random, model: nn.Module, batches: list[Any]) -> Drawn:
     """``LevelSet``."""
-    settings = _limits(draws) | _stepping(draws, [0.01, 0.5])
+    settings = _limits(draws) | _stepping(draws, [0.01, 0.5], "lr_unit")
     make = lambda: teleport.LevelSet(**settings)  # noqa: E731
     return Drawn("LevelSet", settings, make, {}, keeps_loss=True, may_fall=True, caps=True, exact=True)
 
 
 def symmetry(draws: random.Random, model: nn.Module, batches: list[Any]) -> Drawn:
     """``Symmetry``."""
-    settings = _limits(draws) | _stepping(draws, [1e-3, 0.1]) | {"variant": draws.choice(["2022", "2024", "corrected"])}
+    settings = _limits(draws) | _stepping(draws, [1e-3, 0.1], "lr_unit")
+    settings["variant"] = draws.choice(["2022", "2024", "corrected"])
     if draws.random() < 0.3:
         settings["step"] = "fixed"
     if draws.random() < 0.2 and settings["variant"] != "2024":
