@@ -12,13 +12,14 @@ from omegaconf import OmegaConf
 
 from experiments.configuration.config import Config, register
 from experiments.configuration.identity import identity
+from experiments.configuration.options import NO_GROUPS
 from experiments.configuration.teleport_config import NullSpaceConfig
 from experiments.models.registry import MODELS
 from experiments.run.methods import OPTIMIZERS, TELEPORTERS, build_schedule, build_teleporter
 
 CONF = Path(__file__).parent.parent / "conf"
 FILES = sorted(CONF.rglob("*.yaml"))
-GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name != "hydra")
+GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in NO_GROUPS)
 RATES = yaml.safe_load((CONF / "rates.yaml").read_text())
 NEEDED = {  # keys that have no value of their own
     ("model", "custom"): ["model.factory=package.module:function"],

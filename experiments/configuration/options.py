@@ -40,6 +40,9 @@ a stopped run goes on from its last checkpoint.
 """What ``run.py --help`` says. Hydra's own way takes far longer: it lists every group for a text that is not shown."""
 
 
+NO_GROUPS = ("hydra", "claims")
+"""Folders of ``conf/`` that hold no options: Hydra's own settings, and the ledgers of claims."""
+
 folders = [CONF]
 """Where options are looked for: ``conf/``, and the folder of the user's own (``-cd``)."""
 
@@ -51,7 +54,7 @@ def use_folder(own: str | None) -> None:
 
 def options() -> dict[str, list[str]]:
     """Group -> the names that ``group=name`` takes, as the files under ``conf/`` and the user's own folder are."""
-    groups = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name != "hydra")
+    groups = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in NO_GROUPS)
     return {group: sorted({name for folder in folders for name in _names(folder / group)}) for group in groups}
 
 
