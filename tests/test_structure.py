@@ -33,6 +33,7 @@ FLOORS = {
         {"run"},
         {"benchmarks"},
         {"figures"},
+        {"report"},
         {"command_line"},
     ],
 }

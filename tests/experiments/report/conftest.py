@@ -1,0 +1,33 @@
+"""A report on the committed results, and one on a small part of them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from experiments.report.site import make
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="session")
+def committed(tmp_path_factory) -> Path:
+    """The report on everything in results/."""
+    return make(ROOT / "results", tmp_path_factory.mktemp("committed") / "report").parent
+
+
+@pytest.fixture
+def small(tmp_path) -> tuple[Path, Path]:
+    """Copies of conf/ with three figures and of results/ with one of them, without a ledger."""
+    conf, results = tmp_path / "conf", tmp_path / "results"
+    for name in ("nullspace/fig11", "nullspace/fig8", "neural/outputs"):
+        (conf / "figure" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "conf" / "figure" / f"{name}.yaml", conf / "figure" / f"{name}.yaml")
+    shutil.copytree(ROOT / "results" / "nullspace" / "fig11", results / "nullspace" / "fig11")
+    shutil.copytree(ROOT / "results" / "neural" / "outputs", results / "neural" / "outputs")
+    for document in ("README.md", "benchmark/README.md", "robustness/README.md", "mutation/README.md"):
+        (results / document).parent.mkdir(exist_ok=True)
+        (results / document).write_text(f"# Of {document}\n\nNothing.\n")
+    return conf, results
