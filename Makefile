@@ -15,7 +15,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -rs
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow fuzz lint types figures report reproduce data bench clean
+.PHONY: help setup demo test test-slow fuzz lint types figures claims report reproduce data bench clean
 
 help:  ## List the targets
 	@echo "Usage: make TARGET [NAME=VALUE ...]"
@@ -61,6 +61,9 @@ figures: setup  ## Redraw every figure from its table in results/, without train
 
 report: setup  ## Write the report to results/report/: every figure beside its claim and verdicts, without training
 	$(BIN)/python scripts/report.py
+
+claims: setup  ## Judge the papers' claims on the tables in results/, without training
+	$(BIN)/python scripts/claims.py
 
 reproduce: setup  ## Run what a figure needs, then draw it: make reproduce FIG=nullspace/fig8 (or all of a paper: nullspace)
 	@test -n "$(FIG)" || { echo "make: say which figure, for instance FIG=nullspace/fig8, or which paper; there are:" \

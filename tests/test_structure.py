@@ -34,6 +34,7 @@ FLOORS = {
         {"benchmarks"},
         {"figures"},
         {"report"},
+        {"claims"},
         {"command_line"},
     ],
 }

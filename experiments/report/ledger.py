@@ -64,7 +64,7 @@ def verdict_rows(rows: pd.DataFrame, link: bool) -> tuple[list[str], list[list[s
         "Place": lambda row: escaped(row["place"]),
         "Claim": lambda row: escaped(row["claim"]),
         "Figure": lambda row: f"[{escaped(row['figure'])}](figures/{row['figure']}.md)",
-        "Compared": lambda row: escaped(row["at"]),
+        "Compared": lambda row: escaped(", ".join(part for part in (row.get("case", ""), row["at"]) if part)),
         "Quantity": lambda row: escaped(row["quantity"]),
         "n": lambda row: number(row["n"]),
         "Effect": _effect,

@@ -1,0 +1,1 @@
+"""The papers' claims, each judged by its rule on the table of its figure."""
