@@ -92,15 +92,24 @@ class BatchLoss:
         """Evaluate the loss and its gradients, with a graph for a second derivative if ``differentiable``."""
         return self.gradients_of(self.evaluate(), differentiable)
 
+    def check_twice(self, loss: Tensor) -> None:
+        """Refuse a loss that cannot be differentiated twice, at its first evaluation.
+
+        Raises:
+            UnsupportedModel: an operation in the graph has no second derivative.
+        """
+        if not self._checked:
+            check_graph(loss, twice=True)
+            self._checked = True
+
     def gradients_of(self, loss: Tensor, differentiable: bool) -> Point:
         """The point of a loss that was evaluated at the current parameters, with its gradients.
 
         Raises:
             UnsupportedModel: ``differentiable``, and an operation in the graph has no second derivative.
         """
-        if differentiable and not self._checked:
-            check_graph(loss, twice=True)
-            self._checked = True
+        if differentiable:
+            self.check_twice(loss)
         gradients = torch.autograd.grad(
             loss, self.parameters, create_graph=differentiable, allow_unused=True, materialize_grads=True
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -54,6 +55,7 @@ class Event:
         start: the values of the parameters before the first evaluation, which may write into them.
         ended: of the moved parameters when the method is done, if later evaluations may write into them.
         halves: of every batch but the first before the event, if the cap is relative.
+        losses: of batches before the event, by number, as far as they are known without the batches' reports.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Event:
         self.trainable = [parameter for parameter in self.named.values() if parameter.requires_grad]
         self.moved: set[nn.Parameter] = set()
         self.halves: list[Halves] = []
+        self.losses: dict[int, Tensor] = {}
         self.ended: Snapshot | None = None
         self.start: Mapping[nn.Parameter, Tensor] = {}
         if not self.trainable:
@@ -75,7 +78,7 @@ class Event:
 
     def mean_loss(self, batches: Iterable[Any]) -> float:
         """The mean loss over some batches."""
-        return _mean([self.evaluate(batch).detach() for batch in batches])
+        return _mean([float(self.evaluate(batch).detach()) for batch in batches])
 
     def batch_loss(self, batch: Any, parameters: list[nn.Parameter]) -> BatchLoss:
         """The loss on ``batch`` with its gradients for ``parameters``."""
@@ -87,17 +90,25 @@ class Event:
             halves = [float(half_squared_norm([gradient])) for gradient in point.gradients]
         return dict(zip(self.trainable, halves, strict=True))
 
-    def losses_before(self, gradients: bool) -> list[Tensor]:
-        """The loss of every batch but the first; with ``gradients`` their norms are kept in ``halves``."""
-        losses = []
-        for batch in self.batches[1:]:
+    def measure_from(self, first: int, gradients: bool = False) -> None:
+        """Enter the losses of the batches from number ``first`` on; with ``gradients`` their norms as ``halves``."""
+        for number in range(first, len(self.batches)):
+            batch = self.batches[number]
             if gradients:
                 point = self.batch_loss(batch, self.trainable).point(differentiable=False)
                 self.halves.append(self.halves_of(point))
-                losses.append(point.loss)
+                self.losses[number] = point.loss
             else:
-                losses.append(self.evaluate(batch).detach())
-        return losses
+                self.losses[number] = self.evaluate(batch).detach()
+
+    def about_to_move(self, number: int) -> None:
+        """Enter the losses of the batches after ``number`` once, before the first move; the others have reports.
+
+        For methods that move on one batch after the other. A batch whose start is at the parameters of the event's
+        start or end is then not evaluated once more.
+        """
+        if not self.losses:
+            self.measure_from(number + 1)
 
 
 def run_event(
@@ -111,6 +122,7 @@ def run_event(
     *,
     gradients: bool = False,
     keep_modes: bool = False,
+    in_turn: bool = False,
 ) -> Report:
     """Run ``work``, which moves the parameters of ``model`` in place; nothing else of the model changes.
 
@@ -126,6 +138,8 @@ def run_event(
         report_type: the class of the report.
         gradients: whether the gradient norms of all batches before the event are needed, for a relative cap.
         keep_modes: whether the loss is evaluated in the modes of the modules instead of evaluation mode.
+        in_turn: whether ``work`` moves on one batch after the other, calls ``event.about_to_move`` before each move, and
+            reports each batch's losses at the parameters before and after its own steps.
 
     Raises:
         TypeError: an argument is of another type, such as swapped ones.
@@ -148,7 +162,7 @@ def run_event(
         event = Event(model, batches, evaluate, Monitor(method, len(batches), callback))
         event.start = before.values
         try:
-            reports, layers, losses = _measured(event, work, gradients)
+            reports, layers, losses = _measured(event, work, gradients, in_turn)
             if any(custom_operations):
                 check_reach(lambda: evaluate(batches[0]), event.named.items())
         except RuntimeError as error:
@@ -173,21 +187,32 @@ def run_event(
 
 
 def _measured(
-    event: Event, work: Callable[[Event], tuple[list[BatchReport], Sequence[LayerReport]]], gradients: bool
+    event: Event,
+    work: Callable[[Event], tuple[list[BatchReport], Sequence[LayerReport]]],
+    gradients: bool,
+    in_turn: bool,
 ) -> tuple[list[BatchReport], Sequence[LayerReport], tuple[float, float]]:
     """The result of ``work``, with the mean loss over all batches before and after it."""
-    batches = event.batches
-    others = event.losses_before(gradients)
+    written = any(getattr(module, "max_norm", None) is not None for module in event.model.modules())
+    in_turn = in_turn and not written  # else evaluations write into the weights
+    if gradients or not in_turn:
+        event.measure_from(1, gradients)
     reports, layers = work(event)
-    if any(getattr(module, "max_norm", None) is not None for module in event.model.modules()):
-        event.ended = Snapshot(event.moved)  # evaluations write into the weights
-    before = _mean([reports[0].loss_before, *others])
-    if not any(report.steps and report.accepted for report in reports):
-        return reports, layers, (before, before)
-    end, last = len(reports) - 1, reports[-1]  # the last batch, unless the callback ended the event
-    others = [event.evaluate(batch).detach() for batch in batches[:end] + batches[end + 1 :]]
-    after = _mean([*others, last.loss_after if last.accepted else last.loss_before])
-    return reports, layers, (before, after)
+    if written:
+        event.ended = Snapshot(event.moved)
+    moved = [number for number, report in enumerate(reports) if report.steps and report.accepted]
+    if not moved:
+        event.about_to_move(len(reports) - 1)  # the callback may have ended the event before it came to all batches
+    numbers = range(len(event.batches))
+    before = [float(event.losses[each]) if each in event.losses else reports[each].loss_before for each in numbers]
+    if not moved:
+        return reports, layers, (_mean(before), _mean(before))
+    known = {len(reports) - 1: reports[-1].loss_after if reports[-1].accepted else reports[-1].loss_before}
+    if in_turn:  # the other batches since the last move
+        known |= {each: reports[each].loss_before for each in range(moved[-1] + 1, len(reports))}
+        known[moved[-1]] = reports[moved[-1]].loss_after
+    after = [known[each] if each in known else float(event.evaluate(event.batches[each]).detach()) for each in numbers]
+    return reports, layers, (_mean(before), _mean(after))
 
 
 def _evaluation(
@@ -220,8 +245,5 @@ def _mean_norms(reports: Sequence[BatchReport]) -> tuple[float, float]:
     return sum(before) / len(reports), sum(after) / len(reports)
 
 
-def _mean(losses: Sequence[Tensor | float]) -> float:
-    """The mean of losses, some of which are known as numbers, in the precision of the others."""
-    like = next((loss for loss in losses if isinstance(loss, Tensor)), torch.empty((), dtype=torch.float64))
-    held = [loss if isinstance(loss, Tensor) else like.new_tensor(loss) for loss in losses]
-    return float(torch.stack(held).mean())
+def _mean(losses: Sequence[float]) -> float:
+    return math.fsum(losses) / len(losses) if all(map(math.isfinite, losses)) else sum(losses) / len(losses)

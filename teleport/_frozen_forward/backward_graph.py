@@ -9,7 +9,7 @@ removed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +79,11 @@ class BackwardGraph:
         self.count += 1
         self.nodes.append(GraphNode(func, args, {}, [made.number]))
         return made
+
+    def structure(self) -> Hashable:
+        """The moving parameters and the operations, with the slots that each reads and makes, without their values."""
+        nodes = tuple((node.func, tuple(node.read), tuple(node.made)) for node in self.nodes)
+        return tuple(self.inputs), nodes, tuple(end if isinstance(end, int) else None for end in self.gradients)
 
     def run(self, leaves: Mapping[nn.Parameter, Tensor]) -> dict[int, Tensor]:
         """Compute the values of all slots, with ``leaves`` in place of the moving parameters."""

@@ -18,16 +18,32 @@ from teleport._frozen_forward.convolution_backward import simplify_convolutions
 from teleport._frozen_forward.gram_rewrite import half_squares, project_by_gram
 from teleport._frozen_forward.normalization_backward import simplify_normalizations
 from teleport._frozen_forward.projected_products import Projection
-from teleport._frozen_forward.recorded_graph import GraphRecorder
+from teleport._frozen_forward.recorded_graph import GraphRecorder, Untraceable
+from teleport._tracing.differentiability import nodes_of
 from teleport._tracing.layers import Layer
 
 
-def recorded(objective: BatchLoss, aside: Callable[[], bool] = lambda: False) -> tuple[Point, GraphRecorder]:
-    """``objective.point(True)`` and the recorded graph of its computation, without operations that run ``aside``."""
+def recorded(
+    objective: BatchLoss, differentiable: bool = False, aside: Callable[[], bool] = lambda: False
+) -> tuple[Point, GraphRecorder]:
+    """``objective.point(differentiable)`` and the recorded graph of its computation, but for operations ``aside``.
+
+    The gradients need no autograd graph of their own, as the derivative is that of the recorded operations. With one,
+    torch computes some of them by other operations, which have derivatives (``aten::_weight_norm_interface_backward``
+    has none, torch 2.13).
+
+    Raises:
+        UnsupportedModel: an operation of the loss has no second derivative.
+    """
     with GraphRecorder(aside) as record:
         loss = objective.evaluate()
         record.turn()
-        return objective.gradients_of(loss, True), record
+        objective.check_twice(loss)
+        return objective.gradients_of(loss, differentiable), record
+
+
+class NoSecondDerivative(Untraceable):
+    """A recorded operation that torch cannot differentiate."""
 
 
 class FrozenForward(BatchLoss):
@@ -42,6 +58,10 @@ class FrozenForward(BatchLoss):
         start: the point of ``whole`` at the current parameters.
         moving: the parameters that will move.
 
+    Attributes:
+        structure: the operations that are computed again and what they read of each other. Two evaluations of a model
+            with the same structure depend on the moving parameters in the same way.
+
     Raises:
         Untraceable: the record does not determine how the gradients depend on the moving parameters.
     """
@@ -53,6 +73,7 @@ class FrozenForward(BatchLoss):
         simplify_normalizations(self._graph)
         simplify_convolutions(self._graph)
         simplify_activations(self._graph)
+        self.structure = self._graph.structure()
         self._leaves = {parameter: parameter.detach().requires_grad_() for parameter in moving}
         self._halves, self._constant = half_squares(self._graph)
 
@@ -65,13 +86,22 @@ class FrozenForward(BatchLoss):
         return project_by_gram(self._graph, layer, projection)
 
     def point(self, differentiable: bool) -> Point:
-        """The gradient norm at the current parameters, with an autograd graph if ``differentiable``."""
+        """The gradient norm at the current parameters, with an autograd graph if ``differentiable``.
+
+        Raises:
+            NoSecondDerivative: ``differentiable``, and torch has no derivative of a recorded operation.
+        """
         with torch.set_grad_enabled(differentiable):
             values = self._graph.run(self._leaves)
             halves = [values[slot.number] for slot in self._halves]
             if self._constant is not None:
                 halves.append(self._constant)
-            return Point(self.loss, [], torch.as_tensor(sum(halves)))
+            half = torch.as_tensor(sum(halves))
+        if differentiable and not self._checked:
+            if any(node.name().endswith("::NotImplemented") for node in nodes_of(half)):
+                raise NoSecondDerivative("an operation of its backward pass has no derivative")
+            self._checked = True
+        return Point(self.loss, [], half)
 
     def ascent_direction(self, point: Point, moving: Sequence[nn.Parameter]) -> list[Tensor]:
         """As of :class:`BatchLoss`, projected for the layers of :meth:`project_by_gram`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,7 +26,7 @@ from teleport._engine.finiteness import not_finite_at
 from teleport._engine.report import BatchReport, NullSpaceLayerReport, StepRecord, TeleportReport
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, roll_back_if_violated
-from teleport._frozen_forward.frozen_forward import recorded
+from teleport._frozen_forward.frozen_forward import FrozenForward, NoSecondDerivative, recorded
 from teleport._frozen_forward.recorded_graph import GraphRecorder, Untraceable
 from teleport._null_space.ascent_problem import AscentProblem, StepRule, agree, freeze_forward, projection
 from teleport._null_space.layer_statistics import LayerStatistics, NullSpaces
@@ -96,7 +96,9 @@ def run_null_space_event(
         return _NullSpaceEvent(settings, step_rule, event, constraint).run()
 
     relative = settings.relative_cap is not None
-    return run_event(method, model, batches, loss_fn, work, callback, gradients=relative, keep_modes=keep_modes)
+    return run_event(
+        method, model, batches, loss_fn, work, callback, gradients=relative, keep_modes=keep_modes, in_turn=True
+    )
 
 
 class _NullSpaceEvent:
@@ -111,8 +113,10 @@ class _NullSpaceEvent:
         self.constraint = constraint
         self.statistics = LayerStatistics()
         self.freeze = settings.frozen_forward and settings.threshold == 1 and constraint is None
+        self.differentiable = False  # whether the recorded gradients need a graph of their own
         self.null_spaces: NullSpaces | None = None  # of the current batch, or of the constraint
         self.constraint_loss: float | None = None  # at the current parameters
+        self.agreed: set[Hashable] = set()  # structures of the backward pass with which steps ended at the model's norm
 
     def run(self) -> tuple[list[BatchReport], list[NullSpaceLayerReport]]:
         """Teleport on each batch in turn."""
@@ -195,7 +199,7 @@ class _NullSpaceEvent:
             loss = BatchLoss(partial(recorder.trace, loss.evaluate), loss.parameters, loss.names, batch)
         if not self.freeze:
             return loss.point(self.settings.differentiable), None
-        return recorded(loss, lambda: recorder is not None and recorder.paused)
+        return recorded(loss, self.differentiable, lambda: recorder is not None and recorder.paused)
 
     def _versions(self) -> list[int]:
         return [parameter._version for parameter in self.event.trainable]
@@ -213,13 +217,15 @@ class _NullSpaceEvent:
         """Pose and solve the ascent problem of one batch, and roll it back if the guard is violated."""
         settings = self.settings
         parameters = list(dict.fromkeys(block.parameter for layer, _ in null_spaces for block in layer.blocks))
+        if parameters:
+            self.event.about_to_move(number)
         self.event.moved |= set(parameters)
         over = parameters if settings.objective_params == "moved" and parameters else self.event.trainable
         loss = self.event.batch_loss(batch, over)
         if self.constraint and self._guarded and self.constraint_loss is None:
             self.constraint_loss = self.event.mean_loss(self.constraint)
         if start is None and self.freeze and parameters:
-            start, graph = recorded(loss)
+            start, graph = recorded(loss, self.differentiable)
         project = projection(null_spaces, parameters, self.statistics)
         problem = AscentProblem(number, loss, parameters, caps.over(over), start, project, monitor)
         snapshot = Snapshot(parameters if self._guarded or graph is not None else [])
@@ -239,7 +245,8 @@ class _NullSpaceEvent:
     def _ascend(
         self, problem: AscentProblem, graph: GraphRecorder | None, null_spaces: NullSpaces, snapshot: Snapshot
     ) -> Ascent:
-        """The ascent, with the forward pass frozen if its graph was recorded. The last loss is always evaluated.
+        """The ascent, with the forward pass frozen if its graph was recorded. The last loss is always evaluated, the last
+        gradient norm once per structure of the backward pass.
 
         ``snapshot`` is of the parameters before it; they are restored if the frozen forward pass turns out to be wrong.
         """
@@ -254,13 +261,18 @@ class _NullSpaceEvent:
         ascent = self.step_rule(frozen)
         if not ascent.steps:
             return ascent
-        end = problem.loss.point(False)
-        if not agree(ascent.end, end, problem.parameters):
-            self._thaw("its gradient norm after the steps is not the model's")
-            snapshot.restore()
-            return self.step_rule(dataclasses.replace(problem, start=None))
-        ascent.end.loss = end.loss
-        ascent.trace[-1] = dataclasses.replace(ascent.trace[-1], loss=float(end.loss))
+        assert isinstance(frozen.loss, FrozenForward)
+        if frozen.loss.structure in self.agreed:
+            ascent.end.loss = problem.loss.evaluate().detach()
+        else:
+            end = problem.loss.point(False)
+            if not agree(ascent.end, end, problem.parameters):
+                self._thaw("its gradient norm after the steps is not the model's")
+                snapshot.restore()
+                return self.step_rule(dataclasses.replace(problem, start=None))
+            self.agreed.add(frozen.loss.structure)
+            ascent.end.loss = end.loss
+        ascent.trace[-1] = dataclasses.replace(ascent.trace[-1], loss=float(ascent.end.loss))
         return ascent
 
     def _frozen(self, problem: AscentProblem, graph: GraphRecorder, null_spaces: NullSpaces) -> AscentProblem | None:
@@ -271,6 +283,10 @@ class _NullSpaceEvent:
             if not agree(frozen.start, problem.start, problem.parameters):
                 raise Untraceable("its gradient norm at the start is not the model's")
         except Untraceable as reason:
+            if isinstance(reason, NoSecondDerivative) and not self.differentiable:
+                self.differentiable = True
+                start, graph = recorded(problem.loss, True)
+                return self._frozen(dataclasses.replace(problem, start=start), graph, null_spaces)
             self._thaw(str(reason))
             return None
         problem.start.forget()

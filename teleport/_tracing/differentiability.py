@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 from torch.utils.checkpoint import CheckpointFunction
 
 from teleport._errors import UnsupportedModel
@@ -78,19 +79,23 @@ def check_reach(evaluate: Callable[[], Tensor], named: Iterable[tuple[str, nn.Pa
         )
 
 
-def _operations_of(loss: Tensor) -> Iterator[type[Any]]:
-    """The custom operations (``torch.autograd.Function``) in the graph of ``loss``."""
-    seen = set()
-    waiting = [loss.grad_fn]
+def nodes_of(tensor: Tensor) -> Iterator[Node]:
+    """The nodes of the autograd graph of ``tensor``."""
+    seen: set[Node] = set()
+    waiting = [tensor.grad_fn]
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
         waiting += [below for below, _ in node.next_functions]
-        operation = getattr(node, "_forward_cls", None)
-        if operation is not None:
-            yield operation
+        yield node
+
+
+def _operations_of(loss: Tensor) -> Iterator[type[Any]]:
+    """The custom operations (``torch.autograd.Function``) in the graph of ``loss``."""
+    found = (getattr(node, "_forward_cls", None) for node in nodes_of(loss))
+    return (operation for operation in found if operation is not None)
 
 
 def _once_differentiable(operation: type[Any]) -> bool:

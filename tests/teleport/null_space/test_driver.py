@@ -17,20 +17,34 @@ def norm_of_gradient(model: torch.nn.Module, batch: Any) -> float:
     return float(torch.cat([gradient.flatten() for gradient in gradients]).norm())
 
 
-def test_a_batch_at_the_cap_after_one_that_had_no_room_is_evaluated_without_an_autograd_graph(monkeypatch):
-    model, batch = LINEAR[0].make()
-    graphs, grad = [], torch.autograd.grad
+@pytest.fixture
+def graphs(monkeypatch):
+    """Per call of ``torch.autograd.grad``, whether the gradients had a graph of their own."""
+    made, grad = [], torch.autograd.grad
 
     def counted(*args: Any, **kwargs: Any) -> Any:
-        graphs.append(bool(kwargs.get("create_graph")))
+        made.append(bool(kwargs.get("create_graph")))
         return grad(*args, **kwargs)
 
     monkeypatch.setattr(torch.autograd, "grad", counted)
-    report = NullSpace(lr=1.0, steps=9, cap=2.0, relative_cap=None)(model, [batch] * 3, cross_entropy)
+    return made
+
+
+def test_a_batch_at_the_cap_after_one_that_had_no_room_is_evaluated_without_an_autograd_graph(graphs):
+    model, batch = LINEAR[0].make()
+    method = NullSpace(lr=1.0, steps=9, cap=2.0, relative_cap=None, forward="each")
+    report = method(model, [batch] * 3, cross_entropy)
     assert [each.stopped for each in report.batches] == ["cap reached", "above cap", "above cap"]
     assert graphs[0]
     assert graphs[-2:] == [True, False]  # the first batch moved, so that the second one is expected to move
     assert report.batches[2].gradient_norm_before == pytest.approx(norm_of_gradient(model, batch), rel=1e-12)
+
+
+def test_no_gradient_has_an_autograd_graph_of_its_own_if_the_forward_pass_is_frozen(graphs):
+    model, batch = LINEAR[0].make()
+    report = NullSpace(lr=1.0, steps=9, cap=2.0, relative_cap=None)(model, [batch] * 3, cross_entropy)
+    assert report.batches[0].steps and graphs
+    assert not any(graphs)
 
 
 def test_a_batch_below_the_cap_after_one_above_it_moves_as_if_it_were_the_only_one():
