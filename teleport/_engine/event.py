@@ -138,8 +138,8 @@ def run_event(
         report_type: the class of the report.
         gradients: whether the gradient norms of all batches before the event are needed, for a relative cap.
         keep_modes: whether the loss is evaluated in the modes of the modules instead of evaluation mode.
-        in_turn: whether ``work`` moves on one batch after the other, calls ``event.about_to_move`` before each move, and
-            reports each batch's losses at the parameters before and after its own steps.
+        in_turn: whether ``work`` moves on one batch after the other, calls ``event.about_to_move`` before each move,
+            and reports each batch's losses at the parameters before and after its own steps.
 
     Raises:
         TypeError: an argument is of another type, such as swapped ones.

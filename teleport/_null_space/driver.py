@@ -245,8 +245,9 @@ class _NullSpaceEvent:
     def _ascend(
         self, problem: AscentProblem, graph: GraphRecorder | None, null_spaces: NullSpaces, snapshot: Snapshot
     ) -> Ascent:
-        """The ascent, with the forward pass frozen if its graph was recorded. The last loss is always evaluated, the last
-        gradient norm once per structure of the backward pass.
+        """The ascent, with the forward pass frozen if its graph was recorded.
+
+        The last loss is always evaluated, the last gradient norm once per structure of the backward pass.
 
         ``snapshot`` is of the parameters before it; they are restored if the frozen forward pass turns out to be wrong.
         """

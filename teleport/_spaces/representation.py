@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -13,6 +13,13 @@ from teleport._spaces.subspace import Subspace, subspace_of
 
 BLOCK = 1 << 20
 """Elements of input vectors that are brought to double precision at a time."""
+
+
+class Extent(NamedTuple):
+    """The number of vectors, and per group an upper bound of their squared norm (float64)."""
+
+    positions: int
+    energies: Tensor
 
 
 class Representation:
@@ -71,7 +78,9 @@ class Representation:
             vectors[..., part.shape[2] :] = 1
             self._absorb(vectors)
 
-    def update_until_full(self, rows: Callable[[], Iterable[Tensor]]) -> None:
+    def update_until_full(
+        self, rows: Callable[[], Iterable[Tensor]], extent: Callable[[], Extent] | None = None
+    ) -> None:
         """Add the vectors of ``rows()``, but only their squared norms once a part of them is clearly of full rank.
 
         More vectors raise no singular value's share above rounding, but they do not lower the least singular value
@@ -79,8 +88,10 @@ class Representation:
 
         Args:
             rows: the vectors as of :meth:`update`, in parts; the same at each call.
+            extent: of all these vectors, if that is cheaper than to go through them; ``None`` if it is not.
         """
-        parts, tested = iter(rows()), 2 * self.dimension
+        tested = 2 * self.dimension
+        parts = (piece for part in rows() for piece in _growing(part, tested))
         for part in parts:
             self.update(part)
             if self.positions < tested or self.dtype == torch.float64:
@@ -91,11 +102,16 @@ class Representation:
                 break
         else:
             return
-        seen = self.positions
-        for part in parts:
-            self.positions += part.shape[1]
-            full.energies.add_(torch.linalg.vector_norm(part.detach(), dim=(1, 2)).double().square())
-        full.energies.add_(self.ones * (self.positions - seen))
+        if extent is None:
+            seen = self.positions
+            for part in parts:
+                self.positions += part.shape[1]
+                full.energies.add_(torch.linalg.vector_norm(part.detach(), dim=(1, 2)).double().square())
+            full.energies.add_(self.ones * (self.positions - seen))
+        else:
+            count, energies = extent()
+            self.positions = count
+            full = _FullRank(full.least, torch.maximum(full.energies, energies + self.ones * count))
         self._full = full
         if full.certain(self.dtype) or not self.finite:
             return
@@ -201,6 +217,14 @@ class Representation:
         if self.dtype == torch.float64 or self._rows.shape[1] == 0:
             return _singular(self._rows)
         return _from_samples(self._rows)
+
+
+def _growing(part: Tensor, first: int) -> Iterator[Tensor]:
+    """The vectors of ``part`` in pieces, the first of at most ``first`` vectors, each next one four times as long."""
+    start = 0
+    while start < part.shape[1]:
+        yield part[:, start : start + first]
+        start, first = start + first, 4 * first
 
 
 class _Factored(NamedTuple):

@@ -254,7 +254,7 @@ class _BatchInputs:
         if key not in self._of:
             made = Representation(layer.dimension, layer.groups, recorded.dtype, ones, use.source.device)
             if self._rank_only:
-                made.update_until_full(lambda: (rows.to(recorded.dtype) for rows in use.rows()))
+                made.update_until_full(lambda: (rows.to(recorded.dtype) for rows in use.rows()), use.extent)
             else:
                 for rows in use.rows():
                     made.update(rows.to(recorded.dtype))

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from teleport._spaces.representation import Extent
 from teleport._tracing.random_state import RandomState
 
 CHUNK = 1 << 20
@@ -41,6 +42,8 @@ class LinearUse:
         bias: the bias parameter ``[groups * out]`` (or a view of one) that is added once per position, or ``None``.
         groups: number of independent blocks of inputs and outputs.
         transposed: whether the weight is stored ``[dimension, out]``.
+        extent: the number of input vectors and, per group, an upper bound of their squared norm, if that is cheaper to
+            tell than to go through ``rows``.
     """
 
     kind: str
@@ -51,6 +54,7 @@ class LinearUse:
     bias: Tensor | None = None
     groups: int = 1
     transposed: bool = False
+    extent: Callable[[], Extent] | None = None
 
 
 def as_matrix(block: Tensor, groups: int, transposed: bool) -> Tensor:
@@ -157,10 +161,7 @@ def _patches(
     """Unfolded patches of ``inputs [n, c, *size]`` as rows ``[groups, n * positions, c / groups * prod(kernel)]``."""
     spatial = len(kernel)
     reach = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
-    out = [
-        (s + 2 * p - r) // t + 1
-        for s, p, r, t in zip(inputs.shape[2:], padding, reach, stride, strict=True)
-    ]  # fmt: skip
+    out = _outputs(inputs, reach, stride, padding)
     per_sample = inputs.shape[1] * math.prod(kernel) * math.prod(out)
     for part in torch.split(inputs.detach(), max(1, CHUNK // max(1, per_sample))):
         windows = F.pad(part, [p for pad in reversed(padding) for p in (pad, pad)])
@@ -171,6 +172,14 @@ def _patches(
         windows = torch.unflatten(windows, 1, (groups, -1))
         order = [1, 0, *range(3, 3 + spatial), 2, *range(3 + spatial, 3 + 2 * spatial)]
         yield windows.permute(order).reshape(groups, -1, inputs.shape[1] // groups * math.prod(kernel))
+
+
+def _outputs(inputs: Tensor, reach: list[int], stride: list[int], padding: list[int]) -> list[int]:
+    """The number of outputs of a convolution per axis; ``reach`` is the extent of its kernel."""
+    return [
+        (s + 2 * p - r) // t + 1
+        for s, p, r, t in zip(inputs.shape[2:], padding, reach, stride, strict=True)
+    ]  # fmt: skip
 
 
 def _per_axis(value: Any, spatial: int) -> list[int]:
@@ -203,8 +212,15 @@ def _convolution(kind: str, spatial: int) -> Recogniser:
         def rows() -> Iterator[Tensor]:
             return _patches(inputs, kernel, steps, margins, gaps, groups)
 
+        def extent() -> Extent:
+            reach = [d * (k - 1) + 1 for k, d in zip(kernel, gaps, strict=True)]
+            count = len(inputs) * math.prod(_outputs(inputs, reach, steps, margins))
+            channels = torch.unflatten(inputs.detach(), 1, (groups, -1)).transpose(0, 1).flatten(1)
+            norms = torch.linalg.vector_norm(channels, dim=1, dtype=torch.float64)
+            return Extent(count, math.prod(kernel) * norms.square())  # a tap reads each element at most once
+
         key = (kind, kernel, tuple(steps), str(padding), tuple(gaps), groups)
-        return [LinearUse(kind, weight, input, rows, key=key, bias=bias, groups=groups)]
+        return [LinearUse(kind, weight, input, rows, key=key, bias=bias, groups=groups, extent=extent)]
 
     return recogniser
 

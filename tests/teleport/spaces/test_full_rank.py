@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from teleport._spaces.representation import Representation
+from teleport._spaces.representation import Extent, Representation
 
 FEW = settings(derandomize=True, max_examples=40, deadline=None)
 WIDTH, COUNT = 12, 400
@@ -50,11 +50,12 @@ def mixed():
     return torch.cat([random(), deficient()])
 
 
-def representations(rows, ones=False, parts=10):
-    """Of all vectors, and of as many as it takes."""
+def representations(rows, ones=False, parts=10, told=False):
+    """Of all vectors, and of as many as it takes; their extent may be told, as three times their squared norm."""
     made = [Representation(WIDTH + ones, rows.shape[0], rows.dtype, ones) for _ in range(2)]
     made[0].update(rows)
-    made[1].update_until_full(lambda: rows.chunk(parts, dim=1))
+    extent = Extent(rows.shape[1], 3 * rows.double().square().sum(dim=(1, 2)))
+    made[1].update_until_full(lambda: rows.chunk(parts, dim=1), (lambda: extent) if told else None)
     return made
 
 
@@ -73,10 +74,11 @@ CASES = {  # vectors, the rank of each group, and whether a part of the vectors 
 }
 
 
+@pytest.mark.parametrize("told", [False, True])
 @pytest.mark.parametrize("case", CASES)
-def test_the_rank_is_that_of_all_vectors(case):
+def test_the_rank_is_that_of_all_vectors(case, told):
     rows, ranks, enough = CASES[case]
-    whole, part = representations(rows)
+    whole, part = representations(rows, told=told)
     assert part.positions == whole.positions == COUNT
     assert part.finite == whole.finite == bool(rows.isfinite().all())
     found, expected = part.subspace(1.0), whole.subspace(1.0)
@@ -101,13 +103,14 @@ def test_the_rank_is_that_of_all_vectors(case):
     st.floats(0, 9),
     st.integers(1, 20),
     st.booleans(),
+    st.booleans(),
     st.sampled_from([torch.float32, torch.bfloat16, torch.float64]),
 )
-def test_any_vectors_have_the_ranks_of_the_whole_decomposition(groups, rank, small, large, parts, ones, dtype):
+def test_any_vectors_have_the_ranks_of_the_whole_decomposition(groups, rank, small, large, parts, ones, told, dtype):
     rows = deficient(groups, rank)
     rows[..., -1] *= 10**small
     rows[:, COUNT // 3 :, :3] *= 10**large
-    whole, part = representations(rows.to(dtype), ones, parts)
+    whole, part = representations(rows.to(dtype), ones, parts, told)
     assert part.subspace(1.0).ranks == whole.subspace(1.0).ranks
     assert part.positions == whole.positions
 

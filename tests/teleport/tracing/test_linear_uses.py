@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -140,6 +142,29 @@ def test_a_convolution_that_differs_by_axis():
     options = {"stride": (2, 1), "padding": (1, 0), "dilation": (1, 2)}
     assert_matches_jacobian(lambda w: F.conv2d(inputs, w, **options), normal(2, 1, 3, 2))
     assert_matches_jacobian(lambda w: F.conv2d(inputs, w, padding=(0, 1)), normal(2, 1, 4, 2))
+
+
+@pytest.mark.parametrize("spatial", [1, 2, 3])
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+def test_the_extent_of_a_convolution_bounds_its_rows(spatial):
+    @FEW
+    @given(convolutions(spatial))
+    def check(drawn):
+        options, size, batched = drawn
+        module = getattr(nn, f"Conv{spatial}d")(**options).double()
+        inputs = normal(*[3] * batched, options["in_channels"], *size)
+        name = f"conv{spatial}d"
+        settings = [getattr(module, key) for key in ("weight", "bias", "stride", "padding", "dilation", "groups")]
+        (use,) = linear_uses.linear_uses(getattr(F, name), (inputs, *settings), {})
+        rows = torch.cat(list(use.rows()), dim=1)
+        positions, energies = use.extent()
+        assert positions == rows.shape[1]
+        squares = rows.square().sum(dim=(1, 2))
+        assert (energies >= squares * (1 - 1e-12)).all()
+        if options["stride"] == 1 and math.prod(options["kernel_size"]) == 1:
+            torch.testing.assert_close(energies, squares)  # each element is read once
+
+    check()
 
 
 def test_convolution_in_chunks(monkeypatch):
