@@ -51,10 +51,10 @@ def mixed():
 
 
 def representations(rows, ones=False, parts=10, told=False):
-    """Of all vectors, and of as many as it takes; their extent may be told, as three times their squared norm."""
+    """Of all vectors, and of as many as it takes; their extent may be told, as 1.1 times their squared norm."""
     made = [Representation(WIDTH + ones, rows.shape[0], rows.dtype, ones) for _ in range(2)]
     made[0].update(rows)
-    extent = Extent(rows.shape[1], 3 * rows.double().square().sum(dim=(1, 2)))
+    extent = Extent(rows.shape[1], 1.1 * rows.double().square().sum(dim=(1, 2)))
     made[1].update_until_full(lambda: rows.chunk(parts, dim=1), (lambda: extent) if told else None)
     return made
 
