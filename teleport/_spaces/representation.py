@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from teleport._spaces.subspace import Subspace, subspace_of
+from teleport._spaces.gram import FullRank, add_products, factor, full_rank, orthonormal, products
+from teleport._spaces.sample_side import decomposed, extended
+from teleport._spaces.subspace import Subspace, negligible, subspace_of
 
 BLOCK = 1 << 20
 """Elements of input vectors that are brought to double precision at a time."""
@@ -55,7 +56,7 @@ class Representation:
         # them
         self._rows: Tensor | None = torch.zeros(groups, 0, dimension, dtype=torch.float64, device=device)
         self._gram: Tensor | None = None  # [groups, dimension, dimension] float64, its lower triangle
-        self._full: _FullRank | None = None  # if all vectors are known to be of full rank from a part of them
+        self._full: FullRank | None = None  # if all vectors are known to be of full rank from a part of them
 
     def update(self, rows: Tensor) -> None:
         """Add vectors ``[groups, positions, dimension]`` (without the appended 1).
@@ -97,7 +98,7 @@ class Representation:
             if self.positions < tested or self.dtype == torch.float64:
                 continue
             tested = 4 * self.positions
-            full = _full_rank(self._take_gram(), self.dtype)
+            full = full_rank(self._take_gram(), self.dtype)
             if full is not None:
                 break
         else:
@@ -111,7 +112,7 @@ class Representation:
         else:
             count, energies = extent()
             self.positions = count
-            full = _FullRank(full.least, torch.maximum(full.energies, energies + self.ones * count))
+            full = FullRank(full.least, torch.maximum(full.energies, energies + self.ones * count))
         self._full = full
         if full.certain(self.dtype) or not self.finite:
             return
@@ -150,7 +151,7 @@ class Representation:
         """
         if self._full is not None:
             raise ValueError("the spectrum needs all input vectors, and update_until_full left some out")
-        return self._decompose()[1]
+        return self._decompose(None, self._products())[1]
 
     def subspace(self, threshold: float) -> Subspace:
         """The space that the vectors span up to ``threshold``, see ``rank``.
@@ -160,42 +161,38 @@ class Representation:
         if self._full is not None or not self.finite:
             nothing = torch.zeros(self.groups, self.dimension, 0, dtype=torch.float64)
             return Subspace([self.dimension] * self.groups, self.dimension, nothing, complement=True)
-        independent = self._independent() if threshold >= 1 and self.dtype != torch.float64 else None
-        if independent is not None:
-            return independent
-        directions, energies = self._decompose()
+        gram = self._products()
+        if gram is not None and threshold >= 1:
+            independent = self._independent(gram)
+            if independent is not None:
+                return independent
+        directions, energies = self._decompose(threshold, gram)
         return subspace_of(directions, energies, threshold, self.positions, self.dtype)
 
-    def _independent(self) -> Subspace | None:
+    def _products(self) -> Tensor | None:
+        """The Gram matrix of the vectors' elements or of the vectors; ``None`` if it would not resolve their rank."""
+        if self._gram is not None:
+            return self._gram
+        assert self._rows is not None
+        return products(self._rows) if self._rows.shape[1] and self.dtype != torch.float64 else None
+
+    def _independent(self, gram: Tensor) -> Subspace | None:
         """The span of vectors of full rank, found without eigenvectors.
 
-        ``None`` if a Cholesky factor leaves any doubt of their rank.
+        ``None`` if a Cholesky factor of their Gram matrix leaves any doubt of their rank.
         """
-        if self._gram is not None:
-            if _factor(self._gram, self.dtype) is None:
-                return None
-            nothing = self._gram.new_zeros(self.groups, self.dimension, 0)
-            return Subspace([self.dimension] * self.groups, self.dimension, nothing, complement=True)
-        assert self._rows is not None
-        count = self._rows.shape[1]
-        factored = _factor(_products(self._rows), self.dtype) if count else None
-        if factored is None:
-            return None
-        basis = factored.orthonormal(self._rows)
-        if factored.error > 1e-3 * torch.finfo(self.dtype).eps:
-            again = _factor(_products(basis), self.dtype)
-            if again is None:
-                return None
-            basis = again.orthonormal(basis)
-        ranks = [count] * self.groups
-        if count == self.dimension:
-            return Subspace(ranks, self.dimension, basis.new_zeros(self.groups, count, 0), complement=True)
-        return Subspace(ranks, self.dimension, basis.transpose(1, 2), complement=False)
+        full, nothing = [self.dimension] * self.groups, gram.new_zeros(self.groups, self.dimension, 0)
+        if self._rows is None or self._rows.shape[1] == self.dimension:
+            found = factor(gram, self.dtype)
+            return None if found is None else Subspace(full, self.dimension, nothing, complement=True)
+        basis = orthonormal(self._rows, gram, self.dtype)
+        ranks = [self._rows.shape[1]] * self.groups
+        return None if basis is None else Subspace(ranks, self.dimension, basis, complement=False)
 
     def _absorb(self, rows: Tensor) -> None:
         few = self._rows is not None and self._rows.shape[1] + rows.shape[1] <= self.dimension
         if self._rows is None or not (few or self.dtype == torch.float64):
-            _add_products(self._take_gram(), rows.transpose(1, 2))
+            add_products(self._take_gram(), rows.transpose(1, 2))
             return
         self._rows = torch.cat([self._rows, rows], dim=1) if self._rows.shape[1] else rows
         if not few:
@@ -205,18 +202,33 @@ class Representation:
         """Compute the Gram matrix, which replaces the vectors."""
         if self._gram is None:
             assert self._rows is not None
-            self._gram, self._rows = _products(self._rows.transpose(1, 2)), None
+            self._gram, self._rows = products(self._rows.transpose(1, 2)), None
         return self._gram
 
-    def _decompose(self) -> tuple[Tensor, Tensor]:
-        """Left singular vectors ``[groups, dimension, k]`` and squared singular values ``[groups, k]``, descending."""
+    def _decompose(self, threshold: float | None, gram: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Left singular vectors ``[groups, dimension, k]`` and squared singular values ``[groups, m]``, descending.
+
+        Args:
+            threshold: the vectors are those that count at it, and maybe more; ``None`` for all of them.
+            gram: of :meth:`_products`.
+        """
         if self._gram is not None:
             energies, vectors = torch.linalg.eigh(self._gram)
             return vectors.flip(2), energies.flip(1).clamp_min(0)
         assert self._rows is not None
-        if self.dtype == torch.float64 or self._rows.shape[1] == 0:
+        if gram is None:
             return _singular(self._rows)
-        return _from_samples(self._rows)
+        least = [0.0] * self.groups
+        if threshold is not None:
+            least = [negligible(float(each.trace()), threshold, len(each), self.dtype) for each in gram]
+        found = [decomposed(*each) for each in zip(self._rows, gram, least, strict=True)]
+        directions = [each for each, _ in found]
+        if gram.shape[1] == self.dimension and 2 * sum(map(len, directions)) > self.dimension * self.groups:
+            directions = [extended(each) for each in directions]
+        columns = (
+            torch.nn.utils.rnn.pad_sequence(directions, batch_first=True) if self.groups > 1 else directions[0][None]
+        )
+        return columns.transpose(1, 2), torch.stack([energies for _, energies in found])
 
 
 def _growing(part: Tensor, first: int) -> Iterator[Tensor]:
@@ -227,101 +239,6 @@ def _growing(part: Tensor, first: int) -> Iterator[Tensor]:
         start, first = start + first, 4 * first
 
 
-class _Factored(NamedTuple):
-    """L of Gram matrices ``L L^T``, and how far ``L^-1`` times the vectors may be from orthonormal."""
-
-    factor: Tensor
-    error: float
-
-    def orthonormal(self, rows: Tensor) -> Tensor:
-        """``L^-1 rows``."""
-        basis: Tensor = torch.linalg.solve_triangular(self.factor, rows, upper=False)
-        return basis
-
-
-class _FullRank(NamedTuple):
-    """Vectors of full rank: per group, a bound below their least squared singular value, and their squared norm."""
-
-    least: Tensor
-    energies: Tensor
-
-    def certain(self, dtype: torch.dtype) -> bool:
-        """Whether the least singular value is above all that rounding of the vectors could explain."""
-        return bool(((self.least / self.energies).sqrt() > _smallest(dtype)).all())
-
-
-def _full_rank(gram: Tensor, dtype: torch.dtype) -> _FullRank | None:
-    """Of Gram matrices (lower triangles), if all are clearly of full rank; a tenth is left for more vectors."""
-    found = _cholesky(gram)
-    if found is None:
-        return None
-    _, energies, inverse = found
-    least = 1 / inverse
-    return _FullRank(least, energies) if _FullRank(least / 100, energies).certain(dtype) else None
-
-
-def _cholesky(gram: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
-    """The Cholesky factors of Gram matrices (lower triangles), their traces and those of their inverses.
-
-    ``None`` if one of them has no factor.
-    """
-    factor, failed = torch.linalg.cholesky_ex(gram)
-    if bool(failed.any()):
-        return None
-    traces = (each.diagonal(dim1=1, dim2=2).sum(1) for each in (gram, torch.cholesky_inverse(factor)))
-    return factor, *traces
-
-
-def _smallest(dtype: torch.dtype) -> float:
-    """The least singular value, to the root of all energy, that rounding in ``dtype`` and squaring cannot explain."""
-    return max(1e-6, 2 * torch.finfo(dtype).eps)
-
-
-def _products(rows: Tensor) -> Tensor:
-    """The lower triangle of ``rows rows^T``, ``[groups, n, n]`` of ``[groups, n, m]``."""
-    gram = rows.new_zeros(len(rows), rows.shape[1], rows.shape[1])
-    _add_products(gram, rows)
-    return gram
-
-
-def _add_products(gram: Tensor, rows: Tensor) -> None:
-    """Add ``rows rows^T`` to the lower triangle, in place, by blocks of it: with four, 5/8 of the multiplications."""
-    count = rows.shape[1]
-    step = 64 * math.ceil(count / 256)
-    for start in range(0, count, step):
-        end = min(start + step, count)
-        gram[:, start:end, :end] += rows[:, start:end] @ rows[:, :end].transpose(1, 2)
-
-
-def _factor(gram: Tensor, dtype: torch.dtype) -> _Factored | None:
-    """The Cholesky factors of Gram matrices ``[groups, k, k]`` (lower triangles), if all are clearly of full rank.
-
-    ``1 / |L^-1|_F`` bounds the least singular value from below. It must be above all that rounding could explain, of
-    the vectors in ``dtype`` (see ``rank``) and of squaring them in double precision.
-    """
-    found = _cholesky(gram)
-    if found is None:
-        return None
-    factor, energies, inverse = found
-    least = float((energies * inverse).max()) ** -0.5  # of singular values, to the root of all energy
-    if not least > _smallest(dtype):
-        return None
-    return _Factored(factor, torch.finfo(gram.dtype).eps / least**2)
-
-
 def _singular(rows: Tensor) -> tuple[Tensor, Tensor]:
     _, singular_values, right = torch.linalg.svd(rows, full_matrices=False)
     return right.transpose(1, 2), singular_values.square()
-
-
-def _from_samples(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """The decomposition on the side of the samples: eigenvectors of ``rows rows^T [n, n]``, mapped back to the inputs'.
-
-    Dividing by a singular value below the square root of float64's resolution would blow up rounding errors: rows of
-    deficient rank are decomposed themselves. A last QR makes the directions orthonormal to float64's resolution.
-    """
-    energies, vectors = torch.linalg.eigh(_products(rows))
-    energies, vectors = energies.flip(1).clamp_min(0), vectors.flip(2)
-    if bool((energies[:, -1] < energies[:, 0] * 1e-12).any()):
-        return _singular(rows)
-    return torch.linalg.qr(rows.transpose(1, 2) @ (vectors / energies.sqrt()[:, None, :]))[0], energies

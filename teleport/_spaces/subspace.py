@@ -37,6 +37,20 @@ def rank(energies: Tensor, threshold: float, shape: tuple[int, int], dtype: torc
     return int((cumulative < threshold * cumulative[-1]).sum()) + 1
 
 
+def negligible(energy: float, threshold: float, count: int, dtype: torch.dtype) -> float:
+    """A squared singular value below which no direction counts in :func:`rank`.
+
+    Args:
+        energy: the sum of all squared singular values.
+        threshold: tau.
+        count: how many there are.
+        dtype: the precision of the inputs.
+    """
+    if threshold >= 1:
+        return torch.finfo(dtype).eps ** 2 * energy
+    return (1 - threshold) * energy / (2 * count)  # all of them together are half of what may be left out
+
+
 @dataclass(frozen=True)
 class Subspace:
     """The span of the inputs of a layer, per group.
@@ -103,9 +117,9 @@ def subspace_of(directions: Tensor, energies: Tensor, threshold: float, position
     """The spanned :class:`Subspace` of an eigendecomposition.
 
     Args:
-        directions: orthonormal columns ``[groups, dimension, m]``, float64, by descending energy. If
-            ``m == dimension``, the basis of the complement is among them.
-        energies: squared singular values ``[groups, m]``.
+        directions: orthonormal columns ``[groups, dimension, m]``, float64, by descending energy: of all energies that
+            count. If ``m == dimension``, the basis of the complement is among them.
+        energies: squared singular values ``[groups, n]``.
         threshold: tau, see :func:`rank`.
         positions: the number of input vectors.
         dtype: the precision of the inputs.
@@ -118,4 +132,7 @@ def subspace_of(directions: Tensor, energies: Tensor, threshold: float, position
         least = min(ranks)
         return Subspace(ranks, dimension, (directions * (number >= kept))[..., least:].contiguous(), True)
     most = max(ranks)
-    return Subspace(ranks, dimension, (directions * (number < kept))[..., :most].contiguous(), False)
+    if min(ranks) < most:
+        directions = directions * (number < kept)
+    spanned = directions if most == columns else directions[..., :most].clone()  # a view would keep all of them
+    return Subspace(ranks, dimension, spanned, False)

@@ -174,7 +174,7 @@ def test_independent_vectors_need_no_eigenvectors(monkeypatch, n, dimension, spr
     rows = ((left * torch.logspace(0, -spread, k, dtype=torch.float64)) @ right.T)[None].float()
     streamed_rows = streamed(rows, 2)
     expected = np.eye(dimension) - null_projection(rows[0].double().numpy(), 1e-7)
-    monkeypatch.setattr(Representation, "_decompose", lambda self: pytest.fail("it was decomposed"))
+    monkeypatch.setattr(Representation, "_decompose", lambda self, *_: pytest.fail("it was decomposed"))
     subspace = streamed_rows.subspace(1.0)
     assert subspace.ranks == [k]
     seen = torch.eye(dimension, dtype=torch.float64) - subspace.project(torch.eye(dimension, dtype=torch.float64)[None])
@@ -193,6 +193,6 @@ def test_vectors_of_doubtful_rank_are_decomposed(n):
     streamed_rows = streamed(((left * values[:, None]) @ right).float(), 1)
     calls = []
     decompose = streamed_rows._decompose
-    streamed_rows._decompose = lambda: calls.append(None) or decompose()
+    streamed_rows._decompose = lambda *settings: calls.append(None) or decompose(*settings)
     assert streamed_rows.subspace(1.0).rank in (min(n, 40) - 1, min(n, 40))
     assert calls
