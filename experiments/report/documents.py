@@ -33,6 +33,15 @@ def text_of(path: Path) -> str:
         raise UserError(f"the document '{path}' cannot be read; get the file back from git") from error
 
 
+def introduction(path: Path) -> str:
+    """What a document says under its title, up to its first table or heading.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    return re.split(r"\n(?=\||#)", text_of(path).partition("\n")[2])[0].strip()
+
+
 def adapted(text: str, folder: str, figures: Iterable[str], base: str = "") -> str:
     """A text of results/ as Markdown of the site.
 

@@ -120,7 +120,7 @@ def _download(figure: Figure, one: Results) -> str:
 def _verdicts(verdicts: pd.DataFrame) -> str:
     if verdicts.empty:
         return "No claim of the ledger (`conf/claims/`) is decided by this figure."
-    return table(*ledger.verdict_rows(verdicts, link=False))
+    return ledger.by_claim(verdicts)
 
 
 def _numbers(one: Results) -> str:

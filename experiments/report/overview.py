@@ -70,17 +70,15 @@ def gallery(paper: str, figures: list[Figure], verdicts: pd.DataFrame) -> str:
     return f"{WIDE}# {title}\n\n{filterable('figures', inside)}\n"
 
 
-def claims(verdicts: pd.DataFrame, judged: bool) -> str:
-    """``claims.md``: the whole ledger, ``judged`` if it is that of ``results/``."""
-    head = (
-        "# Claims\n\nEach line is one comparison for a claim, in our words: at equal epochs, at equal seconds, or "
-        "against the control at its tuned rate. The rules are in `conf/claims/`; `python scripts/claims.py` applies "
-        "them.\n\n"
-    )
-    file = f"[The ledger (CSV)]({ledger.FILE}){{ download }}" if judged else f"There is no `results/{ledger.FILE}` yet."
+def claims(figures: list[Figure], verdicts: pd.DataFrame, explained: str) -> str:
+    """``claims.md``: the whole ledger; ``explained`` is how it was judged, empty before the first judgement."""
+    if explained:
+        head = f"{explained}\n\n[The ledger (CSV)]({ledger.FILE}){{ download }}"
+    else:
+        head = f"No `results/{ledger.FILE}` yet: `python scripts/claims.py` judges by the rules in `conf/claims/`."
     counts = table(["Verdict", "Lines"], [[badge(name), str(count)] for name, count in ledger.tally(verdicts).items()])
-    body = filterable("claims", table(*ledger.verdict_rows(verdicts, link=True)))
-    return f"{WIDE}{head}{file}\n\n{counts}\n\n{body}\n"
+    body = filterable("claims", ledger.whole(verdicts, {figure.name for figure in figures}))
+    return f"{WIDE}# Claims\n\n{head}\n\n{counts}\n\n{body}\n"
 
 
 def table_1(figures: list[Figure]) -> str:
@@ -121,4 +119,4 @@ def _ends(rows: pd.DataFrame) -> str:
 
 def _counts(verdicts: pd.DataFrame, names: list[str]) -> str:
     rows = verdicts[verdicts["figure"].isin(names)]
-    return " ".join(f"{badge(name)} {count}" for name, count in ledger.tally(rows).items())
+    return " ".join(f"{badge(name)} {count}" for name, count in ledger.tally(rows).items()) or badge("no claim")

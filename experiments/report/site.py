@@ -19,11 +19,13 @@ from experiments.report.figures import PAPERS, Figure, papers, read
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "docs" / "site"
+WRITTEN = SOURCES / "pages"
+"""Pages that are written by hand."""
 MARK = "assets/report.css"
 """A file that every report has: a folder without it is not replaced."""
 
 
-def make(results: Path, output: Path, conf: Path = ROOT / "conf") -> Path:
+def make(results: Path, output: Path, conf: Path = ROOT / "conf", written: Path = WRITTEN) -> Path:
     """Write the report on ``results`` to ``output``, in place of an earlier one.
 
     Returns:
@@ -41,7 +43,7 @@ def make(results: Path, output: Path, conf: Path = ROOT / "conf") -> Path:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".report-", dir=output.parent) as folder:
             pages, site = Path(folder) / "pages", Path(folder) / "site"
-            nav = write_pages(results, pages, conf)
+            nav = write_pages(results, pages, conf, written)
             build(pages, site, nav)
             if output.exists():
                 shutil.rmtree(output)
@@ -49,7 +51,9 @@ def make(results: Path, output: Path, conf: Path = ROOT / "conf") -> Path:
     return output / "index.html"
 
 
-def write_pages(results: Path, pages: Path, conf: Path = ROOT / "conf") -> list[dict[str, Any]]:
+def write_pages(
+    results: Path, pages: Path, conf: Path = ROOT / "conf", written: Path = WRITTEN
+) -> list[dict[str, Any]]:
     """Write all pages and the files that they show to the folder ``pages``; the navigation of the site.
 
     Raises:
@@ -60,9 +64,10 @@ def write_pages(results: Path, pages: Path, conf: Path = ROOT / "conf") -> list[
     figures, verdicts = read(conf, results), ledger.read(conf, results)
     findings, names = documents.text_of(results / "README.md"), [figure.name for figure in figures]
     judged = (results / ledger.FILE).exists()
+    explained = documents.introduction(results / ledger.EXPLAINED) if judged else ""
     texts = {
         "index.md": overview.start(figures, verdicts),
-        "claims.md": overview.claims(verdicts, judged),
+        "claims.md": overview.claims(figures, verdicts, explained and documents.adapted(explained, "", names)),
         "table1.md": overview.table_1(figures),
         "checks.md": checks.page(results),
     }
@@ -75,7 +80,7 @@ def write_pages(results: Path, pages: Path, conf: Path = ROOT / "conf") -> list[
     for document, page in documents.PAGES.items():
         folder = posixpath.dirname(document)
         texts[page] = documents.adapted(documents.text_of(results / document), folder, names)
-    for path in (SOURCES / "pages").glob("*.md"):
+    for path in written.glob("*.md"):
         texts[path.name] = documents.text_of(path)
     shutil.copytree(SOURCES / "assets", pages / "assets")
     for name, text in texts.items():

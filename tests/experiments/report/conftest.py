@@ -19,9 +19,9 @@ def committed(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def small(tmp_path) -> tuple[Path, Path]:
-    """Copies of conf/ with three figures and of results/ with one of them, without a ledger."""
-    conf, results = tmp_path / "conf", tmp_path / "results"
+def small(tmp_path) -> tuple[Path, Path, Path]:
+    """Copies of conf/ with three figures and of results/ with two of them, without a ledger, and a page by hand."""
+    conf, results, written = (tmp_path / name for name in ("conf", "results", "written"))
     for name in ("nullspace/fig11", "nullspace/fig8", "neural/outputs"):
         (conf / "figure" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "conf" / "figure" / f"{name}.yaml", conf / "figure" / f"{name}.yaml")
@@ -30,4 +30,6 @@ def small(tmp_path) -> tuple[Path, Path]:
     for document in ("README.md", "benchmark/README.md", "robustness/README.md", "mutation/README.md"):
         (results / document).parent.mkdir(exist_ok=True)
         (results / document).write_text(f"# Of {document}\n\nNothing.\n")
-    return conf, results
+    written.mkdir()
+    (written / "easy_and_hard.md").write_text("# What was easy\n\nThis was.\n")
+    return conf, results, written

@@ -1,0 +1,120 @@
+"""The report in headless Chromium, read from the file system, at the widths of a phone and of a desktop."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+WIDTHS = {"phone": 390, "desktop": 1280}
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+INSIDE = ("file:", "data:", "blob:", "about:")
+PICTURES = """async () => {
+    const missing = [];
+    for (const picture of document.images) {
+        picture.loading = "eager";
+        try { await picture.decode(); } catch { missing.push(picture.src); }
+        if (!picture.naturalWidth) missing.push(picture.src);
+    }
+    return missing;
+}"""
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator:
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e '.[dev]'")
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        pytest.skip(f"needs Chromium on the PATH ({', '.join(BROWSERS)}); on Debian: apt install chromium")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])  # root has no sandbox
+        yield browser
+        browser.close()
+
+
+class Watched:
+    """A page of the browser with everything that went wrong on it."""
+
+    def __init__(self, browser, width: int):
+        self.page = browser.new_page(viewport={"width": width, "height": 900})
+        self.wrong: list[str] = []
+        self.page.on("console", lambda told: told.type in ("error", "warning") and self.wrong.append(told.text))
+        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.page.on("requestfailed", self._failed)
+        self.page.on("request", lambda asked: asked.url.startswith(INSIDE) or self.wrong.append(asked.url))
+
+    def _failed(self, asked) -> None:
+        """Requests that a click ended, such as that of a picture on the page before, are no fault."""
+        if asked.failure != "net::ERR_ABORTED":
+            self.wrong.append(f"not loaded: {asked.url}: {asked.failure}")
+
+    def open(self, path: Path):
+        self.page.goto(path.as_uri(), wait_until="load")
+        return self.page
+
+
+@pytest.fixture(params=WIDTHS.values(), ids=WIDTHS)
+def watched(chromium, request) -> Iterator[Watched]:
+    watching = Watched(chromium, request.param)
+    yield watching
+    watching.page.close()
+
+
+def test_every_page_shows_all_of_itself(committed, watched):
+    """No error, nothing from a network, no picture missing, and nothing wider than the window."""
+    paths = sorted(committed.rglob("*.html"))
+    assert len(paths) > 40
+    found = {}
+    for path in paths:
+        if path.name == "404.html":  # for servers: its links begin at their root
+            continue
+        page = watched.open(path)
+        missing = page.evaluate(PICTURES)
+        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        if watched.wrong or missing or wide > 0:
+            found[path.name] = (list(watched.wrong), missing, wide)
+            watched.wrong.clear()
+    assert found == {}
+
+
+def test_a_figure_is_found_by_clicks(committed, watched):
+    page = watched.open(committed / "index.html")
+    page.get_by_role("link", name="Change of basis (Armenta et al. 2023)").click()
+    page.locator(".card a", has_text="Figure 7, rates").first.click()
+    assert page.url.endswith("figures/neural/fig7_rates.html")
+    with page.expect_download() as got:
+        page.locator("a[download]").first.click()
+    assert Path(got.value.path()).read_bytes() == (committed / "figures/neural/fig7_rates/fig7_rates.csv").read_bytes()
+    assert watched.wrong == []
+
+
+def test_the_filter_keeps_what_has_the_words_and_the_label(committed, watched):
+    page = watched.open(committed / "figures" / "nullspace.html")
+    cards = page.locator(".card:visible")
+    everything = cards.count()
+    page.get_by_placeholder("Filter figures by words").fill("sequential mnist")
+    kept = cards.count()
+    assert 0 < kept < everything
+    assert all("sequential mnist" in text.lower() for text in cards.all_inner_texts())
+    page.get_by_placeholder("Filter figures by words").fill("")
+    page.locator(".filter select").select_option("not measured")
+    assert 0 < cards.count() < everything
+    assert all("not measured" in text for text in cards.all_inner_texts())
+    assert watched.wrong == []
+
+
+def test_the_search_works_without_a_server(committed, watched):
+    page = watched.open(committed / "index.html")
+    if page.viewport_size["width"] < 600:
+        page.locator("label[for=__search].md-header__button").click()
+    page.locator(".md-search__input").press_sequentially("torchvision coverage")  # it listens to keys
+    result = page.locator(".md-search-result__link").first
+    result.wait_for()
+    result.click()
+    page.wait_for_load_state("load")
+    assert "torchvision" in page.locator("article").inner_text()
+    assert watched.wrong == []
