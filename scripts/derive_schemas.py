@@ -5,7 +5,7 @@
 
 The command line checks its keys before torch is loaded, so it reads a file and not the signatures themselves. A test
 compares both. Each parameter of a method is a key with the library's default. A method whose ``__call__`` takes
-``constraint`` has the key ``constraint_batches`` besides.
+``constraint`` has the key ``constraint_batches`` besides, and of ``held_out`` the key ``held_out_batches``.
 """
 
 from __future__ import annotations
@@ -80,8 +80,11 @@ def _keys(name: str, method: type) -> list[str]:
         value = "MISSING" if default is inspect.Parameter.empty else f'"{default}"' if kind == "str" else repr(default)
         remark = f"  # {' | '.join(choices)}" if choices else ""
         keys.append(f"{parameter.name}: {kind} = {value}{remark}")
-    if "constraint" in inspect.signature(method.__call__).parameters:
+    taken = inspect.signature(method.__call__).parameters
+    if "constraint" in taken:
         keys.append("constraint_batches: int = 0  # > 0: the constraint is taken on that many batches of its own")
+    if "held_out" in taken:
+        keys.append("held_out_batches: int = 0  # > 0: of path=least_drift, the batches that it measures drift on")
     return [key for key in keys if key is not None]
 
 

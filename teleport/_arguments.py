@@ -92,10 +92,15 @@ def check_call(model: Any, batches: Any, loss_fn: Any, callback: Any = None, kee
         raise TypeError(f"keep_modes must be True or False, got {keep_modes!r}")
 
 
-def check_batches(name: str, batches: Any) -> None:
-    """Refuse what cannot be iterated over, a module, a string, a single tensor and all batches of a data set."""
+def check_iterable(name: str, batches: Any) -> None:
+    """Refuse what cannot be iterated over, a module, a string and a single tensor."""
     if isinstance(batches, nn.Module | str | dict | torch.Tensor) or not isinstance(batches, Iterable):
         raise TypeError(f"{name} must be a list or another iterable of batches, got {_kind(batches)}")
+
+
+def check_batches(name: str, batches: Any) -> None:
+    """Refuse what :func:`check_iterable` does, and all batches of a data set."""
+    check_iterable(name, batches)
     if any(kind.__name__ == "DataLoader" and kind.__module__.startswith("torch.") for kind in type(batches).__mro__):
         raise TypeError(
             f"{name} is a whole DataLoader, and a teleport takes few batches: pass some of them, such as "

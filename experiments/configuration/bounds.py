@@ -107,6 +107,7 @@ BOUNDS: dict[str, Bounds] = {
     "teleport.batches": COUNT,
     "teleport.samples": COUNT,
     "teleport.constraint_batches": COUNT_OR_0,
+    "teleport.held_out_batches": COUNT_OR_0,
     "teleport.lr": POSITIVE,
     "teleport.steps": COUNT_OR_0,
     "teleport.threshold": Bounds(0, 1, above=True),

@@ -27,6 +27,7 @@ ADDED_SINCE: dict[str, dict[str, Any]] = {
         "forward": "once",
         "lr_unit": "absolute",
         "path": "ascent",
+        "held_out_batches": 0,
     },
     "training": {"compile": False, "precision": "float32", "channels_last": False},
     "model": {"bias": True, "weights": None},

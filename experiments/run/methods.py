@@ -66,7 +66,7 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Op
         raise UserError(f"optimizer={config.name}: {error}") from error
 
 
-OF_THE_LOOP = {field.name for field in fields(TeleportConfig)} | {"constraint_batches"}
+OF_THE_LOOP = {field.name for field in fields(TeleportConfig)} | {"constraint_batches", "held_out_batches"}
 """Keys of a teleport that say when it happens and on what, and are no arguments of the method."""
 
 
@@ -135,6 +135,11 @@ def build_teleporter(config: TeleportConfig, budget: TrainingBudget | None = Non
         raise UserError(
             f"teleport.optimizer_state=transported needs a method that multiplies parameters by factors "
             f"({', '.join(DIAGONAL)}), which teleport={config.name} is not; take keep or reset"
+        )
+    if isinstance(config, NullSpaceConfig) and (config.path == "least_drift") != (config.held_out_batches > 0):
+        raise UserError(
+            f"teleport.held_out_batches={config.held_out_batches} does not go with teleport.path={config.path}: "
+            "least_drift needs at least 1, and other paths take 0"
         )
     try:
         return method(**arguments)

@@ -25,6 +25,7 @@ class Stream(IntEnum):
     EVALUATION = 4  # the training samples that the training loss is measured on
     DRAW = 5  # the draws of a teleport, by event
     TRIAL = 6  # the batches that a teleport is tried on, by event
+    HELD_OUT = 7  # the batches that a teleport measures its drift on, by event
 
 
 def generator(seed: int, stream: Stream, number: int = 0) -> torch.Generator:

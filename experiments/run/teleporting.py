@@ -56,7 +56,9 @@ class Teleports:
         if self.steps:
             few = torch.arange(min(2, len(self.task.train)), device=self.device)
             method = self.teleporter.method if isinstance(self.teleporter, Auto) else self.teleporter
-            self._call(copy.deepcopy(model), [self.task.train.batch(few)], method)
+            batches = [self.task.train.batch(few)]
+            options = {"held_out": batches} if getattr(self.config.teleport, "held_out_batches", 0) else {}
+            self._call(copy.deepcopy(model), batches, method, **options)
 
     def affordable(self, step: int, events: int) -> bool:
         """Whether the method's budget allows one more event before optimizer step ``step``, after ``events`` events."""
@@ -70,6 +72,8 @@ class Teleports:
         batches = self._draw(Stream.TELEPORT, event, settings.batches)
         if constraint_batches := getattr(settings, "constraint_batches", 0):
             options["constraint"] = self._draw(Stream.CONSTRAINT, event, constraint_batches)
+        if held_out_batches := getattr(settings, "held_out_batches", 0):
+            options["held_out"] = self._draw(Stream.HELD_OUT, event, held_out_batches)
         if hasattr(self.teleporter, "generator"):  # by event: a resumed run draws the same
             seed = getattr(settings, "seed", self.config.seed)
             options["generator"] = generator(seed, Stream.DRAW, event)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,21 @@ from teleport._engine.finiteness import all_finite, not_finite_along, not_finite
 from teleport._engine.report import StepRecord
 from teleport._engine.statuses import Stopped
 from teleport._spaces.norms import length_of, product_of
+
+
+class Metric(Protocol):
+    """A positive definite quadratic form ``<U, A U>`` of moves, in place of their squared norm."""
+
+    @property
+    def reason(self) -> str:
+        """Why it is not defined, in one sentence; empty if it is."""
+
+    def steepest(self, gradient: Sequence[Tensor]) -> list[Tensor]:
+        """``A^-1 gradient``: the direction of most ascent per length in the metric."""
+
+    def length(self, move: Sequence[Tensor]) -> float:
+        """``<U, A U>^1/2`` of a move U, one tensor per moving parameter."""
+
 
 GAIN = 0.01
 """The least relative gain, in length or in norm, for which another direction is tried."""
@@ -38,6 +54,7 @@ def ascend_shortest(
     slope: Callable[[Point], float],
     start: Point | None = None,
     monitor: StepMonitor = unmonitored,
+    metric: Metric | None = None,
 ) -> Ascent:
     """Move the parameters in a straight line to the cap, and improve the direction up to ``steps - 1`` times.
 
@@ -52,6 +69,7 @@ def ascend_shortest(
         slope: the derivative of ``1/2 |grad L|^2`` along ``direction``, in units of its squared norm.
         start: the point at the current parameters, with a graph if ``steps > 0``; ``None`` evaluates it.
         monitor: told of the start and of each direction; ``True`` ends the ascent there.
+        metric: what is to be small at the cap instead of the distance; ``None`` for the distance itself.
 
     Returns:
         the ascent; one step per direction that was an improvement.
@@ -65,16 +83,19 @@ def ascend_shortest(
         return Ascent.refused(start, reason)
     if steps == 0 or out_of_room(norm, cap, "cap"):
         return Ascent(start, start, 0, Stopped.ABOVE_CAP if steps else Stopped.STEPS_DONE, trace)
-    line = Line(parameters, direction(start))
-    first, rise = line.directions, slope(start)
-    best = _Move(0.0, 0.0, first, start)
+    if metric is not None and metric.reason:
+        return Ascent.refused(start, metric.reason)
+    first, rise = list(direction(start)), slope(start)
+    line = Line(parameters, _steepest(first, metric))
+    best = _Move(0.0, 0.0, line.directions, start)
     stopped, reason = Stopped.STEPS_DONE, ""
     for step in range(1, steps + 1):
         more = step < steps
         if not all_finite(line.directions):
             stopped, reason = Stopped.NOT_FINITE, not_finite_along(batch_loss, parameters)
             break
-        move = _land(batch_loss, line, best.distance or longest, norm, cap, rise * product_of(first, line.directions))
+        length = _longest(line.directions, longest, best.distance, metric)
+        move = _land(batch_loss, line, length, norm, cap, rise * product_of(first, line.directions), metric)
         if not move.improves(best, cap):
             line.directions = best.directions
             line.move_to(best.length)
@@ -89,7 +110,7 @@ def ascend_shortest(
             stopped = Stopped.CALLBACK
             break
         if more:
-            line.directions = list(direction(point))
+            line.directions = _steepest(list(direction(point)), metric)
     if stopped == Stopped.STEPS_DONE and out_of_room(point.norm, cap, "cap"):
         stopped = Stopped.CAP_REACHED
     return Ascent(start, point, len(trace) - 1, stopped, trace, reason)
@@ -113,10 +134,30 @@ class _Move:
         return self.end.norm > (1 + GAIN) * other.end.norm or (other.length == 0 and self.end.norm > other.end.norm)
 
 
-def _land(batch_loss: BatchLoss, line: Line, longest: float, norm: float, cap: float, slope: float) -> _Move:
-    """The move along ``line`` to the cap, or by ``longest``."""
-    size = length_of(line.directions)
+def _steepest(gradient: list[Tensor], metric: Metric | None) -> list[Tensor]:
+    return gradient if metric is None else metric.steepest(gradient)
+
+
+def _size(move: list[Tensor], metric: Metric | None) -> float:
+    return length_of(move) if metric is None else metric.length(move)
+
+
+def _longest(directions: list[Tensor], longest: float, distance: float, metric: Metric | None) -> float:
+    """The largest factor on ``directions``: by norm up to ``longest``, in the metric up to ``distance`` if above 0."""
+    size = _size(directions, metric)
     if size == 0:
+        return 0.0
+    if metric is None:
+        return (distance or longest) / size
+    whole = longest / length_of(directions)
+    return min(whole, distance / size) if distance else whole
+
+
+def _land(
+    batch_loss: BatchLoss, line: Line, longest: float, norm: float, cap: float, slope: float, metric: Metric | None
+) -> _Move:
+    """The move along ``line`` to the cap, or by ``longest`` times its directions."""
+    if longest == 0:
         return _Move(0.0, 0.0, line.directions, Point(torch.zeros(()), [], torch.zeros(())))
-    length, end = capped_step(batch_loss, line, longest / size, norm, cap, False, slope=slope)
-    return _Move(length, length * size, line.directions, end or batch_loss.point(False))
+    length, end = capped_step(batch_loss, line, longest, norm, cap, False, slope=slope)
+    return _Move(length, length * _size(line.directions, metric), line.directions, end or batch_loss.point(False))

@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from teleport._engine.ascent import Ascent
 from teleport._engine.batch_loss import BatchLoss, Point
 from teleport._engine.contract import StepMonitor
+from teleport._engine.report import BatchReport, StepRecord
+from teleport._engine.shortest import Metric
+from teleport._engine.statuses import Stopped
 from teleport._frozen_forward.frozen_forward import FrozenForward
 from teleport._frozen_forward.projected_products import Projection
 from teleport._frozen_forward.recorded_graph import GraphRecorder
@@ -42,6 +45,7 @@ class AscentProblem:
         start: loss and gradients at the current parameters, or ``None`` if they have not been computed.
         project: projects one tensor per parameter onto the null space.
         monitor: called at the start and after each step; the event ends there if it returns ``True``.
+        metric: of moves in the null space, if held-out batches are given.
     """
 
     batch: int
@@ -51,6 +55,7 @@ class AscentProblem:
     start: Point | None
     project: Project
     monitor: StepMonitor
+    metric: Metric | None = None
 
 
 StepRule = Callable[[AscentProblem], Ascent]
@@ -120,6 +125,14 @@ def agree(frozen: Point | None, whole: Point, parameters: Sequence[nn.Parameter]
     assert frozen is not None
     eps = max(torch.finfo(parameter.dtype).eps for parameter in parameters)
     return bool(abs(frozen.norm - whole.norm) <= AGREEMENT * eps**0.5 * whole.norm)
+
+
+def above_cap(point: Point, monitor: StepMonitor) -> BatchReport:
+    """The report of a batch whose gradient norm is at the cap before the first step."""
+    loss, norm = float(point.loss), point.norm
+    record = StepRecord(0, loss, norm)
+    stopped = Stopped.CALLBACK if monitor(record) else Stopped.ABOVE_CAP
+    return BatchReport(loss, loss, norm, norm, steps=0, stopped=stopped, trace=[record])
 
 
 def _with_strides(given: Mapping[nn.Parameter, Tensor], parameter: nn.Parameter) -> Tensor:

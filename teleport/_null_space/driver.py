@@ -23,12 +23,13 @@ from teleport._engine.caps import Caps
 from teleport._engine.contract import Callback, LossFn, StepMonitor
 from teleport._engine.event import Event, run_event
 from teleport._engine.finiteness import not_finite_at
-from teleport._engine.report import BatchReport, NullSpaceLayerReport, StepRecord, TeleportReport
+from teleport._engine.report import BatchReport, NullSpaceLayerReport, TeleportReport
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, roll_back_if_violated
 from teleport._frozen_forward.frozen_forward import FrozenForward, NoSecondDerivative, recorded
 from teleport._frozen_forward.recorded_graph import GraphRecorder, Untraceable
-from teleport._null_space.ascent_problem import AscentProblem, StepRule, agree, freeze_forward, projection
+from teleport._null_space.ascent_problem import AscentProblem, StepRule, above_cap, agree, freeze_forward, projection
+from teleport._null_space.held_out import DriftMetric, HeldOutInputs
 from teleport._null_space.layer_statistics import LayerStatistics, NullSpaces
 from teleport._tracing.layer_tracer import LayerTracer, TracedLayers, trace_layers
 from teleport._tracing.preconditions import check_tensors
@@ -68,6 +69,7 @@ def run_null_space_event(
     constraint: Iterable[Any] | None,
     callback: Callback | None,
     keep_modes: bool,
+    held_out: Iterable[Any] | None = None,
 ) -> TeleportReport:
     """One event: apply ``step_rule`` on each batch, in the null space of the layer inputs.
 
@@ -81,6 +83,7 @@ def run_null_space_event(
         constraint: batches whose layer inputs define the null spaces; ``None`` for each batch's own.
         callback: called per batch and per step.
         keep_modes: whether the loss is evaluated in the modes of the modules.
+        held_out: batches that give the step rule a metric of moves; ``None`` for no metric.
 
     Raises:
         ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, or no such parameter.
@@ -93,7 +96,7 @@ def run_null_space_event(
         raise ValueError("a teleport needs at least one batch")
 
     def work(event: Event) -> tuple[list[BatchReport], list[NullSpaceLayerReport]]:
-        return _NullSpaceEvent(settings, step_rule, event, constraint).run()
+        return _NullSpaceEvent(settings, step_rule, event, constraint, held_out).run()
 
     relative = settings.relative_cap is not None
     return run_event(
@@ -105,7 +108,12 @@ class _NullSpaceEvent:
     """The state of one event, from batch to batch."""
 
     def __init__(
-        self, settings: NullSpaceSettings, step_rule: StepRule, event: Event, constraint: list[Any] | None
+        self,
+        settings: NullSpaceSettings,
+        step_rule: StepRule,
+        event: Event,
+        constraint: list[Any] | None,
+        held_out: Iterable[Any] | None,
     ) -> None:
         self.settings = settings
         self.step_rule = step_rule
@@ -117,6 +125,7 @@ class _NullSpaceEvent:
         self.null_spaces: NullSpaces | None = None  # of the current batch, or of the constraint
         self.constraint_loss: float | None = None  # at the current parameters
         self.agreed: set[Hashable] = set()  # structures of the backward pass with which steps ended at the model's norm
+        self.held_out = None if held_out is None else HeldOutInputs(event.evaluate, held_out, event.named)
 
     def run(self) -> tuple[list[BatchReport], list[NullSpaceLayerReport]]:
         """Teleport on each batch in turn."""
@@ -144,7 +153,7 @@ class _NullSpaceEvent:
             full = out_of_room(start.norm, caps.over(event.trainable), settings.rule)
             if full and math.isfinite(start.norm):
                 self._note(recorder)
-                return _above_cap(start, monitor)  # saves the decomposition of its inputs
+                return above_cap(start, monitor)  # saves the decomposition of its inputs
         if self.null_spaces is None or not lasting:
             self.null_spaces = self.statistics.open(self._traced(batch, recorder), settings.threshold)
         self.statistics.next_batch()
@@ -166,7 +175,7 @@ class _NullSpaceEvent:
         if not out_of_room(last.gradient_norm_after, cap, rule):
             return None
         start = self.event.batch_loss(batch, self.event.trainable).point(False)
-        return _above_cap(start, monitor) if math.isfinite(start.norm) and out_of_room(start.norm, cap, rule) else None
+        return above_cap(start, monitor) if math.isfinite(start.norm) and out_of_room(start.norm, cap, rule) else None
 
     def _note(self, recorder: LayerTracer | None) -> None:
         """Enter the layers of a batch whose inputs are not decomposed in the report."""
@@ -227,7 +236,8 @@ class _NullSpaceEvent:
         if start is None and self.freeze and parameters:
             start, graph = recorded(loss, self.differentiable)
         project = projection(null_spaces, parameters, self.statistics)
-        problem = AscentProblem(number, loss, parameters, caps.over(over), start, project, monitor)
+        metric = None if self.held_out is None else DriftMetric(null_spaces, parameters, self.held_out)
+        problem = AscentProblem(number, loss, parameters, caps.over(over), start, project, monitor, metric)
         snapshot = Snapshot(parameters if self._guarded or graph is not None else [])
         ascent = self._ascend(problem, graph, null_spaces, snapshot)
         report = ascent.report()
@@ -302,11 +312,3 @@ class _NullSpaceEvent:
     @property
     def _guarded(self) -> bool:
         return self.settings.guard == "transaction"
-
-
-def _above_cap(point: Point, monitor: StepMonitor) -> BatchReport:
-    """The report of a batch whose gradient norm is at the cap before the first step."""
-    loss, norm = float(point.loss), point.norm
-    record = StepRecord(0, loss, norm)
-    stopped = Stopped.CALLBACK if monitor(record) else Stopped.ABOVE_CAP
-    return BatchReport(loss, loss, norm, norm, steps=0, stopped=stopped, trace=[record])

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from teleport._arguments import check_choice, check_limits, check_steps, check_threshold
+from teleport._arguments import check_choice, check_iterable, check_limits, check_steps, check_threshold
 from teleport._engine.ascent import Ascent, ascend
 from teleport._engine.batch_loss import Point
 from teleport._engine.contract import Callback, LossFn
@@ -63,7 +63,9 @@ class NullSpace:
             batch's steps is not the model's, or the recorded graph cannot be split, it is run at each step.
         path: ``"ascent"`` takes steps one after the other, each along the gradient where it starts. ``"shortest"``
             moves in one straight line to the cap, at most by ``lr * steps``; each step improves its direction. The
-            move is shorter by a quarter to a half, and so is its drift on other data.
+            move is shorter by a quarter to a half, and so is its drift on other data. ``"least_drift"`` moves in one
+            straight line as well, in the direction that raises the norm most per change of the layers' outputs on
+            ``held_out`` batches, which the call takes.
 
     Raises:
         ValueError: an argument outside its range.
@@ -82,7 +84,7 @@ class NullSpace:
     objective_scale: float | None = None
     forward: Literal["once", "each"] = "once"
     lr_unit: Literal["relative", "absolute"] = "relative"
-    path: Literal["ascent", "shortest"] = "ascent"
+    path: Literal["ascent", "shortest", "least_drift"] = "ascent"
 
     def __post_init__(self) -> None:
         check_steps(self.lr, self.steps, self.step, self.lr_unit)
@@ -90,13 +92,13 @@ class NullSpace:
         check_limits(self.cap, self.relative_cap, self.guard, self.tolerance)
         check_choice("objective_params", self.objective_params, ("all", "moved"))
         check_choice("forward", self.forward, ("once", "each"))
-        check_choice("path", self.path, ("ascent", "shortest"))
+        check_choice("path", self.path, ("ascent", "shortest", "least_drift"))
         objective = objective_of(self.objective, self.objective_scale)  # raises for an unknown objective
         raised = objective.of_norm and objective.ascended
-        if self.path == "shortest" and not (raised and self.step == "cap" and self.lr_unit == "relative"):
+        if self.path != "ascent" and not (raised and self.step == "cap" and self.lr_unit == "relative"):
             raise ValueError(
-                "path='shortest' moves to the cap on the gradient norm: it takes an objective that raises the norm, "
-                "step='cap' and lr_unit='relative'"
+                f"path={self.path!r} moves to the cap on the gradient norm: it takes an objective that raises the "
+                "norm, step='cap' and lr_unit='relative'"
             )
 
     @property
@@ -113,6 +115,7 @@ class NullSpace:
         generator: torch.Generator | None = None,
         callback: Callback | None = None,
         keep_modes: bool = False,
+        held_out: Iterable[Any] | None = None,
     ) -> TeleportReport:
         """Teleport ``model`` in place.
 
@@ -127,12 +130,17 @@ class NullSpace:
             generator: not used, as no random numbers are drawn; all methods accept it.
             callback: called per batch and per step, see ``teleport.Callback``.
             keep_modes: see :class:`teleport.Teleporter`.
+            held_out: batches of other samples, for ``path="least_drift"`` alone, which needs them. They constrain
+                nothing. They are read once per event, before its first move, one after the other: of all batches
+                together, one ``[dimension, dimension]`` matrix per layer is kept. Layers that have no null
+                dimension on the first batch that moves stay for the whole event.
 
         Raises:
             ValueError: there are no batches or no trainable parameters, or the loss is not a scalar or depends on no
-                trainable parameter.
+                trainable parameter; ``held_out`` does not go with the ``path``, or is empty.
             UnsupportedModel: torch cannot differentiate the loss twice (a ``ValueError`` too).
         """
+        self._check_held_out(held_out)
         settings = NullSpaceSettings(
             self.threshold,
             self.cap,
@@ -146,8 +154,18 @@ class NullSpace:
             frozen_forward=self.forward == "once" and self.steps > 0 and self._objective.of_norm,
         )
         return run_null_space_event(
-            "nullspace", settings, self._ascend, model, batches, loss_fn, constraint, callback, keep_modes
+            "nullspace", settings, self._ascend, model, batches, loss_fn, constraint, callback, keep_modes, held_out
         )
+
+    def _check_held_out(self, held_out: Iterable[Any] | None) -> None:
+        if self.path == "least_drift" and held_out is None:
+            raise ValueError(
+                "path='least_drift' measures its move on other batches: pass held_out=[batch, ...] as well"
+            )
+        if self.path != "least_drift" and held_out is not None:
+            raise ValueError(f"held_out is for path='least_drift', and the path is {self.path!r}")
+        if held_out is not None:
+            check_iterable("held_out", held_out)
 
     def _ascend(self, problem: AscentProblem) -> Ascent:
         """Up to K steps along the objective's projected gradient (equation 5)."""
@@ -158,7 +176,7 @@ class NullSpace:
             return projected if objective.ascended else [-part for part in projected]
 
         unit = _norm(parameters) if self.lr_unit == "relative" else None
-        if self.path == "shortest" and unit is not None:
+        if self.path != "ascent" and unit is not None:
             return ascend_shortest(
                 loss,
                 parameters,
@@ -169,6 +187,7 @@ class NullSpace:
                 slope=objective.slope,
                 start=problem.start,
                 monitor=problem.monitor,
+                metric=problem.metric,
             )
         return ascend(
             loss,

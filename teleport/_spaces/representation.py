@@ -128,6 +128,21 @@ class Representation:
             return False
         return all(bool(kept.sum().isfinite()) for kept in (self._rows, self._gram) if kept is not None)
 
+    @property
+    def rows(self) -> Tensor | None:
+        """``[groups, n, dimension]`` float64 with the same second moment: the vectors if they are few, else a factor.
+
+        ``None`` if there is only :attr:`gram`.
+        """
+        return self._rows
+
+    @property
+    def gram(self) -> Tensor:
+        """The second moment ``sum x x^T`` of the vectors, ``[groups, dimension, dimension]`` float64."""
+        lower = products(self._rows.transpose(1, 2)) if self._rows is not None else self._gram
+        assert lower is not None
+        return lower.tril() + lower.tril(-1).transpose(1, 2)
+
     def merged(self, other: Representation) -> Representation:
         """The representation of both sets of vectors together."""
         coarser = max(self.dtype, other.dtype, key=lambda dtype: torch.finfo(dtype).eps)

@@ -9,7 +9,7 @@ reason. The inputs are represented by their span (Wu et al. 2025, equations 8 to
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -50,6 +50,7 @@ def trace_layers(
     named_parameters: Mapping[str, nn.Parameter],
     shared_objective: bool,
     rank_only: bool = False,
+    only: Collection[str] | None = None,
 ) -> TracedLayers:
     """Evaluate the loss on each of ``batches``, and represent the inputs of each layer over all of them.
 
@@ -62,8 +63,9 @@ def trace_layers(
             its weight through ``weight @ inputs`` alone.
         rank_only: whether the representations serve the null space at threshold 1 alone. Those of full rank are then
             found from a part of the inputs.
+        only: the names of the layers whose inputs are represented; ``None`` for all.
     """
-    tracer = LayerTracer(named_parameters, shared_objective, rank_only=rank_only)
+    tracer = LayerTracer(named_parameters, shared_objective, rank_only=rank_only, only=only)
     for batch in batches:
         tracer.trace(partial(evaluate, batch))
         tracer.end_batch()
@@ -74,7 +76,7 @@ class LayerTracer(FunctionTracer):
     """Traces the uses of all trainable parameters, and represents the inputs of each layer.
 
     Args:
-        named_parameters, shared_objective, rank_only: as of :func:`trace_layers`.
+        named_parameters, shared_objective, rank_only, only: as of :func:`trace_layers`.
         deferred: whether uses are only recorded during an evaluation, and represented in :meth:`end_batch`. Then
             tracing costs the evaluation nothing, but the inputs must not be ``overwritten`` before :meth:`end_batch`.
 
@@ -88,6 +90,7 @@ class LayerTracer(FunctionTracer):
         shared_objective: bool,
         deferred: bool = False,
         rank_only: bool = False,
+        only: Collection[str] | None = None,
     ) -> None:
         parameters = {name: parameter for name, parameter in named_parameters.items() if parameter.requires_grad}
         super().__init__(Owners(parameters))
@@ -95,6 +98,7 @@ class LayerTracer(FunctionTracer):
         self.shared_objective = shared_objective
         self.deferred = deferred
         self.rank_only = rank_only
+        self.only = only
         self.recorded: list[tuple[Layer, RecordedUse]] = []
         self._layers: dict[Key, Layer] = {}
         self._representations: dict[Layer, Representation] = {}
@@ -166,7 +170,7 @@ class LayerTracer(FunctionTracer):
 
     def _represent(self, layer: Layer, recorded: RecordedUse) -> None:
         """Add the inputs of a use to the layer's representation; a first use on constant inputs waits for a second."""
-        if layer.weight.owner in self._pinned:
+        if layer.weight.owner in self._pinned or (self.only is not None and layer.name not in self.only):
             return
         waiting = self._waiting.get(layer)
         first = waiting is None and layer not in self._representations

@@ -26,7 +26,7 @@ def test_the_file_is_what_the_signatures_say():
 def test_every_parameter_is_a_key_with_the_default_of_the_library(kind):
     """Read off a signature here, and not through the script."""
     keys = {field.name: field for field in fields(KINDS[kind])}
-    of_the_loop = {field.name for field in fields(TeleportConfig)} | {"constraint_batches"}
+    of_the_loop = {field.name for field in fields(TeleportConfig)} | {"constraint_batches", "held_out_batches"}
     parameters = inspect.signature(getattr(teleport, METHODS[kind])).parameters
     budget = {"optimizer", "total_steps", "event_gradients", "method", "train_step"}  # of the training
     left_out = {"action", "shape"} | (budget if kind == "auto" else set())

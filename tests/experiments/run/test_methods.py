@@ -141,7 +141,10 @@ VALUES = {
 def test_a_teleporter_carries_every_value_of_its_keys(name):
     method, values = VALUES[name][0], dict(VALUES[name][1])
     schema = TELEPORTERS[name][0]
-    of_the_loop = {field.name for field in dataclasses.fields(TeleportConfig)} | {"constraint_batches"}
+    of_the_loop = {field.name for field in dataclasses.fields(TeleportConfig)} | {
+        "constraint_batches",
+        "held_out_batches",
+    }
     assert set(values) == {field.name for field in dataclasses.fields(schema)} - of_the_loop
     teleporter = build_teleporter(schema(name=name, **values))
     assert isinstance(teleporter, method)
@@ -150,6 +153,14 @@ def test_a_teleporter_carries_every_value_of_its_keys(name):
     if action:  # the name of a function
         moved = teleporter.action(torch.tensor(math.pi), {"coordinates": torch.tensor([1.0, 4.0])})["coordinates"]
         assert moved.tolist() == pytest.approx([1.0, 2.0])  # half a turn about the minimum, (1, 3)
+
+
+@pytest.mark.parametrize(("path", "batches"), [("least_drift", 0), ("shortest", 2), ("ascent", 1)])
+def test_held_out_batches_go_with_the_path_that_reads_them(path, batches):
+    config = NullSpaceConfig(name="nullspace", lr=1.0, path=path, held_out_batches=batches)
+    with pytest.raises(UserError, match=rf"held_out_batches={batches} does not go with teleport.path={path}"):
+        build_teleporter(config)
+    build_teleporter(NullSpaceConfig(name="nullspace", lr=1.0, path="least_drift", held_out_batches=1))
 
 
 def test_a_state_is_transported_only_by_a_method_of_factors():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 
@@ -17,6 +18,7 @@ from experiments.run import checkpoints
 from experiments.run.make_run import make_run
 from experiments.run.runs import load_table
 from experiments.run.seeding import Stream, generator
+from experiments.run.teleporting import Teleports
 from tests.experiments.small import SMALL_TELEPORT, custom, small
 
 
@@ -154,6 +156,29 @@ def test_constraint_batches_are_of_their_own(tmp_path):
     shared = make_run(small(tmp_path, *free))
     assert not same(parameters(own), parameters(shared))
     assert not load_table(own, "teleport_events").no_op.any()
+
+
+def test_held_out_batches_are_of_their_own_and_steer_the_move(tmp_path, monkeypatch):
+    """They are drawn anew for each event, and are neither the teleport's batches nor the constraint's."""
+    drawn = []
+    draw = Teleports._draw
+
+    def told(self, stream, event, *rest):
+        batches = draw(self, stream, event, *rest)
+        drawn.append((stream.name, event, batches))
+        return batches
+
+    monkeypatch.setattr(Teleports, "_draw", told)
+    straight = [*SMALL_TELEPORT, "teleport.lr_unit=relative", "teleport.lr=0.3"]
+    held_out = make_run(small(tmp_path, *straight, "teleport.path=least_drift", "teleport.held_out_batches=3"))
+    of_run = list(drawn)
+    shortest = make_run(small(tmp_path, *straight, "teleport.path=shortest"))
+    assert not same(parameters(held_out), parameters(shortest))
+    assert not load_table(held_out, "teleport_events").no_op.any()
+    own = {event: batches for name, event, batches in of_run if name == "HELD_OUT"}
+    assert {event: len(batches) for event, batches in own.items()} == {0: 3, 1: 3}
+    inputs = [batch[0] for _, _, batches in of_run for batch in batches]
+    assert not any(torch.equal(one, other) for one, other in itertools.combinations(inputs, 2))
 
 
 SYMMETRY = ["model.activation=leaky_relu", "teleport=symmetry", "teleport.epochs=[0,1]", "teleport.batches=2"]
