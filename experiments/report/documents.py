@@ -62,14 +62,26 @@ def adapted(text: str, folder: str, figures: Iterable[str], base: str = "") -> s
 
 
 def indented(text: str) -> str:
-    """``text`` with list items indented by four spaces instead of two, as Python-Markdown needs it."""
-    fence, lines = False, []
+    """``text`` with lists as Python-Markdown needs them.
+
+    What belongs to an item is indented by four spaces instead of two, and a blank line ends an item of several blocks.
+    """
+    fence, lines = False, [""]
+    several = False  # blocks in the item
     for line in text.splitlines():
         if line.lstrip().startswith("```"):
             fence = not fence
-        inside = re.match(r"  (?! )", line) is not None
-        lines.append("  " + line if inside and not fence else line)
-    return "\n".join(lines) + "\n"
+        if fence:
+            lines.append(line)
+        elif re.match(r"  (?! )", line):
+            several |= not lines[-1]
+            lines.append("  " + line)
+        else:
+            if several and line.startswith("- ") and lines[-1]:
+                lines.append("")
+            several &= not line
+            lines.append(line)
+    return "\n".join(lines[1:]) + "\n"
 
 
 def findings_on(text: str, figure: str) -> list[str]:

@@ -11,7 +11,7 @@ from experiments.figures import table as tables
 from experiments.figures.compare import compare
 from experiments.report import ledger
 from experiments.report.figures import Figure, Results
-from experiments.report.markup import badge, code, escaped, fenced, number, picture, table
+from experiments.report.markup import badge, code, escaped, fenced, mean, number, picture, table
 
 FRONT = "---\ntitle: {title}\nhide: [navigation, toc]\n---\n\n"
 WHERE = "results/README.md"
@@ -41,7 +41,7 @@ def page(figure: Figure, verdicts: pd.DataFrame, findings: list[str]) -> str:
             parts += [_heading("In numbers", figure, one), numbers]
     parts += ["## In words", "\n\n".join(findings) or f"No finding in {code(WHERE)} names this figure."]
     parts += ["## Settings", *_settings(figure)]
-    parts += ["## Origin", *(_origin(one) for one in figure.results)]
+    parts += ["## Provenance", *(_origin(one) for one in figure.results)]
     if not figure.results:
         parts += ["Nothing was measured yet."]
     return front + "\n\n".join(parts) + "\n"
@@ -62,9 +62,11 @@ def command(figure: Figure) -> str:
 
 
 def states(figure: Figure, verdicts: pd.DataFrame) -> str:
-    """The figure's verdicts as labels, with their counts, and whether it is not measured."""
+    """The figure's verdicts as labels, with their counts; or that it is not measured."""
+    if not figure.results:
+        return badge("not measured")
     counts = [f"{badge(verdict)} {count}" for verdict, count in ledger.tally(verdicts).items()]
-    return " ".join(counts if figure.results else [badge("not measured"), *counts]) or badge("no claim")
+    return " ".join(counts) or badge("no claim")
 
 
 def _quoted(text: str) -> str:
@@ -134,6 +136,8 @@ def _numbers(one: Results) -> str:
     if compared.empty:
         return ""
     labels = list(compared.columns[: compared.columns.get_loc("seeds")])
+    same = [label for label in labels if compared[label].nunique(dropna=False) == 1 and len(compared) > 1]
+    labels = [label for label in labels if label not in same]
     head = [*map(escaped, labels), "seeds", "training loss", "test loss", "at equal seconds", "seconds"]
     rows = [
         [
@@ -147,13 +151,15 @@ def _numbers(one: Results) -> str:
         "Mean and standard deviation over seeds, at the end of each run; *at equal seconds* is the training loss when "
         "the fastest method of the row's task ends. The same numbers: "
         + code(f"python scripts/compare.py results/{one.origin['figure'].rpartition('/')[0]}/{one.folder.name}")
+        + "."
     )
+    if same:
+        note += " In every row: " + ", ".join(code(f"{label}={compared[label].iloc[0]}") for label in same) + "."
     return f"{note}\n\n{table(head, rows)}"
 
 
 def _mean(row: pd.Series, name: str) -> str:
-    spread = number(row[f"{name}_std"], 2)
-    return number(row[name]) + (f" +- {spread}" if spread else "")
+    return mean(row[name], row[f"{name}_std"])
 
 
 def _settings(figure: Figure) -> list[str]:

@@ -81,7 +81,7 @@ def whole(rows: pd.DataFrame, linked: Container[str]) -> str:
     named = rows.assign(
         figure=[f"[{name}](figures/{name}.md)" if name in linked else escaped(name) for name in rows["figure"]]
     )
-    columns = {"Claim": ("text", _text), "Figure": ("figure", _markdown), **COMPARED}
+    columns = {"Claim": ("text", _text), **COMPARED, "Figure": ("figure", _markdown)}
     return table(*_cells(named, columns))
 
 
@@ -106,7 +106,7 @@ def _number(row: pd.Series, column: str) -> str:
 def _effect(row: pd.Series, column: str) -> str:
     """The effect with its interval, if it has one, and its unit."""
     low, high = number(row.get("low", "")), number(row.get("high", ""))
-    interval = f" [{low}, {high}]" if low and high else ""
+    interval = f"&nbsp;[{low},&nbsp;{high}]" if low and high else ""
     unit = escaped(row.get("unit", ""))
     return f"{number(row[column])}{interval} {unit}".strip() if row[column] else ""
 
@@ -118,12 +118,12 @@ def _verdict(row: pd.Series, column: str) -> str:
 
 
 COMPARED = {
+    "Verdict": ("verdict", _verdict),
     "Case": ("case", _text),
     "Compared at": ("at", _text),
     "Quantity": ("quantity", _text),
     "n": ("n", _number),
     "Effect, 95 % interval": ("effect", _effect),
-    "Verdict": ("verdict", _verdict),
     "Reason": ("reason", _text),
 }
 """Heading -> the ledger's column that must be there, and what makes a cell of a row."""

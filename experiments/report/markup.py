@@ -46,6 +46,12 @@ def number(value: object, digits: int = 3) -> str:
     return str(int(real)) if real.is_integer() and abs(real) < 1e15 else f"{real:.{digits}g}"
 
 
+def mean(value: float, deviation: float) -> str:
+    """A mean and the standard deviation around it, if there is one, in one line."""
+    spread = number(deviation, 2)
+    return number(value) + (f"&nbsp;±&nbsp;{spread}" if spread else "")
+
+
 def badge(word: str) -> str:
     """A state or verdict as a coloured label; its colour follows from the word (``assets/report.css``)."""
     kind = re.sub(r"[^a-z]+", "-", word.lower()).strip("-")

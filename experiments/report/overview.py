@@ -6,7 +6,7 @@ import pandas as pd
 
 from experiments.report import figure_page, ledger
 from experiments.report.figures import PAPERS, Figure, papers
-from experiments.report.markup import badge, code, escaped, filterable, number, table
+from experiments.report.markup import badge, code, escaped, filterable, mean, table
 
 WIDE = "---\nhide: [navigation, toc]\n---\n\n"
 TABLE_1 = "nullspace/table1"
@@ -109,10 +109,7 @@ def _ends(rows: pd.DataFrame) -> str:
             continue
         ends = measured[measured["event"] == "evaluation"] if "event" in measured else measured
         last = ends.groupby("seed").tail(1) if "seed" in ends else ends.tail(1)
-        means = [
-            f"{number(last[name].mean())} +- {number(last[name].std(ddof=1), 2)}".removesuffix(" +- ")
-            for name in values
-        ]
+        means = [mean(last[name].mean(), last[name].std(ddof=1)) for name in values]
         cells.append([*map(escaped, key), *means, f"{len(last)} seeds"])
     return filterable("rows", table([*keys, *(name.replace("_", " ") for name in values), ""], cells))
 

@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 LOADED = {("img", "src"), ("script", "src"), ("link", "href"), ("iframe", "src"), ("source", "src")}
 SILENT = {"script", "style"}
+CODE = {"code", "pre"}
 
 
 @dataclass
@@ -17,6 +18,7 @@ class Page(HTMLParser):
 
     path: Path
     text: str = ""
+    prose: str = ""  # the text without code
     ids: set[str] = field(default_factory=set)
     links: list[str] = field(default_factory=list)
     downloads: list[str] = field(default_factory=list)
@@ -51,6 +53,7 @@ class Page(HTMLParser):
         if SILENT & set(self.open):
             return
         self.text += data
+        self.prose += "" if CODE & set(self.open) else data
         if self.cells and self.cells[-1] and {"td", "th"} & set(self.open):
             self.cells[-1][-1] += data
 

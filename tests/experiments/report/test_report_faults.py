@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import markdown
 import pytest
 
 from experiments.errors import UserError
@@ -94,8 +95,8 @@ def test_verdicts_stand_where_they_belong(small, tmp_path):
     page = pages["figures/nullspace/fig11.html"]
     assert "A convolution *is* a product. (Figure 11)" in page.text
     lines = [" ".join(" ".join(cells).split()) for cells in page.cells]
-    assert "equal epochs value 5 0.25 [0.125, 0.5] relative does not hold (older table)" in lines
-    assert "tuned control value undecided 2 pairs" in lines
+    assert "does not hold (older table) equal epochs value 5 0.25 [0.125, 0.5] relative" in lines
+    assert "undecided tuned control value 2 pairs" in lines
     assert "does not hold 1 undecided 1" in page.text
     assert "No claim of the ledger" in pages["figures/neural/outputs.html"].text
     assert "How it is judged." in pages["claims.html"].text
@@ -203,6 +204,16 @@ def test_findings_are_taken_by_the_name_of_a_figure_alone():
     text += "\n## H\n\n- Three figure=a/fig1_x.\n"
     assert documents.findings_on(text, "a/fig1") == ["- One `results/a/fig1`.\n\n  | t |"]
     assert documents.findings_on(text, "b/c") == ["- Two `results/a/fig11` and\n  figure=b/c."]
+
+
+def test_items_of_several_blocks_stay_items():
+    """Python-Markdown, which the site is built with, finds as many items as there are."""
+    text = "- One\n  more.\n- Two:\n\n  | t |\n  |---|\n  | 1 |\n\n  After.\n- Three\n- Four\n\nNo item.\n"
+    page = markdown.markdown(documents.indented(text), extensions=["tables"])
+    assert page.count("<li>") == 4
+    assert (
+        page.index("<table>") < page.index("After.") < page.index("Three") < page.index("</ul>") < page.index("No item")
+    )
 
 
 def test_links_of_documents_are_those_of_the_site():
