@@ -1,15 +1,16 @@
 """The cost of finding a layer's null space: streamed, as in the library, and by a decomposition of all inputs.
 
-The layer's input vectors are single-precision noise through a matrix of a given rank. ``streamed`` is the library's
-method: vectors arrive ``width`` at a time, and their span is found from a compressed representation. ``svd`` decomposes
-the whole representation matrix R ``[width, positions]`` of all vectors, in double or in single precision. If fewer than
+The layer's input vectors are single-precision noise through a matrix of a given rank, or have singular values that are
+spread evenly over some ``decades`` (of eight, the least count as rounding). ``streamed`` is the library's method:
+vectors arrive ``width`` at a time, and their span is found from a compressed representation. ``svd`` decomposes the
+whole representation matrix R ``[width, positions]`` of all vectors, in double or in single precision. If fewer than
 ``width`` of the vectors are independent there is a null space; otherwise there is none, which the library detects
 without eigenvectors. The longest cases have at most two rounds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -27,11 +28,23 @@ STREAMED, DOUBLE, SINGLE = "streamed", "svd float64", "svd float32"
 
 @dataclass(frozen=True)
 class Case:
-    """``positions`` input vectors of length ``width``, in a space of ``independent`` dimensions."""
+    """``positions`` input vectors of length ``width``, in a space of ``independent`` dimensions.
+
+    Their singular values extend over as many ``decades``; 0 for those of Gaussian noise.
+    """
 
     width: int = 1024
     positions: int = 4096
     independent: int = 512
+    decades: int = 0
+
+    def inputs(self) -> Tensor:
+        """The vectors, ``[positions, width]`` in single precision."""
+        if not self.decades:
+            return torch.randn(self.positions, self.independent) @ torch.randn(self.independent, self.width)
+        sides = (torch.randn(size, self.independent, dtype=torch.float64) for size in (self.positions, self.width))
+        left, right = (torch.linalg.qr(side)[0] for side in sides)
+        return (left * torch.logspace(0, -self.decades, self.independent, dtype=torch.float64) @ right.T).float()
 
 
 AXES = [axis.name for axis in fields(Case)]
@@ -40,28 +53,40 @@ COLUMNS = ["method", *AXES, *TIMES, "rank", "sine", "kept_bytes", *MACHINE]
 """``sine`` is that of the largest principal angle to the space found by the double-precision decomposition, 1 if the
 ranks differ; ``kept_bytes`` is the memory held for the vectors after the last one."""
 
+
+def _shares(count: int) -> list[int]:
+    return [round(share * count) for share in (0.5, 0.9, 0.99)]
+
+
 FEW = Case(positions=200, independent=200)
 MANY = Case()
 SPANNING = Case(independent=1024)
-FULL = [FEW, SPANNING, *(Case(positions=positions) for positions in (512, 1024, 2048, 4096, 8192, 16384))]
-SMOKE = [Case(32, 8, 8), Case(32, 128, 32), Case(32, 64, 16), Case(32, 128, 16)]
+GROWING = [Case(positions=positions) for positions in (512, 1024, 2048, 4096, 8192, 16384)]
+DEFICIENT = [Case(positions=count, independent=rank) for count in (200, 1024) for rank in _shares(count)]
+"""Ranks of 50, 90 and 99 % of full."""
+SPREAD = [Case(positions=count, independent=count, decades=decades) for count in (200, 512) for decades in (4, 8)]
+FULL = list(dict.fromkeys([FEW, SPANNING, *GROWING, *DEFICIENT, *SPREAD]))
+SMOKE = [Case(32, 8, 8), Case(32, 128, 32), Case(32, 64, 16), Case(32, 128, 16), Case(32, 20, 10), Case(32, 16, 16, 2)]
 
 
 def _speed(case: Case) -> Aim:
     """The speed-up of the library over the decomposition in double precision."""
-
-    def figure(table: pd.DataFrame) -> float:
-        return float(ratio(rows(table, **asdict(case)), AXES, DOUBLE, STREAMED).max())
-
     what = (
         f"a null space of {case.positions} inputs, {case.independent} of them independent, in {case.width} dimensions"
     )
-    return Aim(f"{what}: faster than an SVD in float64", ">=", 5, figure)
+    return Aim(f"{what}: faster than an SVD in float64", ">=", 5, lambda table: _least_speed(table, [case]))
+
+
+def _least_speed(table: pd.DataFrame, cases: Sequence[Case]) -> float:
+    """The least speed-up over the decomposition in double precision; nan if a case is missing."""
+    speeds = [ratio(rows(table, **asdict(case)), AXES, DOUBLE, STREAMED).max() for case in cases]
+    return float(pd.Series(speeds, dtype=float).min(skipna=False))
 
 
 def _memory_growth(table: pd.DataFrame) -> float:
     """The memory held for the most vectors over that for a quarter of them, both more than the width."""
-    streamed = rows(table, method=STREAMED, width=MANY.width, independent=MANY.independent).set_index("positions")
+    chosen = rows(table, method=STREAMED, width=MANY.width, independent=MANY.independent, decades=MANY.decades)
+    streamed = chosen.set_index("positions")
     kept = streamed.kept_bytes.reindex([4096, 16384])
     return float(kept.iloc[1] / kept.iloc[0])
 
@@ -70,6 +95,18 @@ AIMS = [
     _speed(FEW),
     _speed(MANY),
     _speed(SPANNING),
+    Aim(
+        "inputs of 50, 90 and 99 % of full rank, 200 and 1024 of them: against an SVD in float64, in any case",
+        ">=",
+        1,
+        lambda table: _least_speed(table, DEFICIENT),
+    ),
+    Aim(
+        "inputs whose singular values extend over 4 and 8 decades, 200 and 512 of them: against an SVD, in any case",
+        ">=",
+        1,
+        lambda table: _least_speed(table, SPREAD),
+    ),
     Aim(
         "its largest principal angle to the SVD's in float64, in any case: sine",
         "<=",
@@ -109,7 +146,7 @@ def summary(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def _growth(table: pd.DataFrame) -> pd.DataFrame:
     """Slopes over positions at a fixed rank; other ranks are found by another algorithm."""
     base = base_of(table, AXES)
-    return slopes(rows(table, width=base.width, independent=base.independent), ["positions"])
+    return slopes(rows(table, width=base.width, independent=base.independent, decades=base.decades), ["positions"])
 
 
 def sine(spanned: Tensor, found: Subspace) -> float:
@@ -125,8 +162,7 @@ def sine(spanned: Tensor, found: Subspace) -> float:
 def _rows(case: Case, settings: Settings) -> Iterator[Row]:
     """The rows of one case."""
     torch.manual_seed(0)
-    inputs = torch.randn(case.positions, case.independent) @ torch.randn(case.independent, case.width)
-    inputs = inputs.to(settings.device)
+    inputs = case.inputs().to(settings.device)
     chunks = inputs.split(case.width)
 
     def streamed() -> tuple[Subspace, int]:

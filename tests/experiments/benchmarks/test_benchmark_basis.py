@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from experiments.benchmarks.basis import (
     AIMS,
+    DEFICIENT,
     DOUBLE,
     FULL,
     SINGLE,
+    SPREAD,
     STREAMED,
     Case,
     sine,
@@ -57,15 +59,33 @@ def test_spaces_of_other_dimensions_are_as_far_apart_as_can_be():
 
 
 def test_the_aims_read_the_cases_they_are_about():
-    columns = ["method", "width", "positions", "independent", "seconds", "sine", "kept_bytes"]
+    columns = ["method", "width", "positions", "independent", "decades", "seconds", "sine", "kept_bytes"]
     cells = [(Case(positions=200, independent=200), 6.0, 8), (Case(), 4.0, 8), (Case(independent=1024), 7.0, 8)]
     cells += [(Case(positions=16384), 9.0, 12)]
+    cells += [(case, 1.5 + (case.independent == 198), 8) for case in DEFICIENT]
+    cells += [(case, 1.25 * (case.positions / 200), 8) for case in SPREAD]
     table = pd.DataFrame(
         [(STREAMED, *vars(case).values(), 1.0, 1e-7 * slow, kept) for case, slow, kept in cells]
         + [(DOUBLE, *vars(case).values(), slow, 0.0, 99) for case, slow, _ in cells],
         columns=columns,
     )
-    assert [aim.figure(table) for aim in AIMS] == pytest.approx([6.0, 4.0, 7.0, 9e-7, 1.5])
+    assert [aim.figure(table) for aim in AIMS] == pytest.approx([6.0, 4.0, 7.0, 1.5, 1.25, 9e-7, 1.5])
+    part = table[table.independent != 198]
+    assert math.isnan(AIMS[3].figure(part))
+    assert AIMS[4].figure(part) == 1.25
+
+
+@pytest.mark.parametrize("case", [Case(64, 40, 20), Case(64, 40, 40, 3), Case(64, 80, 30, 2)])
+def test_inputs_have_the_rank_and_the_spread_of_their_case(case):
+    torch.manual_seed(0)
+    inputs = case.inputs()
+    assert inputs.shape == (case.positions, case.width)
+    assert inputs.dtype == torch.float32
+    singular = torch.linalg.svdvals(inputs.double())
+    assert int((singular > 1e-6 * singular[0]).sum()) == case.independent
+    if case.decades:
+        spread = float((singular[0] / singular[case.independent - 1]).log10())
+        assert spread == pytest.approx(case.decades, rel=1e-3)
 
 
 def test_the_slope_is_over_positions_alone(measured):
