@@ -15,6 +15,9 @@ from teleport._spaces.subspace import Subspace, negligible, subspace_of
 BLOCK = 1 << 20
 """Elements of input vectors that are brought to double precision at a time."""
 
+FEW = 48
+"""The largest number of vectors whose singular value decomposition costs no more than those of their Gram matrices."""
+
 
 class Extent(NamedTuple):
     """The number of vectors, and per group an upper bound of their squared norm (float64)."""
@@ -231,7 +234,7 @@ class Representation:
             energies, vectors = torch.linalg.eigh(self._gram)
             return vectors.flip(2), energies.flip(1).clamp_min(0)
         assert self._rows is not None
-        if gram is None:
+        if gram is None or gram.shape[1] <= FEW:
             return _singular(self._rows)
         least = [0.0] * self.groups
         if threshold is not None:
