@@ -26,7 +26,7 @@ SUBJECTS = {
     "start": "seconds to the help, to an error message, and to the first step of a run, and their imports",
     "training": "the training loop, compared with one by hand and with a data set and a loader",
     "nullspace_step": "one step of a null-space teleport, in gradient evaluations",
-    "drift": "what a move changes on other data, by the shortest way, plain ascent and at random",
+    "drift": "what a move changes on other data, by four ways: plain ascent, the shortest, of least drift, at random",
     "landing": "evaluations per landing on the cap, and the polynomial that the squared gradient norm is",
     "memory": "peak memory of a teleport of a transformer by length, compared with a training step and the weights",
 }

@@ -1,8 +1,10 @@
-"""The drift of the loss on other data, at the same growth of the gradient norm, for three ways to move.
+"""The drift of the loss on other data, at the same growth of the gradient norm, for four ways to move.
 
 ``ascent`` is one step along the projected gradient, ``shortest`` the straight move whose direction a power method
-improves, ``random`` a random direction in the same null space. Each moves on one batch of training samples to the cap,
-a factor on the gradient norm; the drift is the change of the mean loss on other training samples.
+improves, ``least drift`` the same in the metric of what it changes on held-out batches, ``random`` a random direction
+in the same null space. Each moves on one batch of training samples to the cap, a factor on the gradient norm; the drift
+is the change of the mean loss on other training samples. No sample is in two of the batch, the held-out batches and the
+others.
 """
 
 from __future__ import annotations
@@ -21,9 +23,10 @@ from torch import Tensor, nn
 from experiments.benchmarks.aims import Aim
 from experiments.benchmarks.common import MACHINE, TIMES, Row, Settings, machine, take_turns
 from experiments.benchmarks.suite import Prepared, configuration
-from experiments.run.batches import draw_batches
+from experiments.run.batches import Batch
 from experiments.run.methods import Teleporter
 from experiments.run.seeding import Stream, generator
+from experiments.tasks import Split
 from teleport import NullSpace, RandomNullSpace, TeleportReport
 
 NETWORKS = {
@@ -44,10 +47,17 @@ LONGEST = 3.0
 AIMS: list[Aim] = []
 COLUMNS = [
     *("method", "network", "seed", "steps", "growth", *TIMES, "norm_before", "norm_after", "distance", "loss_change"),
-    *("drift", "norm_on_others", *MACHINE),
+    *("drift", "first_order", "output_change", "norm_on_others", *MACHINE),
 ]
 """``seconds`` are those of the move; ``distance`` is over the norm of all trainable parameters; ``loss_change`` that of
-the batch itself; ``drift`` and ``norm_on_others`` (a factor) are of other samples."""
+the batch itself. Of other samples are ``drift``, its part ``first_order`` (the move times their mean gradient),
+``output_change`` (the norm of what changes in the outputs, over theirs) and ``norm_on_others`` (a factor)."""
+
+OTHERS = 1000
+"""Samples that the drift is of."""
+
+HELD_OUT = 5
+"""Held-out batches, each of as many samples as the batch."""
 
 
 SMOKE = ["digits mlp"]
@@ -58,6 +68,7 @@ def ways(growth: float) -> dict[str, Teleporter]:
     return {
         "ascent": NullSpace(lr=LONGEST, steps=1, relative_cap=growth),
         "shortest": NullSpace(path="shortest", lr=LONGEST / 8, steps=8, relative_cap=growth),
+        "least drift": NullSpace(path="least_drift", lr=LONGEST / 8, steps=8, relative_cap=growth),
         "random": RandomNullSpace(length=LONGEST, relative_cap=growth),
     }
 
@@ -79,11 +90,14 @@ def line(row: Row) -> str:
     """The case, the way, its distance and its drift."""
     case = f"{row['network']:<18} seed {row['seed']}  steps {row['steps']:>3}  growth {row['growth']:g}"
     reached = row["norm_after"] / row["norm_before"]
-    return f"{case}  {row['method']:<9} x{reached:.2f}  distance {row['distance']:.4f}  drift {row['drift']:+.5f}"
+    return f"{case}  {row['method']:<11} x{reached:.2f}  distance {row['distance']:.4f}  drift {row['drift']:+.5f}"
 
 
 def summary(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Means over seeds and steps, of the moves that reached the cap: distance and size of the drift."""
+    """Means over seeds and steps, of the moves that reached the cap: distance, size of the drift, change of outputs.
+
+    ``pairs`` counts, of the pairs of moves that both reached the cap, those in which one drifts less.
+    """
     reached = table["norm_after"] > 0.95 * table["growth"] * table["norm_before"]
     table = table.assign(size=table["drift"].abs(), reached=reached)
     whole = table[table["reached"]]
@@ -94,8 +108,24 @@ def summary(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {
         "distance, over the norm of all parameters": pivot(whole, "distance"),
         "absolute drift on other samples": pivot(whole, "size"),
+        "change of the outputs on other samples": pivot(whole, "output_change"),
         "share of moves that reached the cap": pivot(table, "reached"),
+        "moves in which least drift drifts less": _pairs(whole),
     }
+
+
+def _pairs(whole: pd.DataFrame) -> pd.DataFrame:
+    """Per network and other way: how many moves there are of both, and in how many ``least drift`` drifts less."""
+    case = ["network", "seed", "steps", "growth"]
+    sizes = whole.pivot_table(index=case, columns="method", values="size", sort=False).reset_index()
+    rows = []
+    for way in ("ascent", "shortest", "random"):
+        both = sizes.dropna(subset=[column for column in ("least drift", way) if column in sizes])
+        for network, own in both.groupby("network", sort=False):
+            if {"least drift", way} <= set(own):
+                less = int((own["least drift"] < own[way]).sum())
+                rows.append({"network": network, "against": way, "moves": len(own), "less": less})
+    return pd.DataFrame(rows, columns=["network", "against", "moves", "less"])
 
 
 def _rows(name: str, overrides: list[str], seed: int, steps: int, settings: Settings) -> Iterator[Row]:
@@ -103,45 +133,73 @@ def _rows(name: str, overrides: list[str], seed: int, steps: int, settings: Sett
     prepared = Prepared(config, settings.device)
     if steps:
         prepared.steps_in_place(steps)
-    batch, others = (
-        draw_batches(prepared.task.train, 1, samples, generator(seed, stream), settings.device)[0]
-        for samples, stream in ((config.teleport.samples, Stream.TELEPORT), (1000, Stream.TRIAL))
-    )
+    batch, held_out, others = _samples(prepared.task.train, config.teleport.samples, seed, settings.device)
 
     def loss_fn(model: nn.Module, given: tuple[Tensor, Tensor]) -> Tensor:
         return prepared.task.loss(model(given[0]), given[1])
 
     start = prepared.model.eval()
-    loss, norm = _loss_and_norm(start, others, loss_fn)
+    loss, gradients, outputs = _evaluated(start, others, loss_fn)
     for growth in GROWTH:
-        turns = {way: partial(_ready, method, start, batch, loss_fn) for way, method in ways(growth).items()}
+        turns = {way: partial(_ready, method, start, batch, loss_fn, held_out) for way, method in ways(growth).items()}
         for way, timed in take_turns(turns, settings.repeats, settings.device).items():
             report, model = timed.last
-            after, norm_after = _loss_and_norm(model, others, loss_fn)
+            loss_after, gradients_after, outputs_after = _evaluated(model, others, loss_fn)
+            scale = max(1.0, abs(loss))
             yield {
                 **{"method": way, "network": name, "seed": seed, "steps": steps, "growth": growth},
                 **timed.columns(),
                 **{"norm_before": report.gradient_norm_before, "norm_after": report.gradient_norm_after},
                 "distance": _distance(start, model),
                 "loss_change": report.loss_after - report.loss_before,
-                "drift": (after - loss) / max(1.0, abs(loss)),
-                "norm_on_others": norm_after / norm,
+                "drift": (loss_after - loss) / scale,
+                "first_order": _first_order(start, model, gradients) / scale,
+                "output_change": float((outputs_after - outputs).norm() / outputs.norm()),
+                "norm_on_others": _size(gradients_after) / _size(gradients),
                 **machine(settings.device),
             }
 
 
 def _ready(
-    method: Teleporter, start: nn.Module, batch: Any, loss_fn: Any
+    method: Teleporter, start: nn.Module, batch: Any, loss_fn: Any, held_out: list[Batch]
 ) -> Callable[[], tuple[TeleportReport, nn.Module]]:
     """The move on a copy of the model, ready to be made once; returns the report and the copy."""
     model = copy.deepcopy(start)
-    return lambda: (method(model, [batch], loss_fn), model)
+    needed = isinstance(method, NullSpace) and method.path == "least_drift"
+    options = {"held_out": held_out} if needed else {}
+    return lambda: (method(model, [batch], loss_fn, **options), model)
 
 
-def _loss_and_norm(model: nn.Module, batch: Any, loss_fn: Any) -> tuple[float, float]:
+def _samples(split: Split, samples: int, seed: int, device: torch.device) -> tuple[Batch, list[Batch], Batch]:
+    """A batch of the split, held-out batches of as many samples, and others, without a sample in common."""
+    taken, parts = torch.zeros(len(split), dtype=torch.bool), []
+    counts = {Stream.TELEPORT: samples, Stream.HELD_OUT: HELD_OUT * samples, Stream.TRIAL: OTHERS}
+    for stream, count in counts.items():
+        order = torch.randperm(len(split), generator=generator(seed, stream))
+        parts.append(order[~taken[order]][:count])
+        taken[parts[-1]] = True
+    batch, held_out, others = (part.to(device) for part in parts)
+    return split.batch(batch), [split.batch(part) for part in held_out.split(samples)], split.batch(others)
+
+
+def _evaluated(model: nn.Module, batch: Batch, loss_fn: Any) -> tuple[float, list[Tensor], Tensor]:
+    """The loss, its gradients and the outputs of the model."""
     loss = loss_fn(model, batch)
     gradients = torch.autograd.grad(loss, [each for each in model.parameters() if each.requires_grad])
-    return float(loss.detach()), math.hypot(*(float(gradient.norm()) for gradient in gradients))
+    with torch.no_grad():
+        return float(loss), list(gradients), model(batch[0])
+
+
+def _size(gradients: list[Tensor]) -> float:
+    return math.hypot(*(float(gradient.norm()) for gradient in gradients))
+
+
+@torch.no_grad()
+def _first_order(one: nn.Module, other: nn.Module, gradients: list[Tensor]) -> float:
+    """The move from one model to the other times the gradients at its start."""
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    moves = [new.double() - old for old, new in pairs if old.requires_grad]
+    return sum(float((move * gradient).sum()) for move, gradient in zip(moves, gradients, strict=True))
 
 
 @torch.no_grad()
