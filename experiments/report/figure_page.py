@@ -12,6 +12,7 @@ from experiments.figures.compare import compare
 from experiments.report import ledger
 from experiments.report.figures import Figure, Results
 from experiments.report.markup import badge, code, escaped, fenced, mean, number, picture, table
+from experiments.report.settings import opened_by_click
 
 FRONT = "---\ntitle: {title}\nhide: [navigation, toc]\n---\n\n"
 WHERE = "results/README.md"
@@ -173,9 +174,8 @@ def _settings(figure: Figure) -> list[str]:
         rows = [[code(key), ", ".join(map(escaped, found))] for key, found in values.items()]
         if rows:
             parts += [table(["Key", "Values over the runs"], rows)]
-    path = f"conf/figure/{figure.name}.yaml"
-    inside = "\n".join("    " + line for line in fenced(figure.source, "yaml").splitlines())
-    return [*parts, f'??? note "{path}"\n\n{inside}']
+    parts += ["What the runs are composed of is on the page of [settings](../../settings.md)."]
+    return [*parts, opened_by_click(f"conf/figure/{figure.name}.yaml", figure.source)]
 
 
 def _origin(one: Results) -> str:

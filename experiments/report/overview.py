@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 
+from experiments.errors import UserError
 from experiments.report import figure_page, ledger
 from experiments.report.figures import PAPERS, Figure, papers
-from experiments.report.markup import badge, code, escaped, filterable, mean, table
+from experiments.report.markup import badge, code, escaped, filterable, mean, number, table
 
 WIDE = "---\nhide: [navigation, toc]\n---\n\n"
 TABLE_1 = "nullspace/table1"
@@ -42,6 +45,7 @@ gradient. This report shows every figure of the papers as it comes out here, bes
 - [Table 1](table1.md): both sides tuned with equal budgets
 - [Findings](findings.md): what the runs say, in words, with the command behind each number
 - [Checks of correctness](checks.md): what was checked against what, and the worst error
+- [Settings](settings.md): what runs are composed of, with the sources of the values
 - [What was easy, what was hard](easy_and_hard.md)
 - [Speed](speed.md), [robustness](robustness.md), [mutation testing](mutation.md)
 
@@ -81,18 +85,37 @@ def claims(figures: list[Figure], verdicts: pd.DataFrame, explained: str) -> str
     return f"{WIDE}# Claims\n\n{head}\n\n{counts}\n\n{body}\n"
 
 
-def table_1(figures: list[Figure]) -> str:
-    """``table1.md``: the settings that tuning found and what they give, if they were measured."""
-    head = "# Table 1\n\n"
-    found = [figure for figure in figures if figure.name == TABLE_1]
-    if not found or not found[0].results:
-        how = code(f"make reproduce FIG={TABLE_1}") if found else "the figure " + code(TABLE_1) + " of another version"
-        return (
-            f"{head}{badge('not measured')} Table 1 gives the settings of either side, tuned. To measure it: {how}.\n"
-        )
-    figure = found[0]
-    text = f"{escaped(figure.claim)}\n\nAll that was measured is on [its page](figures/{figure.name}.md).\n\n"
-    return head + text + (_ends(figure.results[0].table) or "Its table has no losses at the end of runs.") + "\n"
+def table_1(figures: list[Figure], results: Path) -> str:
+    """``table1.md``: what the settings that tuning found give, and the trials behind them, if they were measured.
+
+    Raises:
+        UserError: a table of trials is damaged.
+    """
+    head = "# Table 1\n\nTable 1 of Wu et al. 2025 has the settings of either side, tuned.\n\n"
+    parts = []
+    for figure in figures:
+        if figure.name == TABLE_1 and figure.results:
+            parts += [escaped(figure.claim), f"All that was measured is on [its page](figures/{figure.name}.md)."]
+            parts += [_ends(figure.results[0].table) or "Its table has no losses at the end of runs."]
+    if not parts:
+        parts += [f"{badge('not measured')} To measure it: {code(f'make reproduce FIG={TABLE_1}')}."]
+    for path in trials(results):
+        parts += [f"## {escaped(path.stem)}", f"[Trials (CSV)](tuning/{path.name}){{ download }}", _trials(path)]
+    return head + "\n\n".join(parts) + "\n"
+
+
+def trials(results: Path) -> list[Path]:
+    """The tables of ``scripts/tune.py``."""
+    return sorted((results / "tuning").glob("*.csv"))
+
+
+def _trials(path: Path) -> str:
+    try:
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (ValueError, OSError) as error:
+        raise UserError(f"the trials '{path}' are not a table; make them again with scripts/tune.py") from error
+    cells = [[number(value) for value in row] for row in rows.to_numpy()]
+    return filterable("trials", table([escaped(name) for name in rows], cells))
 
 
 def _ends(rows: pd.DataFrame) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from experiments import files
 from experiments.errors import UserError
-from experiments.report import checks, documents, figure_page, ledger, overview
+from experiments.report import checks, documents, figure_page, ledger, overview, settings
 from experiments.report.figures import PAPERS, Figure, papers, read
 
 ROOT = Path(__file__).parents[2]
@@ -68,8 +68,9 @@ def write_pages(
     texts = {
         "index.md": overview.start(figures, verdicts),
         "claims.md": overview.claims(figures, verdicts, explained and documents.adapted(explained, "", names)),
-        "table1.md": overview.table_1(figures),
+        "table1.md": overview.table_1(figures, results),
         "checks.md": checks.page(results),
+        "settings.md": settings.page(conf),
     }
     for paper, found in papers(figures).items():
         texts[f"figures/{paper}.md"] = overview.gallery(paper, found, verdicts)
@@ -88,6 +89,8 @@ def write_pages(
     for figure in figures:
         for name, file in figure_page.files(figure).items():
             shutil.copyfile(file, _parent(pages / name))
+    for path in overview.trials(results):
+        shutil.copyfile(path, _parent(pages / "tuning" / path.name))
     if judged:
         shutil.copyfile(results / ledger.FILE, pages / ledger.FILE)
     return navigation(figures)
@@ -106,6 +109,7 @@ def navigation(figures: list[Figure]) -> list[dict[str, Any]]:
         {"Findings": "findings.md"},
         {"Checks of correctness": "checks.md"},
         {"What was easy, what was hard": "easy_and_hard.md"},
+        {"Settings": "settings.md"},
         {"Speed": "speed.md"},
         {"Robustness": "robustness.md"},
         {"Mutation testing": "mutation.md"},

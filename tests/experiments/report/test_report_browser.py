@@ -13,6 +13,7 @@ pytestmark = pytest.mark.slow
 WIDTHS = {"phone": 390, "desktop": 1280}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 INSIDE = ("file:", "data:", "blob:", "about:")
+BEYOND = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 PICTURES = """async () => {
     const missing = [];
     for (const picture of document.images) {
@@ -74,11 +75,26 @@ def test_every_page_shows_all_of_itself(committed, watched):
             continue
         page = watched.open(path)
         missing = page.evaluate(PICTURES)
-        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        wide = page.evaluate(BEYOND)
         if watched.wrong or missing or wide > 0:
             found[path.name] = (list(watched.wrong), missing, wide)
             watched.wrong.clear()
     assert found == {}
+
+
+def test_faults_are_seen(chromium, tmp_path):
+    """The checks above find a missing picture, an error of a script, a request to a server and a wide page."""
+    (tmp_path / "bad.html").write_text(
+        "<p style='width: 3000px'>wide</p><img src='none.png'><img src='http://127.0.0.1:9/x.png'>"
+        "<script>console.error('told'); undefined.name</script>"
+    )
+    watching = Watched(chromium, WIDTHS["phone"])
+    page = watching.open(tmp_path / "bad.html")
+    assert any("none.png" in source for source in page.evaluate(PICTURES))
+    assert page.evaluate(BEYOND) > 2000
+    wrong = "\n".join(watching.wrong)
+    assert all(word in wrong for word in ("none.png", "http://127.0.0.1:9/x.png", "told", "undefined"))
+    page.close()
 
 
 def test_a_figure_is_found_by_clicks(committed, watched):

@@ -37,6 +37,7 @@ def damaged(path: str, content: bytes | None) -> None:
     if content is None:
         Path(path).unlink()
     else:
+        Path(path).parent.mkdir(exist_ok=True)
         Path(path).write_bytes(content)
 
 
@@ -62,6 +63,7 @@ FAULTS = {
     "empty ledger": ("results/claims.csv", b"", "claims.csv' is not a table"),
     "other ledger": ("results/claims.csv", b"claim,figure\na,b\n", "claims.csv' lacks the column 'verdict'"),
     "no claims": ("conf/claims/wu.yaml", b"claims: [{id: 1}]\n", "wu.yaml' cannot be read: each needs an id"),
+    "no trials": ("results/tuning/mnist.csv", b"", "mnist.csv' are not a table"),
     "benchmark": ("results/benchmark/landing-m.csv", b"method\nall\n", "landing-m.csv' is damaged: it lacks"),
     "no rows": ("results/benchmark/basis-m.csv", b"method,sine\n", "basis-m.csv' has no row for a check"),
 }  # fmt: skip
@@ -131,6 +133,16 @@ def test_another_scale_stands_on_the_page_of_its_figure(small, tmp_path):
     assert "c0ffeec0ffee with uncommitted changes" in page.text
     assert {"fig11/fig11.png", "fig11-paper/fig11.png"} <= set(page.loaded)
     assert set(page.downloads) == {"fig11/fig11.csv", "fig11-paper/fig11.csv"}
+
+
+def test_trials_of_the_tuning_are_on_the_page_of_table_1(small, tmp_path):
+    conf, results, written = small
+    (results / "tuning").mkdir()
+    (results / "tuning" / "mnist.csv").write_text("side,optimizer.lr,loss\nnone,0.125,0.5\nnullspace,0.25,0.75\n")
+    page = pages_of(make(results, tmp_path / "report", conf, written).parent)["table1.html"]
+    assert ["nullspace", "0.25", "0.75"] in page.cells
+    assert "not measured" in page.text
+    assert page.downloads == ["tuning/mnist.csv"]
 
 
 def test_the_same_bytes_at_any_time(small, tmp_path):
