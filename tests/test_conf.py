@@ -20,7 +20,7 @@ from experiments.run.methods import OPTIMIZERS, TELEPORTERS, build_schedule, bui
 CONF = Path(__file__).parent.parent / "conf"
 FILES = sorted(CONF.rglob("*.yaml"))
 GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in NO_GROUPS)
-RATES = yaml.safe_load((CONF / "rates.yaml").read_text())
+RATES = yaml.safe_load((CONF / "rates" / "suite.yaml").read_text())
 NEEDED = {  # keys that have no value of their own
     ("model", "custom"): ["model.factory=package.module:function"],
     ("model", "torchvision"): ["model.arch=resnet50"],

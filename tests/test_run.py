@@ -360,7 +360,12 @@ LONG = [
     *("data.train_samples=700", "data.test_samples=100", "training.epochs=8", "training.plateau.factor=0.9"),
     *("model=custom", "model.factory=tests.experiments.small:with_dropout", "+model.options.width=256"),
     *("optimizer=momentum", "optimizer.lr=0.05", *SMALL_TELEPORT, "teleport.epochs=[0,2,4,6]", "teleport.batches=4"),
-    *("training.plateau.patience=0", "machine.checkpoint_seconds=0", "machine.threads=1"),
+    *(
+        "training.plateau.patience=0",
+        "training.lr_warmup_steps=60",
+        "machine.checkpoint_seconds=0",
+        "machine.threads=1",
+    ),
 ]
 KILLS = ["teleport 0 before", "epoch   2.00", "epoch   5.00"]
 """Lines after which the process is killed: after a teleport, right before one (while it goes on), between them."""

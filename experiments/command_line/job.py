@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -16,6 +17,7 @@ from experiments.command_line import results
 from experiments.command_line.dispatch import make
 from experiments.configuration.identity import label_by_choices
 from experiments.configuration.sweeps import written_down
+from experiments.configuration.tuned import use_tuned
 from experiments.errors import UserError
 from experiments.run.sweep import Outcome, Sweep, attempt, log_to_console
 from experiments.run.sweep_table import metric_to_minimise
@@ -54,6 +56,7 @@ def job(config: DictConfig) -> float | None:
     if hydra.mode == RunMode.MULTIRUN:
         return _job_of_sweep(config)
     try:
+        _use_tuned(config)
         loss = metric_to_minimise(Outcome([], folder=str(make(config))))
     except UserError as error:
         mistakes.append(error)
@@ -62,11 +65,22 @@ def job(config: DictConfig) -> float | None:
     return loss
 
 
+def _use_tuned(config: DictConfig) -> None:
+    """Take the settings of ``rates=tuned``; a figure does so for each of its runs."""
+    hydra = HydraConfig.get()
+    if config.figure is None:
+        use_tuned(config, hydra.runtime.choices, hydra.overrides.task)
+
+
 def _job_of_sweep(config: DictConfig) -> float | None:
     """Make one run of a sweep, and leave its outcome in the sweep's folder. No error is raised: other runs go on."""
     hydra = HydraConfig.get()
     overrides, record = [written_down(each) for each in hydra.overrides.task], results.record_of(hydra)
     log.info("\nrun %d of the sweep: %s", hydra.job.num + 1, " ".join(overrides))
+    try:
+        _use_tuned(config)
+    except UserError as error:
+        return _failed(str(error), overrides, record)
     if config.machine.jobs == 1 or config.figure is not None:  # a figure makes its own runs side by side
         return metric_to_minimise(attempt(make, config, overrides, record))
     for kind, own in BASIC.items():
@@ -75,10 +89,15 @@ def _job_of_sweep(config: DictConfig) -> float | None:
                 f"machine.jobs={config.machine.jobs} needs Hydra's own {kind}; leave it out, and set the number of "
                 "processes of the launcher, as in hydra.launcher.n_jobs=2"
             )
-            log.info("failed: %s", error)
-            outcome = Outcome(overrides, error=error)
-            outcome.write(record)
-            return metric_to_minimise(outcome)
+            return _failed(error, overrides, record)
     results.pool = results.pool or Sweep(make)
     results.pool.add(overrides, config, record)
     return None
+
+
+def _failed(error: str, overrides: list[str], record: Path) -> float | None:
+    """Log and leave the outcome of a run of a sweep that is not begun."""
+    log.info("failed: %s", error)
+    outcome = Outcome(overrides, error=error)
+    outcome.write(record)
+    return metric_to_minimise(outcome)

@@ -128,6 +128,7 @@ BOUNDS: dict[str, Bounds] = {
     "training.batch_size": COUNT,
     "training.eval_every": COUNT,
     "training.eval_samples": COUNT,
+    "training.lr_warmup_steps": COUNT_OR_0,
     "training.plateau.factor": SHARE,
     "training.plateau.patience": COUNT_OR_0,
     "machine.threads": PROCESSORS,

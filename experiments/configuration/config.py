@@ -73,6 +73,7 @@ class TrainingConfig:
     eval_every: int | None = None  # steps; None: at the end of each epoch
     eval_samples: int | None = 10000  # training samples that the training loss is measured on; None: all
     plateau: Plateau = field(default_factory=Plateau)
+    lr_warmup_steps: int = 0  # the first steps, over which the learning rate rises linearly to optimizer.lr
     compile: Flag = False  # training steps by torch.compile
     precision: str = "float32"  # float32 | bfloat16, the latter by autocast
     channels_last: Flag = False  # images with their channels innermost
@@ -114,7 +115,7 @@ class Config:
     machine: MachineConfig = field(default_factory=MachineConfig)
     seed: int = 0
     scale: str = "quick"
-    rates: Any = None  # the table of rates, conf/rates.yaml; read by interpolation, never part of a run's hash
+    rates: Any = None  # the table of rates, conf/rates/; read by interpolation, never part of a run's hash
     figure: Any = None  # a figure to make instead of one run
 
 

@@ -29,7 +29,7 @@ ADDED_SINCE: dict[str, dict[str, Any]] = {
         "path": "ascent",
         "held_out_batches": 0,
     },
-    "training": {"compile": False, "precision": "float32", "channels_last": False},
+    "training": {"lr_warmup_steps": 0, "compile": False, "precision": "float32", "channels_last": False},
     "model": {"bias": True, "weights": None},
     "data": {"split": "random"},
 }

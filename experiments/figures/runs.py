@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from experiments.configuration.identity import label_by_choices
 from experiments.configuration.mistakes import of_command_line
+from experiments.configuration.tuned import use_tuned
 from experiments.errors import UserError
 from experiments.run.make_run import make_run
 from experiments.run.sweep import Sweep
@@ -82,7 +83,7 @@ def expand(grids: Iterable[dict[str, Any]], overrides: Iterable[str]) -> list[Fi
 
 def execute(runs: list[FigureRun]) -> None:
     """Make the missing ``runs`` as a sweep, and set the ``folder`` of each, or the ``reason`` for its failure."""
-    sweep = Sweep(make_run)
+    sweep, runs = Sweep(make_run), [run for run in runs if not run.reason]
     for number, run in enumerate(runs):
         overrides = [f"{key}={value}" for key, value in run.labels.items()]
         log.info("\nrun %d of %d: %s", number + 1, len(runs), " ".join(overrides))
@@ -123,4 +124,9 @@ def _compose_run(overrides: list[str], keys: list[str]) -> FigureRun:
     with open_dict(config):
         del config["hydra"]
     label_by_choices(config, choices)
-    return FigureRun(labels, config)
+    run = FigureRun(labels, config)
+    try:
+        use_tuned(config, choices, overrides)
+    except UserError as error:
+        run.reason = reason_of(error)
+    return run

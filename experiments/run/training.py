@@ -127,6 +127,7 @@ class Training:
         self.clock.start()
         for step in range(self.records.step, stop):
             inputs, targets = self.batches.at(step)
+            self._warm_up(step)
             optimizer.zero_grad(set_to_none=True)
             loss = loss_of(inputs, targets)
             loss.backward()
@@ -134,6 +135,13 @@ class Training:
             self.losses.append(loss.detach())
             progress.update()
         self.records.step = stop
+
+    def _warm_up(self, step: int) -> None:
+        """Set the rate of a step of the warm-up, which depends on ``step`` alone, up to that of the configuration."""
+        steps = self.config.training.lr_warmup_steps
+        if step < steps:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.config.optimizer.lr * (step + 1) / steps
 
     def _look(self) -> None:
         """Where they are due: look at the losses, evaluate, write a checkpoint."""

@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -19,7 +20,7 @@ from experiments.run.make_run import make_run
 from experiments.run.runs import load_table
 from experiments.run.seeding import Stream, generator
 from experiments.run.teleporting import Teleports
-from tests.experiments.small import SMALL_TELEPORT, custom, small
+from tests.experiments.small import SMALL_TELEPORT, composed, custom, small
 
 
 def parameters(folder):
@@ -122,6 +123,18 @@ def test_the_rate_falls_on_a_plateau(tmp_path):
         make_run(small(tmp_path, "training.plateau.factor=0.5", "optimizer.lr=1e-6", "training.epochs=13")), "curve"
     )
     assert rows.lr.tolist() == [1e-6] * 13 + [5e-7]
+
+
+def test_the_rate_rises_linearly_over_a_warm_up(tmp_path):
+    """On x^2 + 9 y^2 a step at the rate r multiplies x by 1 - 2 r and y by 1 - 18 r."""
+    config = composed("experiment=symmetry/ellipse", "teleport=none", "training.lr_warmup_steps=4")
+    config.machine.runs = str(tmp_path)
+    folder = make_run(config)
+    rates = np.minimum(np.arange(1, 11) / 4, 1) * 0.08
+    places = load_table(folder, "positions").pivot(index="step", columns="coordinate", values="value").to_numpy()
+    expected = [[8, -2], *(np.cumprod(1 - np.outer(rates, [2, 18]), axis=0) * [8, -2])]
+    np.testing.assert_allclose(places, expected, rtol=1e-5, atol=1e-6)
+    assert load_table(folder, "curve").lr.tolist()[1:] == pytest.approx(rates)
 
 
 def test_reset_forgets_what_the_optimizer_remembers(tmp_path):
