@@ -66,7 +66,7 @@ def states(figure: Figure, verdicts: pd.DataFrame) -> str:
     """The figure's verdicts as labels, with their counts; or that it is not measured."""
     if not figure.results:
         return badge("not measured")
-    counts = [f"{badge(verdict)} {count}" for verdict, count in ledger.tally(verdicts).items()]
+    counts = [f"{badge(verdict)}&nbsp;{count}" for verdict, count in ledger.tally(verdicts).items()]
     return " ".join(counts) or badge("no claim")
 
 

@@ -12,6 +12,7 @@ from experiments.report.figures import PAPERS, Figure, papers
 from experiments.report.markup import badge, code, escaped, filterable, mean, number, table
 
 WIDE = "---\nhide: [navigation, toc]\n---\n\n"
+LEDGER = "---\nhide: [navigation, toc]\nsearch: {boost: 0.5}\n---\n\n"
 TABLE_1 = "nullspace/table1"
 
 
@@ -82,7 +83,7 @@ def claims(figures: list[Figure], verdicts: pd.DataFrame, explained: str) -> str
         head = f"No `results/{ledger.FILE}` yet: `python scripts/claims.py` judges by the rules in `conf/claims/`."
     counts = table(["Verdict", "Lines"], [[badge(name), str(count)] for name, count in ledger.tally(verdicts).items()])
     body = filterable("claims", ledger.whole(verdicts, {figure.name for figure in figures}))
-    return f"{WIDE}# Claims\n\n{head}\n\n{counts}\n\n{body}\n"
+    return f"{LEDGER}# Claims\n\n{head}\n\n{counts}\n\n{body}\n"
 
 
 def table_1(figures: list[Figure], results: Path) -> str:
@@ -139,4 +140,4 @@ def _ends(rows: pd.DataFrame) -> str:
 
 def _counts(verdicts: pd.DataFrame, names: list[str]) -> str:
     rows = verdicts[verdicts["figure"].isin(names)]
-    return " ".join(f"{badge(name)} {count}" for name, count in ledger.tally(rows).items()) or badge("no claim")
+    return " ".join(f"{badge(name)}&nbsp;{count}" for name, count in ledger.tally(rows).items()) or badge("no claim")

@@ -18,6 +18,10 @@ GROUPS = {
 """Folder of ``conf/`` -> what its files set; figures have pages of their own."""
 
 
+FRONT = "---\nsearch: {boost: 0.5}\n---\n\n"
+"""Files of settings have many words; in the search, figures and findings come first."""
+
+
 def page(conf: Path) -> str:
     """``settings.md``.
 
@@ -25,7 +29,7 @@ def page(conf: Path) -> str:
         UserError: a file cannot be read.
     """
     parts = [
-        "# Settings",
+        FRONT + "# Settings",
         "A run is composed of one file of each group and of what its figure sets; any other value is the default in "
         f"{code('conf/config.yaml')}. Comments in the files say which values a source confirms. "
         f"The whole of a run: {code('python run.py --cfg job --resolve GROUP=NAME ...')}.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import statistics
 from pathlib import Path
 
@@ -116,18 +117,27 @@ def test_claims_stand_beside_their_figure_and_in_the_ledger(pages):
         assert squeezed(claim["claim"]) in pages[f"figures/{claim['figure']}.html"].text, claim["id"]
 
 
-def test_losses_in_numbers_are_those_of_the_table(pages):
+@pytest.mark.parametrize("name", ["nullspace/fig8", "neural/fig7"])
+def test_losses_in_numbers_are_those_of_the_table(pages, name):
     """Means over seeds at the last evaluation, computed here with the standard library."""
-    found = [cells for cells in pages["figures/nullspace/fig8.html"].cells if cells[:1] == ["mnist"]]
-    assert len(found) == 12
-    rows = [row for row in rows_of(ROOT / "results/nullspace/fig8/fig8.csv") if row["event"] == "evaluation"]
-    for cells in found:
-        task = dict(zip(("data", "optimizer", "teleport"), cells, strict=False))
-        last = {row["seed"]: row for row in rows if all(row[key] == value for key, value in task.items())}
-        losses = [float(row["train_loss"]) for row in last.values()]
-        mean, _, spread = cells[4].partition("\xa0±\xa0")
-        assert float(mean) == pytest.approx(statistics.mean(losses), rel=5e-3), task
-        assert float(spread) == pytest.approx(statistics.stdev(losses), rel=5e-2), task
+    cells = pages[f"figures/{name}.html"].cells
+    start = next(number for number, row in enumerate(cells) if "training loss" in row)
+    head = cells[start]
+    lines = [dict(zip(head, row, strict=True)) for row in cells[start + 1 :] if len(row) == len(head)]
+    rows = rows_of(ROOT / "results" / name / f"{name.rpartition('/')[2]}.csv")
+    labels = head[: head.index("seeds")]
+    assert {tuple(line[label] for label in labels) for line in lines} == {
+        tuple(row[label] for label in labels) for row in rows
+    }
+    for line in lines:
+        own = [row for row in rows if row["event"] == "evaluation" and all(row[key] == line[key] for key in labels)]
+        last = {row["seed"]: row for row in own}
+        assert int(line["seeds"]) == len(last)
+        for shown, column in (("training loss", "train_loss"), ("test loss", "test_loss")):
+            losses = [float(row[column]) for row in last.values()]
+            mean, _, spread = line[shown].partition("\xa0±\xa0")
+            assert float(mean) == pytest.approx(statistics.mean(losses), rel=5e-3), line
+            assert float(spread) == pytest.approx(statistics.stdev(losses), rel=5e-2), line
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
@@ -149,6 +159,13 @@ def test_no_check_lacks_its_table(pages):
 
 
 def test_findings_stand_with_the_figure_that_they_name(pages):
-    assert "Only DenseNet121 is ahead at each of five evaluations" in pages["figures/neural/fig7.html"].text
-    assert "Only DenseNet121 is ahead at each of five evaluations" not in pages["figures/neural/fig7_rates.html"].text
-    assert "A larger learning rate is the decisive control" in pages["findings.html"].text
+    """A finding's first words, on the page of each figure whose folder or command it has."""
+    items = (ROOT / "results/README.md").read_text().split("\n- ")[1:]
+    found = 0
+    for item in items:
+        begins = squeezed(re.sub(r"[`*]|\[([^\]]*)\]\([^)]*\)", r"\1", item))[:40]
+        assert begins in pages["findings.html"].text
+        for name in set(re.findall(r"(?:results/|figure=)([a-z]+/[a-z0-9_]+)\b", item)) & set(FIGURES):
+            assert begins in pages[f"figures/{name}.html"].text, name
+            found += 1
+    assert found > 10
