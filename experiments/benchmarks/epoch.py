@@ -95,7 +95,7 @@ def _rows(case: Case, settings: Settings) -> Iterator[Row]:
     own = config.teleport
     assert isinstance(own, NullSpaceConfig)
     whole = dataclasses.replace(own, step="fixed", lr=RATE, cap=None)
-    per_epoch = steps_per_epoch(prepared.task.train, config.training.batch_size)
+    per_epoch = steps_per_epoch(prepared.task.train, config.training)
     epochs: list[float] = []  # seconds by the suite's clock
 
     def train() -> Callable[[], None]:

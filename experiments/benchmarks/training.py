@@ -13,7 +13,7 @@ import copy
 import struct
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -147,7 +147,8 @@ class Problem:
         """The suite's loop, set up as in a run."""
         seed_everything(self.config.seed)
         if self.model is None:
-            batches = TrainingBatches(self.split, self.case.batch_size, self.config.seed, self.device)
+            loop = replace(self.config.training, batch_size=self.case.batch_size)
+            batches = TrainingBatches(self.split, loop, self.config.seed, self.device)
             return lambda: self._train(None, map(batches.at, range(self.case.steps)))
         model, folder = copy.deepcopy(self.model), Path(tempfile.mkdtemp(dir=self.scratch))
         optimizer = methods.build_optimizer(self.config.optimizer, model)

@@ -70,6 +70,7 @@ class TrainingConfig:
     epochs: int = MISSING
     max_steps: int | None = None
     batch_size: int = MISSING
+    last_batch: str = "keep"  # of an epoch, if it is short: keep | drop | spread
     eval_every: int | None = None  # steps; None: at the end of each epoch
     eval_samples: int | None = 10000  # training samples that the training loss is measured on; None: all
     plateau: Plateau = field(default_factory=Plateau)

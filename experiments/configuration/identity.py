@@ -29,7 +29,13 @@ ADDED_SINCE: dict[str, dict[str, Any]] = {
         "path": "ascent",
         "held_out_batches": 0,
     },
-    "training": {"lr_warmup_steps": 0, "compile": False, "precision": "float32", "channels_last": False},
+    "training": {
+        "last_batch": "keep",
+        "lr_warmup_steps": 0,
+        "compile": False,
+        "precision": "float32",
+        "channels_last": False,
+    },
     "model": {"bias": True, "weights": None},
     "data": {"split": "random"},
 }

@@ -34,6 +34,7 @@ RULES: list[Rule] = [
         ("teleport.optimizer_state",),
     ),
     ("random or order", lambda value: value in ("random", "order"), ("data.split",)),
+    ("keep, drop or spread", lambda value: value in ("keep", "drop", "spread"), ("training.last_batch",)),
     ("float32 or bfloat16", lambda value: value in ("float32", "bfloat16"), ("training.precision",)),
     (
         "true or false",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 
 import torch
@@ -15,9 +14,10 @@ from experiments.tasks import Split
 Batch = tuple[Tensor, Tensor]
 
 
-def steps_per_epoch(split: Split, batch_size: int) -> int:
-    """Optimizer steps per epoch; the last batch may be smaller."""
-    return math.ceil(len(split) / batch_size)
+def steps_per_epoch(split: Split, training: TrainingConfig) -> int:
+    """Optimizer steps per epoch; a split that is smaller than a batch is one batch."""
+    whole, rest = divmod(len(split), training.batch_size)
+    return max(1, whole + (rest > 0 and training.last_batch != "drop"))
 
 
 def last_step_of(training: TrainingConfig, per_epoch: int) -> int:
@@ -26,14 +26,25 @@ def last_step_of(training: TrainingConfig, per_epoch: int) -> int:
 
 
 class TrainingBatches:
-    """The training batch of each optimizer step: an epoch is a permutation of the split, cut into batches."""
+    """The training batch of each optimizer step: an epoch is a permutation of the split, cut into batches.
 
-    def __init__(self, split: Split, batch_size: int, seed: int, device: torch.device) -> None:
+    A split of 10 000 samples has 39 batches of 256 and, of ``last_batch: keep``, one of 16, whose gradient is noisy and
+    after which the losses are evaluated. ``drop`` leaves the rest of an epoch out, other samples in each epoch;
+    ``spread`` makes all batches of an epoch of the same size, within one sample: 40 of 250.
+
+    Args:
+        split: the training split.
+        training: its ``batch_size`` and ``last_batch``.
+        seed: of the run.
+        device: of the task.
+    """
+
+    def __init__(self, split: Split, training: TrainingConfig, seed: int, device: torch.device) -> None:
         self.split = split
-        self.batch_size = batch_size
         self.seed = seed
         self.device = device
-        self.per_epoch = steps_per_epoch(split, batch_size)
+        self.per_epoch = steps_per_epoch(split, training)
+        self._size, self._spread = training.batch_size, training.last_batch == "spread"
         self._epoch, self._order = -1, torch.empty(0)
 
     def at(self, step: int) -> Batch:
@@ -42,10 +53,14 @@ class TrainingBatches:
         if epoch != self._epoch:
             source = generator(self.seed, Stream.ORDER, epoch)
             self._epoch, self._order = epoch, torch.randperm(len(self.split), generator=source).to(self.device)
-        index = self._order[position * self.batch_size : (position + 1) * self.batch_size]
+        index = self._order[self._start(position) : self._start(position + 1)]
         # a generator takes as long to make as a small batch to look up
         source = generator(self.seed, Stream.AUGMENTATION, step) if self.split.augments else None
         return self.split.batch(index, source)
+
+    def _start(self, position: int) -> int:
+        """The first sample of a batch in the order of its epoch."""
+        return position * len(self.split) // self.per_epoch if self._spread else position * self._size
 
 
 def draw_batches(

@@ -64,7 +64,7 @@ def make(config: Config, folder: Path) -> Path:
     seed_everything(config.seed)
     model = build_model(config.model, task.spec, task.name, device).to(device)
     optimizer = methods.build_optimizer(config.optimizer, model)
-    per_epoch = steps_per_epoch(task.train, config.training.batch_size)
+    per_epoch = steps_per_epoch(task.train, config.training)
     budget = methods.TrainingBudget(optimizer, last_step_of(config.training, per_epoch), config.training.batch_size)
     teleporter = methods.build_teleporter(config.teleport, budget)
     schedule = methods.build_schedule(config.teleport, per_epoch)

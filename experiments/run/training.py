@@ -61,7 +61,7 @@ class Training:
         settings = config.training
         self.task, self.model, self.optimizer, self.teleports = task, model, optimizer, teleports
         self.config, self.folder = config, folder
-        self.batches = TrainingBatches(task.train, settings.batch_size, config.seed, device)
+        self.batches = TrainingBatches(task.train, settings, config.seed, device)
         self.last_step = last_step_of(settings, self.batches.per_epoch)
         self.eval_every = settings.eval_every or self.batches.per_epoch
         self.evaluate = Evaluator(task, settings.eval_samples, settings.batch_size, device)

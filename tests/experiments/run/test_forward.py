@@ -92,3 +92,20 @@ def test_a_faster_run_is_another_run(tmp_path):
 def test_an_unknown_precision_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"training\.precision must be float32 or bfloat16, not 'half'"):
         make_run(small(tmp_path, "training.precision=half"))
+    with pytest.raises(UserError, match=r"training\.last_batch must be keep, drop or spread, not 'leave'"):
+        make_run(small(tmp_path, "training.last_batch=leave"))
+
+
+@pytest.mark.parametrize(("last_batch", "steps"), [("drop", 4), ("spread", 6)])
+def test_a_run_evaluates_after_batches_of_equal_size(tmp_path, last_batch, steps):
+    plain, even = (
+        small(tmp_path, "training.batch_size=128"),
+        small(tmp_path, "training.batch_size=128", f"training.last_batch={last_batch}"),
+    )
+    assert identity(resolve(plain)) != identity(resolve(even))
+    one, other = (load_table(make_run(config), "curve") for config in (plain, even))
+    assert one["step"].tolist() == [0, 3, 6]  # 300 samples: 128, 128 and 44
+    assert other["step"].tolist() == [0, steps // 2, steps]
+    assert other["epoch"].tolist() == [0, 1, 2]
+    assert one.train_loss[0] == other.train_loss[0]
+    assert one.train_loss[2] != other.train_loss[2]
