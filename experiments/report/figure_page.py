@@ -37,9 +37,8 @@ def page(figure: Figure, verdicts: pd.DataFrame, findings: list[str]) -> str:
         ]
     parts += ["## Verdicts", _verdicts(verdicts)]
     for one in figure.results:
-        numbers = _numbers(one)
-        if numbers:
-            parts += [_heading("In numbers", figure, one), numbers]
+        if compared := numbers(one):
+            parts += [_heading("In numbers", figure, one), compared]
     parts += ["## In words", "\n\n".join(findings) or f"No finding in {code(WHERE)} names this figure."]
     parts += ["## Settings", *_settings(figure)]
     parts += ["## Provenance", *(_origin(one) for one in figure.results)]
@@ -126,7 +125,7 @@ def _verdicts(verdicts: pd.DataFrame) -> str:
     return ledger.by_claim(verdicts)
 
 
-def _numbers(one: Results) -> str:
+def numbers(one: Results) -> str:
     """Losses per method at the end and after equal seconds, if the figure's table is of curves."""
     if "event" not in one.table or "train_loss" not in one.table:
         return ""

@@ -1,19 +1,15 @@
-"""The pages over all figures: the start, the gallery, the ledger of claims and Table 1."""
+"""The pages over all figures: the start, the galleries and the ledger of claims."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 
-from experiments.errors import UserError
 from experiments.report import figure_page, ledger
 from experiments.report.figures import PAPERS, Figure, papers
-from experiments.report.markup import badge, code, escaped, filterable, mean, number, table
+from experiments.report.markup import badge, escaped, filterable, table
 
 WIDE = "---\nhide: [navigation, toc]\n---\n\n"
 LEDGER = "---\nhide: [navigation, toc]\nsearch: {boost: 0.5}\n---\n\n"
-TABLE_1 = "nullspace/table1"
 
 
 def start(figures: list[Figure], verdicts: pd.DataFrame) -> str:
@@ -84,58 +80,6 @@ def claims(figures: list[Figure], verdicts: pd.DataFrame, explained: str) -> str
     counts = table(["Verdict", "Lines"], [[badge(name), str(count)] for name, count in ledger.tally(verdicts).items()])
     body = filterable("claims", ledger.whole(verdicts, {figure.name for figure in figures}))
     return f"{LEDGER}# Claims\n\n{head}\n\n{counts}\n\n{body}\n"
-
-
-def table_1(figures: list[Figure], results: Path) -> str:
-    """``table1.md``: what the settings that tuning found give, and the trials behind them, if they were measured.
-
-    Raises:
-        UserError: a table of trials is damaged.
-    """
-    head = "# Table 1\n\nTable 1 of Wu et al. 2025 has the settings of either side, tuned.\n\n"
-    parts = []
-    for figure in figures:
-        if figure.name == TABLE_1 and figure.results:
-            parts += [escaped(figure.claim), f"All that was measured is on [its page](figures/{figure.name}.md)."]
-            parts += [_ends(figure.results[0].table) or "Its table has no losses at the end of runs."]
-    if not parts:
-        parts += [f"{badge('not measured')} To measure it: {code(f'make reproduce FIG={TABLE_1}')}."]
-    for path in trials(results):
-        parts += [f"## {escaped(path.stem)}", f"[Trials (CSV)](tuning/{path.name}){{ download }}", _trials(path)]
-    return head + "\n\n".join(parts) + "\n"
-
-
-def trials(results: Path) -> list[Path]:
-    """The tables of ``scripts/tune.py``."""
-    return sorted((results / "tuning").glob("*.csv"))
-
-
-def _trials(path: Path) -> str:
-    try:
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (ValueError, OSError) as error:
-        raise UserError(f"the trials '{path}' are not a table; make them again with scripts/tune.py") from error
-    cells = [[number(value) for value in row] for row in rows.to_numpy()]
-    return filterable("trials", table([escaped(name) for name in rows], cells))
-
-
-def _ends(rows: pd.DataFrame) -> str:
-    """Losses and metrics at the end per data set, optimizer and side; the reason where there are none."""
-    keys = [key for key in ("data", "model", "optimizer", "teleport") if key in rows]
-    values = [name for name in ("train_loss", "test_loss", "test_metric") if name in rows]
-    if not keys or not values:
-        return ""
-    cells = []
-    for key, group in rows.groupby(keys, sort=False, dropna=False):
-        measured = group[group["reason"] == ""]
-        if measured.empty:
-            cells.append([*map(escaped, key), *[""] * len(values), escaped(group["reason"].iloc[0])])
-            continue
-        ends = measured[measured["event"] == "evaluation"] if "event" in measured else measured
-        last = ends.groupby("seed").tail(1) if "seed" in ends else ends.tail(1)
-        means = [mean(last[name].mean(), last[name].std(ddof=1)) for name in values]
-        cells.append([*map(escaped, key), *means, f"{len(last)} seeds"])
-    return filterable("rows", table([*keys, *(name.replace("_", " ") for name in values), ""], cells))
 
 
 def _counts(verdicts: pd.DataFrame, names: list[str]) -> str:

@@ -11,6 +11,7 @@ GROUPS = {
     "data": "Data sets: how much of each a scale uses, and batch sizes",
     "model": "Networks: their sizes, and the samples and warm-up of their teleports",
     "optimizer": "Optimizers",
+    "rates": "Rates by data set and optimizer",
     "teleport": "Methods: schedule and settings of each",
     "scale": "Scales",
     "experiment": "Panels of the papers",
@@ -33,7 +34,7 @@ def page(conf: Path) -> str:
         "A run is composed of one file of each group and of what its figure sets; any other value is the default in "
         f"{code('conf/config.yaml')}. Comments in the files say which values a source confirms. "
         f"The whole of a run: {code('python run.py --cfg job --resolve GROUP=NAME ...')}.",
-        "## Defaults, and rates by data set and optimizer",
+        "## Defaults",
         *(collapsed(path, conf) for path in sorted(conf.glob("*.yaml"))),
     ]
     for group, title in GROUPS.items():

@@ -14,7 +14,7 @@ from typing import Any
 
 from experiments import files
 from experiments.errors import UserError
-from experiments.report import checks, documents, figure_page, ledger, overview, settings
+from experiments.report import checks, documents, figure_page, ledger, overview, settings, table1
 from experiments.report.figures import PAPERS, Figure, papers, read
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +68,7 @@ def write_pages(
     texts = {
         "index.md": overview.start(figures, verdicts),
         "claims.md": overview.claims(figures, verdicts, explained and documents.adapted(explained, "", names)),
-        "table1.md": overview.table_1(figures, results),
+        "table1.md": table1.page(figures, conf, results),
         "checks.md": checks.page(results),
         "settings.md": settings.page(conf),
     }
@@ -89,7 +89,7 @@ def write_pages(
     for figure in figures:
         for name, file in figure_page.files(figure).items():
             shutil.copyfile(file, _parent(pages / name))
-    for path in overview.trials(results):
+    for path in table1.trials(results):
         shutil.copyfile(path, _parent(pages / "tuning" / path.name))
     if judged:
         shutil.copyfile(results / ledger.FILE, pages / ledger.FILE)

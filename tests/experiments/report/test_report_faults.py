@@ -25,6 +25,13 @@ JUDGED = f"""{COLUMNS}
 Wu et al. 2025,product,,equal epochs,Figure 11,nullspace/fig11,value,5,0.25,0.125,0.5,relative,does not hold,no,,x.py
 Wu et al. 2025,product,,tuned control,Figure 11,nullspace/fig11,value,,,,,relative,undecided,yes,2 pairs,python x.py
 """
+TUNED = """\
+tuned:
+  digits:
+    mlp:
+      sgd: {none: {optimizer.lr: 0.25}, nullspace: {optimizer.lr: 0.125, teleport.cap: 7.0}, how: 8 trials}
+      adam: not tuned
+"""
 CLAIMS = """\
 claims:
   - {id: product, place: Figure 11, claim: A convolution *is* a product., figure: nullspace/fig11}
@@ -63,6 +70,7 @@ FAULTS = {
     "empty ledger": ("results/claims.csv", b"", "claims.csv' is not a table"),
     "other ledger": ("results/claims.csv", b"claim,figure\na,b\n", "claims.csv' lacks the column 'verdict'"),
     "no claims": ("conf/claims/wu.yaml", b"claims: [{id: 1}]\n", "wu.yaml' cannot be read: each needs an id"),
+    "no settings": ("conf/rates/tuned.yaml", b"tuned: [a]\n", "tuned.yaml' cannot be read: they go from data set"),
     "no trials": ("results/tuning/mnist.csv", b"", "mnist.csv' are not a table"),
     "benchmark": ("results/benchmark/landing-m.csv", b"method\nall\n", "landing-m.csv' is damaged: it lacks"),
     "no rows": ("results/benchmark/basis-m.csv", b"method,sine\n", "basis-m.csv' has no row for a check"),
@@ -139,7 +147,11 @@ def test_trials_of_the_tuning_are_on_the_page_of_table_1(small, tmp_path):
     conf, results, written = small
     (results / "tuning").mkdir()
     (results / "tuning" / "mnist.csv").write_text("side,optimizer.lr,loss\nnone,0.125,0.5\nnullspace,0.25,0.75\n")
+    (conf / "rates").mkdir()
+    (conf / "rates" / "tuned.yaml").write_text(TUNED)
     page = pages_of(make(results, tmp_path / "report", conf, written).parent)["table1.html"]
+    assert ["digits", "mlp", "sgd", "nullspace", "optimizer.lr=0.125, teleport.cap=7.0", "8 trials"] in page.cells
+    assert ["digits", "mlp", "adam", "", "not tuned", ""] in page.cells
     assert ["nullspace", "0.25", "0.75"] in page.cells
     assert "not measured" in page.text
     assert page.downloads == ["tuning/mnist.csv"]
