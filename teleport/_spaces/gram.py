@@ -109,8 +109,19 @@ def _cholesky(gram: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
     triangle, failed = torch.linalg.cholesky_ex(gram)
     if bool(failed.any()):
         return None
-    traces = (each.diagonal(dim1=1, dim2=2).sum(1) for each in (gram, torch.cholesky_inverse(triangle)))
-    return triangle, *traces
+    return triangle, gram.diagonal(dim1=1, dim2=2).sum(1), _inverse_trace(triangle)
+
+
+def _inverse_trace(triangle: Tensor) -> Tensor:
+    """``|L^-1|_F^2`` of triangular factors L ``[groups, n, n]``.
+
+    The inverse of L is the faster of the two ways up to a few hundred rows: LAPACK's ``potri`` uses one thread.
+    """
+    if triangle.shape[1] > 512:
+        return torch.cholesky_inverse(triangle).diagonal(dim1=1, dim2=2).sum(1)
+    identity = torch.eye(triangle.shape[1], dtype=triangle.dtype, device=triangle.device).expand_as(triangle)
+    inverse: Tensor = torch.linalg.solve_triangular(triangle, identity, upper=False)
+    return inverse.square().sum((1, 2))
 
 
 def _smallest(dtype: torch.dtype) -> float:

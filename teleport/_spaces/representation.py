@@ -176,10 +176,11 @@ class Representation:
 
         If a vector is not finite, no direction is free.
         """
-        if self._full is not None or not self.finite:
+        gram = None if self._full is not None else self._products()
+        finite = self.finite if gram is None else bool(gram.diagonal(dim1=1, dim2=2).sum().isfinite())
+        if self._full is not None or not finite:
             nothing = torch.zeros(self.groups, self.dimension, 0, dtype=torch.float64)
             return Subspace([self.dimension] * self.groups, self.dimension, nothing, complement=True)
-        gram = self._products()
         if gram is not None and threshold >= 1:
             independent = self._independent(gram)
             if independent is not None:
