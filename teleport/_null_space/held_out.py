@@ -29,6 +29,9 @@ Without it a direction that no held-out input shows would cost nothing, and the 
 hundred samples do not show a direction says little of other data.
 """
 
+ROUNDING = 16.0
+"""Relative rounding error of an input vector, in units of its precision."""
+
 
 class HeldOutInputs:
     """The second moments of layer inputs on held-out batches, measured in one pass when first asked for.
@@ -127,6 +130,7 @@ class DriftMetric:
         seen = [(layer, SeenNullSpace(subspaces[layer], inputs)) for layer, inputs in self._inputs]
         dimensions = sum(subspaces[layer].null_dimension for layer, _ in seen)
         damping = DAMPING * sum(each.trace for _, each in seen) / max(1, dimensions)
+        damping += sum(each.rounding for _, each in seen)  # all that is there, if held-out inputs lie in the spans
         return [(layer, LayerForm(each, damping or 1.0)) for layer, each in seen]
 
 
@@ -141,20 +145,25 @@ class SeenNullSpace:
         rows: ``[groups, n, k]`` float64, one per input; ``None`` if ``moment`` stands for them.
         moment: their products ``[groups, k, k]`` (``P M P``), if there are more inputs than k.
         trace: of ``P M P``.
+        rounding: what rounding can make of an eigenvalue of ``P M P`` that is zero.
     """
 
     def __init__(self, subspace: Subspace, inputs: Representation | None) -> None:
         self._subspace = subspace
         self.rows: Tensor | None = None
         self.moment: Tensor | None = None
-        self.trace = 0.0
+        self.trace = self.rounding = 0.0
         if inputs is None:
             return
+        error = ROUNDING * torch.finfo(inputs.dtype).eps + inputs.dimension * torch.finfo(torch.float64).eps
         if inputs.rows is None:
-            half = self.coordinates(inputs.gram).transpose(1, 2)
+            gram = inputs.gram
+            self.rounding = error**2 * float(gram.diagonal(dim1=1, dim2=2).sum())
+            half = self.coordinates(gram).transpose(1, 2)
             self.moment = self.coordinates(half)
         else:
             rows = self.coordinates(inputs.rows)
+            self.rounding = error**2 * float(inputs.rows.square().sum())
             if rows.shape[1] < rows.shape[2]:
                 self.rows, self.trace = rows, float(rows.square().sum())
                 return

@@ -119,6 +119,17 @@ def test_it_is_the_shortest_way_if_held_out_inputs_are_the_same_in_all_direction
     assert values(least) == pytest.approx(values(shortest).numpy(), abs=1e-10)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("network", [PLAIN, *CONVOLUTIONS[:2]], ids=str)
+def test_it_is_the_shortest_way_if_held_out_inputs_show_nothing_of_the_null_space(network, dtype):
+    """What rounding leaves of the batch's own inputs there is no metric."""
+    model, batch = network.make(dtype)
+    least, _ = moved(LEAST, model, [batch], held_out=[batch, batch])
+    shortest, _ = moved(SHORTEST, model, [batch])
+    apart, distance = values(least) - values(shortest), values(shortest) - values(model)
+    assert float(apart.norm() / distance.norm()) < 5e-3
+
+
 @pytest.mark.parametrize("network", [*LINEAR, *CONVOLUTIONS], ids=str)
 @pytest.mark.parametrize("forward", ["once", "each"])
 def test_the_loss_on_the_batch_stays(network, forward):
