@@ -47,16 +47,20 @@ LONGEST = 3.0
 AIMS: list[Aim] = []
 COLUMNS = [
     *("method", "network", "seed", "steps", "growth", *TIMES, "norm_before", "norm_after", "distance", "loss_change"),
-    *("drift", "first_order", "output_change", "norm_on_others", *MACHINE),
+    *("drift", "first_order", "sample_change", "output_change", "norm_on_others", *MACHINE),
 ]
 """``seconds`` are those of the move; ``distance`` is over the norm of all trainable parameters; ``loss_change`` that of
 the batch itself. Of other samples are ``drift``, its part ``first_order`` (the move times their mean gradient),
-``output_change`` (the norm of what changes in the outputs, over theirs) and ``norm_on_others`` (a factor)."""
+``sample_change`` (the mean absolute change of a sample's loss, in units of the drift), ``output_change`` (the norm of
+what changes in the outputs, over theirs) and ``norm_on_others`` (a factor)."""
 
-OTHERS = 1000
-"""Samples that the drift is of."""
+OTHERS = 3000
+"""Samples that the drift is of: of 1000, a few whose loss changes most decide the mean on a ReLU network."""
 
-HELD_OUT = 5
+PART = 500
+"""Samples that are evaluated at once."""
+
+HELD_OUT = 20
 """Held-out batches, each of as many samples as the batch."""
 
 
@@ -108,6 +112,7 @@ def summary(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {
         "distance, over the norm of all parameters": pivot(whole, "distance"),
         "absolute drift on other samples": pivot(whole, "size"),
+        "mean absolute change of the loss of other samples": pivot(whole, "sample_change"),
         "change of the outputs on other samples": pivot(whole, "output_change"),
         "share of moves that reached the cap": pivot(table, "reached"),
         "moves in which least drift drifts less": _pairs(whole),
@@ -139,23 +144,19 @@ def _rows(name: str, overrides: list[str], seed: int, steps: int, settings: Sett
         return prepared.task.loss(model(given[0]), given[1])
 
     start = prepared.model.eval()
-    loss, gradients, outputs = _evaluated(start, others, loss_fn)
+    before = Evaluated(start, others, prepared.task.loss)
     for growth in GROWTH:
         turns = {way: partial(_ready, method, start, batch, loss_fn, held_out) for way, method in ways(growth).items()}
         for way, timed in take_turns(turns, settings.repeats, settings.device).items():
             report, model = timed.last
-            loss_after, gradients_after, outputs_after = _evaluated(model, others, loss_fn)
-            scale = max(1.0, abs(loss))
+            after = Evaluated(model, others, prepared.task.loss)
             yield {
                 **{"method": way, "network": name, "seed": seed, "steps": steps, "growth": growth},
                 **timed.columns(),
                 **{"norm_before": report.gradient_norm_before, "norm_after": report.gradient_norm_after},
                 "distance": _distance(start, model),
                 "loss_change": report.loss_after - report.loss_before,
-                "drift": (loss_after - loss) / scale,
-                "first_order": _first_order(start, model, gradients) / scale,
-                "output_change": float((outputs_after - outputs).norm() / outputs.norm()),
-                "norm_on_others": _size(gradients_after) / _size(gradients),
+                **before.against(after, _first_order(start, model, before.gradients)),
                 **machine(settings.device),
             }
 
@@ -170,7 +171,7 @@ def _ready(
     return lambda: (method(model, [batch], loss_fn, **options), model)
 
 
-def _samples(split: Split, samples: int, seed: int, device: torch.device) -> tuple[Batch, list[Batch], Batch]:
+def _samples(split: Split, samples: int, seed: int, device: torch.device) -> tuple[Batch, list[Batch], list[Batch]]:
     """A batch of the split, held-out batches of as many samples, and others, without a sample in common."""
     taken, parts = torch.zeros(len(split), dtype=torch.bool), []
     counts = {Stream.TELEPORT: samples, Stream.HELD_OUT: HELD_OUT * samples, Stream.TRIAL: OTHERS}
@@ -179,15 +180,44 @@ def _samples(split: Split, samples: int, seed: int, device: torch.device) -> tup
         parts.append(order[~taken[order]][:count])
         taken[parts[-1]] = True
     batch, held_out, others = (part.to(device) for part in parts)
-    return split.batch(batch), [split.batch(part) for part in held_out.split(samples)], split.batch(others)
+    several = ([split.batch(part) for part in each.split(size)] for each, size in ((held_out, samples), (others, PART)))
+    return split.batch(batch), *several
 
 
-def _evaluated(model: nn.Module, batch: Batch, loss_fn: Any) -> tuple[float, list[Tensor], Tensor]:
-    """The loss, its gradients and the outputs of the model."""
-    loss = loss_fn(model, batch)
-    gradients = torch.autograd.grad(loss, [each for each in model.parameters() if each.requires_grad])
-    with torch.no_grad():
-        return float(loss), list(gradients), model(batch[0])
+class Evaluated:
+    """A model on some batches.
+
+    Attributes:
+        losses: of each sample.
+        gradients: of their mean.
+        outputs: of the model.
+    """
+
+    def __init__(self, model: nn.Module, batches: list[Batch], loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+        count = sum(len(targets) for _, targets in batches)
+        trained = [each for each in model.parameters() if each.requires_grad]
+        self.gradients = [torch.zeros_like(each, requires_grad=False) for each in trained]
+        losses, outputs = [], []
+        for inputs, targets in batches:
+            found = model(inputs)
+            own = torch.autograd.grad(loss(found, targets), trained)
+            for total, part in zip(self.gradients, own, strict=True):
+                total += part * (len(targets) / count)
+            outputs.append(found.detach())
+            pairs = zip(outputs[-1].split(1), targets.split(1), strict=True)
+            losses += [loss(one, target) for one, target in pairs]
+        self.losses, self.outputs = torch.stack(losses).double(), torch.cat(outputs)
+
+    def against(self, after: Evaluated, first_order: float) -> Row:
+        """The cells of what changed from this model to another."""
+        change, scale = after.losses - self.losses, max(1.0, abs(float(self.losses.mean())))
+        return {
+            "drift": float(change.mean()) / scale,
+            "first_order": first_order / scale,
+            "sample_change": float(change.abs().mean()) / scale,
+            "output_change": float((after.outputs - self.outputs).norm() / self.outputs.norm()),
+            "norm_on_others": _size(after.gradients) / _size(self.gradients),
+        }
 
 
 def _size(gradients: list[Tensor]) -> float:

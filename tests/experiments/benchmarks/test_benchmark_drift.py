@@ -42,26 +42,32 @@ def test_the_first_order_part_is_the_whole_of_a_small_move():
     model[2].bias.requires_grad_(False)
     batch = torch.randn(11, 5).double(), torch.randint(3, (11,))
 
-    def loss_fn(model, batch):
-        return nn.functional.cross_entropy(model(batch[0]), batch[1])
-
-    loss, gradients, outputs = drift._evaluated(model, batch, loss_fn)
+    parts = [(batch[0][:4], batch[1][:4]), (batch[0][4:], batch[1][4:])]
+    before = drift.Evaluated(model, parts, nn.functional.cross_entropy)
     moved = copy.deepcopy(model)
     with torch.no_grad():
         for parameter in moved.parameters():
             if parameter.requires_grad:
                 parameter += 1e-6 * torch.randn_like(parameter)
-    after, _, outputs_after = drift._evaluated(moved, batch, loss_fn)
-    assert drift._first_order(model, moved, gradients) == pytest.approx(after - loss, rel=1e-4)
-    assert torch.equal(outputs, model(batch[0]))
-    assert 0 < float((outputs_after - outputs).norm()) < 1e-4
+    first_order = drift._first_order(model, moved, before.gradients)
+    told = before.against(drift.Evaluated(moved, parts, nn.functional.cross_entropy), first_order)
+    with torch.no_grad():
+        each = [nn.functional.cross_entropy(net(batch[0]), batch[1], reduction="none") for net in (model, moved)]
+        change, loss = each[1] - each[0], max(1.0, float(each[0].mean()))
+    assert told["drift"] == pytest.approx(float(change.mean()) / loss, rel=1e-6)
+    assert told["first_order"] == pytest.approx(told["drift"], rel=1e-3)
+    assert told["sample_change"] == pytest.approx(float(change.abs().mean()) / loss, rel=1e-6)
+    assert 0 < told["output_change"] < 1e-4
+    assert told["norm_on_others"] == pytest.approx(1.0, abs=1e-4)
 
 
-def test_no_sample_is_in_two_sets():
+def test_no_sample_is_in_two_sets(monkeypatch):
+    monkeypatch.setattr(drift, "HELD_OUT", 6)
+    monkeypatch.setattr(drift, "PART", 40)
     split = NoiseSplit(torch.arange(200.0)[:, None], torch.arange(200))
     batch, held_out, others = drift._samples(split, 10, 3, torch.device("cpu"))
-    assert [len(each[1]) for each in (batch, *held_out)] == [10] * 6
-    assert torch.cat([each[1] for each in (batch, *held_out, others)]).unique().numel() == 200
+    assert [len(each[1]) for each in (batch, *held_out)] == [10] * 7
+    assert torch.cat([each[1] for each in (batch, *held_out, *others)]).unique().numel() == 200
     again = drift._samples(split, 10, 3, torch.device("cpu"))
-    assert torch.equal(again[2][1], others[1])
-    assert not torch.equal(drift._samples(split, 10, 4, torch.device("cpu"))[2][1], others[1])
+    assert torch.equal(again[2][0][1], others[0][1])
+    assert not torch.equal(drift._samples(split, 10, 4, torch.device("cpu"))[2][0][1], others[0][1])
