@@ -41,12 +41,14 @@ ADDED_SINCE: dict[str, dict[str, Any]] = {
 }
 """Keys younger than runs that are kept, and the values at which a run is what it was before there were such keys."""
 
-REVISIONS = {"random": 3, "nullspace": 2, "symmetry": 2, "orbit": 2}
+REVISIONS = {"random": 3, "nullspace": 3, "auto": 2, "symmetry": 2, "orbit": 2}
 """Methods whose numbers changed since runs were kept, and the number of their revision; other runs keep their hash.
 
 2 of ``random``: its directions depend on the seed, the event and the batch, before on the bytes of the weights, too.
-3 of ``random``, 2 of the others: steps land on the cap by interpolation, at another norm in the 2 % below it; and of
-null spaces the inputs of convolutions are summed in smaller parts, which moves them by rounding.
+3 of ``random``, 2 of the others but ``auto``: steps land on the cap by interpolation, at another norm in the 2 % below
+it; and of null spaces the inputs of convolutions are summed in smaller parts, which moves them by rounding.
+3 of ``nullspace``, 2 of ``auto``: the lengths to try on the way to the cap are learned from earlier lines of the event,
+and the gradients at its start are computed without an autograd graph, some of them by other operations.
 """
 BY_CAP_ALONE = ("symmetry", "orbit")
 """Those of them whose runs without a cap, or with ``step: fixed``, have the numbers that they had."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from teleport._engine.batch_loss import BatchLoss, Point
 from teleport._engine.contract import StepMonitor, unmonitored
 from teleport._engine.finiteness import all_finite, not_finite_along, not_finite_at
-from teleport._engine.landing import SquaredNormAlongPath
+from teleport._engine.landing import Shape, SquaredNormAlongPath
 from teleport._engine.report import BatchReport, StepRecord
 from teleport._engine.statuses import Stopped
 from teleport._spaces.norms import product_of
@@ -65,6 +65,7 @@ def capped_step(
     differentiable: bool,
     better: Callable[[Point], bool] | None = None,
     slope: float | None = None,
+    shape: Shape | None = None,
 ) -> tuple[float, Point | None]:
     """Step along ``line`` so that the gradient norm grows (or the point is ``better``) and stays at most at ``cap``.
 
@@ -82,13 +83,14 @@ def capped_step(
         differentiable: whether the gradients after a whole step need their graph.
         better: whether the point at the current parameters is better than the start; ``None`` for a larger norm.
         slope: the derivative of ``1/2 |grad|^2`` by the length at the start, if it is known.
+        shape: of the norm along earlier lines; it learns from this one.
 
     Returns:
         the length taken (0 if no step is better) and the point there, or ``None`` if it was not the last one evaluated.
         The parameters are those at that length.
     """
     low, high = (0.0, norm), (math.inf, math.inf)  # (length, norm): the best below the cap, the nearest too long one
-    curve, met_cap = SquaredNormAlongPath(norm, slope), False
+    curve, met_cap = SquaredNormAlongPath(norm, slope, shape), False
     trial = min(length, curve.first(_target(cap)))
     for attempt in range(TRIALS):
         line.move_to(trial)
@@ -100,7 +102,10 @@ def capped_step(
             break
         if gained and math.isfinite(reached) and reached <= cap:
             fell = not (met_cap or math.isinf(high[0]))
-            if fell or trial == length or reached >= BELOW_CAP * cap:
+            if reached >= BELOW_CAP * cap:
+                curve.landed(trial)
+                return trial, point
+            if fell or trial == length:
                 return trial, point
             low = (trial, reached)
         elif math.isfinite(reached) and reached <= cap:  # past a maximum
@@ -220,6 +225,7 @@ def ascend(
     score: Callable[[Point], float] | None = None,
     slope: Callable[[Point], float] | None = None,
     unit: float | None = None,
+    shape: Shape | None = None,
     monitor: StepMonitor = unmonitored,
 ) -> Ascent:
     """Take up to ``steps`` steps along ``direction``, in place.
@@ -239,10 +245,12 @@ def ascend(
         slope: the derivative of ``1/2 |grad L|^2`` along a direction D at a point, in units of ``|D|^2``; ``None`` if
             it is not known.
         unit: the distance that an ``lr`` of 1 moves the parameters; ``None`` for an ``lr`` in units of the direction.
+        shape: of the norm along earlier lines; it learns from these.
         monitor: told of the start and of each step; ``True`` ends the ascent there.
     """
     start = point = start or batch_loss.point(steps > 0)
     norm, moving = point.norm, parameters if moving is None else moving
+    shape = shape or Shape()
     trace = [StepRecord(0, float(point.loss), norm)]
     stopped, taken, reason = Stopped.STEPS_DONE, 0, ""
     if monitor(trace[0]):
@@ -267,7 +275,7 @@ def ascend(
             line = Line(parameters, directions)
             better = None if score is None else _better(score, point)
             rise = slope(point) * square if slope else None
-            length, reached = capped_step(batch_loss, line, length, norm, cap, more, better, rise)
+            length, reached = capped_step(batch_loss, line, length, norm, cap, more, better, rise, shape)
             if length == 0:
                 stopped = Stopped.NO_ASCENT
                 point = batch_loss.point(False)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from teleport._engine.report import LayerReport
+from teleport._spaces.norms import norm_of
 
 
 class ParameterStatistics:
@@ -52,13 +53,13 @@ def relative_change(before: Tensor, after: Tensor) -> float:
 
     Elements that are NaN in both, or the same infinity, count as unchanged.
     """
-    distance = float((after - before).norm())
+    distance = norm_of(after - before)
     if not math.isfinite(distance):
         unchanged = (after == before) | (after.isnan() & before.isnan())
-        distance = float((after - before).masked_fill(unchanged, 0).norm())
+        distance = norm_of((after - before).masked_fill(unchanged, 0))
     if not math.isfinite(distance):
         return math.inf
-    size = float(before.norm())
+    size = norm_of(before)
     if not math.isfinite(size):
-        size = float(before.nan_to_num(0, 0, 0).norm())
+        size = norm_of(before.nan_to_num(0, 0, 0))
     return distance / (size or 1.0)

@@ -20,6 +20,7 @@ from teleport._engine.ascent import Ascent, Line, capped_step, out_of_room
 from teleport._engine.batch_loss import BatchLoss, Point
 from teleport._engine.contract import StepMonitor, unmonitored
 from teleport._engine.finiteness import all_finite, not_finite_along, not_finite_at
+from teleport._engine.landing import Shape
 from teleport._engine.report import StepRecord
 from teleport._engine.statuses import Stopped
 from teleport._spaces.norms import length_of, product_of
@@ -53,6 +54,7 @@ def ascend_shortest(
     cap: float,
     slope: Callable[[Point], float],
     start: Point | None = None,
+    shape: Shape | None = None,
     monitor: StepMonitor = unmonitored,
     metric: Metric | None = None,
 ) -> Ascent:
@@ -68,6 +70,7 @@ def ascend_shortest(
         cap: the largest gradient norm.
         slope: the derivative of ``1/2 |grad L|^2`` along ``direction``, in units of its squared norm.
         start: the point at the current parameters, with a graph if ``steps > 0``; ``None`` evaluates it.
+        shape: of the norm along earlier lines; it learns from these.
         monitor: told of the start and of each direction; ``True`` ends the ascent there.
         metric: what is to be small at the cap instead of the distance; ``None`` for the distance itself.
 
@@ -85,7 +88,7 @@ def ascend_shortest(
         return Ascent(start, start, 0, Stopped.ABOVE_CAP if steps else Stopped.STEPS_DONE, trace)
     if metric is not None and metric.reason:
         return Ascent.refused(start, metric.reason)
-    first, rise = list(direction(start)), slope(start)
+    first, rise, shape = list(direction(start)), slope(start), shape or Shape()
     line = Line(parameters, _steepest(first, metric))
     best = _Move(0.0, 0.0, line.directions, start)
     stopped, reason = Stopped.STEPS_DONE, ""
@@ -95,7 +98,8 @@ def ascend_shortest(
             stopped, reason = Stopped.NOT_FINITE, not_finite_along(batch_loss, parameters)
             break
         length = _longest(line.directions, longest, best.distance, metric)
-        move = _land(batch_loss, line, length, norm, cap, rise * product_of(first, line.directions), metric)
+        rising = rise * product_of(first, line.directions)
+        move = _land(batch_loss, line, length, norm, cap, rising, shape, metric)
         if not move.improves(best, cap):
             line.directions = best.directions
             line.move_to(best.length)
@@ -154,10 +158,17 @@ def _longest(directions: list[Tensor], longest: float, distance: float, metric: 
 
 
 def _land(
-    batch_loss: BatchLoss, line: Line, longest: float, norm: float, cap: float, slope: float, metric: Metric | None
+    batch_loss: BatchLoss,
+    line: Line,
+    longest: float,
+    norm: float,
+    cap: float,
+    slope: float,
+    shape: Shape,
+    metric: Metric | None,
 ) -> _Move:
     """The move along ``line`` to the cap, or by ``longest`` times its directions."""
     if longest == 0:
         return _Move(0.0, 0.0, line.directions, Point(torch.zeros(()), [], torch.zeros(())))
-    length, end = capped_step(batch_loss, line, longest, norm, cap, False, slope=slope)
+    length, end = capped_step(batch_loss, line, longest, norm, cap, False, slope=slope, shape=shape)
     return _Move(length, length * _size(line.directions, metric), line.directions, end or batch_loss.point(False))

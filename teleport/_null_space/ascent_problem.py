@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from teleport._engine.ascent import Ascent
 from teleport._engine.batch_loss import BatchLoss, Point
 from teleport._engine.contract import StepMonitor
+from teleport._engine.landing import Shape
 from teleport._engine.report import BatchReport, StepRecord
 from teleport._engine.shortest import Metric
 from teleport._engine.statuses import Stopped
@@ -45,6 +46,7 @@ class AscentProblem:
         start: loss and gradients at the current parameters, or ``None`` if they have not been computed.
         project: projects one tensor per parameter onto the null space.
         monitor: called at the start and after each step; the event ends there if it returns ``True``.
+        shape: of the norm along the lines of earlier batches.
         metric: of moves in the null space, if held-out batches are given.
     """
 
@@ -55,6 +57,7 @@ class AscentProblem:
     start: Point | None
     project: Project
     monitor: StepMonitor
+    shape: Shape
     metric: Metric | None = None
 
 

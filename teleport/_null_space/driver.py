@@ -23,6 +23,7 @@ from teleport._engine.caps import Caps
 from teleport._engine.contract import Callback, LossFn, StepMonitor
 from teleport._engine.event import Event, run_event
 from teleport._engine.finiteness import not_finite_at
+from teleport._engine.landing import Shape
 from teleport._engine.report import BatchReport, NullSpaceLayerReport, TeleportReport
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, roll_back_if_violated
@@ -124,6 +125,7 @@ class _NullSpaceEvent:
         self.differentiable = False  # whether the recorded gradients need a graph of their own
         self.null_spaces: NullSpaces | None = None  # of the current batch, or of the constraint
         self.constraint_loss: float | None = None  # at the current parameters
+        self.shape = Shape()
         self.agreed: set[Hashable] = set()  # structures of the backward pass with which steps ended at the model's norm
         self.held_out = None if held_out is None else HeldOutInputs(event.evaluate, held_out, event.named)
 
@@ -166,10 +168,17 @@ class _NullSpaceEvent:
     ) -> BatchReport | None:
         """The report of a batch that has no room below the cap, found without an autograd graph; ``None`` if it has.
 
-        Only tested after a batch that had none itself: the next one is then most likely to have none either.
+        Only tested after a batch that had none itself: the next one is then most likely to have none either. A start
+        that is recorded for a frozen forward pass has no such graph.
         """
         last = reports[-1] if reports else None
-        if last is None or last.steps or last.stopped == Stopped.NOT_FINITE or self.settings.objective_params != "all":
+        if (
+            self.freeze
+            or last is None
+            or last.steps
+            or last.stopped == Stopped.NOT_FINITE
+            or self.settings.objective_params != "all"
+        ):
             return None
         cap, rule = caps.over(self.event.trainable), self.settings.rule
         if not out_of_room(last.gradient_norm_after, cap, rule):
@@ -237,7 +246,8 @@ class _NullSpaceEvent:
             start, graph = recorded(loss, self.differentiable)
         project = projection(null_spaces, parameters, self.statistics)
         metric = None if self.held_out is None else DriftMetric(null_spaces, parameters, self.held_out)
-        problem = AscentProblem(number, loss, parameters, caps.over(over), start, project, monitor, metric)
+        cap = caps.over(over)
+        problem = AscentProblem(number, loss, parameters, cap, start, project, monitor, self.shape, metric)
         snapshot = Snapshot(parameters if self._guarded or graph is not None else [])
         ascent = self._ascend(problem, graph, null_spaces, snapshot)
         report = ascent.report()

@@ -94,7 +94,7 @@ class LayerStatistics:
         for name, before in self._before.items():
             report = self._reports[name]
             now = _matrices(self._layers[name])
-            report.relative_change = 0.0 if torch.equal(before, now) else relative_change(before.double(), now.double())
+            report.relative_change = 0.0 if torch.equal(before, now) else relative_change(before, now)
             if report.relative_change:
                 report.reason = ""  # of another batch
             elif not report.reason:

@@ -186,6 +186,7 @@ class NullSpace:
                 cap=problem.cap,
                 slope=objective.slope,
                 start=problem.start,
+                shape=problem.shape,
                 monitor=problem.monitor,
                 metric=problem.metric,
             )
@@ -201,6 +202,7 @@ class NullSpace:
             score=lambda point: objective.score(loss, point),
             slope=objective.slope,
             unit=unit,
+            shape=problem.shape,
             monitor=problem.monitor,
         )
 

@@ -85,7 +85,8 @@ def test_a_revised_method_has_new_names_for_its_runs_alone():
     """The content that is hashed is what it was for every other method."""
     options = ("teleport.epochs=[0]", "teleport.seed=3")
     assert computed(resolve(composed("teleport=random", *options)))["teleport"]["revision"] == 3
-    assert computed(resolve(composed("teleport=nullspace_paper")))["teleport"]["revision"] == 2
+    assert computed(resolve(composed("teleport=nullspace_paper")))["teleport"]["revision"] == 3
+    assert computed(resolve(composed("teleport=auto")))["teleport"]["revision"] == 2
     for method in ("none", "levelset", "rescaling", "change_of_basis", "pseudo_teleport"):
         assert "revision" not in computed(resolve(composed(f"teleport={method}")))["teleport"]
     symmetry = resolve(composed("teleport=symmetry"))  # with step: fixed, as published

@@ -14,7 +14,7 @@ from torch import nn
 
 from teleport._engine.ascent import BELOW_CAP, Line, capped_step
 from teleport._engine.batch_loss import BatchLoss
-from teleport._engine.landing import SquaredNormAlongPath
+from teleport._engine.landing import Shape, SquaredNormAlongPath
 
 FEW = settings(derandomize=True, max_examples=25, deadline=None)
 
@@ -45,17 +45,18 @@ class Along:
         """The gradient norm, from the polynomials alone."""
         return math.sqrt(sum(q(length) ** 2 for q in self.polynomials))
 
-    def step(self, length, cap, slope=True):
+    def step(self, length, cap, slope=True, shape=None):
         """The length taken under ``cap``."""
-        taken, _ = capped_step(self.loss, self.line, length, self.norm, cap, False, slope=self.slope if slope else None)
+        known = self.slope if slope else None
+        taken, _ = capped_step(self.loss, self.line, length, self.norm, cap, False, slope=known, shape=shape)
         assert float(self.place.detach()) == taken
         return taken
 
 
-def layered(layers, seed):
+def layered(layers, seed, size=1.0, speed=1.0):
     """Products of one factor ``1 + a t`` per moving layer, as the paths through a linear network have."""
-    rates = np.random.default_rng(seed).uniform(0.0, 1.0, (5, layers))
-    return Along([math.prod((Polynomial([1.0, a]) for a in of_path), start=Polynomial([1.0])) for of_path in rates])
+    rates = speed * np.random.default_rng(seed).uniform(0.0, 1.0, (5, layers))
+    return Along([math.prod((Polynomial([1.0, a]) for a in of_path), start=Polynomial([size])) for of_path in rates])
 
 
 @pytest.mark.parametrize("factor", [1.5, 2.0, 4.0, 8.0])
@@ -125,3 +126,25 @@ def test_little_knowledge_gives_no_length():
     assert curve.length_at(2.0, 0.0, 1.0) is None
     curve.add(0.3, 1.5)
     assert 0.3 < curve.length_at(2.0, 0.3, 1.0) < 1.0
+
+
+@pytest.mark.parametrize("layers", [1, 2, 4])
+@pytest.mark.parametrize("growth", [1.5, 4.0])
+def test_a_line_of_the_same_shape_lands_on_its_first_length(layers, growth):
+    """Whatever its norm and its unit of length."""
+    shape, first = Shape(), layered(layers, seed=1)
+    first.step(100.0, growth * first.norm, shape=shape)
+    other = layered(layers, seed=1, size=30.0, speed=1e-3)
+    taken = other.step(1e5, growth * other.norm, shape=shape)
+    assert len(other.lengths) == 1
+    assert BELOW_CAP * growth * other.norm <= other.norm_at(taken) <= growth * other.norm
+
+
+@FEW
+@given(st.integers(1, 4), st.integers(0, 50), st.integers(0, 50), st.floats(1.2, 8.0), st.floats(1.2, 8.0))
+def test_a_line_of_another_shape_lands_as_well(layers, seed, other_seed, growth, other_growth):
+    shape, first, other = Shape(), layered(layers, seed), layered(5 - layers, other_seed, size=3.0, speed=10.0)
+    first.step(100.0, growth * first.norm, shape=shape)
+    taken = other.step(100.0, other_growth * other.norm, shape=shape)
+    assert BELOW_CAP * other_growth * other.norm <= other.norm_at(taken) <= other_growth * other.norm
+    assert len(other.lengths) <= 5
