@@ -62,17 +62,17 @@ METHODS: dict[str, Method] = {
 }
 
 
-def _times(method: str) -> Aim:
+def _times(method: str, limit: float) -> Aim:
     """The seconds of ``method`` in units of the null space's on 200 samples, if both take all steps."""
 
     def figure(table: pd.DataFrame) -> float:
         busy = table[table["steps_taken"] == table["batches"] * table["steps"]]
         return float(ratio(rows(busy, width=1024, samples=200), AXES, method, REFERENCE).max())
 
-    return Aim(f"a whole teleport by {method} against the null space, width 1024, n 200", ">=", 20, figure)
+    return Aim(f"a whole teleport by {method} against the null space, width 1024, n 200", ">=", limit, figure)
 
 
-AIMS = [_times("symmetry 2022"), _times("symmetry 2024")]
+AIMS = [_times("symmetry 2022", 20), _times("symmetry 2024", 25)]
 
 
 def measure(settings: Settings) -> Iterator[Row]:

@@ -14,6 +14,7 @@ from experiments.benchmarks.basis import (
     AIMS,
     DEFICIENT,
     DOUBLE,
+    EVEN,
     FULL,
     SINGLE,
     SPREAD,
@@ -61,7 +62,7 @@ def test_spaces_of_other_dimensions_are_as_far_apart_as_can_be():
 def test_the_aims_read_the_cases_they_are_about():
     columns = ["method", "width", "positions", "independent", "decades", "seconds", "sine", "kept_bytes"]
     cells = [(Case(positions=200, independent=200), 6.0, 8), (Case(), 4.0, 8), (Case(independent=1024), 7.0, 8)]
-    cells += [(Case(positions=16384), 9.0, 12)]
+    cells += [(Case(positions=16384), 9.0, 12), (EVEN, 6.5, 8)]
     cells += [(case, 1.5 + (case.independent == 198), 8) for case in DEFICIENT]
     cells += [(case, 1.25 * (case.positions / 200), 8) for case in SPREAD]
     table = pd.DataFrame(
@@ -69,10 +70,10 @@ def test_the_aims_read_the_cases_they_are_about():
         + [(DOUBLE, *vars(case).values(), slow, 0.0, 99) for case, slow, _ in cells],
         columns=columns,
     )
-    assert [aim.figure(table) for aim in AIMS] == pytest.approx([6.0, 4.0, 7.0, 1.5, 1.25, 9e-7, 1.5])
+    assert [aim.figure(table) for aim in AIMS] == pytest.approx([6.0, 6.5, 4.0, 7.0, 1.5, 1.25, 9e-7, 1.5])
     part = table[table.independent != 198]
-    assert math.isnan(AIMS[3].figure(part))
-    assert AIMS[4].figure(part) == 1.25
+    assert math.isnan(AIMS[4].figure(part))
+    assert AIMS[5].figure(part) == 1.25
 
 
 @pytest.mark.parametrize("case", [Case(64, 40, 20), Case(64, 40, 40, 3), Case(64, 80, 30, 2)])
