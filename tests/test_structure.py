@@ -34,7 +34,7 @@ FLOORS = {
         {"benchmarks"},
         {"figures"},
         {"report"},
-        {"claims"},
+        {"claims", "tuning"},
         {"command_line"},
     ],
 }
