@@ -256,13 +256,15 @@ def test_a_report_tells_of_no_zero_weight_that_it_moved(case, make):
         assert not moved
 
 
+@pytest.mark.parametrize("path", ["shortest", "least_drift"])
 @pytest.mark.parametrize("case", SPOILED)
-def test_the_shortest_way_refuses_what_plain_steps_refuse(case):
+def test_the_straight_ways_refuse_what_plain_steps_refuse(case, path):
     model, batches = CLASSES.make(batches=1)
+    options = {"held_out": CLASSES.make(batches=2)[1]} if path == "least_drift" else {}
     spoil, said = SPOILED[case]
     spoil(model, batches[0])
     start = values(model)
-    report = NullSpace(path="shortest")(model, batches, CLASSES.loss_fn)
+    report = NullSpace(path=path)(model, batches, CLASSES.loss_fn, **options)
     assert same_bits(model, start)
     assert (report.accepted, report.batches[0].stopped) == (False, "not finite")
     assert re.search(said, report.batches[0].reason)
