@@ -88,7 +88,7 @@ def projection(
         given = dict(zip(parameters, tensors, strict=True))
         results = {p: g if p in done else torch.zeros_like(p, requires_grad=False) for p, g in given.items()}
         for layer, subspace in remaining:
-            matrix = layer.gather({block.parameter: _with_strides(given, block.parameter) for block in layer.blocks})
+            matrix = layer.gather({block.parameter: with_strides(given, block.parameter) for block in layer.blocks})
             part = subspace.project(matrix)
             if statistics.above_rounding(layer, matrix, part, record=whole):
                 layer.scatter(part, results)
@@ -138,7 +138,7 @@ def above_cap(point: Point, monitor: StepMonitor) -> BatchReport:
     return BatchReport(loss, loss, norm, norm, steps=0, stopped=stopped, trace=[record])
 
 
-def _with_strides(given: Mapping[nn.Parameter, Tensor], parameter: nn.Parameter) -> Tensor:
+def with_strides(given: Mapping[nn.Parameter, Tensor], parameter: nn.Parameter) -> Tensor:
     """The tensor of ``parameter`` with the parameter's strides, which the layer's blocks rely on."""
     tensor = given[parameter]
     return tensor if tensor.stride() == parameter.stride() else torch.empty_like(parameter).copy_(tensor)

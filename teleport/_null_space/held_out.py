@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from teleport._null_space.ascent_problem import with_strides
 from teleport._spaces.representation import Representation
 from teleport._spaces.subspace import Subspace
 from teleport._tracing.layer_tracer import trace_layers
@@ -231,4 +232,4 @@ class LayerForm:
 
 def _matrix(layer: Layer, given: Mapping[nn.Parameter, Tensor]) -> Tensor:
     """The matrices of a layer ``[groups, out, dimension]``, in double precision."""
-    return layer.gather({block.parameter: given[block.parameter] for block in layer.blocks}).double()
+    return layer.gather({block.parameter: with_strides(given, block.parameter) for block in layer.blocks}).double()

@@ -13,7 +13,7 @@ from torch import nn
 from teleport import NullSpace
 from teleport._null_space.held_out import HeldOutInputs, LayerForm, SeenNullSpace
 from teleport._spaces.representation import Representation
-from tests.teleport.networks import PLAIN, batches_of, changes, cross_entropy
+from tests.teleport.networks import PLAIN, batches_of, changes, cross_entropy, mlp
 from tests.teleport.reference import null_projection
 
 
@@ -86,3 +86,20 @@ def test_layers_without_null_dimensions_on_the_first_batch_stay():
     assert both["2.weight"] == 0 < both["4.weight"]
     assert moved(NullSpace(path="shortest", **gentle), batches)["2.weight"] > 0
     assert moved(NullSpace(path="least_drift", **gentle), batches[1:], held_out=held_out)["2.weight"] > 0
+
+
+@pytest.mark.parametrize("layout", ["transposed", "contiguous"])
+def test_weights_of_any_layout_move_alike_with_a_frozen_forward_pass(layout):
+    """Gradients that come projected have a layout of their own."""
+    torch.manual_seed(4)
+    model, ends = mlp(40).double(), []
+    if layout == "transposed":
+        model[2].weight = nn.Parameter(model[2].weight.detach().t().contiguous().t())
+        assert not model[2].weight.is_contiguous()
+    for forward in ("once", "each"):
+        end = copy.deepcopy(model)
+        method = NullSpace(path="least_drift", lr=1.0, forward=forward)
+        method(end, batches_of(1, 16), cross_entropy, held_out=batches_of(4))
+        ends.append(end[2].weight.detach().numpy())
+    assert ends[0] == pytest.approx(ends[1], abs=1e-10)
+    assert abs(ends[0] - model[2].weight.detach().numpy()).max() > 1e-3

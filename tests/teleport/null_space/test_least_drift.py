@@ -267,15 +267,11 @@ def test_an_error_of_a_held_out_batch_restores_the_parameters():
     assert torch.equal(values(model), before)
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_held_out_inputs_that_are_not_finite_are_told_by_the_layer(bad):
+def test_held_out_inputs_that_are_not_finite_are_told_by_the_layer():
     model, batch = PLAIN.make()
     x, y = batches_of(1)[0]
-    x[1, 2] = bad
+    x[1, 2] = math.nan
     after, report = moved(LEAST, model, [batch], held_out=[(torch.nan_to_num(x), y), (x, y)])
-    if bad == math.inf:  # tanh of an infinite sum is finite, unless it is of two signs
-        assert report.batches[0].accepted
-        return
     assert not report.batches[0].accepted
     assert report.batches[0].reason == "not finite before any step: the inputs of '2.weight' on held-out batches"
     assert torch.equal(values(after), values(model))
