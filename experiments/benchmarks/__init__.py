@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from experiments.benchmarks.common import Settings
 
 SUBJECTS = {
+    "against": "a whole null-space event, compared with the library at an earlier commit",
     "basis": "finding a null space, compared with a singular value decomposition",
     "change_of_basis": "a random change of basis, compared with multiplying every weight once",
     "epoch": "a teleport with the suite's settings, compared with an epoch of training",

@@ -8,6 +8,7 @@ import torch
 
 from experiments.benchmarks import (
     SUBJECTS,
+    against,
     basis,
     change_of_basis,
     drift,
@@ -26,6 +27,7 @@ from experiments.benchmarks.common import MACHINE, machine
 from tests.experiments.benchmarks.conftest import CPU, REPEATS
 
 METHODS = {
+    "against": [against.BEFORE, against.NOW],
     "basis": [basis.STREAMED, basis.DOUBLE, basis.SINGLE],
     "change_of_basis": [change_of_basis.TOUCH, change_of_basis.TELEPORT, change_of_basis.CAPTURE],
     "drift": list(drift.ways(2.0)) * len(drift.GROWTH),

@@ -51,7 +51,7 @@ def test_spread_batches_hold_every_sample_once_and_differ_by_one_at_most(samples
     epochs = labels_of(samples, 2, loop(batch_size, "spread"))
     assert len(epochs[0]) == -(-samples // batch_size)
     for batches in epochs:
-        assert sorted(sum(batches, [])) == list(range(samples))
+        assert sorted(label for batch in batches for label in batch) == list(range(samples))
         sizes = [len(batch) for batch in batches]
         assert max(sizes) <= batch_size
         assert max(sizes) - min(sizes) <= 1
@@ -67,7 +67,10 @@ def test_without_a_short_last_batch_all_are_whole_and_begin_an_epoch_as_before(s
 
 
 def test_what_is_dropped_differs_between_epochs():
-    left_out = [set(range(20)) - set(sum(batches, [])) for batches in labels_of(20, 6, loop(6, "drop"))]
+    left_out = [
+        set(range(20)) - {label for batch in batches for label in batch}
+        for batches in labels_of(20, 6, loop(6, "drop"))
+    ]
     assert [len(each) for each in left_out] == [2] * 6
     assert len(set().union(*left_out)) > 2
 
