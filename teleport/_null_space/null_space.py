@@ -18,7 +18,7 @@ from teleport._engine.report import TeleportReport
 from teleport._engine.shortest import ascend_shortest
 from teleport._null_space.ascent_problem import AscentProblem
 from teleport._null_space.driver import NullSpaceSettings, run_null_space_event
-from teleport._spaces.norms import inner
+from teleport._spaces.norms import joint_norm
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ class NullSpace:
             projected = problem.project(objective.direction(loss, point, parameters))
             return projected if objective.ascended else [-part for part in projected]
 
-        unit = _norm(parameters) if self.lr_unit == "relative" else None
+        unit = (joint_norm(map(torch.Tensor.detach, parameters)) or 1.0) if self.lr_unit == "relative" else None
         if self.path != "ascent" and unit is not None:
             return ascend_shortest(
                 loss,
@@ -205,9 +205,3 @@ class NullSpace:
             shape=problem.shape,
             monitor=problem.monitor,
         )
-
-
-def _norm(parameters: Iterable[nn.Parameter]) -> float:
-    """The norm of all elements of the parameters; 1 if they are all zero."""
-    held = [parameter.detach() for parameter in parameters]
-    return (float(inner(held, held).sqrt()) if held else 0.0) or 1.0

@@ -18,7 +18,7 @@ from teleport._engine.report import StepRecord, TeleportReport
 from teleport._engine.statuses import Stopped
 from teleport._null_space.ascent_problem import AscentProblem
 from teleport._null_space.driver import NullSpaceSettings, run_null_space_event
-from teleport._spaces.norms import inner
+from teleport._spaces.norms import joint_norm
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class RandomNullSpace:
         if not problem.parameters:
             return Ascent(start, start, 0, Stopped.NOTHING_MOVES, trace)
         drawn = problem.project(directions.draw(problem))
-        drawn_norm, weight_norm = (float(inner(part, part).sqrt()) for part in (drawn, _values(problem.parameters)))
+        drawn_norm, weight_norm = joint_norm(drawn), joint_norm(_values(problem.parameters))
         if drawn_norm == 0:
             return Ascent(start, start, 0, Stopped.NO_ASCENT, trace)
         whole = self.length * (weight_norm or 1.0) / drawn_norm

@@ -58,6 +58,19 @@ def norm_of(tensor: Tensor) -> float:
     return norm if 1e-15 < norm < 1e15 else float(torch.linalg.vector_norm(tensor.double()))
 
 
+def joint_norm(tensors: Iterable[Tensor]) -> float:
+    """The norm of all elements of the tensors together, 0 of none.
+
+    In single precision, or in the tensors' own if that is higher, while squares stay within its range; else in float64.
+    """
+    parts = list(tensors)
+    norm = float(inner(parts, parts).sqrt()) if parts else 0.0
+    if parts and not 1e-15 < norm < 1e15:
+        parts = list(map(_double, parts))
+        norm = float(inner(parts, parts).sqrt())
+    return norm
+
+
 def _double(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float64))
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from teleport import NullSpace
+from teleport import NullSpace, RandomNullSpace
 from tests.teleport.networks import PLAIN, batches_of, changes, cross_entropy
 
 FEW = settings(derandomize=True, max_examples=15, deadline=None)
@@ -153,3 +153,20 @@ def test_a_diverged_model_is_reported_and_not_moved():
     assert report.no_op
     assert "its inputs are not finite" in report.reasons()
     assert all(torch.equal(v, start[n]) or v.isnan().any() for n, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1.0, 1e20])
+@pytest.mark.parametrize("method", ["plain", "random"])
+def test_a_relative_length_is_of_weights_of_any_magnitude(method, scale):
+    """The squares of the weights that move leave the range of single precision at both ends."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 50, bias=False), nn.Tanh(), nn.Linear(50, 3, bias=False))
+    with torch.no_grad():
+        model[2].weight.mul_(scale)
+    batch = (torch.randn(10, 20), torch.randn(10, 3))
+    loss_scale = min(1.0, 1 / scale)
+    free = {"relative_cap": None, "guard": "none"}
+    teleport = NullSpace(1e-4, 1, step="fixed", **free) if method == "plain" else RandomNullSpace(1e-4, **free)
+    report = teleport(model, [batch], lambda net, each: (net(each[0]) * loss_scale - each[1]).square().mean())
+    changes = {layer.name: layer.relative_change for layer in report.layers}
+    assert changes["2.weight"] == pytest.approx(1e-4, rel=1e-3)

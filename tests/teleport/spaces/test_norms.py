@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from teleport._spaces.norms import LONG, half_squared_norm, inner, norm_of
+from teleport._spaces.norms import LONG, half_squared_norm, inner, joint_norm, norm_of
 
 
 def of_values(name: str, count: int) -> torch.Tensor:
@@ -34,3 +34,16 @@ def test_squares_beyond_the_range_of_single_precision_do_not_show(scale, count):
 def test_values_that_are_not_finite_do_show():
     assert norm_of(torch.tensor([1.0, float("inf")])) == float("inf")
     assert norm_of(torch.tensor([1.0, float("nan")])) != norm_of(torch.tensor([1.0, float("nan")]))
+
+
+@pytest.mark.parametrize("scale", [1e-40, 1e-25, 1e-15, 1.0, 1e15, 1e25, 1e37])
+def test_the_norm_of_several_tensors_is_that_of_all_their_elements(scale):
+    parts = [scale * of_values("normal", count).view(-1, 2) for count in (10, 2000)]
+    exact = sum(float(part.double().square().sum()) for part in parts) ** 0.5
+    assert joint_norm(iter(parts)) == pytest.approx(exact, rel=1e-6)
+    assert joint_norm([part.double() for part in parts]) == pytest.approx(exact, rel=1e-14)
+
+
+def test_the_joint_norm_of_nothing_of_zeros_and_of_what_is_not_finite():
+    assert joint_norm([]) == joint_norm([torch.zeros(3)]) == 0
+    assert joint_norm([torch.ones(1), torch.tensor([1.0, float("inf")])]) == float("inf")
