@@ -4,8 +4,9 @@ Data, batches, rates and caps are those of ``run.py model=... data=... teleport=
 training split, and the first event of the run, after the warm-up. ``event`` is that event, which ends at the cap.
 ``event, all steps`` takes every step of every batch: on MNIST 64 steps on 200 samples, a fifth of the samples of an
 epoch. Each step costs more than a gradient evaluation, so that 5 % of an epoch cannot be reached unless small training
-batches are slow. The seconds of an ``epoch`` are those of ``timed_steps`` optimizer steps in the suite's loop, by the
-clock of its curves, scaled to ``epoch_steps``.
+batches are slow. ``event, auto`` is the first event of ``teleport=auto``, its rollouts included. The seconds of an
+``epoch`` are those of ``timed_steps`` optimizer steps in the suite's loop, by the clock of its curves, scaled to
+``epoch_steps``.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from experiments.benchmarks.suite import Prepared, configuration
 from experiments.configuration.teleport_config import NullSpaceConfig
 from experiments.run.batches import steps_per_epoch
 
-EPOCH, EVENT, ALL_STEPS = "epoch", "event", "event, all steps"
+EPOCH, EVENT, ALL_STEPS, AUTO = "epoch", "event", "event, all steps", "event, auto"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,13 @@ class Case:
     scale: str = "paper"
 
 
-FULL = [Case("mlp", "mnist"), Case("cnn", "cifar10")]
+FULL = [
+    Case("mlp", "mnist"),
+    Case("cnn", "cifar10"),
+    Case("mlp", "fashion_mnist"),
+    Case("mlp", "digits", timed_steps=44),
+    Case("transformer", "smnist"),
+]
 SMOKE = [Case("mlp_small", "digits", timed_steps=5, scale="smoke")]
 
 EVENT_COLUMNS = ("batches", "samples", "steps", "cap")
@@ -61,7 +68,7 @@ AIMS = [
     _aim(model, data, method, limit)
     for model, data, limit in (("mlp", "mnist", 0.05), ("cnn", "cifar10", 0.1))
     for method in (EVENT, ALL_STEPS)
-]
+] + [_aim(case.model, case.data, AUTO, 0.05 if case.data in ("mnist", "cifar10") else 0.1) for case in FULL]
 
 
 def measure(settings: Settings) -> Iterator[Row]:
@@ -95,6 +102,7 @@ def _rows(case: Case, settings: Settings) -> Iterator[Row]:
     own = config.teleport
     assert isinstance(own, NullSpaceConfig)
     whole = dataclasses.replace(own, step="fixed", lr=RATE, cap=None)
+    auto = configuration([*choices, "teleport=auto"], settings.device).teleport
     per_epoch = steps_per_epoch(prepared.task.train, config.training)
     epochs: list[float] = []  # seconds by the suite's clock
 
@@ -106,6 +114,7 @@ def _rows(case: Case, settings: Settings) -> Iterator[Row]:
         EPOCH: train,
         EVENT: lambda: prepared.event(own),
         ALL_STEPS: lambda: prepared.event(whole),
+        AUTO: lambda: prepared.event(auto),
     }
     take_turns(turns, 1, settings.device)  # a warm-up round
     epochs.clear()
@@ -114,7 +123,7 @@ def _rows(case: Case, settings: Settings) -> Iterator[Row]:
     unit = timed[EPOCH].columns()["seconds"]
     labels = {"model": case.model, "data": case.data, "batch_size": config.training.batch_size}
     labels |= {"timed_steps": case.timed_steps, "epoch_steps": per_epoch}
-    for method, teleport in ((EPOCH, None), (EVENT, own), (ALL_STEPS, whole)):
+    for method, teleport in ((EPOCH, None), (EVENT, own), (ALL_STEPS, whole), (AUTO, auto)):
         times, report = timed[method].columns(), timed[method].last
         row = {"method": method, **labels, **times, "share": times["seconds"] / unit}
         row |= {column: getattr(teleport, column, None) for column in EVENT_COLUMNS}

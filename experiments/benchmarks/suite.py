@@ -19,6 +19,7 @@ from experiments.configuration.validate import resolve
 from experiments.data.registry import build_task
 from experiments.models.registry import build_model
 from experiments.run import methods
+from experiments.run.batches import steps_per_epoch
 from experiments.run.seeding import seed_everything
 from experiments.run.teleporting import Teleports
 from experiments.run.training import Training
@@ -60,7 +61,10 @@ class Prepared:
     def event(self, settings: TeleportConfig) -> Callable[[], TeleportReport]:
         """The first event of a run with these settings, on a copy of the model, ready to be called once."""
         model, config = copy.deepcopy(self.model), dataclasses.replace(self.config, teleport=settings)
-        teleports = Teleports(methods.build_teleporter(settings), Schedule(), self.task, config, self.device)
+        optimizer = methods.build_optimizer(config.optimizer, model)
+        steps = config.training.epochs * steps_per_epoch(self.task.train, config.training)
+        budget = methods.TrainingBudget(optimizer, steps, config.training.batch_size)
+        teleports = Teleports(methods.build_teleporter(settings, budget), Schedule(), self.task, config, self.device)
         return lambda: teleports.make(0, model)[1]
 
     def steps(self, count: int) -> Callable[[], float]:

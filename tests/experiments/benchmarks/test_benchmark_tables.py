@@ -31,7 +31,7 @@ METHODS = {
     "basis": [basis.STREAMED, basis.DOUBLE, basis.SINGLE],
     "change_of_basis": [change_of_basis.TOUCH, change_of_basis.TELEPORT, change_of_basis.CAPTURE],
     "drift": list(drift.ways(2.0)) * len(drift.GROWTH),
-    "epoch": [epoch.EPOCH, epoch.EVENT, epoch.ALL_STEPS],
+    "epoch": [epoch.EPOCH, epoch.EVENT, epoch.ALL_STEPS, epoch.AUTO],
     "landing": list(landing.METHODS) * len(landing.CAPS),
     "memory": list(memory.METHODS),
     "nullspace_step": [nullspace_step.GRADIENT, *nullspace_step.METHODS],
