@@ -49,6 +49,7 @@ class Event:
         model: in evaluation mode.
         batches: of the event, at least one.
         evaluate: the loss of a batch, a scalar, at the current parameters; with the same random numbers each time.
+        draw: the result of the caller's code that makes a batch; its random numbers go on from call to call.
         named: all parameters by name; ``names``: the reverse; ``trainable``: those that require a gradient.
         moved: parameters that the method moves. Changes of others, by evaluations of the loss, are undone.
         monitor: of the steps, for the callback.
@@ -59,11 +60,17 @@ class Event:
     """
 
     def __init__(
-        self, model: nn.Module, batches: list[Any], evaluate: Callable[[Any], Tensor], monitor: Monitor
+        self,
+        model: nn.Module,
+        batches: list[Any],
+        evaluate: Callable[[Any], Tensor],
+        draw: Callable[[Callable[[], Any]], Any],
+        monitor: Monitor,
     ) -> None:
         self.model = model
         self.batches = batches
         self.evaluate = evaluate
+        self.draw = draw
         self.monitor = monitor
         self.named = dict(model.named_parameters())
         self.names = {parameter: name for name, parameter in self.named.items()}
@@ -159,7 +166,7 @@ def run_event(
     def moved(before: Snapshot, state: ModelState) -> Report:
         evaluate = _evaluation(model, loss_fn, state, custom_operations)
         clear_caches(model, state, lambda: [evaluate(batches[0])])
-        event = Event(model, batches, evaluate, Monitor(method, len(batches), callback))
+        event = Event(model, batches, evaluate, state.draw, Monitor(method, len(batches), callback))
         event.start = before.values
         try:
             reports, layers, losses = _measured(event, work, gradients, in_turn)

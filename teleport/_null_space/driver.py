@@ -127,7 +127,7 @@ class _NullSpaceEvent:
         self.constraint_loss: float | None = None  # at the current parameters
         self.shape = Shape()
         self.agreed: set[Hashable] = set()  # structures of the backward pass with which steps ended at the model's norm
-        self.held_out = None if held_out is None else HeldOutInputs(event.evaluate, held_out, event.named)
+        self.held_out = None if held_out is None else HeldOutInputs(event.evaluate, held_out, event.named, event.draw)
 
     def run(self) -> tuple[list[BatchReport], list[NullSpaceLayerReport]]:
         """Teleport on each batch in turn."""

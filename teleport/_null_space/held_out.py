@@ -41,12 +41,18 @@ class HeldOutInputs:
         evaluate: computes the loss of a batch at the current parameters.
         batches: held-out ones, read one after the other; none is kept.
         named: the model's parameters by name.
+        draw: the result of the caller's code that makes a batch.
     """
 
     def __init__(
-        self, evaluate: Callable[[Any], Tensor], batches: Iterable[Any], named: Mapping[str, nn.Parameter]
+        self,
+        evaluate: Callable[[Any], Tensor],
+        batches: Iterable[Any],
+        named: Mapping[str, nn.Parameter],
+        draw: Callable[[Callable[[], Any]], Any],
     ) -> None:
         self._evaluate = evaluate
+        self._draw = draw
         self._batches = batches
         self._named = named
         self._measured: dict[str, Representation | None] | None = None
@@ -74,11 +80,14 @@ class HeldOutInputs:
         return measured
 
     def _checked(self) -> Iterator[Any]:
-        number = -1
-        for number, batch in enumerate(self._batches):  # noqa: B007
+        """The batches, each made in the state of the caller: evaluations in between have one of their own."""
+        iterator, nothing, read = self._draw(lambda: iter(self._batches)), object(), 0
+        while (batch := self._draw(lambda: next(iterator, nothing))) is not nothing:
             check_tensors([batch], "held-out batch")
+            read += 1
             yield batch
-        if number < 0:
+            del batch
+        if not read:
             raise ValueError("held_out has no batch; an iterator is used up by the first event that reads it")
 
 
@@ -226,7 +235,9 @@ class LayerForm:
             gram = rows @ rows.transpose(1, 2)
         if gram is None:
             return None
-        factor: Tensor = torch.linalg.cholesky(gram + self.damping * torch.eye(gram.shape[1]).to(gram))
+        damped = gram.clone()
+        damped.diagonal(dim1=1, dim2=2).add_(self.damping)
+        factor: Tensor = torch.linalg.cholesky(damped)
         return factor
 
 

@@ -69,6 +69,11 @@ class Switches:
         with self._device:
             return self.autocast.run(call)
 
+    def draw(self, call: Callable[[], Result]) -> Result:
+        """As :meth:`run`, for code that makes a batch and evaluates no model: with gradients on only if they were."""
+        with torch.set_grad_enabled(self._gradients):
+            return self.run(call)
+
     def restore(self) -> None:
         """Set them back."""
         if self._plain is not None and self._plain in _function_mode_stack():

@@ -63,7 +63,8 @@ class ModelState:
         self._buffers = [SavedBuffers(module, owners, named) for module in modules]
         self._hooks = Hooks(modules)
         self._switches = Switches(any(isinstance(module, nn.RNNBase) for module in modules))
-        self._random_state = RandomState(parameters)
+        self._parameters = parameters
+        self._random_state = self._drawn = RandomState(parameters)
         self._restored = self._keep_modes = False
         self.attributes = PlainAttributes(modules if attributes else [])
 
@@ -96,6 +97,16 @@ class ModelState:
         """The result of an evaluation, from the same random numbers and attributes, and in the caller's autocast."""
         self.restart()
         return self._switches.run(call)
+
+    def draw(self, call: Callable[[], Result]) -> Result:
+        """The next batch of an iterator of the caller's, whose random numbers go on from one to the next.
+
+        It runs in the caller's autocast, default device and gradient mode.
+        """
+        self._drawn.restore()
+        result = self._switches.draw(call)
+        self._drawn = RandomState(self._parameters)
+        return result
 
     @property
     def changed_modes(self) -> bool:

@@ -288,3 +288,25 @@ def test_a_preview_moves_nothing_and_a_callback_ends_the_event():
     _, report = moved(LEAST, model, [batch], held_out=batches_of(2), callback=lambda progress: progress.step == 1)
     assert report.batches[0].stopped == teleport.Stopped.CALLBACK
     assert report.batches[0].steps == 1
+
+
+def test_batches_that_are_drawn_in_the_event_are_those_that_would_be_drawn_before():
+    """Each evaluation starts from the same random numbers; the stream's own go on, in the caller's modes."""
+    model, batch = PLAIN.make()
+    modes = []
+
+    def stream():
+        for _ in range(4):
+            modes.append((torch.empty(1).device.type, torch.is_grad_enabled()))
+            yield torch.randn(5, 6, device="cpu"), torch.randint(3, (5,), device="cpu")
+
+    torch.manual_seed(9)
+    drawn = list(stream())
+    expected, _ = moved(LEAST, model, [batch], held_out=drawn)
+    torch.manual_seed(9)
+    state = torch.random.get_rng_state()
+    with torch.device("meta"), torch.no_grad():
+        streamed, _ = moved(LEAST, model, [batch], held_out=stream())
+    assert torch.equal(values(streamed), values(expected))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert set(modes[4:]) == {("meta", False)}
