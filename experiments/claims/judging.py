@@ -65,6 +65,11 @@ class Tables:
             self.errors.append(reason)
             return None, {}, reason.replace(f"{self.results}/", "")
 
+    def refuse(self, figure: str, reason: str) -> None:
+        """Use a table no more, as what it holds turned out to be damaged."""
+        self.errors.append(reason)
+        self._read[figure] = None, {}, reason
+
 
 def judge_all(root: Path, results: Path, ledgers: Iterable[Path]) -> tuple[list[Judged], list[str]]:
     """The verdict on every line, and the errors of tables that cannot be used.
@@ -88,6 +93,10 @@ def judge_all(root: Path, results: Path, ledgers: Iterable[Path]) -> tuple[list[
             judged.append(Judged(line, Verdict(NOT_MEASURED, reason=reason), 0, 0, ""))
             continue
         check_columns(line, rows, figures)
+        if damage := not_numbers(line, rows):
+            tables.refuse(line.figure, damage)
+            judged.append(Judged(line, Verdict(NOT_MEASURED, reason=damage), 0, 0, ""))
+            continue
         pairs = pairs_of(line, rows)
         gap = pairs.reason or sides.absent(line, pairs.table)
         if pairs.reason:
@@ -111,6 +120,25 @@ def pairs_of(line: Line, rows: pd.DataFrame) -> sides.Pairs:
         return sides.Pairs(pd.DataFrame(), reason=str(error))
 
 
+OF_CURVES = ("step", "epoch", "seconds", "train_loss")
+"""Columns of numbers that curves are compared by."""
+
+
+def not_numbers(line: Line, rows: pd.DataFrame) -> str:
+    """What is damaged in a table, if a column that is compared holds something else than numbers; or nothing."""
+    compared = {line.quantity, line.second_quantity, line.growth, *(OF_CURVES if line.at else ())}
+    if line.quantity == sides.TELEPORT_SHARE:
+        compared |= {"seconds", "duration"}
+    for column in sorted(compared & set(rows.columns)):
+        bad = rows[column].notna() & pd.to_numeric(rows[column], errors="coerce").isna()
+        if bad.any():
+            return (
+                f"the table of {line.figure} is damaged: its column '{column}' holds {rows.loc[bad, column].iloc[0]!r} "
+                "instead of a number; make its figure again with run.py"
+            )
+    return ""
+
+
 def check_columns(line: Line, rows: pd.DataFrame, figures: Path) -> None:
     """Raise a ``UserError`` for a column that a line names and its figure does not have.
 
@@ -118,7 +146,9 @@ def check_columns(line: Line, rows: pd.DataFrame, figures: Path) -> None:
     """
     known = {*rows.columns, *labels(figures, line.figure)}
     quantities = [name for name in (line.quantity, line.second_quantity) if name and name != sides.TELEPORT_SHARE]
-    for column in [*quantities, *(["event", "train_loss"] if line.at else [])]:
+    curves_need = ["event", *OF_CURVES] if line.at else []
+    share_needs = ["event", "seconds", "duration"] if line.quantity == sides.TELEPORT_SHARE else []
+    for column in [*quantities, *curves_need, *share_needs]:
         if column not in rows:
             raise one_of(
                 f"quantity of the claim '{line.id}' in the table of {line.figure}", column, sorted(rows.columns)

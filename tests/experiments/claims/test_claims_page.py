@@ -114,7 +114,7 @@ def test_what_is_missing_says_which_figure_to_make(place):
     assert "not measured: the figure has no table yet" in text
 
 
-@pytest.mark.parametrize("damage", ["changed", "cut", "no text", "no provenance", "gone"])
+@pytest.mark.parametrize("damage", ["changed", "cut", "no text", "no number", "no provenance", "gone"])
 def test_a_damaged_table_is_refused_by_name_and_the_others_are_judged(place, damage):
     figure = place / "results" / "nullspace" / "gain"
     shutil.copytree(figure, figure.parent / "lead")
@@ -129,6 +129,9 @@ def test_a_damaged_table_is_refused_by_name_and_the_others_are_judged(place, dam
         path.write_text(text[: text.index(",")])
     elif damage == "no text":
         path.write_bytes(b"\xff\xfe" + text.encode())
+    elif damage == "no number":
+        path.write_text(text.replace(",2.3139273166656493,", ",2.31392731x6656493,", 1))
+        assert path.read_text() != text
     elif damage == "no provenance":
         origin.unlink()
     else:
