@@ -77,6 +77,6 @@ data: setup  ## Download data sets: make data NAMES="mnist cifar10", or NAMES=al
 bench: setup  ## Measure speeds into results/benchmark/; nothing else should run on the machine
 	$(BIN)/python scripts/benchmark.py all
 
-clean:  ## Remove .venv, caches and build products; keeps data, runs and results
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+clean:  ## Remove .venv, caches, the report and build products; keeps data, runs and results
+	rm -rf $(VENV) build dist results/report *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -35,6 +35,7 @@ class Results:
     csv: Path
     picture: Path
     size: tuple[int, int]  # of the picture, in pixels
+    checked: bool  # whether the table has the checksum that was recorded with it
 
 
 @dataclass
@@ -137,7 +138,7 @@ def _results(folder: Path, origin: dict[str, Any]) -> Results:
     short = origin["figure"].rpartition("/")[2]
     csv, picture = folder / f"{short}.csv", folder / f"{short}.png"
     content = tables.read_bytes(csv)
-    provenance.check_table(csv, content, origin)
+    checked = provenance.check_table(csv, content, origin)
     rows = tables.decode(content, str(csv))
     try:
         with Image.open(picture) as image:
@@ -147,4 +148,4 @@ def _results(folder: Path, origin: dict[str, Any]) -> Results:
         raise UserError(f"the picture '{picture}' is missing; {REDRAW}") from error
     except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
         raise UserError(f"the picture '{picture}' is damaged; {REDRAW}") from error
-    return Results(folder, origin, rows, csv, picture, size)
+    return Results(folder, origin, rows, csv, picture, size, checked)

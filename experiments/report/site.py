@@ -12,8 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from experiments import files
 from experiments.errors import UserError
+from experiments.figures import provenance
 from experiments.report import checks, documents, figure_page, ledger, overview, settings, table1
 from experiments.report.figures import PAPERS, Figure, papers, read
 
@@ -77,7 +80,7 @@ def write_pages(
     for figure in figures:
         own = verdicts[verdicts["figure"] == figure.name]
         words = [documents.adapted(item, "", names, "../../") for item in documents.findings_on(findings, figure.name)]
-        texts[f"figures/{figure.name}.md"] = figure_page.page(figure, own, words)
+        texts[f"figures/{figure.name}.md"] = _page_of(figure, own, words)
     for document, page in documents.PAGES.items():
         folder = posixpath.dirname(document)
         texts[page] = documents.adapted(documents.text_of(results / document), folder, names)
@@ -94,6 +97,25 @@ def write_pages(
     if judged:
         shutil.copyfile(results / ledger.FILE, pages / ledger.FILE)
     return navigation(figures)
+
+
+def _page_of(figure: Figure, verdicts: pd.DataFrame, findings: list[str]) -> str:
+    """The page of a figure.
+
+    Raises:
+        UserError: its files have no checksums and are damaged in a way that shows only here.
+    """
+    try:
+        return figure_page.page(figure, verdicts, findings)
+    except UserError:
+        raise
+    except Exception as error:
+        if all(one.checked for one in figure.results):  # the files are what was written, so the fault is not theirs
+            raise
+        places = " or ".join(f"'{one.csv}' or '{one.folder / provenance.FILE}'" for one in figure.results)
+        raise UserError(
+            f"{places} is damaged: no page can be made from them ({type(error).__name__}); {provenance.AGAIN}"
+        ) from error
 
 
 def navigation(figures: list[Figure]) -> list[dict[str, Any]]:

@@ -62,6 +62,11 @@ FAULTS = {
         b'{"figure": "nullspace/other", "overrides": []}',
         "is of the figure 'nullspace/other', which is not in",
     ),
+    "origin without a checksum": (
+        "results/neural/outputs/provenance.json",
+        b'{"figure": "neural/outputs", "overrides": [], "runs": [1]}',
+        "provenance.json' is damaged: no page can be made from them (AttributeError)",
+    ),
     "no findings": ("results/README.md", None, "README.md' cannot be read"),
     "dead link": ("results/README.md", b"# A\n\n[b](#nowhere)\n", "MkDocs cannot build the report"),
     "no YAML": ("conf/figure/nullspace/fig8.yaml", b"claim: [", "fig8.yaml' cannot be read as YAML"),
