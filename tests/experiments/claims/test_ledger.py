@@ -36,7 +36,7 @@ def ledger(*entries):
 @pytest.mark.parametrize("path", LEDGERS, ids=lambda path: path.stem)
 def test_every_entry_loads_and_names_a_figure_and_labels_of_it(path):
     lines = read(path, FIGURES)
-    assert len({line.id for line in lines}) >= 25
+    assert len({line.id for line in lines}) >= (5 if path.stem == "suite" else 25)
     for line in lines:
         if line.at:  # what a line about curves selects and pairs by is a label of its figure's runs
             assert set(line.columns) - {""} <= labels(FIGURES, line.figure), line.name
