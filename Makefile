@@ -56,8 +56,8 @@ lint: setup  ## Check style and formatting
 types: setup  ## Check the types of teleport/
 	$(BIN)/python -m mypy
 
-figures: setup  ## Redraw every figure from its table in results/, without training
-	$(BIN)/python scripts/make_figures.py
+figures: setup  ## Redraw figures from their tables in results/, without training: make figures, or make figures FIG=nullspace
+	$(BIN)/python scripts/make_figures.py $(FIG)
 
 report: setup  ## Write the report to results/report/: every figure beside its claim and verdicts, without training
 	$(BIN)/python scripts/report.py

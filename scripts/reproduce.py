@@ -9,13 +9,13 @@ figure or an earlier call, is not made again: the same command continues where i
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from pathlib import Path
 
 from experiments.configuration import config, options
 from experiments.configuration.scalars import check_overrides
-from experiments.errors import UserError, one_of
+from experiments.errors import UserError
+from experiments.figures.names import named
 from experiments.run.sweep import log_to_console
 
 
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     words = parser.parse_args(arguments).words
     overrides = [word for word in words if "=" in word]
     try:
-        figures = chosen([word for word in words if "=" not in word])
+        figures = named([word for word in words if "=" not in word])
         check_overrides(overrides)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -41,25 +41,6 @@ def main(arguments: list[str]) -> int:
     for figure, outcome in outcomes.items():
         print(f"{figure}: {outcome if isinstance(outcome, Path) else f'failed: {outcome}'}")
     return 0 if all(isinstance(outcome, Path) for outcome in outcomes.values()) else 1
-
-
-def chosen(names: list[str]) -> list[str]:
-    """The figures of the names: those of a paper in their order (``fig6a`` before ``fig11``), each once.
-
-    Raises:
-        UserError: no name, or one of no figure and no paper.
-    """
-    known = options.options()["figure"]
-    papers = sorted({figure.partition("/")[0] for figure in known})
-    figures: dict[str, None] = {}
-    for name in names:
-        if name not in (*known, *papers):
-            raise one_of("figure", name, [*papers, *known])
-        meant = [figure for figure in known if name in (figure, figure.partition("/")[0])]
-        figures |= dict.fromkeys(sorted(meant, key=_numbers_by_value))
-    if not figures:
-        raise UserError(f"no figure is named; there are {', '.join([*papers, *known])}")
-    return list(figures)
 
 
 def made(figure: str, overrides: list[str]) -> Path | UserError:
@@ -77,10 +58,6 @@ def made(figure: str, overrides: list[str]) -> Path | UserError:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error
-
-
-def _numbers_by_value(name: str) -> list[tuple[str, int]]:
-    return [(rest, int(number or 0)) for rest, number in re.findall(r"(\D*)(\d*)", name)]
 
 
 if __name__ == "__main__":

@@ -99,6 +99,7 @@ class FigureConfig:
 
     title: str = MISSING
     claim: str = MISSING  # what the paper says it shows, in our words
+    reduced: str = ""  # how it is smaller than the paper's
     runs: list[dict[str, Any]] = field(default_factory=list)  # grids: override -> value, or list of values to sweep
     measure: dict[str, Any] = field(default_factory=lambda: {"name": "curves"})  # a name and its options
     draw: dict[str, Any] = MISSING  # a name and its options

@@ -15,16 +15,14 @@ from omegaconf import DictConfig, OmegaConf
 from experiments import files
 from experiments.configuration.config import RESULTS_VERSION
 from experiments.errors import UserError
-from experiments.figures import provenance, style, table
+from experiments.figures import page, provenance, table
 from experiments.figures.choice import chosen
-from experiments.figures.redraw import draw
+from experiments.figures.redraw import COMMITTED_SCALE, draw, verdict_of
 from experiments.figures.runs import FigureRun, compose_config, execute, expand, override_key, reason_of
 from experiments.figures.subjects import DRAWINGS, MEASURES
 from experiments.run.environment import commit
 
 log = logging.getLogger(__name__)
-
-COMMITTED_SCALE = "quick"
 
 
 def make_figure(config: DictConfig) -> Path:
@@ -67,10 +65,10 @@ def build(overrides: list[str]) -> Path:
     if runs and all(run.reason for run in runs):
         raise UserError(f"no run of the figure '{name}' has a result, the first because: {runs[0].reason}")
     text = table.to_csv(table.gather(cells, config.scale, RESULTS_VERSION))
-    # Drawn from the text of the table, as in redraw.
-    picture = draw(figure, table.parse(text, name))
-
     folder = folder_of(name, config.scale, overrides, Path(config.machine.results))
+    # Drawn from the text of the table, as in redraw.
+    picture = draw(figure, table.parse(text, name), verdict_of(folder, name))
+
     origin = provenance.record(name, overrides, runs, commit())
     if unclean := provenance.uncommitted(origin):
         log.info("note: %s; commit the changes and make it again before it is committed to results/", unclean)
@@ -78,7 +76,7 @@ def build(overrides: list[str]) -> Path:
     files.clean_shared(folder)
     files.write_text(folder / f"{short}.csv", text)
     provenance.write(folder, origin, text)
-    for path in style.save(picture, folder, short):
+    for path in page.save(picture, folder, short):
         log.info("%s", path)
     return folder
 

@@ -1,7 +1,8 @@
-"""One panel of curves: mean and spread of each method over seeds, marks of teleports, remarks on failures."""
+"""One panel of curves: mean and range of each method over seeds, marks of teleports, remarks on failures."""
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from experiments.errors import UserError, one_of
-from experiments.figures import style
+from experiments.figures import page, style
 from experiments.figures.table import refuse_mixed_hardware
 
 AXES = {"epoch": "epoch", "seconds": "seconds of training and teleports", "step": "step"}
@@ -28,13 +28,13 @@ class Quantity:
 
     column: str
     name: str
-    log: bool = True  # its axis
+    loss: bool = True
 
 
 QUANTITIES = {
     "train": Quantity("train_loss", "training loss"),
     "test": Quantity("test_loss", "test loss"),
-    "accuracy": Quantity("test_metric", "test accuracy", log=False),
+    "accuracy": Quantity("test_metric", "test accuracy", loss=False),
 }
 
 
@@ -44,9 +44,15 @@ class Curve:
 
     x: np.ndarray  # mean over seeds; seeds differ only in seconds
     mean: np.ndarray  # nan from where a seed has diverged
-    std: np.ndarray  # with n - 1; 0 for one seed
+    low: np.ndarray  # the smallest value of a seed, nan where the mean is
+    high: np.ndarray  # the largest
     seeds: int
     diverged: int  # seeds with a loss that is not finite
+
+    @property
+    def last(self) -> int:
+        """The number of the last evaluation before a seed diverged."""
+        return int(np.isfinite(self.mean).nonzero()[0][-1])
 
 
 def average(evaluations: pd.DataFrame, x: str, quantity: Quantity) -> Curve:
@@ -57,11 +63,14 @@ def average(evaluations: pd.DataFrame, x: str, quantity: Quantity) -> Curve:
     finite = np.isfinite(evaluations[["train_loss", quantity.column]].astype(float)).all(axis="columns")
     converged = evaluations[finite]
     values = converged.pivot(index="step", columns="seed", values=quantity.column).astype(float)
-    std = values.std(axis="columns", ddof=1) if values.shape[1] > 1 else values.iloc[:, 0] * 0.0
+    mean, low, high = (
+        getattr(values, name)(axis="columns", skipna=False).to_numpy() for name in ("mean", "min", "max")
+    )
     return Curve(
         x=converged.groupby("step")[x].mean().to_numpy(float),
-        mean=values.mean(axis="columns", skipna=False).to_numpy(),
-        std=std.to_numpy(),
+        mean=mean,
+        low=low,
+        high=high,
         seeds=values.shape[1],
         diverged=evaluations.loc[~finite, "seed"].nunique(),
     )
@@ -118,94 +127,182 @@ def unique(table: pd.DataFrame, columns: list[str]) -> list[tuple[str, ...]]:
     return list(table[columns].drop_duplicates().itertuples(index=False, name=None))
 
 
-def panel(axes: Axes, table: pd.DataFrame, looks: dict[str, style.Look], x: str, quantity: Quantity) -> None:
+class Remarks:
+    """What is to be said about some panels, each remark once, with the panels that it is about."""
+
+    def __init__(self) -> None:
+        self._panels: dict[str, dict[str, None]] = {}
+
+    def add(self, remark: str, where: str) -> None:
+        """Say ``remark`` about the panel ``where``."""
+        self._panels.setdefault(remark, {})[where] = None
+
+    def __str__(self) -> str:
+        told = {remark: ", ".join(filter(None, where)) for remark, where in self._panels.items()}
+        return "; ".join(f"{remark} ({where})" if where else remark for remark, where in told.items())
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The lines of a panel."""
+
+    axes: Axes
+    x: str
+    lines: list[tuple[style.Look, Curve, pd.DataFrame]]  # look, curve, and the rows of the teleports
+
+    @property
+    def curves(self) -> list[Curve]:
+        """Of all lines."""
+        return [curve for _, curve, _ in self.lines]
+
+
+def panel(
+    axes: Axes,
+    table: pd.DataFrame,
+    looks: dict[str, style.Look],
+    x: str,
+    quantity: Quantity,
+    remarks: Remarks,
+    where: str,
+) -> Drawn:
     """Draw the table of one data set, model and optimizer, with the column ``line`` of :func:`name_lines`.
 
-    Runs without teleports are drawn last, so that they are visible on top of identical curves.
+    Runs without teleports are drawn last, so that they are visible on top of identical curves. Teleports are marked by
+    :func:`finish`. What no line shows is added to ``remarks``, about the panel ``where``.
     """
-    remarks = []
+    lines = []
     for name in sorted(table["line"].unique(), key=lambda name: (name == "none", list(looks).index(name))):
         rows, look = table[table["line"] == name], looks[name]
         evaluations, teleports = rows[rows["event"] == "evaluation"], rows[rows["event"] == "teleport"]
         if len(evaluations):
             curve = average(evaluations, x, quantity)
-            _line(axes, curve, look)
-            _marks(axes, curve, teleports, look, x, quantity)
+            lines.append((look, curve, teleports))
+            axes.plot(curve.x, curve.mean, color=look.color, linestyle=look.line, zorder=3)
+            if curve.seeds > 1:
+                axes.fill_between(curve.x, curve.low, curve.high, color=look.color, alpha=0.18, linewidth=0, zorder=2)
             if curve.diverged:
-                remarks.append((look, f"{look.label}: diverged in {curve.diverged} of {curve.seeds} runs"))
+                remarks.add(f"{look.label} diverged in {curve.diverged} of {curve.seeds} runs", where)
         still = teleports.groupby("seed")["moved_layers"].sum() == 0
         if still.any():
             count = "" if still.all() else f" in {still.sum()} of {len(still)} runs"
-            remarks.append((look, f"{look.label}: no-op{count}"))
+            remarks.add(f"{look.label} moved nothing{count}", where)
         for reason, failed in rows[rows["reason"] != ""].groupby("reason"):
             seeds = ", ".join(str(seed) for seed in failed["seed"])
-            remarks.append((look, f"{look.label}, seed {seeds}: {reason}"))
-    _write(axes, remarks)
+            shortened = textwrap.shorten(reason, 160, placeholder=" ...")
+            remarks.add(f"no result of {look.label}, seed {seeds}: {shortened}", where)
+    return Drawn(axes, x, lines)
 
 
-def _line(axes: Axes, curve: Curve, look: style.Look) -> None:
-    axes.plot(curve.x, curve.mean, color=look.color, linestyle=look.line, zorder=3)
-    if curve.seeds > 1:
-        low, high = curve.mean - curve.std, curve.mean + curve.std
-        axes.fill_between(curve.x, low, high, color=look.color, alpha=0.18, linewidth=0, zorder=2)
+SQUEEZED = 0.4
+"""A first value that leaves the others less than this share of an axis is left outside of it."""
+RATIO = 3.0
+"""An axis whose ends have at least this ratio is logarithmic."""
+FEW_TICKS = 12.0
+"""A logarithmic axis whose ends have less than this ratio has more ticks per decade."""
 
 
-def _marks(axes: Axes, curve: Curve, teleports: pd.DataFrame, look: style.Look, x: str, quantity: Quantity) -> None:
-    """A triangle on the curve at each teleport, hollow if it was a no-op."""
-    for _, event in teleports.groupby("step"):
-        moved = event["moved_layers"].sum() > 0
-        at = event[x].mean()
-        if quantity.log:  # on the straight line between evaluations on a log axis
-            height = np.exp(np.interp(at, curve.x, np.log(curve.mean)))
-        else:
-            height = np.interp(at, curve.x, curve.mean)
-        face = look.color if moved else "white"
-        axes.plot(at, height, "v", markersize=3.2, markeredgewidth=0.7, color=look.color, mfc=face, zorder=4)
+def finish(line: Sequence[Drawn], quantity: Quantity) -> bool:
+    """Scale the panels that share the axis of ``quantity``, and mark teleports and divergence.
 
+    The axis of a loss is logarithmic if it spans much. A curve that diverges leaves the panel: the upper limit is at
+    most three times the highest initial value.
 
-def _write(axes: Axes, remarks: list[tuple[style.Look, str]]) -> None:
-    """Write remarks in the colours of their lines, from the panel's upper right corner down."""
-    height = 0.97
-    for look, remark in remarks:
-        lines = textwrap.wrap(remark, 38, max_lines=4, placeholder=" ...")
-        text = "\n".join(lines)
-        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
-        place = {"transform": axes.transAxes, "ha": "right", "va": "top", "zorder": 5, "bbox": box}
-        axes.text(0.99, height, text, color=look.color, fontsize=5.5, **place)
-        height -= 0.085 * len(lines)
-
-
-def scale(line: Sequence[Axes], quantity: Quantity) -> None:
-    """Set the axis of ``quantity`` for the panels that share it.
-
-    The upper limit of a log axis is at most three times the highest initial value, so that a curve that diverges leaves
-    the panel.
+    Returns:
+        whether initial values are above the panels.
     """
-    for axes in line:
-        axes.margins(x=0.03)
-    if not quantity.log:
-        return
-    drawn = [curve.get_ydata() for axes in line for curve in axes.lines if len(curve.get_ydata()) > 1]
-    for axes in line:
+    curves = [curve for drawn in line for curve in drawn.curves]
+    cut = False
+    for drawn in line:
+        drawn.axes.margins(x=0.03)
+    if curves:
+        low, high, cut = _limits(curves) if quantity.loss else (*_extent(curves, 0), False)
+        log = quantity.loss and low > 0 and high / low >= RATIO
+        for drawn in line:
+            _scale(drawn.axes, log, fine=low * FEW_TICKS > high)
+        line[0].axes.set_ylim(*_with_margins(low, high, log))
+        for drawn in line:
+            _marks(drawn, log)
+    return cut
+
+
+def _extent(curves: Sequence[Curve], first: int) -> tuple[float, float]:
+    """The smallest and the largest value of all seeds, from evaluation ``first`` on."""
+    low = [value for curve in curves for value in curve.low[first:] if np.isfinite(value)]
+    high = [value for curve in curves for value in curve.high[first:] if np.isfinite(value)]
+    return (min(low), max(high)) if low else (math.nan, math.nan)
+
+
+def _limits(curves: Sequence[Curve]) -> tuple[float, float, bool]:
+    """The ends of the axis of a loss, and whether the values before the first step are outside."""
+    start = max(curve.high[0] for curve in curves)
+    low, high = _extent(curves, 1)
+    if math.isnan(low):
+        return *_extent(curves, 0), False
+    few = max(len(curve.x) for curve in curves) < 3  # then a line to the first value is all that there is
+    most = 3 * max(curve.mean[0] for curve in curves)
+    if high > most:  # the scale is that of the curves that stay
+        staying = [curve for curve in curves if np.nanmax(curve.mean) <= most]
+        high = min(max(_extent(staying, 1)[1], start) * 1.1, most) if staying else most
+    whole = min(low, *(curve.low[0] for curve in curves)), max(high, start)
+    if few or low <= 0 or math.log(high / low) >= SQUEEZED * math.log(whole[1] / whole[0]):
+        return *whole, False
+    return low, high, True
+
+
+def _scale(axes: Axes, log: bool, fine: bool) -> None:
+    if log:
         axes.set_yscale("log", nonpositive="clip")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=20))
+        subs = (1.0, 2.0, 3.0, 5.0, 7.0) if fine else (1.0, 2.0, 5.0)
+        axes.yaxis.set_major_locator(LogLocator(subs=subs, numticks=20))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
-    finite = [values[np.isfinite(values)] for values in drawn]
-    finite = [values for values in finite if len(values)]
-    if finite:
-        top = min(max(values.max() for values in finite), 3 * max(values[0] for values in finite))
-        bottom = min(values.min() for values in finite)
-        line[0].set_ylim(bottom / 1.15, top * 1.15)
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.get_major_formatter().set_useOffset(False)
 
 
-def legend(figure: Figure, table: pd.DataFrame, looks: dict[str, style.Look]) -> None:
-    """Draw the legend of the methods, and the footnote with the number of seeds."""
-    handles = [Line2D([], [], color=look.color, linestyle=look.line, label=look.label) for look in looks.values()]
-    if (table["event"] == "teleport").any():
-        mark = {"marker": "v", "markersize": 4, "linestyle": "", "color": style.GRAY}
-        handles.append(Line2D([], [], label="teleport (hollow: moved nothing)", **mark))
-    style.legend(figure, handles)
+def _with_margins(low: float, high: float, log: bool) -> tuple[float, float]:
+    if log:
+        margin = (high / low) ** 0.06
+        return low / margin, high * margin
+    margin = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
+    return low - margin, high + margin
+
+
+def _marks(drawn: Drawn, log: bool) -> None:
+    """A triangle on the curve at each teleport, hollow if it was a no-op; a cross where a seed diverged next.
+
+    What is outside of the panel is marked at its edge.
+    """
+    low, high = drawn.axes.get_ylim()
+
+    def mark(marker: str, at: float, height: float, **look: Any) -> None:
+        inside = float(f"{min(max(height, low), high):.10g}")  # the last bits of logarithms differ between processors
+        drawn.axes.plot(at, inside, marker, markeredgewidth=0.8, zorder=4, clip_on=False, **look)
+
+    for look, curve, teleports in drawn.lines:
+        for _, event in teleports.groupby("step"):
+            at = event[drawn.x].mean()
+            if log:  # on the straight line between evaluations
+                height = math.exp(np.interp(at, curve.x, np.log(curve.mean)))
+            else:
+                height = np.interp(at, curve.x, curve.mean)
+            face = look.color if event["moved_layers"].sum() > 0 else "white"
+            mark("v", at, height, markersize=3.4, color=look.color, mfc=face)
+        if curve.diverged:
+            mark("x", curve.x[curve.last], curve.mean[curve.last], markersize=5, color=look.color)
+
+
+def legend(figure: page.Page, table: pd.DataFrame, looks: dict[str, style.Look], remarks: Remarks) -> None:
+    """Draw the legend of the methods, and the footnote with the number of seeds and the remarks."""
+    page.legend(
+        figure, [Line2D([], [], color=look.color, linestyle=look.line, label=look.label) for look in looks.values()]
+    )
     seeds = sorted(set(table.groupby(["data", "model"])["seed"].nunique()))
     counts = " or ".join(map(str, seeds))
-    style.footnote(figure, table, "one seed" if seeds == [1] else f"mean and standard deviation over {counts} seeds")
+    notes = ["one seed" if seeds == [1] else f"line: mean, shade: smallest to largest of {counts} seeds"]
+    if (table["event"] == "teleport").any():
+        notes.append("triangle: teleport, hollow if it moved nothing")
+    if "diverged" in str(remarks):
+        notes.append("cross: a seed diverges next")
+    page.footnote(figure, table, "; ".join(filter(None, [*notes, str(remarks)])))

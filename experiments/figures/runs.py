@@ -7,7 +7,9 @@ import logging
 import os
 import time
 from collections.abc import Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from experiments.configuration.identity import label_by_choices
 from experiments.configuration.mistakes import of_command_line
 from experiments.configuration.tuned import use_tuned
+from experiments.configuration.validate import resolve
 from experiments.errors import UserError
+from experiments.figures.progress import Progress
 from experiments.run.make_run import make_run
-from experiments.run.sweep import Sweep
+from experiments.run.runs import complete, folder_of
+from experiments.run.sweep import Outcome, Sweep
 from experiments.run.sweep_table import report
 
 log = logging.getLogger(__name__)
@@ -84,10 +89,14 @@ def expand(grids: Iterable[dict[str, Any]], overrides: Iterable[str]) -> list[Fi
 def execute(runs: list[FigureRun]) -> None:
     """Make the missing ``runs`` as a sweep, and set the ``folder`` of each, or the ``reason`` for its failure."""
     sweep, runs = Sweep(make_run), [run for run in runs if not run.reason]
+    progress = _progress(runs)
+    if any(progress.there):
+        log.info("%d of %d runs are there already", sum(progress.there), len(runs))
     for number, run in enumerate(runs):
         overrides = [f"{key}={value}" for key, value in run.labels.items()]
-        log.info("\nrun %d of %d: %s", number + 1, len(runs), " ".join(overrides))
-        sweep.add(overrides, run.config)
+        if progress.jobs == 1 and not progress.there[number]:
+            log.info("\n%s: %s", progress.begin(number), " ".join(overrides))
+        sweep.add(overrides, run.config).add_done_callback(partial(_tell, progress, number))
     outcomes = sweep.wait()
     if runs:
         name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{os.getpid()}.csv"
@@ -95,6 +104,26 @@ def execute(runs: list[FigureRun]) -> None:
     for run, outcome in zip(runs, outcomes, strict=True):
         run.folder = Path(outcome.folder) if outcome.folder else None
         run.reason = " ".join(outcome.error.split())
+
+
+def _progress(runs: list[FigureRun]) -> Progress:
+    there = []
+    for run in runs:
+        try:
+            there.append(complete(folder_of(resolve(run.config))))
+        except Exception:  # the run is not there; why it cannot be made is said where it is made
+            there.append(False)
+    keys = [tuple(run.labels[group] for group in ("data", "model", "teleport", "optimizer")) for run in runs]
+    return Progress(keys, there, runs[0].config.machine.jobs if runs else 1)
+
+
+def _tell(progress: Progress, number: int, outcome: Future[Outcome]) -> None:
+    """Log how far the runs are, when one has ended."""
+    if outcome.cancelled() or outcome.exception() is not None:
+        return
+    told = progress.end(number, outcome.result().seconds)
+    if told and progress.jobs > 1:  # else it is said before the next run
+        log.info("%s", told)
 
 
 def reason_of(error: BaseException) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+from collections.abc import Iterable
 from pathlib import Path
 
 from experiments import files
@@ -25,6 +27,9 @@ def draw_curve(path: Path, records: Records, title: str, note: str) -> None:
             values = [row[f"{split}_loss"] for row in curve]
             axes.plot([row[unit] for row in curve], values, style, marker=".", label=split)
         axes.set_xlabel(unit)
+    losses = [row[f"{split}_loss"] for row in curve for split in ("train", "test")]
+    if spans_decades(losses):
+        by_epoch.set_yscale("log")
     by_epoch.set_ylabel("loss")
     by_epoch.legend(frameon=False)
     if events and all(event["no_op"] for event in events):
@@ -37,3 +42,12 @@ def draw_curve(path: Path, records: Records, title: str, note: str) -> None:
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=120)
     files.write_bytes(path, image.getvalue())
+
+
+def spans_decades(losses: Iterable[float | None]) -> bool:
+    """Whether a logarithmic axis shows ``losses`` better: all are positive, and the largest is ten times the smallest.
+
+    Losses that are not finite are not shown.
+    """
+    finite = [loss for loss in losses if loss is not None and math.isfinite(loss)]
+    return bool(finite) and min(finite) > 0 and max(finite) >= 10 * min(finite)

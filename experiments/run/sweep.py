@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -23,13 +24,15 @@ log = logging.getLogger(__name__)
 class Outcome:
     """The result of one run of a sweep: its folder, or why it has none.
 
-    ``process`` is the number of the process that made it. A run that is under way has neither folder nor error.
+    ``process`` is the number of the process that made it, ``seconds`` the time that it took. A run that is under way
+    has neither folder nor error.
     """
 
     overrides: list[str]
     folder: str = ""
     error: str = ""
     process: int = 0
+    seconds: float = 0.0
 
     @property
     def ended(self) -> bool:
@@ -51,7 +54,7 @@ class Outcome:
             content = files.read_json(record, "make the run again")
         except UserError as error:
             return cls([], error=str(error))
-        kinds = {"overrides": list, "folder": str, "error": str, "process": int}
+        kinds = {"overrides": list, "folder": str, "error": str, "process": int, "seconds": float}
         if set(content) != set(kinds) or not all(isinstance(content[key], kind) for key, kind in kinds.items()):
             return cls([], error=f"'{record}' is damaged: it is no outcome; make the run again")
         return cls(**content)
@@ -61,7 +64,7 @@ def attempt(
     make: Callable[[DictConfig], Path], config: DictConfig, overrides: list[str], record: Path | None = None
 ) -> Outcome:
     """Make the run of ``config``. An error is logged and is part of the outcome, which ``record`` is written with."""
-    outcome = Outcome(overrides, process=os.getpid())
+    outcome, start = Outcome(overrides, process=os.getpid()), time.monotonic()
     try:
         outcome.folder = str(make(config))
     except UserError as error:
@@ -70,6 +73,7 @@ def attempt(
     except Exception as error:  # logged; the other runs go on
         log.exception("failed")
         outcome.error = f"{type(error).__name__}: {error}"
+    outcome.seconds = time.monotonic() - start
     if record is not None:
         outcome.write(record)
     return outcome

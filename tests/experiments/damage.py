@@ -168,9 +168,9 @@ def run_py(*arguments: str) -> Result:
 
 
 def make_figures(results: Path) -> Result:
-    """``python scripts/make_figures.py results``."""
+    """``python scripts/make_figures.py --results RESULTS``."""
     main = runpy.run_path(str(ROOT / "scripts" / "make_figures.py"))["main"]
-    return call(lambda: main([str(results)]))
+    return call(lambda: main(["--results", str(results)]))
 
 
 SMALL = ["data.train_samples=100", "data.test_samples=40", "model.widths=[8]", "training.epochs=1"]

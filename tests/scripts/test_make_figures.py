@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import io
 import json
+import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -14,6 +19,7 @@ from experiments.figures.build import build
 from tests.experiments.figures.conftest import conf
 
 ROOT = Path(__file__).parents[2]
+MAIN = runpy.run_path(str(ROOT / "scripts" / "make_figures.py"))["main"]
 WITHOUT_TORCH = """
 import runpy, sys
 code = runpy.run_path("scripts/make_figures.py")["main"](sys.argv[1:])
@@ -22,8 +28,8 @@ sys.exit(code)
 """
 
 
-def redraw(results: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", WITHOUT_TORCH, str(results)]
+def redraw(results: Path, *names: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", WITHOUT_TORCH, *names, "--results", str(results)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
@@ -62,6 +68,75 @@ def test_a_figure_that_cannot_be_drawn_is_told_and_does_not_stop_the_others(draw
     assert "unknown option of figure 'nullspace/gone'" in done.stderr
     assert "Traceback" not in done.stderr
     assert (results / "nullspace" / "fig11" / "fig11.png").exists()
+
+
+def test_one_figure_is_redrawn_by_its_name_and_others_are_not(drawn, tmp_path):
+    results = shutil.copytree(drawn, tmp_path / "results")
+    pictures = [results / paper / name / "fig11.png" for paper, name in (("nullspace", "fig11"), ("neural", "fig12"))]
+    shutil.copytree(results / "nullspace" / "fig11", results / "neural" / "fig12")
+    for path in pictures:
+        path.unlink()
+    assert MAIN(["nullspace/fig11", "--results", str(results)]) == 0
+    assert [path.exists() for path in pictures] == [True, False]
+    assert MAIN(["neural/fig12", "neural/fig11", "--results", str(results)]) == 2
+    assert pictures[1].exists()
+
+
+def test_a_figure_without_a_table_says_which_runs_it_needs_and_how_to_get_them(drawn, tmp_path, capsys):
+    results = shutil.copytree(drawn, tmp_path / "results")
+    assert MAIN(["nullspace/gain", "nullspace/fig11", "--results", str(results)]) == 2
+    printed = capsys.readouterr()
+    assert "'nullspace/gain' has no table; it needs 16 runs: data=mnist model=mlp" in printed.err
+    assert "seed=0,1,2,3,4 teleport=none,nullspace; data=cifar10" in printed.err
+    assert "make reproduce FIG=nullspace/gain" in printed.err
+    assert "fig11.png" in printed.out  # the other is drawn
+    assert MAIN(["nullspace/fig88"]) == 2
+    assert "unknown figure 'nullspace/fig88' (did you mean 'nullspace/fig8'?)" in capsys.readouterr().err
+    assert MAIN(["--results", str(results)]) == 0
+    assert "no table yet of neural/coverage, neural/fig1," in capsys.readouterr().out
+
+
+def test_the_verdicts_are_part_of_the_picture_and_a_damaged_ledger_is_named(drawn, tmp_path, capsys):
+    results = shutil.copytree(drawn, tmp_path / "results")
+    png = results / "nullspace" / "fig11" / "fig11.png"
+    before = png.read_bytes()
+    (results / "claims.csv").write_text("figure,at,verdict\nnullspace/fig11,equal epochs,holds\n")
+    assert MAIN(["--results", str(results)]) == 0
+    assert png.read_bytes() != before
+    (results / "claims.csv").write_bytes(b"\xff\xfe")
+    assert MAIN(["--results", str(results)]) == 2
+    assert "claims.csv' cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_all_committed_pictures_are_what_their_tables_give_whatever_the_processor(tmp_path):
+    """numpy's logarithms and powers and OpenBLAS' products have other last bits without the newest instructions."""
+    results = shutil.copytree(ROOT / "results", tmp_path / "results")
+    older = {"NPY_DISABLE_CPU_FEATURES": _newest_instructions(), "OPENBLAS_CORETYPE": "Nehalem"}
+    command = [sys.executable, "scripts/make_figures.py", "--results", str(results)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, env=os.environ | older)
+    assert done.returncode == 0, done.stderr
+    pictures = [path for kind in ("pdf", "png") for path in sorted((ROOT / "results").rglob(f"*.{kind}"))]
+    assert len(pictures) > 60
+    other = [
+        path for path in pictures if path.read_bytes() != (results / path.relative_to(ROOT / "results")).read_bytes()
+    ]
+    assert other == []
+
+
+def _newest_instructions() -> str:
+    """The dispatched instruction sets that numpy finds on this machine."""
+    import numpy
+
+    (found,) = [each["simd_extensions"]["found"] for each in _runtime(numpy) if "simd_extensions" in each]
+    return " ".join(found)
+
+
+def _runtime(numpy) -> list[dict]:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        numpy.show_runtime()
+    return ast.literal_eval(printed.getvalue())
 
 
 def test_nothing_there_yet(tmp_path):

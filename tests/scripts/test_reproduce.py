@@ -9,21 +9,22 @@ import pytest
 
 from experiments.configuration.options import options
 from experiments.errors import UserError
+from experiments.figures.names import named
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "reproduce.py"))
-MAIN, CHOSEN = SCRIPT["main"], SCRIPT["chosen"]
+MAIN = SCRIPT["main"]
 
 
 def test_a_paper_is_all_its_figures_by_their_numbers():
-    figures = CHOSEN(["nullspace"])
+    figures = named(["nullspace"])
     assert sorted(figures) == [figure for figure in options()["figure"] if figure.startswith("nullspace/")]
     places = [figures.index(f"nullspace/{name}") for name in ("fig6a", "fig6b", "fig8", "fig11")]
     assert places == sorted(places)
 
 
 def test_a_figure_named_twice_is_made_once():
-    assert CHOSEN(["nullspace/fig11", "nullspace/fig6a", "nullspace/fig11"]) == ["nullspace/fig11", "nullspace/fig6a"]
-    assert CHOSEN(["nullspace/fig11", "nullspace"])[0] == "nullspace/fig11"
+    assert named(["nullspace/fig11", "nullspace/fig6a", "nullspace/fig11"]) == ["nullspace/fig11", "nullspace/fig6a"]
+    assert named(["nullspace/fig11", "nullspace"])[0] == "nullspace/fig11"
 
 
 @pytest.mark.parametrize(
@@ -49,4 +50,4 @@ def test_a_figure_that_fails_does_not_stop_the_others(tmp_path, capsys):
 
 def test_a_mistake_is_a_user_error():
     with pytest.raises(UserError):
-        CHOSEN([])
+        named([])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -9,10 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, NullLocator
 
-from experiments.figures import style
+from experiments.figures import page, style
 from experiments.figures.runs import FigureRun
 
 if TYPE_CHECKING:
@@ -28,8 +31,7 @@ PAIRS = {
 """Column of an angle -> the two vectors that it is between."""
 
 WITH_GRADIENT = ("micro_gradient", "gradient_random")  # the other angles do not depend on the batch
-WINDOW = 0.25  # degrees on either side of 90
-BINS = 41
+LEAST, BINS_PER_DECADE = -7, 8  # the exponent of the smallest deviation in degrees that has a bin of its own
 
 
 def measure_angles(
@@ -111,37 +113,55 @@ def _random(like: Tensor, generator: torch.Generator) -> Tensor:
     return drawn.div_(torch.linalg.vector_norm(drawn))
 
 
-def draw_angles(table: pd.DataFrame, title: str) -> Figure:
-    """Histograms: one column per network and data set, and per pair two rows, a fixed window and the own scale.
+def draw_angles(table: pd.DataFrame, title: str) -> page.Page:
+    """Histograms of the deviations from 90 degrees: one column per network and data set, one row per pair of vectors.
 
     Args:
         table: rows of :func:`measure_angles`.
         title: of the whole picture.
     """
-    figure = style.page(title, 8.2)
+    figure = page.start(title, 3.9)
     cells = list(table.groupby(["model", "data"], sort=False))
-    axes = figure.subplots(2 * len(PAIRS), len(cells), squeeze=False)
+    axes = figure.subplots(len(PAIRS), len(cells), squeeze=False, sharex=True, sharey="row")
     sizes = sorted(table["batch_size"].dropna().unique())
     colors = dict(zip(sizes, style.PALETTE, strict=False))
+    edges = _edges(table)
     for ((model, data), rows), column in zip(cells, axes.T, strict=True):
         _head(column[0], model, data, rows, several=table["data"].nunique() > 1)
         if (rows["reason"] != "").any():
-            style.no_result(column[0], rows)
+            page.no_result(column[0], rows)
             continue
-        for pair, window, own in zip(PAIRS, column[::2], column[1::2], strict=True):
-            _window(window, rows, pair, colors)
-            _own_scale(own, rows, pair, colors)
-    for pair, line in zip(PAIRS.values(), axes[::2], strict=True):
-        line[0].set_ylabel(textwrap.fill(pair, 15), fontsize=6.5)
-    for line in axes[1::2]:
-        line[0].set_ylabel("own scale", fontsize=6)
+        for panel, pair in zip(column, PAIRS, strict=True):
+            _histograms(panel, rows, pair, colors, edges)
+    for line, name in zip(axes[:, 0], PAIRS.values(), strict=True):
+        line.set_ylabel(textwrap.fill(name, 15), fontsize=6.5)
     for panel in axes[-1]:
-        panel.set_xlabel("degrees from 90")
-    handles = [Line2D([], [], color=color, label=f"batch {size:g}") for size, color in colors.items()]
-    style.legend(figure, [*handles, Line2D([], [], color=style.GRAY, label="no gradient in it")])
-    what = "counts over micro-teleports, in double precision; upper of two rows: 90 +- 0.25 degrees"
-    style.footnote(figure, table, what)
+        panel.set_xlabel("|angle - 90|, degrees")
+    handles = [
+        Patch(facecolor=to_rgba(color, FILL), edgecolor=color, label=f"batch {size:g}")
+        if number == 0
+        else Line2D([], [], color=color, label=f"batch {size:g}")
+        for number, (size, color) in enumerate(colors.items())
+    ]
+    page.legend(
+        figure, [*handles, Patch(facecolor=to_rgba(style.GRAY, FILL), edgecolor=style.GRAY, label="no gradient")]
+    )
+    page.footnote(
+        figure, table, "counts of micro-teleports, in double precision; smaller deviations are in the first bin"
+    )
     return figure
+
+
+FILL = 0.3
+"""The opacity of the first of several histograms, which the others are drawn on top of as lines."""
+
+
+def _edges(table: pd.DataFrame) -> list[float]:
+    """Of bins of equal width in the logarithm, up to the largest deviation; rounded, as logarithms are."""
+    deviations = table[[pair for pair in PAIRS if pair in table]].sub(90).abs().to_numpy(float)
+    largest = np.nanmax(deviations, initial=10.0**LEAST)
+    last = math.ceil(math.log10(largest) * BINS_PER_DECADE + 1e-6)
+    return [float(f"{10 ** (step / BINS_PER_DECADE):.6g}") for step in range(LEAST * BINS_PER_DECADE, last + 1)]
 
 
 def _head(axes: Axes, model: str, data: str, rows: pd.DataFrame, several: bool) -> None:
@@ -157,18 +177,12 @@ def _series(rows: pd.DataFrame, pair: str, colors: dict[float, str]) -> list[tup
     return [(rows.loc[rows["batch_size"] == rows["batch_size"].min(), pair].to_numpy() - 90, style.GRAY)]
 
 
-def _window(axes: Axes, rows: pd.DataFrame, pair: str, colors: dict[float, str]) -> None:
-    for deviations, color in _series(rows, pair, colors):
-        inside = np.clip(deviations, -WINDOW, WINDOW)  # values outside are counted at the edge
-        axes.hist(inside, np.linspace(-WINDOW, WINDOW, BINS + 1), histtype="step", color=color, linewidth=0.9)
-    axes.set_xlim(-WINDOW, WINDOW)
-    axes.set_xticks([-WINDOW, 0, WINDOW])
-
-
-def _own_scale(axes: Axes, rows: pd.DataFrame, pair: str, colors: dict[float, str]) -> None:
-    series = _series(rows, pair, colors)
-    furthest = max(np.abs(deviations).max() for deviations, _ in series) or 1e-16
-    for deviations, color in series:
-        axes.hist(deviations, np.linspace(-furthest, furthest, BINS + 1), histtype="step", color=color, linewidth=0.9)
-    axes.set_xlim(-1.05 * furthest, 1.05 * furthest)
-    axes.set_xticks([-furthest, 0, furthest], [f"-{furthest:.0e}", "0", f"{furthest:.0e}"])
+def _histograms(axes: Axes, rows: pd.DataFrame, pair: str, colors: dict[float, str], edges: list[float]) -> None:
+    for number, (deviations, color) in enumerate(_series(rows, pair, colors)):
+        inside = np.clip(np.abs(deviations), edges[0], edges[-1])
+        form = {"histtype": "stepfilled", "facecolor": to_rgba(color, FILL)} if number == 0 else {"histtype": "step"}
+        axes.hist(inside, edges, edgecolor=color, linewidth=0.9, **form)
+    axes.set_xscale("log")
+    axes.set_xlim(edges[0], edges[-1])
+    axes.xaxis.set_major_locator(LogLocator(numticks=5))
+    axes.xaxis.set_minor_locator(NullLocator())

@@ -9,10 +9,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
-from experiments.figures import style
+from experiments.figures import page, style
 from experiments.figures.runs import FigureRun
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ class Box:
         return self.top + self.height
 
 
-def draw_convolution(table: pd.DataFrame, title: str) -> Figure:
+def draw_convolution(table: pd.DataFrame, title: str) -> page.Page:
     """Above, filters * image = maps; below, the same numbers as W R.
 
     Args:
@@ -104,17 +103,19 @@ def draw_convolution(table: pd.DataFrame, title: str) -> Figure:
     """
     arrays = {str(name): _array(rows) for name, rows in table.groupby("array")}
     boxes = _layout(arrays)
-    width, height = boxes["product"].left + boxes["product"].width + 1.0, boxes["patches"].bottom + 2.9
-    figure = Figure(figsize=(style.WIDTH, style.WIDTH * height / width))
+    width, height = boxes["product"].left + boxes["product"].width + 1.0, boxes["patches"].bottom + 2.6
+    figure = page.Page(title, page.WIDTH * height / width, layout=None)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()
 
-    axes.text(width / 2, 0.9, title, ha="center", va="center", fontsize=9.5)
     _convolution(axes, arrays, boxes)
     _product(axes, arrays, boxes)
     _ways(axes, boxes)
     _sum(axes, arrays, width / 2, boxes["patches"].bottom + 1.1)
+    page.footnote(
+        figure, table, "integers drawn at random, without padding; framed: one filter, one patch and their product"
+    )
     return figure
 
 
@@ -133,7 +134,7 @@ def _layout(arrays: dict[str, np.ndarray]) -> dict[str, Box]:
     sizes["kernel"] = _size(arrays["kernel"], across=channels, down=filters)
     sizes |= {name: _size(arrays[name]) for name in ("weight", "patches", "product")}
 
-    above = 2.2 + LABEL, max(sizes[name][1] for name in ("kernel", "image", "output"))
+    above = 0.4 + LABEL, max(sizes[name][1] for name in ("kernel", "image", "output"))
     below = above[0] + above[1] + 3.4 + LABEL, sizes["patches"][1]
     boxes, left = {}, 1.0
     for upper, lower in (("kernel", "weight"), ("image", "patches"), ("output", "product")):

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
 from experiments.errors import UserError
-from experiments.figures import style
+from experiments.figures import page, style
 from experiments.figures.runs import FigureRun, reason_of
 
 if TYPE_CHECKING:
@@ -116,7 +115,7 @@ LIMIT = 1e-4
 ROW = 0.105  # inches
 
 
-def draw_coverage(table: pd.DataFrame, title: str) -> Figure:
+def draw_coverage(table: pd.DataFrame, title: str) -> page.Page:
     """One row per network: shares of its channels in each form, then the relative difference of its outputs.
 
     Args:
@@ -124,13 +123,13 @@ def draw_coverage(table: pd.DataFrame, title: str) -> Figure:
         title: of the whole picture.
     """
     networks = list(table["arch"].unique())
-    figure = style.page(title, 1.2 + ROW * len(networks))
+    figure = page.start(title, 0.4 + ROW * len(networks))
     *shares, difference = figure.subplots(1, len(FORMS) + 1, sharey=True, width_ratios=(1, 1, 1.1))
     for axes, form in zip(shares, FORMS, strict=True):
         _shares(axes, table[table["form"] == form].set_index("arch"), networks)
         axes.set_title(form)
     _differences(difference, table, networks)
-    shares[0].set_yticks(range(len(networks)), networks, fontsize=4.8)
+    shares[0].set_yticks(range(len(networks)), networks, fontsize=5.5)
     shares[0].set_ylim(len(networks) - 0.5, -0.5)
     for axes in (*shares, difference):
         axes.tick_params(axis="y", length=0)
@@ -140,7 +139,7 @@ def draw_coverage(table: pd.DataFrame, title: str) -> Figure:
         Line2D([], [], linestyle="", marker=marker, color=color, markersize=3, label=name)
         for name, (marker, color) in (FORMS | {"rounding": ROUNDING}).items()
     ]
-    style.legend(figure, handles)
+    page.legend(figure, handles)
     notes = [
         "random weights",
         "hidden channels, the outputs not counted",
@@ -149,7 +148,7 @@ def draw_coverage(table: pd.DataFrame, title: str) -> Figure:
     for form in FORMS:
         without = table.loc[(table["form"] == form) & (table["pinned"] == table["channels"]), "arch"]
         notes += [f"every channel is pinned {form}: {', '.join(without)}"] if len(without) else []
-    style.footnote(figure, table, "; ".join(notes))
+    page.footnote(figure, table, "; ".join(notes))
     return figure
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from experiments.errors import UserError
-from experiments.figures import panels, style
+from experiments.figures import page, panels, style
 from experiments.figures.panels import AXES, QUANTITIES, Quantity, unique
 from experiments.figures.runs import FigureRun
 from experiments.run.runs import load_table
@@ -59,7 +58,7 @@ def draw_curves(
     quantities: Sequence[str] = ("train", "test"),
     rows: Sequence[str] = (),
     lines: Sequence[str] = (),
-) -> Figure:
+) -> page.Page:
     """Panels: one row per data set (and model) and quantity, one column per optimizer; one line per method.
 
     With a single optimizer the quantities are the columns.
@@ -86,21 +85,31 @@ def draw_curves(
     stacked = [(task, name) for task in tasks for name in ([None] if single else quantities)]
     columns = [(optimizer, name) for optimizer in optimizers for name in (quantities if single else [None])]
 
-    figure = style.page(title, max(1.25 * len(stacked), 2.0) + 1.1)
+    figure = page.start(title, 1.25 * max(len(stacked), 1.5) + 0.3)
     # Seconds differ between tasks, so that each row has its own axis.
     axes = figure.subplots(len(stacked), len(columns), squeeze=False, sharex="row" if x == "seconds" else True)
+    remarks, shared = panels.Remarks(), int(table["data"].nunique() == 1)
     for (task, of_row), line in zip(stacked, axes, strict=True):
         here = table[(table[keys] == pd.Series(task)).all(axis="columns")]
-        cells = [(QUANTITIES[of_row or name], here[here["optimizer"] == optimizer]) for optimizer, name in columns]
-        _draw_row(line, cells, looks, x)
-        line[0].set_ylabel(_row_name(task, rows, of_row, several_models=table["model"].nunique() > 1))
+        names = _row_name(task, rows, several_models=table["model"].nunique() > 1)
+        cells = [
+            Cell(
+                QUANTITIES[of_row or name],
+                here[here["optimizer"] == optimizer],
+                " ".join([*names[shared:], *([] if single else [style.label(style.OPTIMIZERS, optimizer)])]),
+            )
+            for optimizer, name in columns
+        ]
+        if _draw_row(line, cells, looks, x, remarks):
+            remarks.add("the loss before the first step is above the panel", " ".join(names[shared:]))
+        line[0].set_ylabel("\n".join([*names, *([QUANTITIES[of_row].name] if of_row else [])]))
     for (optimizer, name), panel in zip(columns, axes[0], strict=True):
         label = style.label(style.OPTIMIZERS, optimizer)
         panel.set_title(f"{QUANTITIES[name].name}, {label}" if name else label)
-    for panel in axes[-1]:
+    for panel in axes.flat if x == "seconds" else axes[-1]:
         panel.set_xlabel(AXES[x])
         panel.xaxis.set_major_locator(MaxNLocator(6, integer=x != "seconds"))
-    panels.legend(figure, table, looks)
+    panels.legend(figure, table, looks, remarks)
     return figure
 
 
@@ -114,31 +123,39 @@ def _check_rows(table: pd.DataFrame, rows: Sequence[str]) -> None:
             )
 
 
-def _row_name(task: Mapping[str, Any], rows: Sequence[str], quantity: str | None, several_models: bool) -> str:
-    """The name of a row: its data set, model (if there are several), further keys, and quantity, one per line."""
+def _row_name(task: Mapping[str, Any], rows: Sequence[str], several_models: bool) -> list[str]:
+    """What names a row: its data set, model (if there are several), and further keys."""
     names = [style.label(style.DATA, task["data"])]
     names += [style.label(style.MODELS, task["model"])] if several_models else []
-    names += [style.setting(key, task[key]) for key in rows]
-    names += [QUANTITIES[quantity].name] if quantity else []
-    return "\n".join(names)
+    return names + [style.setting(key, task[key]) for key in rows]
+
+
+class Cell(NamedTuple):
+    """A panel's quantity, the rows of its runs, and its name in a remark."""
+
+    quantity: Quantity
+    table: pd.DataFrame
+    name: str
 
 
 def _draw_row(
-    line: Sequence[Axes], cells: Sequence[tuple[Quantity, pd.DataFrame]], looks: dict[str, style.Look], x: str
-) -> None:
-    """Draw a row of panels, each with its quantity and the rows of its runs."""
-    kinds = _by_axis(line, [quantity for quantity, _ in cells])
-    for (quantity, chosen), axes in zip(cells, line, strict=True):
-        panels.panel(axes, chosen, looks, x, quantity)
-    for quantity, sharing in kinds:
-        panels.scale(sharing, quantity)
+    line: Sequence[Axes], cells: Sequence[Cell], looks: dict[str, style.Look], x: str, remarks: panels.Remarks
+) -> bool:
+    """Draw a row of panels; whether initial losses are above them."""
+    kinds = _by_axis(line, [cell.quantity for cell in cells])
+    drawn = {
+        axes: panels.panel(axes, cell.table, looks, x, cell.quantity, remarks, cell.name)
+        for cell, axes in zip(cells, line, strict=True)
+    }
+    cut = [panels.finish([drawn[axes] for axes in sharing], quantity) for quantity, sharing in kinds]
+    return any(cut)
 
 
 def _by_axis(line: Sequence[Axes], shown: Sequence[Quantity]) -> list[tuple[Quantity, list[Axes]]]:
     """The panels of losses and those of accuracies in a row; each kind shares the axis of its first panel."""
     kinds = []
-    for log in (True, False):
-        found = [(axes, quantity) for axes, quantity in zip(line, shown, strict=True) if quantity.log is log]
+    for loss in (True, False):
+        found = [(axes, quantity) for axes, quantity in zip(line, shown, strict=True) if quantity.loss is loss]
         for axes, _ in found[1:]:
             axes.sharey(found[0][0])
             axes.tick_params(labelleft=False)

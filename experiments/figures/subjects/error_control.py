@@ -7,13 +7,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib import colormaps
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from experiments.configuration.teleport_config import NullSpaceConfig
 from experiments.errors import UserError
-from experiments.figures import style
+from experiments.figures import page, style
 from experiments.figures.runs import FigureRun
 
 MARKERS = "osD^vP"
@@ -64,47 +63,47 @@ def measure_error_control(
     return pd.DataFrame(rows)
 
 
-def draw_error_control(table: pd.DataFrame, title: str) -> Figure:
-    """Against the step: the loss on the teleport batch, its relative change, and the gradient norm.
+def draw_error_control(table: pd.DataFrame, title: str) -> page.Page:
+    """Relative to the start: the change of the loss by step, the growth of the gradient norm by step, one by the other.
 
     Args:
         table: rows of :func:`measure_error_control`.
         title: of the whole picture.
     """
-    figure = style.page(title, 3.0)
-    loss, change, norm = figure.subplots(1, 3)
+    figure = page.start(title, 2.3)
+    change, growth, cost = figure.subplots(1, 3)
     measured, failed = table[table["reason"] == ""], table[table["reason"] != ""]
     thresholds = sorted(measured["threshold"].unique(), reverse=True)
     colors = colormaps["viridis"]([0.9 * index / max(1, len(thresholds) - 1) for index in range(len(thresholds))])
     handles = []
     for color, marker, threshold in zip(colors, MARKERS * len(thresholds), thresholds, strict=False):
         rows = measured[measured["threshold"] == threshold].sort_values("step")
-        # A wide line for the exact null space, drawn below its approximations, which are often close to it.
-        wide = 2.6 if threshold == 1.0 else 1.0
-        look = {"color": color, "marker": marker, "markersize": 2.6, "linewidth": wide, "markevery": 2}
+        # A wide pale line for the exact null space, below its approximations, which are often close to it.
+        exact = {"linewidth": 4.0, "alpha": 0.45, "marker": ""}
+        look = {"color": color, **(exact if threshold == 1.0 else {"linewidth": 1.0, "marker": marker})}
+        look |= {"markersize": 2.6, "markevery": 2}
         changed = (rows["loss"] / rows["loss"].iloc[0] - 1).abs().clip(lower=RESOLUTION)
-        loss.plot(rows["step"], rows["loss"], **look)
+        grown = (rows["gradient_norm"] / rows["gradient_norm"].iloc[0] - 1).abs()
+        later = rows["step"] > 0
         change.plot(rows["step"], changed, **look)
-        norm.plot(rows["step"], rows["gradient_norm"], **look)
+        growth.plot(rows["step"][later], grown[later], **look)
+        cost.plot(grown[later], changed[later], **look)
         handles.append(Line2D([], [], **look, label=threshold_name(threshold)))
-    if len(measured):
-        # Diverging curves leave the panel.
-        loss.set_ylim(0, 2 * measured["loss"].iloc[0])
-        norm.set_ylim(0, min(1.05 * measured["gradient_norm"].max(), 5 * measured["gradient_norm"].iloc[0]))
-    for axes, label in ((loss, "loss"), (change, "change of the loss, relative"), (norm, "gradient norm")):
-        axes.set_ylabel(label)
+    for axes in (change, growth):
         axes.set_xlabel("teleport step")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    change.set_yscale("log")
-    change.axhline(RESOLUTION, color=style.GRAY, linestyle=":", linewidth=0.8)
-    style.no_result(loss, failed)
+    for axes, name in ((change, "relative change of the loss"), (growth, "relative growth of the norm")):
+        axes.set_ylabel(name)
+        axes.set_yscale("log")
+    cost.set(xscale="log", yscale="log", xlabel="relative growth of the norm", ylabel="relative change of the loss")
+    for axes in (change, cost):
+        axes.axhline(RESOLUTION, color=style.GRAY, linestyle=":", linewidth=0.8)
+    page.no_result(change, failed)
     if handles:
-        style.legend(figure, [Line2D([], [], linestyle="", label="threshold"), *handles])
-    style.footnote(
-        figure,
-        table,
-        "one teleport batch, steps of full length, no cap, no guard; dotted: the resolution of a loss in float32",
-    )
+        page.legend(figure, [Line2D([], [], linestyle="", label="threshold"), *handles])
+    what = "norm: of the gradient; one teleport batch, steps of full length, no cap, no guard"
+    start = "" if measured.empty else "; before: loss {loss:.3g}, norm {gradient_norm:.3g}".format(**measured.iloc[0])
+    page.footnote(figure, table, f"{what}; dotted: the resolution of a loss in float32{start}")
     return figure
 
 

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from experiments.errors import one_of
-from experiments.figures import style
+from experiments.figures import page
 from experiments.figures.runs import FigureRun
 
 if TYPE_CHECKING:
@@ -107,7 +106,7 @@ def _rows(maps: Tensor) -> pd.DataFrame:
     return pd.concat([places, pd.DataFrame(pixels, columns=[f"x{place}" for place in range(width)])], axis="columns")
 
 
-def draw_feature_maps(table: pd.DataFrame, title: str) -> Figure:
+def draw_feature_maps(table: pd.DataFrame, title: str) -> page.Page:
     """For each activation and layer two rows of maps, before and after, on one grey scale.
 
     Args:
@@ -116,7 +115,7 @@ def draw_feature_maps(table: pd.DataFrame, title: str) -> Figure:
     """
     blocks = list(table.groupby(["model.activation", "layer"], sort=False, dropna=False))
     maps = int(table["channel"].max() + 1) if "channel" in table and table["channel"].notna().any() else 1
-    figure = style.page(title, 0.9 + 1.75 * len(blocks))
+    figure = page.start(title, 0.3 + 1.75 * len(blocks))
     axes = figure.subplots(2 * len(blocks), maps, squeeze=False)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
@@ -139,7 +138,7 @@ def draw_feature_maps(table: pd.DataFrame, title: str) -> Figure:
         f"{width:g} of the paper's channels, of which these are the first; a teleport multiplies each by a number; "
         f"outputs differ by {worst:.0e} of the largest"
     )
-    style.footnote(figure, table, what)
+    page.footnote(figure, table, what)
     return figure
 
 

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from experiments.configuration.validate import resolve
 from experiments.errors import UserError
-from experiments.figures import style
+from experiments.figures import page, style
 from experiments.figures.runs import FigureRun
 from experiments.run.runs import complete, folder_of
 
@@ -170,14 +169,14 @@ def _losses(
     return found
 
 
-def draw_interpolation(table: pd.DataFrame, title: str) -> Figure:
+def draw_interpolation(table: pd.DataFrame, title: str) -> page.Page:
     """One panel per range: losses on a log axis, accuracies on a second axis.
 
     Args:
         table: rows of :func:`measure_interpolation`.
         title: of the whole picture.
     """
-    figure = style.page(title, 2.8)
+    figure = page.start(title, 2.1)
     measured, failed = table[table["reason"] == ""], table[table["reason"] != ""]
     ranges = list(measured["range"].unique()) if len(measured) else [0.0]
     panels = figure.subplots(1, len(ranges), squeeze=False, sharey=True)[0]
@@ -196,11 +195,11 @@ def draw_interpolation(table: pd.DataFrame, title: str) -> Figure:
             if len(rows):
                 axes.plot(rows["alpha"], rows["loss"], linestyle=line, **LOSS)
                 other.plot(rows["alpha"], rows["accuracy"], linestyle=line, **ACCURACY)
-    panels[0].set_ylabel("loss")
-    right.set_ylabel("accuracy")
-    style.no_result(panels[0], failed)
+    panels[0].set_ylabel("loss", color=LOSS["color"])
+    right.set_ylabel("accuracy", color=ACCURACY["color"])
+    page.no_result(panels[0], failed)
     handles = [Line2D([], [], label="loss", **LOSS), Line2D([], [], label="accuracy", **ACCURACY)]
     handles += [Line2D([], [], color=style.GRAY, linestyle=line, label=split) for split, line in SPLITS.items()]
-    style.legend(figure, handles)
-    style.footnote(figure, table, "A was trained with small batches, B with large ones")
+    page.legend(figure, handles)
+    page.footnote(figure, table, "A was trained with small batches, B with large ones")
     return figure

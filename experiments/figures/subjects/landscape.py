@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments.figures import style
+from experiments.figures import page, style
 from experiments.figures.runs import FigureRun
 
 if TYPE_CHECKING:
@@ -152,23 +151,23 @@ TELEPORT = {  # rings, which leave W visible
     "markerfacecolor": "none",
     "markeredgewidth": 1.6,
     "linestyle": "",
-    "color": style.PALETTE[5],
+    "color": style.PALETTE[0],
 }
 LEVEL = {"colors": [style.PALETTE[1]], "linewidths": 1.2, "linestyles": "--"}
 
 
-def draw_landscape(table: pd.DataFrame, title: str) -> Figure:
+def draw_landscape(table: pd.DataFrame, title: str) -> page.Page:
     """One panel per landscape, with the level curve of the loss at the start.
 
     Args:
         table: rows of :func:`measure_landscape`.
         title: of the whole picture.
     """
-    figure = style.page(title, 3.9)
+    figure = page.start(title, 3.2)
     start = table[table["what"] == "start"].iloc[0]
     surfaces = table[table["what"] == "surface"]
     low, high = surfaces["loss"].min(), surfaces["loss"].max()
-    levels = low + (high - low) * np.linspace(0, 1, 16) ** 2  # denser at low losses, where the surface is flat
+    levels = low + (high - low) * (np.arange(16) / 15) ** 2  # denser at low losses, where the surface is flat
     for axes, (landscape, name) in zip(figure.subplots(1, 2, sharey=True), PANELS.items(), strict=True):
         _surface(axes, surfaces[surfaces["landscape"] == landscape], levels, start["loss"])
         points = table[(table["what"] == "teleport") & (table["landscape"] == landscape)]
@@ -176,7 +175,7 @@ def draw_landscape(table: pd.DataFrame, title: str) -> Figure:
             axes.plot(start["first"], start["second"], **ORIGIN)
         axes.plot(points["first"], points["second"], **TELEPORT)
         axes.set_title(name)
-        axes.set_xlabel("first weight")
+        axes.set(xlabel="first weight", xticks=[-1, -0.5, 0, 0.5, 1], yticks=[-1, -0.5, 0, 0.5, 1])
         axes.set_aspect("equal")
         axes.grid(False)
     figure.axes[0].set_ylabel("second weight")
@@ -185,18 +184,18 @@ def draw_landscape(table: pd.DataFrame, title: str) -> Figure:
         Line2D([], [], label="teleports of W", **TELEPORT),
         Line2D([], [], color=LEVEL["colors"][0], linestyle="--", label="loss of W"),
     ]
-    style.legend(figure, handles)
+    page.legend(figure, handles)
     spread = (table.loc[table["what"] == "teleport", "loss"] - start["loss"]).abs().max()
     points_a_side = round(np.sqrt(len(surfaces) / 2))
     what = (
         f"loss of y = w2 f(w1 x) on seeded data, {points_a_side} x {points_a_side} points; "
         f"losses of the teleports differ from that of W by {spread:.0e} at most"
     )
-    style.footnote(figure, table, what)
+    page.footnote(figure, table, what)
     return figure
 
 
 def _surface(axes: Axes, rows: pd.DataFrame, levels: np.ndarray, loss: float) -> None:
     losses = rows.pivot(index="second", columns="first", values="loss")
-    axes.contourf(losses.columns, losses.index, losses, levels=levels, cmap="Greys_r", alpha=0.75)
+    axes.contourf(losses.columns, losses.index, losses, levels=levels, cmap="Greys", alpha=0.75)
     axes.contour(losses.columns, losses.index, losses, levels=[loss], **LEVEL)

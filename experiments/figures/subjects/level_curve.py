@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from experiments.figures import style
+from experiments.figures import page, style
 from experiments.figures.runs import FigureRun
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from teleport import ChangeOfBasis
 
 PRECISIONS = ("float32", "float64")
-LEAST = 1e-17  # differences of 0 are drawn at this value
+LEAST = {"float32": 1e-18, "float64": 1e-17}  # differences of 0 are drawn at these values, side by side
 ROWS = {
     "weight_magnitude": "mean |W|",
     "weight_difference": "mean |V - W|",
@@ -100,32 +99,32 @@ def level_curve(model: nn.Module, batch: Any, loss_fn: LossFn, changes: Sequence
     return found
 
 
-def draw_level_curve(table: pd.DataFrame, title: str) -> Figure:
+def draw_level_curve(table: pd.DataFrame, title: str) -> page.Page:
     """Left one point per teleport and precision, right their means.
 
     Args:
         table: rows of :func:`measure_level_curve`.
         title: of the whole picture.
     """
-    figure = style.page(title, 2.8)
+    figure = page.start(title, 2.2)
     points, means = figure.subplots(1, 2, width_ratios=(1.2, 1))
     means.set_axis_off()
     if (table["reason"] != "").any():
-        style.no_result(points, table)
-        style.footnote(figure, table, "no result")
+        page.no_result(points, table)
+        page.footnote(figure, table, "no result")
         return figure
     rows = table.assign(loss_difference=(table["loss_after"] - table["loss_before"]).abs())
     for (precision, own), color in zip(rows.groupby("precision"), style.PALETTE, strict=False):
         look = {"color": color, "marker": "o", "markersize": 2.5, "linestyle": "", "label": precision}
-        points.plot(own["weight_difference"], own["loss_difference"].clip(lower=LEAST), **look)
+        points.plot(own["weight_difference"], own["loss_difference"].clip(lower=LEAST[str(precision)]), **look)
     points.set_yscale("log")
     points.set_xlabel("mean |V - W| of a teleport")
     points.set_ylabel("|change of the loss|")
-    points.legend()
+    points.legend(loc="center left")
     _table(means, rows)
     count = rows.groupby("precision")["number"].nunique().max()
-    style.footnote(
-        figure, table, f"{count} inter-landscape teleports from the same weights, a change of 0 at {LEAST:.0e}"
+    page.footnote(
+        figure, table, f"{count} inter-landscape teleports from the same weights, changes of 0 are the two lowest lines"
     )
     return figure
 

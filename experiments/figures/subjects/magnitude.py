@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from experiments.figures import style
+from experiments.figures import page, style
 from experiments.figures.runs import FigureRun
 
 if TYPE_CHECKING:
@@ -175,14 +174,14 @@ PANELS = {
 """Measured column -> its name on an axis, from the top down."""
 
 
-def draw_magnitude(table: pd.DataFrame, title: str) -> Figure:
+def draw_magnitude(table: pd.DataFrame, title: str) -> page.Page:
     """One column per network: the difference of the normalised norms, and the growth of the plain and normalised norms.
 
     Args:
         table: rows of :func:`measure_magnitude`.
         title: of the whole picture.
     """
-    figure = style.page(title, 5.3)
+    figure = page.start(title, 4.5)
     models = list(table["model"].unique())
     axes = figure.subplots(len(PANELS), len(models), squeeze=False, sharex=True)
     for model, column in zip(models, axes.T, strict=True):
@@ -190,7 +189,7 @@ def draw_magnitude(table: pd.DataFrame, title: str) -> Figure:
         rows = table[table["model"] == model]
         top.set_title(style.label(style.MODELS, model))
         if (rows["reason"] != "").any():
-            style.no_result(top, rows)
+            page.no_result(top, rows)
             continue
         for panel, measured in zip(column, PANELS, strict=True):
             _panel(panel, rows, measured)
@@ -207,9 +206,9 @@ def draw_magnitude(table: pd.DataFrame, title: str) -> Figure:
         Line2D([], [], label="backpropagated anew", **CHECK),
         Line2D([], [], label="expected between hidden layers", **EXPECTED),
     ]
-    style.legend(figure, handles)
+    page.legend(figure, handles)
     data = ", ".join(style.label(style.DATA, name) for name in table["data"].unique())
-    style.footnote(
+    page.footnote(
         figure, table, f"{data}, one batch, at initialisation; gradients by Theorem 5.1 where not said otherwise"
     )
     return figure

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from experiments.configuration.model_config import MLPConfig, ModelConfig, NetworkConfig
-from experiments.figures import style
+from experiments.figures import page, style
 from experiments.figures.runs import FigureRun
 
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ def _difference(found: dict[str, Any]) -> float:
     return float(found["difference"])
 
 
-def draw_outputs(table: pd.DataFrame, title: str) -> Figure:
+def draw_outputs(table: pd.DataFrame, title: str) -> page.Page:
     """One panel per precision: the relative difference of each network's outputs, one mark per sampling and form.
 
     Args:
@@ -123,7 +122,7 @@ def draw_outputs(table: pd.DataFrame, title: str) -> Figure:
         title: of the whole picture.
     """
     networks = list(table["network"].unique())
-    figure = style.page(title, 1.3 + 0.19 * len(networks))
+    figure = page.start(title, 0.6 + 0.19 * len(networks))
     panels = figure.subplots(1, len(PRECISIONS), sharey=True)
     for axes, (precision, roundoff) in zip(panels, PRECISIONS.items(), strict=True):
         for number, (sampling, color) in enumerate(SAMPLINGS.items()):
@@ -145,12 +144,12 @@ def draw_outputs(table: pd.DataFrame, title: str) -> Figure:
         Line2D([], [], linestyle="", marker=marker, color=style.GRAY, markersize=4, label=name)
         for name, marker in FORMS.items()
     ]
-    style.legend(figure, handles)
+    page.legend(figure, handles)
     notes = ["the largest of several teleports of one network", "dotted: the unit roundoff"]
     still = table[table["moved"] == 0]
     for form, rows in still.groupby("form"):
         notes.append(f"nothing moves {form}: {', '.join(_name(network) for network in rows['network'].unique())}")
-    style.footnote(figure, table, "; ".join(notes))
+    page.footnote(figure, table, "; ".join(notes))
     return figure
 
 

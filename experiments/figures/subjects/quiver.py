@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import TwoSlopeNorm
-from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch
 
-from experiments.figures import style
+from experiments.figures import page, style
 from experiments.figures.runs import FigureRun
 
 if TYPE_CHECKING:
@@ -83,31 +80,34 @@ def _taus(before: Sequence[Tensor], after: Sequence[Tensor]) -> list[Tensor]:
 
 RADIUS = 0.17
 ALONG = 0.26  # position of the weight on its edge, from the tail; edges cross at the middle
+POSITIVE, NEGATIVE = style.PALETTE[1], style.PALETTE[0]
 PANELS = ("a quiver", "a network: weights and activations", "a change of basis", "teleported weights")
 
 
-def draw_quiver(table: pd.DataFrame, title: str) -> Figure:
+def draw_quiver(table: pd.DataFrame, title: str) -> page.Page:
     """Four panels: the bare graph; weights on its edges; tau at its neurons; ``w tau_b / tau_a`` on its edges.
 
     Args:
         table: rows of :func:`measure_quiver`.
         title: of the whole picture.
     """
-    figure = style.page(title, 4.6)
+    figure = page.start(title, 4.1)
     neurons, edges = table[table["what"] == "neuron"], table[table["what"] == "edge"]
     places = _places(neurons)
     largest = edges[["weight", "teleported"]].abs().to_numpy().max()
-    scale = TwoSlopeNorm(0.0, -largest, largest)
     contents = ((None, None), ("weight", "f"), (None, "tau"), ("teleported", "f"))
     for axes, name, (column, inside) in zip(figure.subplots(2, 2).flat, PANELS, contents, strict=True):
-        _edges(axes, edges, places, column, scale)
+        _edges(axes, edges, places, column, largest)
         _neurons(axes, neurons, places, inside)
         axes.set_title(name)
         axes.set_aspect("equal")
         axes.set_axis_off()
         axes.margins(0.05)
-    what = "a weight is multiplied by tau at its edge's head and divided by that at its tail; inputs and outputs: 1"
-    style.footnote(figure, table, what)
+    what = (
+        "a weight is multiplied by tau at its edge's head and divided by that at its tail; inputs and outputs: 1; "
+        "orange: positive, blue: negative, wide: large"
+    )
+    page.footnote(figure, table, what)
     return figure
 
 
@@ -125,20 +125,31 @@ def _edges(
     edges: pd.DataFrame,
     places: dict[tuple[int, int], tuple[float, float]],
     column: str | None,
-    scale: TwoSlopeNorm,
+    largest: float,
 ) -> None:
     for edge in edges.to_dict("records"):
         tail = places[int(edge["layer"]) - 1, int(edge["source"])]
         head = places[int(edge["layer"]), int(edge["neuron"])]
-        color = colormaps["coolwarm"](scale(edge[column])) if column else style.GRAY
-        line = FancyArrowPatch(tail, head, arrowstyle="-|>", mutation_scale=6, color=color, linewidth=1.1, zorder=1)
+        value = edge[column] if column else largest / 3
+        color = (POSITIVE if value > 0 else NEGATIVE) if column else style.GRAY
+        width = 0.5 + 2 * abs(value) / largest
+        line = FancyArrowPatch(tail, head, arrowstyle="-|>", mutation_scale=6, color=color, linewidth=width, zorder=1)
         line.set_clip_on(False)
         line.shrinkA = line.shrinkB = 11
         axes.add_patch(line)
         if column:
             x, y = (a + ALONG * (b - a) for a, b in zip(tail, head, strict=True))
             box = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}
-            axes.text(x, y, f"{edge[column]:.2f}", ha="center", va="center", fontsize=5.5, bbox=box, zorder=2)
+            axes.text(
+                x,
+                y,
+                f"{value:.2f}".replace("-", "\N{MINUS SIGN}"),
+                ha="center",
+                va="center",
+                fontsize=6,
+                bbox=box,
+                zorder=2,
+            )
 
 
 def _neurons(
@@ -157,7 +168,7 @@ def _neurons(
             loop.set(color=style.GRAY, linewidth=0.8, zorder=2)
             axes.add_patch(loop)
         if inside == "tau":
-            axes.text(x, y, f"{neuron['tau']:.2g}", ha="center", va="center", fontsize=5.5, zorder=4)
+            axes.text(x, y, f"{neuron['tau']:.2g}", ha="center", va="center", fontsize=6, zorder=4)
         elif inside and hidden:
             axes.text(x, y, inside, ha="center", va="center", fontsize=6.5, style="italic", zorder=4)
     axes.autoscale_view()

@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from experiments.errors import UserError, one_of
-from experiments.figures import panels, style
+from experiments.figures import page, panels, style
 from experiments.figures.panels import AXES, QUANTITIES, unique
 
 KEYS = ("data", "x", "loss")
+SHORT_AXES = AXES | {"seconds": "seconds"}  # panels are narrow
 
 
-def draw_rows(table: pd.DataFrame, title: str, *, rows: Sequence[Mapping[str, str]]) -> Figure:
+def draw_rows(table: pd.DataFrame, title: str, *, rows: Sequence[Mapping[str, str]]) -> page.Page:
     """Panels: one row per entry of ``rows``, one column per optimizer; one line per method.
 
     A panel names its model, which may differ between data sets and optimizers, and has scales of its own.
@@ -40,20 +40,25 @@ def draw_rows(table: pd.DataFrame, title: str, *, rows: Sequence[Mapping[str, st
     optimizers = [optimizer for (optimizer,) in unique(table, ["optimizer"])]
     table, looks = panels.name_lines(table)
 
-    figure = style.page(title, 1.6 * len(rows) + 1.1)
+    figure = page.start(title, 1.6 * len(rows) + 0.2)
     axes = figure.subplots(len(rows), len(optimizers), squeeze=False)
+    remarks = panels.Remarks()
     for row, line in zip(rows, axes, strict=True):
         for optimizer, panel in zip(optimizers, line, strict=True):
             chosen = table[(table["data"] == row["data"]) & (table["optimizer"] == optimizer)]
-            _panel(panel, chosen, looks, row, optimizer)
+            _panel(panel, chosen, looks, row, optimizer, remarks)
         line[0].set_ylabel(f"{style.label(style.DATA, row['data'])}\n{QUANTITIES[row['loss']].name}")
-        line[len(line) // 2].set_xlabel(AXES[row["x"]])
-    panels.legend(figure, table, looks)
+    panels.legend(figure, table, looks, remarks)
     return figure
 
 
 def _panel(
-    axes: Axes, table: pd.DataFrame, looks: dict[str, style.Look], row: Mapping[str, str], optimizer: str
+    axes: Axes,
+    table: pd.DataFrame,
+    looks: dict[str, style.Look],
+    row: Mapping[str, str],
+    optimizer: str,
+    remarks: panels.Remarks,
 ) -> None:
     """One optimizer on the data set of a row; empty if it has no runs."""
     models = [model for (model,) in unique(table, ["model"])]
@@ -66,7 +71,10 @@ def _panel(
             f"{' and '.join(models)}; take the drawing 'curves', which has a row for each"
         )
     quantity = QUANTITIES[row["loss"]]
-    panels.panel(axes, table, looks, row["x"], quantity)
-    panels.scale([axes], quantity)
+    where = f"{style.label(style.DATA, row['data'])} {style.label(style.OPTIMIZERS, optimizer)}"
+    drawn = panels.panel(axes, table, looks, row["x"], quantity, remarks, where)
+    if panels.finish([drawn], quantity):
+        remarks.add("the loss before the first step is above the panel", where)
     axes.set_title(f"{style.label(style.OPTIMIZERS, optimizer)}, {style.label(style.MODELS, models[0])}")
+    axes.set_xlabel(SHORT_AXES[row["x"]])
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=row["x"] != "seconds"))

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 from experiments.errors import UserError
-from experiments.figures import style
+from experiments.figures import page, style
 from experiments.figures.runs import FigureRun
 
 
@@ -72,7 +71,7 @@ def _along_axes(table: pd.DataFrame) -> pd.DataFrame:
 AXES = {
     "width": ("width", "d"),
     "samples": ("samples", "n"),
-    "layers": ("hidden layers", "l"),
+    "layers": ("hidden layers", "\N{SCRIPT SMALL L}"),
     "batches": ("batches", "b"),
     "steps": ("steps", "k"),
 }
@@ -80,14 +79,14 @@ AXES = {
 
 METHODS = {
     "nullspace": style.Look("null space", style.METHODS["nullspace"].color),
-    "nullspace 0.999": style.Look("null space, threshold 0.999", style.METHODS["nullspace"].color, ":"),
+    "nullspace 0.999": style.Look("null space, threshold 0.999", style.PALETTE[5], ":"),
     "symmetry 2022": style.METHODS["symmetry_2022"],
     "symmetry 2024": style.METHODS["symmetry"],
     "symmetry corrected": style.METHODS["symmetry_corrected"],
 }
 
 
-def draw_runtime(table: pd.DataFrame, title: str) -> Figure:
+def draw_runtime(table: pd.DataFrame, title: str) -> page.Page:
     """One panel per axis, both scales logarithmic, with the exponent of each method; one row per machine.
 
     Points are medians, bars extend from the fastest to the slowest round. A case without steps is hollow and excluded
@@ -100,7 +99,7 @@ def draw_runtime(table: pd.DataFrame, title: str) -> Figure:
     machines, axes = list(table["hardware"].unique()), [axis for axis in AXES if axis in set(table["axis"])]
     names = list(table["method"].unique())
     looks = style.looks(names) | {name: METHODS[name] for name in names if name in METHODS}
-    figure = style.page(title, 2.3 * len(machines) + 0.9)
+    figure = page.start(title, 2.5 * len(machines))
     grid = figure.subplots(len(machines), len(axes), squeeze=False, sharey="row")
     for machine, line in zip(machines, grid, strict=True):
         for axis, panel in zip(axes, line, strict=True):
@@ -109,15 +108,15 @@ def draw_runtime(table: pd.DataFrame, title: str) -> Figure:
             panel.set_xlabel(" ".join(AXES[axis]))
         line[0].set_ylabel("seconds of a teleport")
         low, high = line[0].get_ylim()
-        line[0].set_ylim(low, high * (high / low) ** 0.3)  # room for the exponents
+        line[0].set_ylim(low, high * (high / low) ** 0.45)  # room for the exponents
     handles = [Line2D([], [], color=look.color, linestyle=look.line, label=look.label) for look in looks.values()]
-    style.legend(figure, handles)
+    page.legend(figure, handles)
     base = ", ".join(f"{letter} = {table[axis].iloc[0]}" for axis, (_, letter) in AXES.items())
-    style.footnote(
+    page.footnote(
         figure,
         table,
         f"median of the rounds, bars from fastest to slowest; all else at {base}; "
-        "hollow: no step taken, nothing was free; powers: fitted to the others, in the order of the names",
+        "hollow: no step taken, nothing was free; powers: fitted to the others",
     )
     return figure
 
@@ -126,7 +125,8 @@ def _panel(axes: Axes, table: pd.DataFrame, looks: dict[str, style.Look], letter
     """One line per method, and the exponents of ``letter`` in the colours and order of the methods."""
     axes.set_xscale("log")
     axes.set_yscale("log")
-    for number, (method, rows) in enumerate(table.groupby("method", sort=False)):
+    powers = []
+    for method, rows in table.groupby("method", sort=False):
         look, rows = looks[str(method)], rows.sort_values("value")
         seconds = rows["seconds"]
         spread = [seconds - rows["fastest"], rows["slowest"] - seconds]
@@ -136,8 +136,8 @@ def _panel(axes: Axes, table: pd.DataFrame, looks: dict[str, style.Look], letter
             mark = {"markersize": 3.2, "markeredgewidth": 0.7, "color": look.color, "markerfacecolor": face}
             axes.plot(point["value"], point["seconds"], "o", zorder=4, **mark)
         exponent = "?" if rows["exponent"].isna().any() else f"{rows['exponent'].iloc[0]:.2f}"
-        place = {"transform": axes.transAxes, "ha": "left", "va": "top", "fontsize": 6.5, "in_layout": False}
-        axes.text(0.04, 0.98 - 0.07 * number, f"{letter}$^{{{exponent}}}$", color=look.color, **place)
+        powers.append(Line2D([], [], color=look.color, linestyle=look.line, label=f"{letter}$^{{{exponent}}}$"))
+    axes.legend(handles=powers, loc="upper left", fontsize=6.5, handlelength=1.8, borderaxespad=0.2, labelspacing=0.25)
     axes.tick_params(axis="x", labelsize=5.5)
     axes.xaxis.set_major_locator(FixedLocator(sorted(table["value"].unique())))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from experiments.errors import UserError, one_of
-from experiments.figures import style
+from experiments.figures import page, style
 from experiments.figures.runs import FigureRun
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 POINTS = 200
 """Of a curve: a spectrum of thousands of dimensions is thinned to about this number of points, evenly spaced."""
 
-COLORS = (*style.PALETTE[:6], "#000000", "#8C6D31", "#7A7A7A")  # one for each of the paper's nine data sets
+KINDS = {"mlp": "fully connected", "cnn": "convolutional", "resnet": "convolutional", "transformer": "transformers"}
 LEAST = 1e-10  # the smallest energy that is shown
 LINES = {"trained": "-", "init": (0, (2, 1.5))}
 STATES = {"trained": "trained", "init": "at initialisation"}
@@ -97,47 +96,48 @@ def cumulative_energy(spectrum: Tensor, dimension: int) -> pd.DataFrame:
     )
 
 
-def draw_spectrum(table: pd.DataFrame, title: str) -> Figure:
-    """Left the cumulative energy against the share of eigenvectors; right the remaining energy, on a log axis.
+def draw_spectrum(table: pd.DataFrame, title: str) -> page.Page:
+    """One column per kind of network: above the cumulative energy by the share of eigenvectors, below what is left.
 
     Args:
         table: rows of :func:`measure_spectrum`.
         title: of the whole picture.
     """
-    figure = style.page(title, 3.6)
-    held, left, names = figure.subplots(1, 3, width_ratios=(1, 1, 0.62))
     measured, failed = table[table["reason"] == ""], table[table["reason"] != ""]
-    handles = []
-    for color, (_, rows) in zip(cycle(COLORS), measured.groupby(["data", "model"], sort=False), strict=False):
-        for state, spectrum in rows.groupby("state", sort=False):
-            look = {"color": color, "linestyle": LINES[state], "linewidth": 1.4 if state == "trained" else 0.9}
-            held.plot(spectrum["share"], spectrum["energy"], **look)
-            left.plot(
-                spectrum["share"], spectrum["rest"].clip(lower=LEAST / 10), **look
-            )  # values of 0 are below the axis
-        handles.append(Line2D([], [], color=color, label=_name(rows.iloc[0])))
-    for state in measured["state"].unique():
-        handles.append(Line2D([], [], color=style.GRAY, linestyle=LINES[state], label=STATES[state]))
-    held.set_ylabel("cumulative energy")
-    left.set_ylabel("energy left")
-    left.set_yscale("log")
-    left.set_ylim(LEAST, 1.5)
-    for axes in (held, left):
-        axes.set_xlabel("share of eigenvectors, largest first")
-        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-        axes.set_xlim(-0.01, 1.01)
-    held.set_ylim(top=1.01)
-    names.legend(handles=handles, loc="upper left", fontsize=6, borderaxespad=0)
-    names.set_axis_off()
-    reasons = [f"{style.label(style.DATA, row.data)}: {row.reason}" for row in failed.itertuples()]
-    if reasons:
-        text = "\n".join(textwrap.fill(reason, 40, max_lines=4, placeholder=" ...") for reason in reasons)
-        held.text(0.98, 0.03, text, transform=held.transAxes, ha="right", va="bottom", fontsize=5.5, color=style.GRAY)
-    style.footnote(figure, table, "inputs of one teleport batch; d counts the 1 that a bias appends")
+    kinds = measured["model"].map(lambda model: KINDS.get(model, style.label(style.MODELS, model)))
+    figure = page.start(title, 3.9)
+    columns = figure.subplots(2, max(1, kinds.nunique()), squeeze=False, sharex=True, sharey="row").T
+    for (held, left), (kind, of_kind) in zip(columns, measured.groupby(kinds, sort=False), strict=False):
+        held.set_title(kind)
+        handles = []
+        spectra = of_kind.groupby(["data", "model"], sort=False)
+        for number, (color, (_, rows)) in enumerate(zip(cycle(style.PALETTE), spectra, strict=False)):
+            wide = 1.2 + 1.1 * (spectra.ngroups - 1 - number)  # a curve below the next one stays visible beside it
+            for state, spectrum in rows.groupby("state", sort=False):
+                look = {"color": color, "linestyle": LINES[state], "linewidth": wide if state == "trained" else 0.9}
+                held.plot(spectrum["share"], spectrum["energy"], **look)
+                # values of 0 are below the axis
+                left.plot(spectrum["share"], spectrum["rest"].clip(lower=LEAST / 10), **look)
+            handles.append(Line2D([], [], color=color, linewidth=wide, label=_name(rows.iloc[0])))
+        held.legend(handles=handles, loc="lower right", fontsize=6)
+        left.set(yscale="log", ylim=(LEAST, 1.5), xlim=(-0.01, 1.01), xlabel="share of eigenvectors, largest first")
+        left.xaxis.set_major_formatter(PercentFormatter(1.0))
+        held.set_ylim(0, 1.02)
+    columns[0][0].set_ylabel("cumulative energy")
+    columns[0][1].set_ylabel("energy left")
+    states = [state for state in STATES if state in set(measured.get("state", ()))]
+    if states:
+        page.legend(figure, [Line2D([], [], color=style.GRAY, linestyle=LINES[s], label=STATES[s]) for s in states])
+    notes = ["inputs of one teleport batch; d counts the 1 that a bias appends"]
+    for row in failed.itertuples():
+        reason = textwrap.shorten(row.reason, 160, placeholder=" ...")
+        notes.append(f"left out: {style.label(style.DATA, row.data)}: {reason}")
+    page.footnote(figure, table, "; ".join(notes))
     return figure
 
 
 def _name(row: pd.Series) -> str:
     """``CIFAR-10, CNN`` and, below, the layer and the dimension of its inputs."""
     data, model = style.label(style.DATA, row["data"]), style.label(style.MODELS, row["model"])
-    return f"{data}, {model}\n  {row['layer'].removesuffix('.weight')}, d = {int(row['dimension'])}"
+    layer = ".".join(row["layer"].removesuffix(".weight").split(".")[-2:])
+    return f"{data}, {model}\n{layer}, d = {int(row['dimension'])}"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from experiments.errors import UserError, one_of
-from experiments.figures import style
+from experiments.figures import page, style
 from experiments.figures.runs import FigureRun
 from experiments.functions import FUNCTIONS
 from experiments.run.runs import load_table
@@ -50,7 +50,7 @@ def measure_trajectory(run: FigureRun) -> pd.DataFrame:
     return rows[["step", "moment", "x", "y", "loss"]]
 
 
-def draw_trajectory(table: pd.DataFrame, title: str) -> Figure:
+def draw_trajectory(table: pd.DataFrame, title: str) -> page.Page:
     """One column per function: above the trajectories of all methods on its level sets, below its value by step.
 
     Teleports are dotted lines, from a dot to a triangle. Points with more than twice the initial value are left out as
@@ -68,7 +68,7 @@ def draw_trajectory(table: pd.DataFrame, title: str) -> Figure:
         if name not in FUNCTIONS:
             raise one_of("test function of the drawing 'trajectory'", name, sorted(FUNCTIONS))
     looks = style.looks(list(table["teleport"].unique()))
-    figure = style.page(title, 5.0)
+    figure = page.start(title, 4.3)
     axes = figure.subplots(2, len(names), squeeze=False)
     for name, above, below in zip(names, axes[0], axes[1], strict=True):
         rows = table[(table["data"] == name) & (table["reason"] == "")]
@@ -87,8 +87,8 @@ def draw_trajectory(table: pd.DataFrame, title: str) -> Figure:
     axes[1][0].set_ylabel("value of the function")
     handles = [Line2D([], [], color=look.color, linestyle=look.line, label=look.label) for look in looks.values()]
     handles.append(Line2D([], [], color=style.GRAY, linestyle=":", marker="v", markersize=3.5, label="teleport"))
-    style.legend(figure, handles)
-    style.footnote(figure, table, "gradient descent; level sets evenly in the logarithm; cross: the minimum")
+    page.legend(figure, handles)
+    page.footnote(figure, table, "gradient descent; level sets evenly in the logarithm; cross: the minimum")
     return figure
 
 
@@ -118,7 +118,9 @@ def _level_sets(axes: Axes, name: str) -> None:
     limits = axes.get_xlim(), axes.get_ylim()
     x, y = np.meshgrid(*(np.linspace(*limit, 200) for limit in limits))
     value = function(x, y)
-    levels = np.geomspace(max(value.min(), value.max() * 1e-4), value.max(), LEVELS)
+    low, high = math.log10(max(value.min(), value.max() * 1e-4)), math.log10(value.max())
+    # Rounded, as the last bits of powers differ between processors and a level may be the value of a point.
+    levels = [float(f"{10 ** (low + (high - low) * (step + 0.5) / LEVELS):.6g}") for step in range(LEVELS)]
     axes.contour(x, y, value, levels=levels, colors="#BBBBBB", linewidths=0.5, zorder=1)
     axes.set(xlim=limits[0], ylim=limits[1], xlabel="x")
     axes.grid(False)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from experiments.figures import style
+from experiments.figures import page, style
 from experiments.figures.runs import FigureRun
 
 if TYPE_CHECKING:
@@ -102,35 +102,38 @@ def loss_of(v: Any, a: Any, b: Any, target: float) -> Any:
     return (a * v + b - target) ** 2
 
 
-def draw_walks(table: pd.DataFrame, title: str) -> Figure:
+def draw_walks(table: pd.DataFrame, title: str) -> page.Page:
     """One panel per method, with its steps on the level sets of the loss; and the change of the loss against the norm.
 
     Args:
         table: rows of :func:`measure_walks`.
         title: of the whole picture.
     """
-    figure = style.page(title, 2.6)
+    figure = page.start(title, 2.2)
     *planes, cost = figure.subplots(1, 4)
+    handles = []
     for axes, (method, (across, up)) in zip(planes, PLANES.items(), strict=True):
         rows = table[table["method"] == method]
         for number, (rho, trajectory) in enumerate(rows.groupby("rho", dropna=False)):
             marker, line = (("o", "-"), ("s", "--"))[number % 2]
             look = {"color": COLORS[method], "linestyle": line, "linewidth": 1.0, "marker": marker, "markersize": 2.2}
-            named = {"label": TITLES[method] + (f", rho {rho:g}" if pd.notna(rho) else "")}
+            name = TITLES[method] + (f", rho {rho:g}" if pd.notna(rho) else "")
+            handles.append(Line2D([], [], label=name, **look))
             axes.plot(trajectory[across], trajectory[up], **look, zorder=3)
             growth = trajectory["gradient_norm"] / trajectory["gradient_norm"].iloc[0]
             change = (trajectory["loss"] / trajectory["loss"].iloc[0] - 1).abs().clip(lower=RESOLUTION)
-            cost.plot(growth, change, **look | named)
+            cost.plot(growth, change, **look)
         _level_sets(axes, rows, across, up)
         axes.set_title(TITLES[method])
         axes.set_xlabel(across)
-        axes.set_ylabel(up, rotation=0)
+        axes.set_ylabel(up, rotation=0, labelpad=6)
     cost.set_yscale("log")
+    cost.xaxis.set_major_locator(MaxNLocator(4))
     cost.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
     cost.set_xlabel("gradient norm")
     cost.set_title("relative change of loss")
-    cost.legend(fontsize=5.5, loc="center right", handlelength=1.5)
-    style.footnote(
+    page.legend(figure, handles)
+    page.footnote(
         figure,
         table,
         "y = a s(v x) + b with a leaky ReLU s, squared error on one sample, float64; dots are steps, all from one "

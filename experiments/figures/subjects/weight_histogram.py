@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from experiments.figures import style
+from experiments.figures import page, style
 from experiments.figures.runs import FigureRun
 
 if TYPE_CHECKING:
@@ -53,20 +53,21 @@ def histogram(values: Tensor, limit: float, bins: int) -> pd.DataFrame:
     return pd.DataFrame({"low": edges[:-1], "high": edges[1:], "count": counts})
 
 
-def draw_weight_histogram(table: pd.DataFrame, title: str) -> Figure:
+def draw_weight_histogram(table: pd.DataFrame, title: str) -> page.Page:
     """Two panels with the same axes: before and after the teleport.
 
     Args:
         table: rows of :func:`measure_weight_histogram`.
         title: of the whole picture.
     """
-    figure = style.page(title, 2.8)
+    figure = page.start(title, 2.1)
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     for axes, (state, name), color in zip(panels, STATES.items(), style.PALETTE, strict=False):
         axes.set_title(name)
         axes.set_xlabel("weight")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         if (table["reason"] != "").any():
-            style.no_result(axes, table)
+            page.no_result(axes, table)
             continue
         rows = table[table["state"] == state]
         inside = rows[np.isfinite(rows["low"]) & np.isfinite(rows["high"])]
@@ -77,5 +78,5 @@ def draw_weight_histogram(table: pd.DataFrame, title: str) -> Figure:
         axes.text(0.98, 0.95, note, transform=axes.transAxes, ha="right", va="top", fontsize=6)
         axes.set_yscale("log")
     panels[0].set_ylabel("parameters")
-    style.footnote(figure, table, "all parameters, biases included, at initialisation")
+    page.footnote(figure, table, "all parameters, biases included, at initialisation")
     return figure

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from experiments.figures.subjects.convolution import draw_convolution, measure_convolution
+from tests.experiments.figures.tables import tabled
 
 
 @pytest.mark.parametrize("shape", [{}, {"channels": 3, "size": 6, "filters": 4, "kernel": 3, "seed": 1}])
@@ -27,6 +28,6 @@ def test_the_drawings_numbers_are_those_of_a_convolution(shape):
 
 def test_the_convolution_shows_every_number_of_its_table():
     rows = measure_convolution(None, channels=3, size=5, filters=2, kernel=3)
-    figure = draw_convolution(rows, "title")
+    figure = draw_convolution(tabled(({}, rows)), "title")
     numbers = [text.get_text().replace("\N{MINUS SIGN}", "-") for text in figure.axes[0].texts]
     assert sorted(int(n) for n in numbers if n.lstrip("-").isdigit()) == sorted(rows["value"])

@@ -16,21 +16,22 @@ from experiments.figures.subjects.curves import draw_curves
 from tests.experiments.figures.tables import cell, said, tabled
 
 
-def test_teleports_that_moved_nothing_are_called_a_no_op_and_stay_in_the_picture():
+def test_teleports_that_moved_nothing_are_said_below_and_stay_in_the_picture():
     figure = draw_curves(tabled(cell("none", 0, [2.0, 1.0]), cell("nullspace", 0, [2.0, 1.0], moved=0)), "title")
-    assert "null space, lands on the cap: no-op" in said(figure)
+    assert "null space, lands on the cap moved nothing;" in said(figure)
+    assert not figure.axes[0].texts  # which would cover curves
     colors = [to_hex(line.get_color()).upper() for line in figure.axes[0].lines if len(line.get_xdata()) > 1]
     assert colors == [style.METHODS["nullspace"].color, style.METHODS["none"].color]
 
 
 def test_a_no_op_in_some_runs_says_in_how_many():
     cells = [cell("nullspace", seed, [2.0, 1.0], moved=seed) for seed in (0, 1, 2)]
-    assert "no-op in 1 of 3 runs" in said(draw_curves(tabled(*cells), "title"))
+    assert "moved nothing in 1 of 3 runs" in said(draw_curves(tabled(*cells), "title"))
 
 
-def test_teleports_that_moved_are_marked_and_not_called_a_no_op():
+def test_teleports_that_moved_are_marked():
     figure = draw_curves(tabled(cell("nullspace", 0, [2.0, 1.0], moved=1)), "title")
-    assert "no-op" not in said(figure)
+    assert "cap moved nothing" not in said(figure)
     (mark,) = [line for line in figure.axes[0].lines if line.get_marker() == "v"]
     assert (mark.get_xdata()[0], mark.get_ydata()[0]) == (0.0, pytest.approx(2.0))
 
@@ -43,8 +44,54 @@ def test_a_mean_ends_where_a_seed_diverged_and_says_so(blown_up):
     rows = tabled(*cells)
     curve = average(rows[rows["event"] == "evaluation"], "epoch", QUANTITIES["train"])
     np.testing.assert_array_equal(curve.x, [0, 1, 2])
-    np.testing.assert_array_equal(curve.mean, [2.0, math.nan, math.nan])
-    assert "diverged in 1 of 2 runs" in said(draw_curves(rows, "title"))
+    for values in (curve.mean, curve.low, curve.high):
+        np.testing.assert_array_equal(values, [2.0, math.nan, math.nan])
+    figure = draw_curves(rows, "title")
+    assert "diverged in 1 of 2 runs" in said(figure)
+    assert not figure.axes[0].texts
+    (cross,) = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
+    assert (cross.get_xdata()[0], cross.get_ydata()[0]) == (0.0, pytest.approx(2.0))
+
+
+def test_a_shade_is_from_the_smallest_to_the_largest_seed_and_stays_in_the_panel():
+    ends = (0.001, 1.0, 3.0)
+    axes = draw_curves(tabled(*(cell("none", seed, [2.0, end]) for seed, end in enumerate(ends))), "title").axes[0]
+    (shade,) = axes.collections
+    heights = shade.get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == (0.001, 3.0)
+    low, high = axes.get_ylim()
+    assert low < 0.001
+    assert high > 3.0
+    np.testing.assert_array_equal(axes.lines[0].get_ydata(), [2.0, pytest.approx(sum(ends) / 3)])
+
+
+def test_a_first_loss_that_would_flatten_the_others_is_above_the_panel_and_said():
+    figure = draw_curves(tabled(cell("nullspace", 0, [27.0, 2.2, 2.0], moved=1)), "title")
+    low, high = figure.axes[0].get_ylim()
+    assert 1.5 < low < 2.0
+    assert 2.2 < high < 2.5
+    assert "the loss before the first step is above the panel" in said(figure)
+    (mark,) = [line for line in figure.axes[0].lines if line.get_marker() == "v"]
+    assert mark.get_ydata()[0] == pytest.approx(high)
+    assert "above the panel" not in said(draw_curves(tabled(cell("none", 0, [2.3, 0.5, 0.1])), "title"))
+
+
+@pytest.mark.parametrize(("losses", "scale"), [([2.3, 2.0, 1.8], "linear"), ([2.3, 0.3, 0.02], "log")])
+def test_an_axis_is_logarithmic_where_losses_span_much(losses, scale):
+    figure = draw_curves(tabled(cell("none", 0, losses)), "title")
+    assert [axes.get_yscale() for axes in figure.axes] == [scale] * 2
+
+
+def test_remarks_name_the_panels_that_they_are_about():
+    cells = [cell("nullspace", 0, [2.0, 1.0], moved=0, task=("mnist", "mlp", name)) for name in ("sgd", "adam")]
+    cells += [cell("nullspace", 0, [2.0, 1.0], moved=1, task=("digits", "mlp", name)) for name in ("sgd", "adam")]
+    assert "moved nothing (MNIST SGD, MNIST Adam);" in said(draw_curves(tabled(*cells), "title"))
+
+
+def test_every_row_of_seconds_names_its_axis():
+    tasks = (("mnist", "mlp", "sgd"), ("digits", "mlp", "sgd"))
+    rows = tabled(*(cell("none", 0, [2.0, 1.0], task=task) for task in tasks))
+    assert all(axes.get_xlabel().startswith("seconds") for axes in draw_curves(rows, "title", x="seconds").axes)
 
 
 def test_one_seed_has_no_spread():
@@ -125,6 +172,7 @@ def test_each_value_of_a_key_is_a_line_of_its_own_and_what_has_no_such_key_is_on
 def test_an_accuracy_has_a_linear_axis_of_its_own_and_losses_share_theirs():
     table = tabled(swept("change_of_basis_inter", [8.0, 2.0], moved=1))
     table.loc[table["event"] == "teleport", "epoch"] = 0.5
+    table.loc[table["event"] == "evaluation", "test_metric"] = [0.8, 0.2]
     train, test, accuracy = draw_curves(table, "title", quantities=["train", "test", "accuracy"]).axes
     assert accuracy.get_title() == "test accuracy, SGD"
     assert [axes.get_yscale() for axes in (train, test, accuracy)] == ["log", "log", "linear"]
@@ -150,7 +198,7 @@ def test_an_accuracy_ends_where_the_training_diverged():
     rows["test_metric"] = [0.1, 0.2, 0.3]
     (axes,) = draw_curves(tabled((labels, rows)), "title", quantities=["accuracy"]).axes
     np.testing.assert_array_equal(curves(axes)[GRAY], [0.1, 0.2])
-    assert "diverged in 1 of 1 runs" in axes.texts[0].get_text()
+    assert "diverged in 1 of 1 runs" in said(axes.figure)
 
 
 def test_keys_that_cannot_be_shown_are_refused():

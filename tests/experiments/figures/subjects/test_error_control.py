@@ -12,7 +12,7 @@ from experiments.figures.rebuilt import rebuild
 from experiments.figures.runs import expand
 from experiments.figures.subjects.error_control import draw_error_control, measure_error_control, threshold_name
 from tests.experiments.figures.conftest import conf
-from tests.experiments.figures.tables import tabled
+from tests.experiments.figures.tables import said, tabled
 
 
 def test_error_grows_as_the_threshold_falls(trained_run):
@@ -47,11 +47,16 @@ def test_error_control_needs_a_null_space_teleport(trained_run, tmp_path):
 def test_error_control_shows_each_threshold():
     trace = pd.DataFrame({"step": [0, 1], "loss": [2.0, 2.002], "gradient_norm": [1.0, 1.5]})
     cells = [({"data": "smnist"}, trace.assign(threshold=threshold)) for threshold in (1.0, 0.95)]
-    loss, change, norm = draw_error_control(tabled(*cells), "title").axes
-    for line in loss.lines:
-        np.testing.assert_array_equal(line.get_ydata(), [2.0, 2.002])
+    figure = draw_error_control(tabled(*cells), "title")
+    change, growth, cost = figure.axes
+    for lines in (change.lines[:2], growth.lines[:2], cost.lines[:2]):
+        assert len({line.get_linewidth() for line in lines}) == 2  # where they coincide both are seen
     assert change.lines[0].get_ydata()[1] == pytest.approx(0.001)
-    np.testing.assert_array_equal(norm.lines[1].get_ydata(), [1.0, 1.5])
+    for line in growth.lines:
+        np.testing.assert_allclose(line.get_data(), [[1], [0.5]])
+    np.testing.assert_allclose(cost.lines[0].get_data(), [[0.5], [0.001]])
+    assert [axes.get_yscale() for axes in figure.axes] == ["log"] * 3
+    assert "before: loss 2, norm 1" in said(figure)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def test_a_quiver_shows_every_neuron_weight_and_tau():
         assert sum(isinstance(patch, Circle) for patch in axes.patches) == 5
     edges = rows[rows["what"] == "edge"]
     for axes, column in ((network, "weight"), (teleported, "teleported")):
-        numbers = [text.get_text() for text in axes.texts if text.get_text() != "f"]
+        numbers = [text.get_text().replace("\N{MINUS SIGN}", "-") for text in axes.texts if text.get_text() != "f"]
         assert sorted(numbers) == sorted(f"{value:.2f}" for value in edges[column])
     taus = [text.get_text() for text in change.texts]
     assert taus == [f"{tau:.2g}" for tau in rows.loc[rows["what"] == "neuron", "tau"]]

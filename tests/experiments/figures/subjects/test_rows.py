@@ -21,6 +21,7 @@ def test_rows_have_their_own_data_axis_loss_and_models():
     rows["test_loss"] += 10
     (small, large), (empty, digits) = np.reshape(draw_rows(rows, "title", rows=[MNIST, DIGITS]).axes, (2, 2))
     assert small.get_title() == "SGD, small MLP"
+    assert [axes.get_xlabel() for axes in (small, large, digits)] == ["epoch", "epoch", "seconds"]
     assert large.get_title() == "Adam, MLP"
     np.testing.assert_array_equal(large.lines[0].get_data(), [[0, 1], [3.0, 1.0]])
     np.testing.assert_array_equal(digits.lines[0].get_data(), [[0, 1.0], [14.0, 11.0]])

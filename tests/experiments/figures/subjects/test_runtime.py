@@ -61,7 +61,10 @@ def test_a_runtime_without_steps_is_hollow_and_what_has_no_exponent_says_so():
     cells = [({}, values.assign(method="nullspace", hardware="a chip", **base).assign(exponent=math.nan))]
     cells.append(({}, values.assign(method="symmetry 2024", hardware="a chip", **base, steps_taken=64)))
     (panel,) = (figure := draw_runtime(tabled(*cells), "title")).axes
-    assert [text.get_text() for text in panel.texts] == ["n$^{?}$", "n$^{0.25}$"]
-    assert "d = 8, n = 100, l = 2, b = 4, k = 5" in said(figure)
+    powers = panel.get_legend()
+    assert [text.get_text() for text in powers.get_texts()] == ["n$^{?}$", "n$^{0.25}$"]
+    looks = [(line.get_color(), line.get_linestyle()) for line in powers.get_lines()]
+    assert looks == [(line.get_color(), line.get_linestyle()) for line in figure.legends[0].get_lines()]
+    assert "d = 8, n = 100, \N{SCRIPT SMALL L} = 2, b = 4, k = 5" in said(figure)
     faces = [line.get_markerfacecolor() for line in panel.lines if line.get_marker() == "o"]
     assert faces.count("white") == 1

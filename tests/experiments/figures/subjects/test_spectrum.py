@@ -74,5 +74,19 @@ def test_spectra_show_their_data_sets_and_why_one_is_missing():
     figure = draw_spectrum(tabled(*cells), "title")
     np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), [0.9, 1.0])
     assert "Traffic: it is not here" in said(figure)
-    names = " ".join(text.get_text() for text in figure.axes[2].get_legend().get_texts())
-    assert "MNIST, MLP\n  linear2, d = 2" in names
+    assert not figure.axes[0].texts
+    names = " ".join(text.get_text() for text in figure.axes[0].get_legend().get_texts())
+    assert "MNIST, MLP\nlinear2, d = 2" in names
+
+
+def test_a_spectrum_below_another_is_wider_and_each_kind_of_network_has_a_column():
+    spectrum = pd.DataFrame({"share": [0.5, 1.0], "energy": [0.9, 1.0], "rest": [0.1, 0.0]})
+    measured = spectrum.assign(state="trained", layer="linear2.weight", dimension=2, positions=9)
+    tasks = [("mnist", "mlp"), ("fashion_mnist", "mlp"), ("cifar10", "cnn"), ("tiny_imagenet", "resnet")]
+    figure = draw_spectrum(tabled(*(({"data": d, "model": m}, measured) for d, m in tasks)), "title")
+    upper = figure.axes[:2]
+    assert [axes.get_title() for axes in upper] == ["fully connected", "convolutional"]
+    for axes in upper:
+        first, second = axes.lines
+        assert first.get_linewidth() > second.get_linewidth()
+        assert first.get_color() != second.get_color()
