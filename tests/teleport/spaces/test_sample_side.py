@@ -88,6 +88,8 @@ def test_values_and_spans_against_forty_digits(most):
         exact = np.array([[float(right[i, j]) for j in range(16)] for i in range(12)])
     np.testing.assert_allclose(energies.sqrt().numpy(), expected, rtol=0, atol=1e-12)
     assert float(energies[0]) == pytest.approx(expected[0] ** 2, rel=1e-14)
+    assert len(found) >= int((expected > 1e-12).sum())
+    torch.testing.assert_close(found @ found.T, torch.eye(len(found)).double(), atol=1e-14, rtol=0)
     for k in range(1, len(found)):
         basis = found[:k].numpy()
         sine = np.linalg.norm(exact[:k] - exact[:k] @ basis.T @ basis, 2)
@@ -129,6 +131,20 @@ def test_as_many_vectors_as_dimensions_have_a_complement(r):
     kept = found.project(torch.eye(64, dtype=torch.float64)[None])[0]
     assert float(kept.trace()) == pytest.approx(64 - r)
     assert float((rows.double() @ kept).norm() / rows.double().norm()) < torch.finfo(torch.float32).eps
+
+
+def test_no_squared_value_is_negative():
+    for rows in (noise(70, 20).repeat(1, 4), noise(35, 80).repeat(2, 1), torch.zeros(70, 80)):
+        representation = Representation(80, 1, torch.float32, ones=False)
+        representation.update(rows[None].float())
+        assert float(representation.spectrum().min()) >= 0
+
+
+def test_directions_of_later_passes_are_orthogonal_to_the_first():
+    rows = with_values(decades(80, 9), 120)
+    found, _ = decomposed(rows, products(rows[None])[0], 1e-18)
+    assert len(found) > 75
+    torch.testing.assert_close(found @ found.T, torch.eye(len(found)).double(), atol=3e-15, rtol=0)
 
 
 def test_the_spectrum_of_deficient_vectors():
