@@ -13,10 +13,12 @@ BACKWARDS = {
     *(aten.gelu_backward.default, aten.elu_backward.default, aten.hardswish_backward.default),
     *(aten.softplus_backward.default, aten.log_sigmoid_backward.default),
     *(aten.sigmoid_backward.default, aten.tanh_backward.default),
+    *(aten.silu_backward.default, aten.mish_backward.default, aten.hardsigmoid_backward.default),
 }
 """Backward functions that multiply a gradient elementwise by a function of fixed tensors, which is costly to compute.
 
-The backward function of ReLU is as cheap as a product; that of SiLU is already recorded as products.
+The backward function of ReLU is as cheap as a product. That of hardsigmoid has no derivative in torch (2.13), so that a
+network with it can be moved with a frozen forward pass only.
 """
 
 

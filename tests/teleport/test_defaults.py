@@ -99,6 +99,16 @@ LARGE: dict[str, tuple[Made, tuple[int, ...]]] = {
     "googlenet": (by_name("googlenet", **INCEPTION), (2, 3, 32, 32)),
     "inception_v3": (by_name("inception_v3", **INCEPTION), (2, 3, 75, 75)),
     "convnext_tiny": (by_name("convnext_tiny"), (2, 3, 32, 32)),
+    "efficientnet_v2_s": (by_name("efficientnet_v2_s"), (2, 3, 32, 32)),
+    "mnasnet1_3": (by_name("mnasnet1_3"), (2, 3, 32, 32)),
+    "mobilenet_v2": (by_name("mobilenet_v2"), (2, 3, 32, 32)),
+    "mobilenet_v3_small": (by_name("mobilenet_v3_small"), (2, 3, 32, 32)),
+    "regnet_x_400mf": (by_name("regnet_x_400mf"), (2, 3, 32, 32)),
+    "resnet50": (by_name("resnet50"), (2, 3, 32, 32)),
+    "resnext50_32x4d": (by_name("resnext50_32x4d"), (2, 3, 32, 32)),
+    "shufflenet_v2_x1_5": (by_name("shufflenet_v2_x1_5"), (2, 3, 32, 32)),
+    "squeezenet1_0": (by_name("squeezenet1_0"), (2, 3, 64, 64)),
+    "shufflenet_v2_x1_0": (by_name("shufflenet_v2_x1_0"), (2, 3, 32, 32)),
 }
 EVERY = [*MODELS, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)]
 

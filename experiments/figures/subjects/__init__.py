@@ -19,6 +19,7 @@ NAMES = (
     "convolution",
     "coverage",
     "curves",
+    "defaults",
     "error_control",
     "feature_maps",
     "interpolation",

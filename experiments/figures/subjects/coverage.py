@@ -75,7 +75,7 @@ def _rows(name: str, side: int, range: float, seed: int) -> list[dict[str, Any]]
     from experiments.figures.unchanged_outputs import replace_constants, rounding_error, teleport_once
 
     torch.manual_seed(seed)
-    model, side = _build(name, side)
+    model, side = built(name, side)
     inputs = torch.randn(2 if side < LARGE else 1, 3, side, side)
     replace_constants(model, inputs)
     about = {
@@ -91,7 +91,7 @@ def _rows(name: str, side: int, range: float, seed: int) -> list[dict[str, Any]]
     ]
 
 
-def _build(name: str, side: int) -> tuple[nn.Module, int]:
+def built(name: str, side: int) -> tuple[nn.Module, int]:
     """The network and the side of the images that it accepts."""
     from experiments.configuration.model_config import TorchvisionConfig
     from experiments.models.registry import build_model

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from experiments.errors import UserError
-from experiments.figures.subjects.coverage import _build, draw_coverage, measure_coverage
+from experiments.figures.subjects.coverage import built, draw_coverage, measure_coverage
 from experiments.figures.unchanged_outputs import FORMS
 from tests.experiments.figures.tables import said, tabled
 
@@ -36,7 +36,7 @@ def test_no_network_at_all_is_a_sentence(names, reason):
 
 
 def test_an_architecture_of_fixed_size_gets_larger_images():
-    assert [_build(name, 64)[1] for name in ("shufflenet_v2_x0_5", "inception_v3")] == [64, 224]
+    assert [built(name, 64)[1] for name in ("shufflenet_v2_x0_5", "inception_v3")] == [64, 224]
 
 
 def test_a_network_without_a_free_channel_is_called_not_covered():

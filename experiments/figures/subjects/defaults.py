@@ -1,0 +1,153 @@
+"""What a null-space teleport of default settings does to networks that others wrote."""
+
+from __future__ import annotations
+
+import logging
+import textwrap
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.errors import UserError
+from experiments.figures import style
+from experiments.figures.runs import FigureRun, reason_of
+from experiments.figures.subjects.coverage import built
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
+
+LOSSES = {"on_batch": "its own batch", "told": "the event's batches, as reported", "drift": "a batch it does not see"}
+
+
+def measure_defaults(
+    run: FigureRun | None, *, names: Sequence[str], side: int = 64, samples: int = 4, seed: int = 0
+) -> pd.DataFrame:
+    """One event of ``teleport.NullSpace()`` on two batches per network.
+
+    Weights are random (see :func:`~experiments.figures.unchanged_outputs.replace_constants`), images are noise.
+
+    Args:
+        run: none.
+        names: of torchvision's classification models.
+        side: of the square images; architectures that do not accept it get larger ones.
+        samples: per batch.
+        seed: of weights and images.
+
+    Returns:
+        rows ``arch``, ``parameters``, ``side``, ``layers`` and ``moved`` of them, ``accepted``, ``norm_before`` and
+        ``norm_after`` (mean gradient norm of the batches), ``on_batch`` (the largest relative change of a batch's loss
+        by its own move), ``told`` (the drift that the report tells) and ``drift`` (the relative change of the loss on a
+        batch that the event does not see), ``seconds``. A network that cannot be teleported has the ``reason``.
+    """
+    rows: list[dict[str, Any]] = []
+    for number, name in enumerate(names, 1):
+        log.info("%s (%d of %d)", name, number, len(names))
+        try:
+            rows.append(_row(name, side, samples, seed))
+        except Exception as error:  # a failure of one network must not lose the rows of the others
+            if not isinstance(error, UserError):
+                log.exception("%s cannot be teleported", name)
+            rows.append({"arch": name, "reason": reason_of(error)})
+    if all("reason" in row for row in rows):
+        reason = rows[0]["reason"] if rows else "figure.measure.names lists none"
+        raise UserError(f"no network can be teleported, the first because: {reason}")
+    return pd.DataFrame(rows)
+
+
+def _row(name: str, side: int, samples: int, seed: int) -> dict[str, Any]:
+    import torch
+
+    from experiments.figures.unchanged_outputs import replace_constants
+    from teleport import NullSpace
+
+    torch.manual_seed(seed)
+    model, side = built(name, side)
+    images = torch.randn(3, samples, 3, side, side)
+    replace_constants(model, images[0])
+    batches = [(each, torch.randint(1000, (samples,))) for each in images]
+    loss_fn = _cross_entropy()
+    before = _value(model, batches[2], loss_fn)
+    start = time.perf_counter()
+    report = NullSpace()(model, batches[:2], loss_fn)
+    seconds = time.perf_counter() - start
+    after = _value(model, batches[2], loss_fn)
+    return {
+        "arch": name,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "side": side,
+        "layers": sum(layer.kind != "parameter" for layer in report.layers),
+        "moved": sum(layer.relative_change > 0 for layer in report.layers),
+        "accepted": report.accepted,
+        "norm_before": report.gradient_norm_before,
+        "norm_after": report.gradient_norm_after,
+        "on_batch": max(abs(each.loss_after / each.loss_before - 1) for each in report.batches),
+        "told": report.drift,
+        "drift": after / before - 1,
+        "seconds": seconds,
+    }
+
+
+def _cross_entropy() -> Callable[[nn.Module, tuple[Tensor, Tensor]], Tensor]:
+    from torch.nn import functional
+
+    return lambda model, batch: functional.cross_entropy(model(batch[0]), batch[1])
+
+
+def _value(model: nn.Module, batch: Any, loss_fn: Callable[[nn.Module, Any], Tensor]) -> float:
+    import torch
+
+    with torch.no_grad():
+        return float(loss_fn(model, batch))
+
+
+ROW = 0.135  # inches
+LEAST = 1e-8
+TOLERANCE = 1e-3
+
+
+def draw_defaults(table: pd.DataFrame, title: str) -> Figure:
+    """One row per network: the growth of the gradient norm, and the relative changes of the losses.
+
+    Args:
+        table: rows of :func:`measure_defaults`.
+        title: of the whole picture.
+    """
+    networks = list(table["arch"])
+    figure = style.page(title, 1.1 + ROW * len(networks))
+    growth, losses = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1.6))
+    rows, places = table[table["reason"] == ""], {name: place for place, name in enumerate(networks)}
+    y = [places[name] for name in rows["arch"]]
+    ratio = rows["norm_after"] / rows["norm_before"]
+    growth.plot(ratio, y, linestyle="", marker="o", markersize=3, color=style.PALETTE[0])
+    growth.set_xlim(0.95, 2.1)
+    for bound in (1.0, 2.0):
+        growth.axvline(bound, color=style.GRAY, linestyle=":", linewidth=0.8)
+    growth.set_xlabel("gradient norm after / before")
+    for (column, name), marker, color in zip(LOSSES.items(), "osD", style.PALETTE[:3], strict=True):
+        changes = rows[column].abs().clip(lower=LEAST)
+        losses.plot(changes, y, linestyle="", marker=marker, markersize=2.5, color=color, label=name)
+    _say_failures(growth, table, places)
+    losses.axvline(TOLERANCE, color=style.GRAY, linestyle=":", linewidth=0.8)
+    losses.set_xscale("log")
+    losses.set_xlabel("|change of the loss| / loss")
+    growth.set_yticks(range(len(networks)), networks, fontsize=5.5)
+    growth.set_ylim(len(networks) - 0.5, -0.5)
+    for axes in (growth, losses):
+        axes.tick_params(axis="y", length=0)
+    style.legend(figure, losses.get_legend_handles_labels()[0])
+    left = table.loc[(table["reason"] == "") & (table["moved"] == 0), "arch"]
+    notes = ["random weights, images of noise", f"changes below {LEAST:g} are drawn there; dotted: the tolerance"]
+    notes += [f"no layer of {', '.join(left)} has a null space"] if len(left) else []
+    style.footnote(figure, table, "; ".join(notes))
+    return figure
+
+
+def _say_failures(axes: Axes, table: pd.DataFrame, places: dict[str, int]) -> None:
+    for row in table[table["reason"] != ""].itertuples():
+        axes.text(1.0, places[row.arch], textwrap.shorten(row.reason, 90), va="center", fontsize=4)
