@@ -21,6 +21,11 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("results", nargs="?", type=Path, default=ROOT / "results", help="folder of the tables")
     results = parser.parse_args(arguments).results
+    if not results.is_dir():
+        print(
+            f"error: there is no folder '{results}' of results; name the one with the figures' tables", file=sys.stderr
+        )
+        return 2
     from experiments.claims import page
     from experiments.claims.judging import judge_all
 

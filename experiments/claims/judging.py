@@ -111,7 +111,10 @@ def judge_all(root: Path, results: Path, ledgers: Iterable[Path]) -> tuple[list[
 
 
 def pairs_of(line: Line, rows: pd.DataFrame) -> sides.Pairs:
-    """The pairs of a line; none where seconds of different hardware would be compared."""
+    """The pairs of a line; none if a label is not in the table, or seconds of different hardware would be compared."""
+    absent = [column for column in line.columns if column and column not in rows]
+    if absent:  # a label of the figure's configuration, which is younger than the table
+        return sides.Pairs(pd.DataFrame(), reason=f"the table has no column '{absent[0]}'")
     if not line.at:
         return sides.form(line, rows)
     try:

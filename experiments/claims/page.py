@@ -20,8 +20,8 @@ COLUMNS = (
 INTRODUCTION = """\
 # Verdicts on the papers' claims
 
-One line per comparison, judged on the table of its figure by the rule in `conf/claims/`. Written by `python
-scripts/claims.py` (`make claims`); `claims.csv` holds the same numbers. A claim **holds** if the whole interval is
+One line per comparison, judged on the table of its figure by the rule in `conf/claims/`. Written by `make claims`
+(`python scripts/claims.py`); `claims.csv` holds the same numbers. A claim **holds** if the whole interval is
 beyond the smallest effect that counts, in the claimed direction; it **does not hold** if the whole interval is short
 of it; otherwise it is **undecided**, as with fewer than 3 pairs. Intervals are the 95 % intervals of Student's t for
 the mean over pairs (`95 % t`; of a relative effect, for the mean logarithm of the ratio), or for the slope of a
@@ -106,9 +106,10 @@ def rule(line: Line) -> str:
     of = (
         f"the exponent of {line.quantity} in {line.growth}" if line.growth else f"{line.reduce} {line.quantity}".strip()
     )
+    by = f" by at least {amount}" if line.smallest else ""
     what = {
-        "lower": f"lower than {against} by at least {amount}",
-        "higher": f"higher than {against} by at least {amount}",
+        "lower": f"lower than {against}{by}",
+        "higher": f"higher than {against}{by}",
         "not lower": f"not lower than {against} by {amount} or more",
         "not higher": f"not higher than {against} by {amount} or more",
         "equal": f"within {amount} of {against}",
@@ -118,13 +119,9 @@ def rule(line: Line) -> str:
     if line.growth:
         return f"{of} is {what}."
     over = " x ".join([*line.pairs, *line.observations]) or "the rows"
-    place = (
-        f" at epoch {line.epoch}"
-        if line.epoch is not None
-        else f" at step {line.step}"
-        if line.step is not None
-        else ""
-    )
+    place = "" if line.step is None else f" at step {line.step}"
+    if line.epoch is not None:
+        place = " at the last epoch" if line.epoch == "last" else f" at epoch {line.epoch:g}"
     return f"{of}{place} is {what}, {which} {over}."
 
 

@@ -113,9 +113,10 @@ def _values(line: Line, rows: pd.DataFrame, quantity: str, keys: list[str], name
 
 
 def _share(run: pd.DataFrame) -> float:
-    """The share of a run's seconds that its teleports take."""
+    """The share of a run's seconds that its teleports take; nan for a run of no seconds."""
     durations = pd.to_numeric(run.loc[run["event"] == "teleport", "duration"])
-    return float(durations.sum() / run.loc[run["event"] == "evaluation", "seconds"].max())
+    seconds = run.loc[run["event"] == "evaluation", "seconds"].max()
+    return float(durations.sum() / seconds) if seconds > 0 else float("nan")
 
 
 def why_none(table: pd.DataFrame, wanted: Mapping[str, Any]) -> str:

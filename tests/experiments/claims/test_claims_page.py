@@ -169,6 +169,30 @@ def test_a_column_that_no_table_has_is_a_mistake(place, change, message):
     assert message in str(raised.value)
 
 
+def test_a_label_that_is_younger_than_the_table_is_not_measured(place):
+    """``rates`` labels the runs of Table 1, but not those of the table that is here."""
+    folder = place / "results" / "nullspace"
+    (folder / "gain").rename(folder / "table1")
+    (folder / "table1" / "gain.csv").rename(folder / "table1" / "table1.csv")
+    own = {"figure": "nullspace/table1", "at": ["equal epochs"], "where": {"rates": "tuned"}}
+    found, errors = judged(place, GAIN | own)
+    assert errors == []
+    assert found[0].verdict.reason == "the table has no column 'rates'"
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, str(tmp_path / "no")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert "there is no folder" in done.stderr
+    assert not (tmp_path / "no").exists()
+
+
 def test_every_row_has_every_column(place):
     found, _ = judged(place, GAIN | {"at": ["equal epochs", "equal seconds"]})
     assert all(set(row) == set(COLUMNS) for row in rows(found))
