@@ -54,7 +54,7 @@ the batch itself. Of other samples are ``drift``, its part ``first_order`` (the 
 ``sample_change`` (the mean absolute change of a sample's loss, in units of the drift), ``output_change`` (the norm of
 what changes in the outputs, over theirs) and ``norm_on_others`` (a factor)."""
 
-OTHERS = 3000
+OTHERS = 2000
 """Samples that the drift is of: of 1000, a few whose loss changes most decide the mean on a ReLU network."""
 
 PART = 500
