@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
 import io
 import logging
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -111,7 +113,20 @@ def read_summary(folder: Path) -> Row:
     for key, is_right in SUMMARY.items():
         if not is_right(summary.get(key)):
             raise UserError(f"'{path}' is damaged: its '{key}' is {summary.get(key)!r}; {REMEDY}")
+    for key in ("train_loss", "test_loss"):
+        if summary.get(key, 0.0) is None and (ended := _last_of_curve(folder, key)) is not None:
+            raise UserError(f"'{path}' is damaged: its '{key}' is null, but the curve ends at {ended:g}; {REMEDY}")
     return summary
+
+
+def _last_of_curve(folder: Path, key: str) -> float | None:
+    """The last value of a column of the curve, ``None`` if it is not finite or cannot be read."""
+    try:
+        with (folder / "curve.csv").open(newline="") as file:
+            value = float(list(csv.DictReader(file))[-1][key])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None  # the curve itself is checked when it is read
+    return value if math.isfinite(value) else None
 
 
 def _is_numeric(cells: pd.Series) -> bool:
