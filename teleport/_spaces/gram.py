@@ -50,7 +50,7 @@ def add_products(gram: Tensor, rows: Tensor) -> None:
 
 def full_rank(gram: Tensor, dtype: torch.dtype) -> FullRank | None:
     """Of Gram matrices (lower triangles), if all are clearly of full rank; a tenth is left for more vectors."""
-    found = _cholesky(gram)
+    found = _cholesky(gram, dtype)
     if found is None:
         return None
     _, energies, inverse = found
@@ -64,7 +64,7 @@ def factor(gram: Tensor, dtype: torch.dtype) -> Factored | None:
     ``1 / |L^-1|_F`` bounds the least singular value from below. It must be above all that rounding could explain, of
     the vectors in ``dtype`` (see ``rank``) and of squaring them in double precision.
     """
-    found = _cholesky(gram)
+    found = _cholesky(gram, dtype)
     if found is None:
         return None
     triangle, energies, inverse = found
@@ -101,15 +101,17 @@ def orthonormal_again(columns: Tensor) -> Tensor:
     return columns
 
 
-def _cholesky(gram: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+def _cholesky(gram: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor] | None:
     """The Cholesky factors of Gram matrices (lower triangles), their traces and those of their inverses.
 
-    ``None`` if one of them has no factor.
+    ``None`` if one of them has no factor, or a pivot that shows doubtful rank: the least singular value is no larger.
     """
     triangle, failed = torch.linalg.cholesky_ex(gram)
-    if bool(failed.any()):
+    energies = gram.diagonal(dim1=1, dim2=2).sum(1)
+    pivots = triangle.diagonal(dim1=1, dim2=2).amin(1) / energies.sqrt()
+    if bool(failed.any()) or not bool((pivots > _smallest(dtype)).all()):
         return None
-    return triangle, gram.diagonal(dim1=1, dim2=2).sum(1), _inverse_trace(triangle)
+    return triangle, energies, _inverse_trace(triangle)
 
 
 def _inverse_trace(triangle: Tensor) -> Tensor:
