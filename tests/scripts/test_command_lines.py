@@ -16,6 +16,10 @@ MISTAKES = {
     "reproduce.py nullspace/fig8 seed=010": "'seed' on the command line has the value 010",
     "profile_teleport.py seed=yes": "'seed' on the command line has the value yes",
     "profile_teleport.py --threads 100000 teleport=nullspace": "--threads must be a whole number from 1 to 1024",
+    "claims.py {tmp}/none": "none' of results; name the one with the figures' tables",
+    "tune.py digits mlp sgd --seeds 3,100": "the seed 3 is one of those that results are reported for",
+    "tune.py digits mlp sgd scale=smoke": "name another table with --into",
+    "tune.py digits mlp sgd seed=010": "'seed' on the command line has the value 010",
     "fingerprint.py --only none_such": "no run has 'none_such' in its name; there are none, null space",
     "fingerprint.py --against {tmp}/none.json": "--against takes a file that this script printed",
 }

@@ -180,19 +180,6 @@ def test_a_label_that_is_younger_than_the_table_is_not_measured(place):
     assert found[0].verdict.reason == "the table has no column 'rates'"
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH, str(tmp_path / "no")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 2
-    assert "there is no folder" in done.stderr
-    assert not (tmp_path / "no").exists()
-
-
 def test_every_row_has_every_column(place):
     found, _ = judged(place, GAIN | {"at": ["equal epochs", "equal seconds"]})
     assert all(set(row) == set(COLUMNS) for row in rows(found))
