@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from experiments.errors import UserError
-from experiments.figures import style
+from experiments.figures import page, style
 from experiments.figures.runs import FigureRun, reason_of
 from experiments.figures.subjects.coverage import built
 
@@ -111,7 +110,7 @@ LEAST = 1e-8
 TOLERANCE = 1e-3
 
 
-def draw_defaults(table: pd.DataFrame, title: str) -> Figure:
+def draw_defaults(table: pd.DataFrame, title: str) -> page.Page:
     """One row per network: the growth of the gradient norm, and the relative changes of the losses.
 
     Args:
@@ -119,7 +118,7 @@ def draw_defaults(table: pd.DataFrame, title: str) -> Figure:
         title: of the whole picture.
     """
     networks = list(table["arch"])
-    figure = style.page(title, 1.1 + ROW * len(networks))
+    figure = page.start(title, 0.4 + ROW * len(networks))
     growth, losses = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1.6))
     rows, places = table[table["reason"] == ""], {name: place for place, name in enumerate(networks)}
     y = [places[name] for name in rows["arch"]]
@@ -140,11 +139,11 @@ def draw_defaults(table: pd.DataFrame, title: str) -> Figure:
     growth.set_ylim(len(networks) - 0.5, -0.5)
     for axes in (growth, losses):
         axes.tick_params(axis="y", length=0)
-    style.legend(figure, losses.get_legend_handles_labels()[0])
+    page.legend(figure, losses.get_legend_handles_labels()[0])
     left = table.loc[(table["reason"] == "") & (table["moved"] == 0), "arch"]
     notes = ["random weights, images of noise", f"changes below {LEAST:g} are drawn there; dotted: the tolerance"]
     notes += [f"no layer of {', '.join(left)} has a null space"] if len(left) else []
-    style.footnote(figure, table, "; ".join(notes))
+    page.footnote(figure, table, "; ".join(notes))
     return figure
 
 
