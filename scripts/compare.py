@@ -22,13 +22,21 @@ def main(arguments: list[str]) -> int:
         choices=("train_loss", "test_loss"),
         help="of a figure of rates: gentle teleports against each control, paired by seed, with 95 %% intervals",
     )
+    parser.add_argument(
+        "--longer",
+        type=float,
+        default=1.0,
+        help="with --rates: epochs, from 0 to 1, by which the control that trains longer does so (1)",
+    )
     given = parser.parse_args(arguments)
+    if not 0 <= given.longer <= 1:
+        parser.error(f"--longer must be from 0 to 1, not {given.longer:g}")
     from experiments.figures import compare, table
     from experiments.figures.subjects import rates
 
     try:
         rows = table.read(given.folder / f"{given.folder.name}.csv")
-        compared = rates.compared(rows, given.rates) if given.rates else compare.compare(rows)
+        compared = rates.compared(rows, given.rates, given.longer) if given.rates else compare.compare(rows)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from scipy import stats
 
 from experiments.errors import UserError
-from experiments.figures import page, style
+from experiments.figures import style
 from experiments.figures.runs import FigureRun
 from experiments.figures.subjects.curves import measure_curves
 
@@ -48,11 +49,17 @@ def measure_rates(run: FigureRun, *, epochs: Sequence[int]) -> pd.DataFrame:
     return last if kept.empty else kept  # a run that diverged has its last evaluation
 
 
-def compared(table: pd.DataFrame, quantity: str = "train_loss") -> pd.DataFrame:
+def compared(table: pd.DataFrame, quantity: str = "train_loss", longer: float = 1.0) -> pd.DataFrame:
     """Gentle teleports against each control, paired by seed: ``gentle / control - 1`` with its 95 % interval.
 
     The interval is Student's t for the mean logarithm of the ratio. A rate is named by its place among the rates of the
     panel; ``best`` compares the best rate of each side.
+
+    Args:
+        table: rows of :func:`measure_rates`.
+        quantity: ``train_loss`` or ``test_loss``.
+        longer: epochs by which the control that trains longer does so, at most 1: as many as the teleports cost. Its
+            loss is interpolated in the logarithm between the epochs.
 
     Raises:
         UserError: the table is not one of rates.
@@ -62,7 +69,7 @@ def compared(table: pd.DataFrame, quantity: str = "train_loss") -> pd.DataFrame:
         the loss is lower with teleports).
     """
     found = []
-    for panel, rows in _lines(table).groupby(PANEL, sort=False, dropna=False):
+    for panel, rows in _shortened(_lines(table), quantity, longer).groupby(PANEL, sort=False, dropna=False):
         means = rows.groupby(["line", RATE], sort=False)[quantity].mean()
         for line in (name for name in LINES if name != "gentle" and name in means.index):
             rates = [(f"{rate:g}", rate, rate) for rate in sorted(set(means["gentle"].index) & set(means[line].index))]
@@ -79,7 +86,17 @@ def compared(table: pd.DataFrame, quantity: str = "train_loss") -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def draw_rates(table: pd.DataFrame, title: str) -> page.Page:
+def _shortened(rows: pd.DataFrame, quantity: str, longer: float) -> pd.DataFrame:
+    """The rows, with the control that trains longer ended earlier."""
+    keys = [*PANEL, RATE, "seed"]
+    ends = rows[rows["line"] == "none"].set_index(keys)[quantity]
+    last = rows["line"] == LONGER
+    before = ends.reindex(pd.MultiIndex.from_frame(rows.loc[last, keys])).to_numpy()
+    rows.loc[last, quantity] = before ** (1 - longer) * rows.loc[last, quantity].to_numpy() ** longer
+    return rows
+
+
+def draw_rates(table: pd.DataFrame, title: str) -> Figure:
     """Mean and standard deviation of the training loss over seeds, by rate; one line per method.
 
     Args:
@@ -89,7 +106,7 @@ def draw_rates(table: pd.DataFrame, title: str) -> page.Page:
     rows = _lines(table)
     panels = rows[PANEL].drop_duplicates().to_dict("records")
     lines = -(-len(panels) // COLUMNS)
-    figure = page.start(title, 0.3 + 1.45 * lines)
+    figure = style.page(title, 1.1 + 1.45 * lines)
     axes = figure.subplots(lines, COLUMNS, squeeze=False).flatten()
     for panel, each in zip(panels, axes, strict=False):
         here = rows[(rows[PANEL].fillna("") == pd.Series(panel).fillna("")).all(axis=1)]
@@ -109,9 +126,9 @@ def draw_rates(table: pd.DataFrame, title: str) -> page.Page:
         for name, look in LINES.items()
         if name in set(rows["line"])
     ]
-    page.legend(figure, handles)
+    style.legend(figure, handles)
     seeds = rows["seed"].nunique()
-    page.footnote(figure, table, f"mean and standard deviation over {seeds} seeds; the middle rate is the tuned one")
+    style.footnote(figure, table, f"mean and standard deviation over {seeds} seeds; the middle rate is the tuned one")
     return figure
 
 
@@ -123,7 +140,7 @@ def _lines(table: pd.DataFrame) -> pd.DataFrame:
     rows = table[table["reason"] == ""].copy()
     end = rows.loc[rows["teleport"] != "none", "epoch"].max()
     rows["line"] = np.where((rows["teleport"] == "none") & (rows["epoch"] > end), LONGER, rows["teleport"])
-    return rows[(rows["epoch"] >= end) | ~np.isfinite(rows["train_loss"])]
+    return rows[(rows["epoch"] >= end) | ~np.isfinite(rows["train_loss"])].copy()
 
 
 def _interval(ratios: np.ndarray) -> dict[str, float]:

@@ -50,6 +50,16 @@ def test_pairs_are_those_of_scipy(table):
     assert len(found) == 4 + 4 + 1
 
 
+def test_a_control_that_trains_longer_by_a_part_of_an_epoch_is_interpolated(table):
+    found = compared(table, longer=0.25).set_index(["against", "rate"])
+    ratio = stats.gmean([loss_of("gentle", 0.1, seed, 5) / loss_of("none", 0.1, seed, 5) for seed in SEEDS])
+    assert found.loc["longer", "0.1"]["effect"] == pytest.approx(ratio / 0.8**0.25 - 1)
+    none = found.loc["none", "0.1"]["effect"]
+    assert compared(table, longer=0.0).set_index(["against", "rate"]).loc["longer", "0.1"]["effect"] == pytest.approx(
+        none
+    )
+
+
 def test_panels_are_kept_apart_and_one_without_widths_is_one_of_them():
     table = tabled(*cells(), *cells(widths=None, data="smnist"))
     assert len(compared(table)) == 2 * 9
