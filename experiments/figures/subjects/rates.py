@@ -7,13 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from scipy import stats
 
 from experiments.errors import UserError
-from experiments.figures import style
+from experiments.figures import page, style
 from experiments.figures.runs import FigureRun
 from experiments.figures.subjects.curves import measure_curves
 
@@ -88,15 +87,14 @@ def compared(table: pd.DataFrame, quantity: str = "train_loss", longer: float = 
 
 def _shortened(rows: pd.DataFrame, quantity: str, longer: float) -> pd.DataFrame:
     """The rows, with the control that trains longer ended earlier."""
-    keys = [*PANEL, RATE, "seed"]
-    ends = rows[rows["line"] == "none"].set_index(keys)[quantity]
-    last = rows["line"] == LONGER
-    before = ends.reindex(pd.MultiIndex.from_frame(rows.loc[last, keys])).to_numpy()
-    rows.loc[last, quantity] = before ** (1 - longer) * rows.loc[last, quantity].to_numpy() ** longer
+    keys, last = [*PANEL, RATE, "seed"], rows["line"] == LONGER
+    at_end = rows.loc[rows["line"] == "none", [*keys, quantity]]
+    before = rows.loc[last, keys].merge(at_end, how="left", on=keys)[quantity].to_numpy(float)
+    rows.loc[last, quantity] = before ** (1 - longer) * rows.loc[last, quantity].to_numpy(float) ** longer
     return rows
 
 
-def draw_rates(table: pd.DataFrame, title: str) -> Figure:
+def draw_rates(table: pd.DataFrame, title: str) -> page.Page:
     """Mean and standard deviation of the training loss over seeds, by rate; one line per method.
 
     Args:
@@ -106,7 +104,7 @@ def draw_rates(table: pd.DataFrame, title: str) -> Figure:
     rows = _lines(table)
     panels = rows[PANEL].drop_duplicates().to_dict("records")
     lines = -(-len(panels) // COLUMNS)
-    figure = style.page(title, 1.1 + 1.45 * lines)
+    figure = page.start(title, 0.3 + 1.45 * lines)
     axes = figure.subplots(lines, COLUMNS, squeeze=False).flatten()
     for panel, each in zip(panels, axes, strict=False):
         here = rows[(rows[PANEL].fillna("") == pd.Series(panel).fillna("")).all(axis=1)]
@@ -126,9 +124,9 @@ def draw_rates(table: pd.DataFrame, title: str) -> Figure:
         for name, look in LINES.items()
         if name in set(rows["line"])
     ]
-    style.legend(figure, handles)
+    page.legend(figure, handles)
     seeds = rows["seed"].nunique()
-    style.footnote(figure, table, f"mean and standard deviation over {seeds} seeds; the middle rate is the tuned one")
+    page.footnote(figure, table, f"mean and standard deviation over {seeds} seeds; the middle rate is the tuned one")
     return figure
 
 
