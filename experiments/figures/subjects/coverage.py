@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -52,12 +52,20 @@ def measure_coverage(
     """
     from experiments.models.zoo import architectures
 
+    return of_each(architectures() if names is None else names, lambda name: _rows(name, side, range, seed))
+
+
+def of_each(names: Sequence[str], measure: Callable[[str], list[dict[str, Any]]]) -> pd.DataFrame:
+    """The rows that ``measure`` gives of each network; one that cannot be teleported has one row with the ``reason``.
+
+    Raises:
+        UserError: none can be teleported.
+    """
     rows: list[dict[str, Any]] = []
-    names = architectures() if names is None else names
     for number, name in enumerate(names, 1):
         log.info("%s (%d of %d)", name, number, len(names))
         try:
-            rows += _rows(name, side, range, seed)
+            rows += measure(name)
         except Exception as error:  # a failure of one network is logged and must not lose the rows of the others
             if not isinstance(error, UserError):
                 log.exception("%s cannot be teleported", name)

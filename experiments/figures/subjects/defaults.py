@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import textwrap
 import time
 from collections.abc import Callable, Sequence
@@ -11,15 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from experiments.errors import UserError
 from experiments.figures import page, style
-from experiments.figures.runs import FigureRun, reason_of
-from experiments.figures.subjects.coverage import built
+from experiments.figures.runs import FigureRun
+from experiments.figures.subjects.coverage import built, of_each
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-log = logging.getLogger(__name__)
 
 LOSSES = {"on_batch": "its own batch", "told": "the event's batches, as reported", "drift": "a batch it does not see"}
 
@@ -44,19 +40,7 @@ def measure_defaults(
         by its own move), ``told`` (the drift that the report tells) and ``drift`` (the relative change of the loss on a
         batch that the event does not see), ``seconds``. A network that cannot be teleported has the ``reason``.
     """
-    rows: list[dict[str, Any]] = []
-    for number, name in enumerate(names, 1):
-        log.info("%s (%d of %d)", name, number, len(names))
-        try:
-            rows.append(_row(name, side, samples, seed))
-        except Exception as error:  # a failure of one network must not lose the rows of the others
-            if not isinstance(error, UserError):
-                log.exception("%s cannot be teleported", name)
-            rows.append({"arch": name, "reason": reason_of(error)})
-    if all("reason" in row for row in rows):
-        reason = rows[0]["reason"] if rows else "figure.measure.names lists none"
-        raise UserError(f"no network can be teleported, the first because: {reason}")
-    return pd.DataFrame(rows)
+    return of_each(names, lambda name: [_row(name, side, samples, seed)])
 
 
 def _row(name: str, side: int, samples: int, seed: int) -> dict[str, Any]:
