@@ -24,6 +24,7 @@ METHODS = {
     "nullspace_paper": Look("null space, the paper's rule", PALETTE[1]),
     "nullspace": Look("null space, lands on the cap", PALETTE[0]),
     "gentle": Look("gentle null space", PALETTE[0]),
+    "least_drift": Look("null space of least drift", PALETTE[2]),
     "random_gentle": Look("random moves", PALETTE[5], ":"),
     "orbit": Look("group action", PALETTE[2]),
     "auto": Look("auto", PALETTE[1], "-."),
