@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import subprocess
 import sys
 import threading
@@ -195,3 +196,13 @@ def test_a_picture_says_what_happened(tmp_path):
         draw_curve(tmp_path / "curve.png", records, "a title", note)
         pictures.add((tmp_path / "curve.png").read_bytes())
     assert len(pictures) == 3
+
+
+@pytest.mark.parametrize(
+    ("losses", "log"),
+    [([2.3, 2.0], False), ([2.3, 0.2], True), ([2.3, 0.0], False), ([math.inf, 2.3, None, 0.2], True), ([], False)],
+)
+def test_a_curve_over_decades_has_a_logarithmic_axis(losses, log):
+    from experiments.run.pictures import spans_decades
+
+    assert spans_decades(losses) is log
