@@ -35,7 +35,7 @@ def measure_defaults(
         seed: of weights and images.
 
     Returns:
-        rows ``arch``, ``parameters``, ``side``, ``layers`` and ``moved`` of them, ``accepted``, ``norm_before`` and
+        rows ``arch``, ``parameters``, ``side``, ``layers`` and ``moved`` of them, ``accepted``, ``why`` nothing moved, ``norm_before`` and
         ``norm_after`` (mean gradient norm of the batches), ``on_batch`` (the largest relative change of a batch's loss
         by its own move), ``told`` (the drift that the report tells) and ``drift`` (the relative change of the loss on a
         batch that the event does not see), ``seconds``. A network that cannot be teleported has the ``reason``.
@@ -67,6 +67,7 @@ def _row(name: str, side: int, samples: int, seed: int) -> dict[str, Any]:
         "layers": sum(layer.kind != "parameter" for layer in report.layers),
         "moved": sum(layer.relative_change > 0 for layer in report.layers),
         "accepted": report.accepted,
+        "why": "" if report.accepted and report.steps else report.batches[0].reason or report.batches[0].stopped.value,
         "norm_before": report.gradient_norm_before,
         "norm_after": report.gradient_norm_after,
         "on_batch": max(abs(each.loss_after / each.loss_before - 1) for each in report.batches),
@@ -124,9 +125,9 @@ def draw_defaults(table: pd.DataFrame, title: str) -> page.Page:
     for axes in (growth, losses):
         axes.tick_params(axis="y", length=0)
     page.legend(figure, losses.get_legend_handles_labels()[0])
-    left = table.loc[(table["reason"] == "") & (table["moved"] == 0), "arch"]
+    still = rows[rows["moved"] == 0]
     notes = ["random weights, images of noise", f"changes below {LEAST:g} are drawn there; dotted: the tolerance"]
-    notes += [f"no layer of {', '.join(left)} has a null space"] if len(left) else []
+    notes += [f"{row.arch} does not move ({row.why})" for row in still.itertuples()]
     page.footnote(figure, table, "; ".join(notes))
     return figure
 
