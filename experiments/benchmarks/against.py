@@ -42,12 +42,16 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A pair of model and data under ``conf/``, and a cap in place of the pair's own (too low a one: a no-op)."""
+    """A pair of model and data under ``conf/``, and a cap in place of the pair's own (too low a one: a no-op).
+
+    The gradient norm of ResNet18 is above its pair's cap, so that its event has a relative one.
+    """
 
     name: str
     model: str
     data: str
     cap: float | None = None
+    relative_cap: float | None = None
     scale: str = "quick"
 
 
@@ -55,13 +59,13 @@ FULL = [
     Case("MLP on MNIST", "mlp", "mnist"),
     Case("MLP on digits", "mlp", "digits"),
     Case("CNN on CIFAR-10", "cnn", "cifar10"),
-    Case("ResNet18 on CIFAR-10", "resnet18", "cifar10"),
+    Case("ResNet18 on CIFAR-10", "resnet18", "cifar10", relative_cap=2.0),
     Case("ResNet18 on CIFAR-10, no-op", "resnet18", "cifar10", cap=1e-3),
     Case("transformer on sequential MNIST", "transformer", "smnist"),
 ]
 SMOKE = [Case("small MLP on digits", "mlp_small", "digits", scale="smoke")]
 
-CASE = ("case", "model", "data", "batches", "samples", "cap")
+CASE = ("case", "model", "data", "batches", "samples", "cap", "relative_cap")
 COLUMNS = ["method", *CASE, "commit", *TIMES, "steps_taken", "norm_before", "norm_after", *MACHINE]
 
 
@@ -97,7 +101,9 @@ def line(row: Row) -> str:
 
 def summary(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The seconds of both libraries in units of the earlier one's."""
-    return {f"seconds of an event, in units of those at commit {table['commit'].iloc[0]}": ratios(table, CASE, BEFORE)}
+    return {
+        f"seconds of an event, in units of those at commit {table['commit'].iloc[0]}": ratios(table, ["case"], BEFORE)
+    }
 
 
 def _extract(commit: str, folder: Path) -> None:
@@ -120,14 +126,15 @@ def _rows(case: Case, commit: str, earlier: Path, settings: Settings) -> Iterato
     own = config.teleport
     assert isinstance(own, NullSpaceConfig)
     prepared = Prepared(config, settings.device)
-    cap = own.cap if case.cap is None else case.cap
-    given = {"cap": cap} | {
-        key: getattr(own, key) for key in ("lr", "lr_unit", "steps", "relative_cap", "step", "guard", "tolerance")
-    }
+    relative = own.relative_cap if case.relative_cap is None else case.relative_cap
+    cap = None if case.relative_cap else own.cap if case.cap is None else case.cap
+    given = {"cap": cap, "relative_cap": relative}
+    given |= {key: getattr(own, key) for key in ("lr", "lr_unit", "steps", "step", "guard", "tolerance")}
     source = generator(config.seed, Stream.TELEPORT, 0)
     batches = draw_batches(prepared.task.train, own.batches, own.samples, source, settings.device)
     labels = {"case": case.name, "model": case.model, "data": case.data}
-    labels |= {"batches": own.batches, "samples": own.samples, "cap": cap, "commit": commit}
+    labels |= {"batches": own.batches, "samples": own.samples, "commit": commit}
+    labels |= {"cap": cap, "relative_cap": relative}
     with ExitStack() as closing, tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "event.pt"
         torch.save((prepared.model, batches), file)

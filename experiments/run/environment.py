@@ -27,12 +27,14 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
-def commit() -> str | None:
-    """The commit of the working tree, with ``+`` if tracked files differ from it; ``None`` outside of git."""
-    here = Path(__file__).parent
+def commit(here: Path = Path(__file__).parent) -> str | None:
+    """The commit of the working tree of ``here``, with ``+`` if tracked files differ from it; ``None`` outside of git.
+
+    Files in ``results/`` do not count: no run and no benchmark reads them, and one may have written some just before.
+    """
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
-        status = ["git", "status", "--porcelain", "--untracked-files=no"]
+        status = ["git", "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results"]
         changed = subprocess.run(status, cwd=here, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -37,6 +37,9 @@ from teleport._tracing.preconditions import check_tensors
 
 log = logging.getLogger(__name__)
 
+FAR_ABOVE = 1.25
+"""A norm so many times the cap makes one below the cap unlikely on the next batch."""
+
 
 @dataclass(frozen=True)
 class NullSpaceSettings:
@@ -169,19 +172,13 @@ class _NullSpaceEvent:
         """The report of a batch that has no room below the cap, found without an autograd graph; ``None`` if it has.
 
         Only tested after a batch that had none itself: the next one is then most likely to have none either. A start
-        that is recorded for a frozen forward pass has no such graph.
+        that is recorded for a frozen forward pass has no such graph, so that it pays after a batch far above the cap.
         """
         last = reports[-1] if reports else None
-        if (
-            self.freeze
-            or last is None
-            or last.steps
-            or last.stopped == Stopped.NOT_FINITE
-            or self.settings.objective_params != "all"
-        ):
+        if last is None or last.steps or last.stopped == Stopped.NOT_FINITE or self.settings.objective_params != "all":
             return None
         cap, rule = caps.over(self.event.trainable), self.settings.rule
-        if not out_of_room(last.gradient_norm_after, cap, rule):
+        if not out_of_room(last.gradient_norm_after / (FAR_ABOVE if self.freeze else 1), cap, rule):
             return None
         start = self.event.batch_loss(batch, self.event.trainable).point(False)
         return above_cap(start, monitor) if math.isfinite(start.norm) and out_of_room(start.norm, cap, rule) else None

@@ -36,10 +36,10 @@ def measure_defaults(
 
     Returns:
         rows ``arch``, ``parameters``, ``side``, ``layers`` and ``moved`` of them, ``accepted``, ``why`` nothing moved,
-        ``norm_before`` and ``norm_after`` (mean gradient norm of the batches), ``on_batch`` (the largest relative change
-        of a batch's loss by its own move), ``told`` (the drift that the report tells), ``drift`` (the relative change of
-        the loss on a batch that the event does not see) and ``seconds``. A network that cannot be teleported has the
-        ``reason``.
+        ``norm_before`` and ``norm_after`` (mean gradient norm of the batches), ``on_batch`` (the largest relative
+        change of a batch's loss by its own move), ``told`` (the drift that the report tells), ``drift`` (the relative
+        change of the loss on a batch that the event does not see) and ``seconds``. A network that cannot be teleported
+        has the ``reason``.
     """
     return of_each(names, lambda name: [_row(name, side, samples, seed)])
 
