@@ -70,7 +70,8 @@ def compared(table: pd.DataFrame, quantity: str = "train_loss", longer: float = 
     found = []
     for panel, rows in _shortened(_lines(table), quantity, longer).groupby(PANEL, sort=False, dropna=False):
         means = rows.groupby(["line", RATE], sort=False)[quantity].mean()
-        for line in (name for name in LINES if name != "gentle" and name in means.index):
+        known = set(means.index.get_level_values("line"))
+        for line in (name for name in LINES if name != "gentle" and {name, "gentle"} <= known):
             rates = [(f"{rate:g}", rate, rate) for rate in sorted(set(means["gentle"].index) & set(means[line].index))]
             if len(means[line]) > 1:
                 rates.append(("best", means["gentle"].idxmin(), means[line].idxmin()))

@@ -81,6 +81,10 @@ def test_a_rate_at_which_a_run_diverged_has_no_interval(table):
     draw_rates(table, "title")
 
 
+def test_a_panel_without_teleports_has_no_comparison(table):
+    assert compared(table[table["teleport"] != "gentle"]).empty
+
+
 def test_another_figure_is_refused(table):
     with pytest.raises(UserError, match=r"lacks 'optimizer\.lr'"):
         compared(table.drop(columns="optimizer.lr"))
