@@ -54,7 +54,7 @@ def sweep(place: Path) -> int:
 
 def redraw(place: Path) -> int:
     """All figures of a folder."""
-    return int(runpy.run_path(str(ROOT / "scripts" / "make_figures.py"))["main"]([str(place)]))
+    return int(runpy.run_path(str(ROOT / "scripts" / "make_figures.py"))["main"](["--results", str(place)]))
 
 
 COMMANDS: dict[str, Callable[[Path], int]] = {"training": training, "sweep": sweep, "redraw": redraw}

@@ -201,7 +201,7 @@ def test_invalid_calls_are_refused(row):
 
 
 @pytest.mark.parametrize(
-    "method", [NullSpace(), LevelSet(), Symmetry("2024")], ids=lambda method: type(method).__name__
+    "method", [NullSpace(forward="each"), LevelSet(), Symmetry("2024")], ids=lambda method: type(method).__name__
 )
 def test_a_model_that_is_not_twice_differentiable_is_refused_with_the_name_of_the_operation(method):
     model, [batch] = CLASSES.make()

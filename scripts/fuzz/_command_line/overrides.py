@@ -29,6 +29,7 @@ CHOICES = {
     "model": ["mlp_small", "cnn", "resnet", "point", "transformer", "custom", "torchvision", "mlpp", "[mlp]"],
     "optimizer": ["sgd", "adam", "adamw", "adagrad", "momentum", "lbfgs", "17", "sgd/x"],
     "teleport": [*teleport_config.KINDS, "symmetry_2022", "nullspace_paper", "orbitt", "''"],
+    "rates": ["suite", "tuned", "tunedd"],
     "scale": ["smoke", "quick", "paper", "huge", "yes"],
     "experiment": ["symmetry/booth", "symmetry/rosenbrock", "none_such", "null"],
     "figure": ["none_such", "nullspace"],
