@@ -65,7 +65,7 @@ FULL = [
 ]
 SMOKE = [Case("small MLP on digits", "mlp_small", "digits", scale="smoke")]
 
-CASE = ("case", "model", "data", "batches", "samples", "cap", "relative_cap")
+CASE = ("case", "model", "data", "batches", "samples", "cap")
 COLUMNS = ["method", *CASE, "commit", *TIMES, "steps_taken", "norm_before", "norm_after", *MACHINE]
 
 
@@ -134,7 +134,7 @@ def _rows(case: Case, commit: str, earlier: Path, settings: Settings) -> Iterato
     batches = draw_batches(prepared.task.train, own.batches, own.samples, source, settings.device)
     labels = {"case": case.name, "model": case.model, "data": case.data}
     labels |= {"batches": own.batches, "samples": own.samples, "commit": commit}
-    labels |= {"cap": cap, "relative_cap": relative}
+    labels["cap"] = cap  # empty if it is relative
     with ExitStack() as closing, tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "event.pt"
         torch.save((prepared.model, batches), file)
