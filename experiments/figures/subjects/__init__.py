@@ -27,6 +27,7 @@ NAMES = (
     "magnitude",
     "outputs",
     "quiver",
+    "rates",
     "runtime",
     "spectrum",
     "trajectory",
