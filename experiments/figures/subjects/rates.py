@@ -113,7 +113,7 @@ def draw_rates(table: pd.DataFrame, title: str) -> page.Page:
         width = panel["model.widths"]
         network = style.label(style.MODELS, panel["model"]) + (f" {width}" if isinstance(width, str) else "")
         optimizer = style.label(style.OPTIMIZERS, panel["optimizer"])
-        each.set_title(f"{style.label(style.DATA, panel['data'])}, {network}, {optimizer}", fontsize=6.5)
+        each.set_title(f"{style.label(style.DATA, panel['data'])}, {network}, {optimizer}", fontsize=5.8)
     for each in axes[len(panels) :]:
         each.set_axis_off()
     for number in range(0, len(panels), COLUMNS):
@@ -126,7 +126,8 @@ def draw_rates(table: pd.DataFrame, title: str) -> page.Page:
         if name in set(rows["line"])
     ]
     page.legend(figure, handles)
-    seeds = rows["seed"].nunique()
+    counts = sorted(set(rows.groupby(PANEL, dropna=False)["seed"].nunique()))
+    seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
     page.footnote(figure, table, f"mean and standard deviation over {seeds} seeds; the middle rate is the tuned one")
     return figure
 
