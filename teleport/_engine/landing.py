@@ -29,9 +29,13 @@ class Shape:
     """
 
     def __init__(self) -> None:
-        self.known = False
         self._curve: _Newton | None = None
         self._end, self._ratio, self._spread = 0.0, 1.0, SPREAD
+
+    @property
+    def known(self) -> bool:
+        """Whether a path met the cap."""
+        return self._curve is not None
 
     def learn(self, ratios: dict[float, float], end: float) -> None:
         """Take the ratios by length of a path that met the cap at length ``end``."""
@@ -41,7 +45,7 @@ class Shape:
         lengths = sorted(sorted(ratios, key=lambda length: abs(length - end))[:NODES])
         nodes = [0.0, 0.0, *(length / end for length in lengths)]
         self._curve = _Newton(nodes, [1.0, 1.0, *(ratios[length] for length in lengths)], 2 * end, end)
-        self._end, self._ratio, self._spread, self.known = end, ratios[end], spread, True
+        self._end, self._ratio, self._spread = end, ratios[end], spread
 
     def length(self, ratio: float) -> float:
         """The length at which the squared norm is ``ratio`` times that at the start."""
