@@ -126,17 +126,38 @@ def test_the_composed_null_space_teleport_carries_the_table():
     assert (teleporter.lr, teleporter.cap, teleporter.steps) == (rates["teleport_lr"], rates["cap"], 3)
 
 
-def test_a_transformer_has_the_size_of_its_data_set():
-    for data, size in (("smnist", (4, 16, 2)), ("ptb", (4, 64, 4)), ("my_own", (4, 64, 4))):
-        model = composed("model=transformer", f"data.name={data}", "optimizer.lr=1").model
+def test_a_transformer_has_the_size_of_its_data_set_or_of_the_scale():
+    sizes = [("smnist", "quick", (4, 16, 2)), ("smnist", "paper", (4, 16, 2))]
+    sizes += [
+        (data, scale, (4, 64 if scale == "paper" else 16, 4)) for data in ("ptb", "my_own") for scale in names("scale")
+    ]
+    for data, scale, size in sizes:
+        model = composed("model=transformer", f"data.name={data}", f"scale={scale}", "optimizer.lr=1").model
         assert (model.heads, model.head_dim, model.layers) == size
     assert composed("model=transformer", "model.head_dim=8").model.head_dim == 8
 
 
 def test_a_transformers_size_names_a_run_and_the_table_of_sizes_does_not():
     plain = identity(composed("model=transformer", "data=smnist"))
-    assert identity(composed("model=transformer", "data=smnist", "model.sizes.other.layers=3")) == plain
+    assert identity(composed("model=transformer", "data=smnist", "model.sizes.quick.layers=3")) == plain
     assert identity(composed("model=transformer", "data=smnist", "model.sizes.smnist.layers=3")) != plain
+
+
+def test_a_residual_network_is_narrow_but_at_paper_scale():
+    widths = {scale: composed("model=resnet", f"scale={scale}").model.channels for scale in names("scale")}
+    assert widths["paper"] == [64, 128, 256, 512]
+    assert widths["quick"] == [width // 2 for width in widths["paper"]]
+    assert identity(composed("model=resnet")) == identity(composed("model=resnet", "model.channels=[32,64,128,256]"))
+
+
+def test_texts_are_as_long_as_their_scale_says():
+    lengths = {
+        scale: composed("data=ptb", "model=transformer", f"scale={scale}").data.length for scale in names("scale")
+    }
+    assert lengths == {"smoke": 128, "quick": 128, "paper": 256}
+    plain = identity(composed("data=ptb", "model=transformer"))
+    assert plain == identity(composed("data=ptb", "model=transformer", "data.lengths.paper=512"))
+    assert plain != identity(composed("data=ptb", "model=transformer", "data.lengths.quick=512"))
 
 
 def test_the_networks_of_armenta_et_al_are_narrow_but_at_paper_scale():

@@ -85,6 +85,7 @@ class SeriesData(DataConfig):
 class TextData(DataConfig):
     """Token sequences; the label is the input shifted by one."""
 
+    lengths: dict[str, int] = field(default_factory=dict)  # scale -> length; never part of a run's hash
     length: int = 256
     vocabulary: int = 10000  # at most this many tokens; rarer ones are <unk>
 

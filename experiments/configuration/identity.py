@@ -18,7 +18,7 @@ from experiments.errors import UserError
 
 NOT_COMPUTED = ("machine", "rates", "scale", "figure")
 """Keys that change where or how a run is made, or that are resolved into other keys, but not what it computes."""
-NOT_COMPUTED_OF = {"data": ("root", "extents"), "model": ("sizes", "label"), "teleport": ("label",)}
+NOT_COMPUTED_OF = {"data": ("root", "extents", "lengths"), "model": ("sizes", "label"), "teleport": ("label",)}
 
 ADDED_SINCE: dict[str, dict[str, Any]] = {
     "teleport": {

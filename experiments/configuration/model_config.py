@@ -44,6 +44,7 @@ class CNNConfig(ModelConfig):
 class ResNetConfig(ModelConfig):
     """A residual network that halves the image by strides; skips join equal shapes."""
 
+    sizes: dict[str, list[int]] = field(default_factory=dict)  # scale -> channels; never part of a run's hash
     channels: list[int] = MISSING
     activation: str = "relu"
     norm: Flag = True
@@ -68,7 +69,7 @@ class TorchvisionConfig(ModelConfig):
 
 @dataclass
 class TransformerSize:
-    """How large a transformer is for a data set."""
+    """How large a transformer is for a data set, or at a scale."""
 
     heads: int = MISSING
     head_dim: int = MISSING
@@ -79,7 +80,9 @@ class TransformerSize:
 class TransformerConfig(ModelConfig):
     """A transformer whose head follows the task: pooled classes, last-token regression, or causal tokens."""
 
-    sizes: dict[str, TransformerSize] = field(default_factory=dict)  # data set -> size; never part of a run's hash
+    sizes: dict[str, TransformerSize] = field(
+        default_factory=dict
+    )  # data set or scale -> size; never part of a run's hash
     heads: int = MISSING
     head_dim: int = MISSING
     layers: int = MISSING

@@ -89,11 +89,12 @@ def note_of(folder: Path) -> str:
 
 
 def hardware_of(folder: Path) -> str:
-    """A run's hardware, threads and torch version as a text; seconds are compared only if the texts are equal."""
+    """A run's hardware, threads, torch version and clock as a text; seconds are compared only if these are equal."""
     own = environment_of(folder)
     threads = f"{own['threads']} thread" + ("s" if own["threads"] != 1 else "")
     torch = own["packages"].get("torch")
-    return f"{own['device_name']} ({own['device'].partition(':')[0]}), {threads}, torch {torch}"
+    clock = ", processor time" if own.get("clock") == "processor" else ""  # earlier runs have the wall clock's
+    return f"{own['device_name']} ({own['device'].partition(':')[0]}), {threads}, torch {torch}{clock}"
 
 
 def write(folder: Path, content: dict[str, Any], table: str) -> None:

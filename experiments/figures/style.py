@@ -69,6 +69,7 @@ VALUES = {
     "leaky_relu": "LeakyReLU",
     "elu": "ELU",
     "relu": "ReLU",
+    "tuned": "tuned rate",
 }
 
 

@@ -10,11 +10,16 @@ from typing import Any
 
 import torch
 
+from experiments.run.clock import counts_processor
+
 PACKAGES = ("teleport-suite", "torch", "torchvision", "numpy", "hydra-core", "omegaconf", "scikit-learn", "nltk")
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """The environment that is recorded with a run; it is not part of the run's name."""
+def environment(device: torch.device, compiled: bool = False) -> dict[str, Any]:
+    """The environment that is recorded with a run; it is not part of the run's name.
+
+    ``clock`` says what its seconds are: of the ``processor``, or of the ``wall`` clock.
+    """
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -23,6 +28,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "cuda": torch.version.cuda,
         "threads": torch.get_num_threads(),
+        "clock": "processor" if counts_processor(device, compiled) else "wall",
         "commit": commit(),
     }
 

@@ -82,7 +82,7 @@ def make(config: Config, folder: Path) -> Path:
         if not (folder / CHECKPOINT).exists():  # a run that goes on has its record, or is of code that made none
             data_files.write(folder, data)
         files.write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
-        records.write_json(folder / "environment.json", environment(device))
+        records.write_json(folder / "environment.json", environment(device, config.training.compile))
         training = Training(task, model, optimizer, teleports, config, folder, device)
         never_due = teleporter is not None and not any(step < training.last_step for step in teleports.steps)
         if never_due:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from experiments.configuration.config import Config
 from experiments.errors import UserError
 from experiments.run.batches import Batch, draw_batches
-from experiments.run.clock import Clock
+from experiments.run.clock import Clock, counts_processor
 from experiments.run.methods import Teleporter
 from experiments.run.seeding import Stream, generator
 from experiments.tasks import Task
@@ -66,7 +66,8 @@ class Teleports:
 
     def make(self, event: int, model: nn.Module) -> tuple[float, TeleportReport]:
         """Draw the batches of an event and teleport ``model`` on them; returns the seconds of both and the report."""
-        settings, clock = self.config.teleport, Clock(self.device)
+        settings = self.config.teleport
+        clock = Clock(self.device, counts_processor(self.device, self.config.training.compile))
         clock.start()
         options: dict[str, Any] = {}
         batches = self._draw(Stream.TELEPORT, event, settings.batches)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from experiments.configuration.config import Config
 from experiments.run import checkpoints
 from experiments.run.batches import TrainingBatches, last_step_of
-from experiments.run.clock import Clock
+from experiments.run.clock import Clock, counts_processor
 from experiments.run.evaluation import Evaluation, Evaluator
 from experiments.run.forward import training_loss
 from experiments.run.records import Records
@@ -73,7 +73,8 @@ class Training:
         self._go_on_with(model)
         self.records = Records()
         self.losses: list[Tensor] = []  # of the steps since they were last looked at, on the device
-        self.clock, self.saved = Clock(device), time.monotonic()
+        self.clock = Clock(device, counts_processor(device, settings.compile))
+        self.saved = time.monotonic()
 
     def run(self) -> Records:
         """Train to the end; returns the records.

@@ -16,6 +16,9 @@ from experiments.run.make_run import make_run
 from experiments.run.runs import load_table, read_summary
 from experiments.run.sweep import Sweep
 
+COMMON = {"rates": "suite", "training.last_batch": "spread"}
+"""The keys of all trials; the last batch is that of the figures that report the winners."""
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -45,7 +48,7 @@ def make(pair: dict[str, Any], settings: dict[str, Any], seeds: list[int], overr
     Raises:
         UserError: a run fails for another reason than a divergence.
     """
-    runs = expand([{"rates": "suite", **pair, **settings, "seed": list(seeds)}], overrides)
+    runs = expand([{**COMMON, **pair, **settings, "seed": list(seeds)}], overrides)
     sweep = Sweep(make_run)
     for run in runs:
         sweep.add([f"{key}={value}" for key, value in run.labels.items()], run.config)

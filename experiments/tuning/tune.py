@@ -19,7 +19,7 @@ from experiments.tuning import tables
 from experiments.tuning.arms import NONE, arm
 from experiments.tuning.plan import SECONDS, Tuning, check
 from experiments.tuning.study import Study
-from experiments.tuning.trials import kept, make, measure, score
+from experiments.tuning.trials import COMMON, kept, make, measure, score
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def tune(tuning: Tuning) -> Path:
     """
     check(tuning)
     sides = [NONE, *tuning.teleports]
-    first = {"rates": "suite", **tuning.pair, "teleport": sides, "seed": tuning.seeds[0]}
+    first = {**COMMON, **tuning.pair, "teleport": sides, "seed": tuning.seeds[0]}
     configs = [resolve(run.config) for run in expand([first], tuning.overrides)]
     machine, scale = configs[0].machine, configs[0].scale
     name = "-".join(tuning.pair.values()) + ("" if scale == COMMITTED_SCALE else f"-{scale}")

@@ -16,7 +16,9 @@ KEYS = ("data", "x", "loss")
 SHORT_AXES = AXES | {"seconds": "seconds"}  # panels are narrow
 
 
-def draw_rows(table: pd.DataFrame, title: str, *, rows: Sequence[Mapping[str, str]]) -> page.Page:
+def draw_rows(
+    table: pd.DataFrame, title: str, *, rows: Sequence[Mapping[str, str]], lines: Sequence[str] = ()
+) -> page.Page:
     """Panels: one row per entry of ``rows``, one column per optimizer; one line per method.
 
     A panel names its model, which may differ between data sets and optimizers, and has scales of its own.
@@ -26,6 +28,7 @@ def draw_rows(table: pd.DataFrame, title: str, *, rows: Sequence[Mapping[str, st
         title: of the whole picture.
         rows: from the top, each with ``data`` (a data set of the table), ``x`` (``epoch``, ``step`` or ``seconds``)
             and ``loss`` (``train``, ``test`` or ``accuracy``).
+        lines: swept keys; each value is a line of its own, for instance ``rates``.
 
     Raises:
         UserError: an entry lacks a key or has an unknown one, a value is unknown, runs differ in a key that is not
@@ -36,9 +39,9 @@ def draw_rows(table: pd.DataFrame, title: str, *, rows: Sequence[Mapping[str, st
             raise UserError(f"a row of the drawing 'rows' has the keys {', '.join(KEYS)}, not {', '.join(row)}")
         if row["data"] not in set(table["data"]):
             raise one_of("data of the drawing 'rows'", row["data"], sorted(table["data"].unique()))
-    panels.check("rows", table, [row["x"] for row in rows], [row["loss"] for row in rows])
+    panels.check("rows", table, [row["x"] for row in rows], [row["loss"] for row in rows], lines)
     optimizers = [optimizer for (optimizer,) in unique(table, ["optimizer"])]
-    table, looks = panels.name_lines(table)
+    table, looks = panels.name_lines(table, lines)
 
     figure = page.start(title, 1.6 * len(rows) + 0.2)
     axes = figure.subplots(len(rows), len(optimizers), squeeze=False)
