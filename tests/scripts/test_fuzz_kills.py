@@ -24,6 +24,7 @@ def fuzz(*arguments: str, code: str = "import sys; from scripts.fuzz.kills impor
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
 
 
+@pytest.mark.slow
 def test_a_redraw_that_was_killed_is_repeated_without_a_trace():
     done = fuzz("--commands", "redraw", "--cases", "3", "--seed", "2")
     assert done.returncode == 0, done.stdout + done.stderr

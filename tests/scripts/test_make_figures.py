@@ -54,6 +54,7 @@ def test_the_same_bytes_without_torch(drawn, tmp_path):
     assert {path.name: path.read_bytes() for path in (tmp_path / "results").rglob("fig11.p*")} == pictures
 
 
+@pytest.mark.slow
 def test_a_figure_that_cannot_be_drawn_is_told_and_does_not_stop_the_others(drawn, tmp_path):
     results = shutil.copytree(drawn, tmp_path / "results")
     shutil.copytree(results / "nullspace" / "fig11", results / "nullspace" / "broken")
@@ -156,7 +157,7 @@ DAMAGED = {
 }
 
 
-@pytest.mark.parametrize("checked", [True, False])
+@pytest.mark.parametrize("checked", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_each_damaged_file_is_named_and_all_others_are_drawn(drawn, tmp_path, checked):
     results = shutil.copytree(drawn, tmp_path / "results")
     healthy = results / "nullspace" / "fig11"

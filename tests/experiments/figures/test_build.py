@@ -200,6 +200,7 @@ def test_a_figure_that_is_changed_does_not_take_the_place_of_the_whole_one(tmp_p
     assert len({one, other, tmp_path / "nullspace/fig8"}) == 3
 
 
+@pytest.mark.slow
 def test_run_py_makes_a_figure_in_processes_side_by_side(tmp_path):
     command = [sys.executable, "run.py", *DIGITS, *FASTER, "teleport=none", "machine.jobs=2", *places(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)

@@ -78,6 +78,7 @@ def test_edges_of_panels_are_on_whole_pixels():
         assert edges == pytest.approx([round(edge) for edge in edges], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_settings_and_fonts_of_the_user_do_not_count(tmp_path):
     """Neither a matplotlibrc nor a cache of fonts that lists others, nor the order of sets."""
     (tmp_path / "other").mkdir()

@@ -80,6 +80,7 @@ def interrupted(tuning, line):
         log.setLevel(level)
 
 
+@pytest.mark.slow
 def test_both_sides_have_the_same_budget_and_an_interruption_changes_nothing(optuna, tmp_path):
     whole = tuned(tiny(tmp_path / "whole"))
     runs = (tmp_path / "whole" / "runs").glob("digits*")
@@ -123,6 +124,7 @@ def used_by_runs(winners, rows, tmp_path):
     shutil.copy(winners, conf / "rates" / "mine.yaml")
     for teleport in ("none", "nullspace"):
         overrides = ["data=digits", "model=mlp_small", "rates=mine", f"teleport={teleport}", "scale=smoke", "seed=101"]
+        overrides += ["training.last_batch=spread"]
         with initialize_config_dir(str(conf), version_base="1.3"):
             config = compose("config", overrides, return_hydra_config=True)
         choices = OmegaConf.to_container(config.hydra.runtime.choices)
