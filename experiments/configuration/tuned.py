@@ -38,7 +38,7 @@ def use_tuned(config: DictConfig, choices: Mapping[str, Any], overrides: Iterabl
         data, model, optimizer, teleport = names
         side = "" if teleport == "none" else f" --teleport {teleport}"
         raise UserError(
-            f"data={data} model={model} optimizer={optimizer} teleport={teleport} is not tuned; tune it by python "
+            f"data={data} model={model} optimizer={optimizer} teleport={teleport} is {NOT_TUNED}; tune it by python "
             f"scripts/tune.py {data} {model} {optimizer}{side}, or leave out rates={choices['rates']}"
         )
     given = {override.split("=", 1)[0].lstrip("+~") for override in overrides}

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from experiments.configuration.tuned import NOT_TUNED
 from experiments.errors import UserError, one_of
 from experiments.figures import page, style
 from experiments.figures.table import refuse_mixed_hardware
@@ -187,6 +188,9 @@ def panel(
             count = "" if still.all() else f" in {still.sum()} of {len(still)} runs"
             remarks.add(f"{look.label} moved nothing{count}", where)
         for reason, failed in rows[rows["reason"] != ""].groupby("reason"):
+            if f"is {NOT_TUNED}" in reason:  # the reason names the pair, as the panel does
+                remarks.add(f"{look.label}: {NOT_TUNED} yet", where)
+                continue
             seeds = ", ".join(str(seed) for seed in failed["seed"])
             shortened = textwrap.shorten(reason, 160, placeholder=" ...")
             remarks.add(f"no result of {look.label}, seed {seeds}: {shortened}", where)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from experiments.errors import UserError
 from experiments.figures.subjects.rows import draw_rows
-from tests.experiments.figures.tables import cell, tabled
+from tests.experiments.figures.tables import cell, said, tabled
 
 MNIST = {"data": "mnist", "x": "epoch", "loss": "train"}
 
@@ -37,3 +38,23 @@ def test_rows_refuse_what_they_cannot_show():
         draw_rows(rows, "title", rows=[DIGITS | {"data": "digit"}])
     with pytest.raises(UserError, match="digits with sgd has mlp and mlp_small"):
         draw_rows(rows, "title", rows=[DIGITS])
+
+
+def test_each_value_of_a_key_among_the_lines_is_a_line_and_one_that_is_not_tuned_is_said_by_panel():
+    def labelled(rates, cells):
+        return [(labels | ({"rates": rates} if rates else {}), rows) for labels, rows in cells]
+
+    adam = ("mnist", "mlp", "adam")
+    plain = [cell("none", 0, [2.0, 1.0], task=task) for task in (("mnist", "mlp", "sgd"), adam)]
+    tuned = [cell("none", 0, [2.0, 0.5], task=("mnist", "mlp", "sgd"))]
+    reason = "data=mnist model=mlp optimizer=adam teleport=none is not tuned; tune it by python scripts/tune.py"
+    missing = [({**plain[1][0], "rates": "tuned"}, pd.DataFrame({"reason": [reason]}))]
+    rows = tabled(*labelled("", plain), *labelled("tuned", tuned), *missing)
+    with pytest.raises(UserError, match="several runs with the same values"):
+        draw_rows(rows, "title", rows=[MNIST])
+    figure = draw_rows(rows, "title", rows=[MNIST], lines=["rates"])
+    sgd, adam_panel = figure.axes
+    assert sorted(line.get_ydata()[-1] for line in sgd.lines) == [0.5, 1.0]
+    assert [line.get_ydata()[-1] for line in adam_panel.lines] == [1.0]
+    assert "no teleport, tuned rate: not tuned yet (MNIST Adam)" in said(figure)
+    assert "scripts/tune.py" not in said(figure)
