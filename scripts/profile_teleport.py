@@ -1,4 +1,4 @@
-"""Print the costliest operations of one teleport, measured by torch's profiler.
+"""Print what one teleport spends its seconds on: its phases, then its costliest operations by torch's profiler.
 
 usage: python scripts/profile_teleport.py [--rows N] [--threads N] [--device DEVICE] [--write FILE] GROUP=OPTION...
 
