@@ -6,9 +6,9 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,25 @@ class FigureRun:
     config: DictConfig
     folder: Path | None = None
     reason: str = ""  # why it has no result; empty if it has one
+    siblings: Sequence[FigureRun] = field(default=(), repr=False, compare=False)  # all runs of the figure
+
+
+def partner(run: FigureRun, **changed: Any) -> FigureRun:
+    """The finished run of the same figure with the labels of ``run`` except for ``changed``.
+
+    A label that only one of the two runs has is not compared, as a run without teleports has no labels of teleports.
+
+    Raises:
+        UserError: the figure has no such run, or it has no result.
+    """
+    wanted = {**run.labels, **changed}
+    words = " ".join(f"{key}={value}" for key, value in changed.items())
+    for other in run.siblings:
+        if all(other.labels.get(key, value) == value for key, value in wanted.items()):
+            if other.folder is None:
+                raise UserError(f"the run with {words} that it is compared with has no result: {other.reason}")
+            return other
+    raise UserError(f"the figure has no run with {words} to compare it with; add one to its runs")
 
 
 def override_key(override: str) -> str:
@@ -83,7 +102,10 @@ def expand(grids: Iterable[dict[str, Any]], overrides: Iterable[str]) -> list[Fi
             point = [f"{key}={_literal(value)}" for key, value in zip(swept, values, strict=True)]
             run = _compose_run(point + overrides, keys=list(grid))
             runs.setdefault(OmegaConf.to_yaml(run.config), run)
-    return list(runs.values())
+    found = list(runs.values())
+    for run in found:
+        run.siblings = found
+    return found
 
 
 def execute(runs: list[FigureRun]) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 NAMES = (
     "angles",
+    "barriers",
     "convolution",
     "coverage",
     "curves",
@@ -30,6 +31,7 @@ NAMES = (
     "quiver",
     "rates",
     "runtime",
+    "sensitivity",
     "spectrum",
     "trajectory",
     "walks",

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from experiments.errors import UserError
-from experiments.figures.runs import expand, override_key
+from experiments.figures.runs import expand, override_key, partner
 from tests.experiments.figures.conftest import conf
 
 
@@ -61,3 +61,22 @@ def test_a_grid_that_does_not_compose_is_one_sentence():
 )
 def test_what_an_override_is_about(override, key):
     assert override_key(override) == key
+
+
+def test_the_partner_of_a_run_differs_in_the_given_labels_alone(tmp_path):
+    runs = expand(
+        [
+            {"data": "digits", "seed": [0, 1], "optimizer.lr": [0.1, 0.2], "teleport": "none"},
+            {"data": "digits", "seed": 0, "optimizer.lr": 0.2, "teleport": "nullspace", "teleport.cap": 3.0},
+        ],
+        [],
+    )
+    for run in runs:
+        run.folder = tmp_path
+    assert partner(runs[-1], teleport="none") is runs[1]  # seed 0 at the rate 0.2
+    assert partner(runs[1], seed=1) is runs[3]
+    with pytest.raises(UserError, match=r"no run with seed=7 .*add one"):
+        partner(runs[0], seed=7)
+    runs[1].folder, runs[1].reason = None, "it is not here"
+    with pytest.raises(UserError, match=r"teleport=none .*has no result: it is not here"):
+        partner(runs[-1], teleport="none")

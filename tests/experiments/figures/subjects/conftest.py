@@ -36,3 +36,20 @@ def initial(folder, *overrides) -> FigureRun:
 def initial_run(tmp_path_factory) -> FigureRun:
     """An initial MLP of three hidden layers."""
     return initial(tmp_path_factory.mktemp("initial"), "model.widths=[50,40,40]")
+
+
+@pytest.fixture(scope="session")
+def small_figure(tmp_path_factory) -> list[FigureRun]:
+    """Runs of one figure: two seeds without teleports, 0 and 10, and the first with null-space teleports."""
+    overrides = ["scale=smoke", "model.teleport_samples=20", f"machine.runs={tmp_path_factory.mktemp('runs')}", *SMALL]
+    with conf():
+        runs = expand(
+            [
+                {"data": "digits", "model": "mlp", "seed": [0, 10], "teleport": "none"},
+                {"data": "digits", "model": "mlp", "seed": 0, "teleport": "nullspace", "teleport.threshold": 0.99999},
+            ],
+            overrides,
+        )
+    execute(runs)
+    assert [run.reason for run in runs] == [""] * 3
+    return runs

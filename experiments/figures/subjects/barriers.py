@@ -1,0 +1,191 @@
+"""Loss barriers on the straight line between two trained networks, with and without teleports.
+
+The barrier is how far the loss rises above the linear interpolation of the losses at the ends (Frankle et al. 2020;
+Entezari et al. 2022). Networks are compared as they are: no permutation of channels is sought.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from experiments.errors import UserError
+from experiments.figures import page, style
+from experiments.figures.intervals import mean_interval
+from experiments.figures.runs import FigureRun, partner
+from experiments.figures.subjects.interpolation import Line
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from experiments.figures.rebuilt import RebuiltRun
+
+SPLITS = ("train", "test")
+
+
+def measure_barriers(run: FigureRun, *, points: int, samples: int, other_seed: int) -> pd.DataFrame:
+    """Losses on the line from a network without teleports (alpha = 0) to that of ``run`` (alpha = 1).
+
+    The network at alpha = 0 has the seed of ``run``, and thus its initial weights and batches. For a ``run`` without
+    teleports it has another seed: such a pair is the reference for two basins.
+
+    Args:
+        run: trained; one of a seed from ``other_seed`` on is only the other end of a line and has no rows.
+        points: alphas, evenly from 0 to 1.
+        samples: of each split, for the losses; batch norms take their statistics from those of the training split.
+        other_seed: added to the seed of a run without teleports for the other end of its line.
+
+    Returns:
+        rows ``alpha``, ``split`` (``train`` or ``test``), ``loss``, ``accuracy`` (of a task with classes), ``excess``
+        (the loss less the linear interpolation of those at the ends, so that the barrier is its largest value), and
+        ``distance`` (of the two networks' parameters relative to the norm of those at alpha = 0).
+
+    Raises:
+        UserError: the figure lacks the run at the other end, or it has no result.
+    """
+    if run.labels["seed"] >= other_seed:
+        return pd.DataFrame()
+    if run.labels["teleport"] == "none":
+        other = partner(run, seed=run.labels["seed"] + other_seed)
+    else:
+        other = partner(run, teleport="none")
+    from experiments.figures.rebuilt import rebuild
+
+    ends = rebuild(other), rebuild(run)
+    for each in ends:
+        each.load_trained()
+    alphas = np.linspace(0.0, 1.0, points)
+    return along_line(ends[0], ends[0].model, ends[1].model, alphas, samples)
+
+
+def along_line(
+    rebuilt: RebuiltRun, first: nn.Module, second: nn.Module, alphas: np.ndarray, samples: int
+) -> pd.DataFrame:
+    """The rows of :func:`measure_barriers` for two networks of one task.
+
+    Args:
+        rebuilt: gives the task.
+        first: the network at alpha = 0.
+        second: the network at alpha = 1.
+        alphas: from 0 to 1, both included.
+        samples: of each split.
+    """
+    import torch
+
+    splits = {}
+    for name in SPLITS:
+        split = getattr(rebuilt.task, name)
+        splits[name] = split.batch(torch.arange(min(samples, len(split)), device=rebuilt.device))
+
+    def evaluate(model: nn.Module) -> dict[str, dict[str, float]]:
+        found = {}
+        with torch.no_grad():
+            for name, (inputs, targets) in splits.items():
+                outputs = model(inputs)
+                found[name] = {"loss": rebuilt.task.loss(outputs, targets).item()}
+                if rebuilt.task.metric == "accuracy":
+                    found[name]["accuracy"] = (outputs.argmax(1) == targets).float().mean().item()
+        return found
+
+    values = Line(first, second, [splits["train"][0]]).along(alphas.tolist(), evaluate)
+    frames = [pd.DataFrame([each[name] for each in values]).assign(alpha=alphas, split=name) for name in SPLITS]
+    for frame in frames:
+        frame["excess"] = excess(alphas, frame["loss"].to_numpy(float))
+    return pd.concat(frames, ignore_index=True).assign(distance=distance(first, second))
+
+
+def excess(alphas: np.ndarray, losses: np.ndarray) -> np.ndarray:
+    """The losses less the linear interpolation of the first and the last of them."""
+    return losses - ((1 - alphas) * losses[0] + alphas * losses[-1])
+
+
+def distance(first: nn.Module, second: nn.Module) -> float:
+    """The norm of the difference of all parameters, relative to that of the parameters of ``first``."""
+    pairs = list(zip(first.parameters(), second.parameters(), strict=True))
+    difference = sum((a - b).detach().double().square().sum().item() for a, b in pairs)
+    return float((difference / sum(a.detach().double().square().sum().item() for a, _ in pairs)) ** 0.5)
+
+
+LINES = {
+    "none": ("two seeds without teleports", style.GRAY, "--"),
+    "nullspace": ("without and with null-space teleports", style.PALETTE[0], "-"),
+    "random": ("without and with random null-space moves", "#000000", ":"),
+}
+
+
+def draw_barriers(table: pd.DataFrame, title: str) -> page.Page:
+    """One row per task: the excess of the loss along the line, on both splits, and the barriers.
+
+    Args:
+        table: rows of :func:`measure_barriers`.
+        title: of the whole picture.
+
+    Raises:
+        UserError: the table has another method than those of :data:`LINES`.
+    """
+    rows, failed = table[table["reason"] == ""], table[table["reason"] != ""]
+    if strange := set(rows["teleport"]) - set(LINES):
+        raise UserError(f"the drawing 'barriers' shows {', '.join(LINES)}, but the table has '{min(strange)}'")
+    tasks = list(rows[["data", "model"]].drop_duplicates().itertuples(index=False, name=None))
+    figure = page.start(title, 0.2 + 1.5 * max(len(tasks), 1))
+    panels = figure.subplots(max(len(tasks), 1), 3, squeeze=False, width_ratios=(1, 1, 0.8))
+    for (data, model), (*lines, dots) in zip(tasks, panels, strict=True):
+        here = rows[(rows["data"] == data) & (rows["model"] == model)]
+        for axes, split in zip(lines, SPLITS, strict=True):
+            _lines(axes, here[here["split"] == split])
+        _barriers(dots, here)
+        lines[0].set_ylabel(
+            f"{style.label(style.DATA, data)}, {style.label(style.MODELS, model)}\nloss above the line", fontsize=6.5
+        )
+    for axes, name in zip(panels[0], ("training loss", "test loss", "barrier"), strict=True):
+        axes.set_title(name)
+    for axes in panels[-1][:2]:
+        axes.set_xlabel("alpha, from the network without teleports (0)", fontsize=6.5)
+    if len(failed):
+        page.no_result(panels[0][0], failed)
+    known = [LINES[name] for name in LINES if name in set(rows["teleport"])]
+    page.legend(figure, [Line2D([], [], color=color, linestyle=line, label=words) for words, color, line in known])
+    seeds = sorted(set(rows.groupby(["data", "model", "teleport"])["seed"].nunique()))
+    told = f"mean and 95 % interval over {' or '.join(map(str, seeds))} pairs of networks"
+    page.footnote(figure, table, f"{told}; barrier: the largest loss above the line, filled: training, hollow: test")
+    return figure
+
+
+def _rounded(value: Any) -> float:
+    """Without the last bits, which differ between processors."""
+    return float(f"{value:.4g}")
+
+
+def _lines(axes: Axes, rows: pd.DataFrame) -> None:
+    for name, (_, color, line) in LINES.items():
+        of_line = rows[rows["teleport"] == name]
+        if of_line.empty:
+            continue
+        found = of_line.groupby("alpha")["excess"].apply(lambda values: tuple(map(_rounded, mean_interval(values))))
+        mean, low, high = np.array(found.to_list()).T
+        axes.plot(found.index, mean, color=color, linestyle=line)
+        if np.isfinite(low).all():
+            axes.fill_between(found.index, low, high, color=color, alpha=0.15, linewidth=0)
+    axes.axhline(0.0, color=style.GRAY, linewidth=0.6)
+
+
+def _barriers(axes: Axes, rows: pd.DataFrame) -> None:
+    """The barriers of each method with their intervals; the highest of ``excess`` per pair."""
+    known = [name for name in LINES if name in set(rows["teleport"])]
+    for place, name in enumerate(known):
+        for split, shift in zip(SPLITS, (-0.12, 0.12), strict=True):
+            here = rows[(rows["teleport"] == name) & (rows["split"] == split)]
+            mean, low, high = map(_rounded, mean_interval(here.groupby("seed")["excess"].max()))
+            color = LINES[name][1]
+            if np.isfinite(low):
+                axes.plot([place + shift] * 2, [low, high], color=color, linewidth=0.9)
+            face = color if split == "train" else "white"
+            axes.plot(place + shift, mean, "o", color=color, mfc=face, markersize=3.2, markeredgewidth=0.8)
+    words = {"none": "two seeds", "nullspace": "null space", "random": "random"}
+    axes.set_xticks(range(len(known)), [words[name] for name in known], fontsize=6)
+    axes.set_xlim(-0.5, max(len(known), 1) - 0.5)
+    axes.axhline(0.0, color=style.GRAY, linewidth=0.6)
