@@ -34,7 +34,7 @@ FLOORS = {
         {"benchmarks"},
         {"figures"},
         {"report"},
-        {"claims", "tuning"},
+        {"claims", "show", "tuning"},
         {"command_line"},
     ],
 }
