@@ -17,7 +17,8 @@ circles, imports_of, modules_of, package_of = (
 
 FLOORS = {
     "teleport": [
-        {"_arguments", "_errors", "_files", "_spaces"},
+        {"_arguments", "_errors", "_files", "_processes"},
+        {"_spaces"},
         {"_tracing"},
         {"_engine", "_quiver"},
         {"_change_of_basis", "_frozen_forward", "_level_set", "_rescaling", "_symmetry"},

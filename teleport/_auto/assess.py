@@ -20,6 +20,7 @@ from teleport._engine.objectives import Curvature
 from teleport._engine.transaction import Snapshot, always_undone
 from teleport._errors import UnsupportedModel
 from teleport._null_space.random_null_space import RandomNullSpace
+from teleport._processes.ranks import Processes, group_of
 from teleport._rescaling.rescaling import Rescaling
 from teleport._tracing.undisturbed import ModelState, undisturbed
 
@@ -40,6 +41,7 @@ def assess(
     steps_left: int | None = None,
     rates: Sequence[float] = (1.0, 1.5, 2.0),
     train_step: TrainStep | None = None,
+    process_group: Processes = None,
 ) -> Assessment:
     """Whether a teleport is worth its cost here. Everything that is tried is undone.
 
@@ -60,6 +62,7 @@ def assess(
         growth, horizon, tolerance, share, train_step: as of :class:`teleport.Auto`.
         steps_left: of the training; ``None`` for no limit.
         rates: factors on the learning rate of the rollouts without a move.
+        process_group: as of :class:`teleport.Auto`.
 
     Raises:
         ValueError: fewer than three batches.
@@ -70,7 +73,7 @@ def assess(
     auto = Auto(optimizer, share=share, growth=growth, horizon=horizon, tolerance=tolerance, train_step=train_step)
     horizon = auto.horizon
     first, probes, steps = split_batches(batches, horizon)
-    trials = _Trials(model, optimizer, loss_fn, first, probes, steps, train_step)
+    trials = _Trials(model, optimizer, loss_fn, first, probes, steps, train_step, process_group)
     raised = {rate: trials.rollout.losses(rate) for rate in dict.fromkeys(rates) if rate != 1}
     without = {rate: _mean(losses) for rate, losses in ({1.0: trials.losses} | raised).items()}
     families = [trials.family(auto, "null space", auto.method)]
@@ -95,11 +98,13 @@ class _Trials:
         probes: list[Any],
         steps: list[Any],
         train_step: TrainStep | None,
+        processes: Processes,
     ) -> None:
+        self._processes, self._group = processes, group_of(processes, model)
         self.model, self.loss_fn, self.first = model, loss_fn, first
-        self.rollout = Rollout(model, optimizer, loss_fn, steps, probes, train_step)
-        self._still = Rollout(model, optimizer, loss_fn, [], probes, train_step)
-        self._once = Rollout(model, optimizer, loss_fn, steps[:1], probes, train_step)
+        self.rollout = Rollout(model, optimizer, loss_fn, steps, probes, train_step, self._group)
+        self._still = Rollout(model, optimizer, loss_fn, [], probes, train_step, self._group)
+        self._once = Rollout(model, optimizer, loss_fn, steps[:1], probes, train_step, self._group)
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.share_moved = 0.0  # the norm of the last move over that of the parameters that it moved
         clock = time.perf_counter()
@@ -112,7 +117,10 @@ class _Trials:
         """Loss, gradient norm and curvature along the gradient, on the first batch."""
 
         def work(state: ModelState) -> tuple[float, float, float]:
-            loss = BatchLoss(lambda: state.evaluate(lambda: self.loss_fn(self.model, self.first)), self._parameters)
+            def evaluate() -> Tensor:
+                return state.evaluate(lambda: self.loss_fn(self.model, self.first))
+
+            loss = BatchLoss(evaluate, self._parameters, group=self._group)
             point = loss.point(True)
             return float(point.loss), point.norm, Curvature().value(loss, point)
 
@@ -125,7 +133,7 @@ class _Trials:
 
     def _moved(self, auto: Auto, name: str, method: Teleporter, before: Mapping[nn.Parameter, Tensor]) -> Family:
         try:
-            report = method(self.model, [self.first], self.loss_fn)
+            report = method(self.model, [self.first], self.loss_fn, process_group=self._processes)
         except UnsupportedModel as error:
             return Family(name, reason=str(error))
         if report.no_op or not report.accepted:

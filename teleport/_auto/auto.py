@@ -18,6 +18,8 @@ from teleport._engine.report import TeleportReport
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot
 from teleport._null_space.null_space import NullSpace
+from teleport._processes.group import Group
+from teleport._processes.ranks import Processes, group_of
 
 EVENT_GRADIENTS = 12.0
 """The assumed cost of a move on one batch, in gradients of that batch."""
@@ -161,6 +163,7 @@ class Auto:
         generator: torch.Generator | None = None,
         callback: Callback | None = None,
         keep_modes: bool = False,
+        process_group: Processes = None,
     ) -> AutoReport:
         """Teleport ``model`` in place on the first batch, judged on the others.
 
@@ -172,24 +175,38 @@ class Auto:
             generator: for methods that draw random numbers.
             callback: called per step, see ``teleport.Callback``.
             keep_modes: of the move, see :class:`teleport.Teleporter`.
+            process_group: the processes that train and teleport together. In a ``DistributedDataParallel`` the rollouts
+                exchange gradients as the training does; without one, gradients are averaged unless there is a
+                ``train_step``, which must do that itself.
 
         Raises:
             ValueError: fewer than three batches; or as the method.
             UnsupportedModel: as the method.
         """
         check_call(model, batches, loss_fn, callback)
+        options: dict[str, Any] = {"generator": generator, "callback": callback, "keep_modes": keep_modes}
+        group = group_of(process_group, model)
+        if process_group is not None:  # methods of others may not take it
+            options["process_group"] = process_group
+        return group.together(lambda: self._event(group, model, batches, loss_fn, options))
+
+    def _event(
+        self, group: Group, model: nn.Module, batches: Iterable[Any], loss_fn: LossFn, options: dict[str, Any]
+    ) -> AutoReport:
         first, probes, steps = split_batches(batches, self.horizon)
-        rollout = Rollout(model, self.optimizer, loss_fn, steps, probes, self.train_step)
+        group.agree(number_of_batches=(len(probes), len(steps)))
+        rollout = Rollout(model, self.optimizer, loss_fn, steps, probes, self.train_step, group)
         before = Snapshot(model.parameters())
         try:
             without = rollout.losses()
-            found = self.method(model, [first], loss_fn, generator=generator, callback=callback, keep_modes=keep_modes)
+            found = self.method(model, [first], loss_fn, **options)
             trial = None
             if found.accepted and not found.no_op:
                 trial = self.trial(without, rollout.losses())
             report = self._judged(found, trial)
             if trial is not None and not report.accepted:
                 before.restore()
+            group.commit()
         except BaseException:
             before.restore()
             raise

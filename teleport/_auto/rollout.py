@@ -11,6 +11,7 @@ from torch import nn
 
 from teleport._engine.contract import LossFn
 from teleport._engine.transaction import Snapshot, always_undone
+from teleport._processes.group import ALONE, Group
 from teleport._tracing.undisturbed import ModelState
 
 TrainStep = Callable[[nn.Module, Any], None]
@@ -31,6 +32,7 @@ class Rollout:
         steps: the batches to train on, one step per batch.
         probes: the batches to measure the loss on afterwards.
         train_step: one step of training; ``None`` for the gradient of ``loss_fn`` and a step of ``optimizer``.
+        group: of processes that train together, each on batches of its own.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Rollout:
         steps: Sequence[Any],
         probes: Sequence[Any],
         train_step: TrainStep | None = None,
+        group: Group = ALONE,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -48,6 +51,7 @@ class Rollout:
         self.steps = list(steps)
         self.probes = list(probes)
         self._train_step = train_step or self._plain_step
+        self._group = group
 
     def losses(self, rate: float = 1.0) -> list[float]:
         """The loss on each probe after the steps from the current parameters.
@@ -73,13 +77,24 @@ class Rollout:
             self._train_step(self.model, batch)
         self.model.eval()
         with torch.no_grad():
-            return [float(self.loss_fn(self.model, batch)) for batch in self.probes]
+            return self._group.mean_of([float(self.loss_fn(self.model, batch)) for batch in self.probes])
 
     def _plain_step(self, model: nn.Module, batch: Any) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         with torch.enable_grad():
             self.loss_fn(model, batch).backward()  # type: ignore[no-untyped-call]
+        if not (self._group.alone or isinstance(model, nn.parallel.DistributedDataParallel)):
+            self._average_gradients(model)
         self.optimizer.step()
+
+    def _average_gradients(self, model: nn.Module) -> None:
+        """Give each parameter the mean gradient over the group, zero on ranks that have none."""
+        named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        found = self._group.gathered({name for name, parameter in named.items() if parameter.grad is not None})
+        used = [parameter for name, parameter in named.items() if name in set().union(*found)]
+        gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in used]
+        for parameter, mean in zip(used, self._group.mean(gradients), strict=True):
+            parameter.grad = mean.detach()
 
 
 class OptimizerState:

@@ -15,7 +15,14 @@ from torch.utils.checkpoint import CheckpointError
 from teleport._arguments import check_call, check_choice, check_generator, check_positive, seeded
 from teleport._change_of_basis.basis_change import BasisChange
 from teleport._change_of_basis.basis_event import BasisEvent
-from teleport._change_of_basis.common_move import broken_outputs, half_tolerance, loss_and_norm, report_of, tell_of_step
+from teleport._change_of_basis.common_move import (
+    broken_outputs,
+    draw_alike,
+    half_tolerance,
+    loss_and_norm,
+    report_of,
+    tell_of_step,
+)
 from teleport._change_of_basis.report import ChangeOfBasisReport
 from teleport._change_of_basis.sampling import Sampling, check_sampling, draw_tau
 from teleport._change_of_basis.teleported import unwrapped
@@ -23,10 +30,13 @@ from teleport._engine.contract import Callback, LossFn, Monitor
 from teleport._engine.event import Event, run_event
 from teleport._engine.finiteness import not_finite_at_any, not_finite_outputs
 from teleport._engine.loss_call import check_signature, with_devices_told
+from teleport._engine.replicas import as_one_replica
 from teleport._engine.report import BatchReport, LayerReport
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, all_or_nothing, not_accepted, violation
 from teleport._errors import UnsupportedModel
+from teleport._processes.group import Group
+from teleport._processes.ranks import Processes, group_of
 from teleport._quiver.find_quiver import find_quiver, trace_quiver
 from teleport._quiver.quiver import Freedom, Quiver
 from teleport._tracing.caches import clear_caches
@@ -109,6 +119,7 @@ class ChangeOfBasis:
         generator: torch.Generator | None = None,
         callback: Callback | None = None,
         keep_modes: bool = False,
+        process_group: Processes = None,
     ) -> ChangeOfBasisReport:
         """Teleport ``model``; ``report.model`` computes its function afterwards, ``report.change`` has acted.
 
@@ -125,6 +136,7 @@ class ChangeOfBasis:
             callback: called per batch before the change and after it (step 1), see ``teleport.Callback``. If it ends
                 the event before the change, nothing moves. Without a loss, losses and norms are NaN.
             keep_modes: see :class:`teleport.Teleporter`.
+            process_group: see :class:`teleport.Teleporter`.
 
         Raises:
             ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, or no such parameter;
@@ -135,17 +147,20 @@ class ChangeOfBasis:
         check_call(model, batches, loss_fn or call_model, callback, keep_modes)
         check_signature(loss_fn or forward or call_model, "loss_fn" if loss_fn else "forward")
         check_model(model)
-        event = BasisEvent(model, self.activations == "teleport")
+        event, group = BasisEvent(model, self.activations == "teleport"), group_of(process_group, model)
 
         def change(evaluations: Sequence[Callable[[], Any]]) -> set[nn.Parameter]:
             quiver = self.find(event.model, evaluations[0], event.modes, evaluations[1:])
+            draw_alike(group, quiver, generator or self.generator)
             return event.prepare(self.sample(quiver, generator))
 
         report: ChangeOfBasisReport
         try:
             if loss_fn is None:
                 handed = event.handing(forward or call_model)
-                report = self._by_outputs(event, change, list(batches), handed, callback, keep_modes)
+                report = group.together(
+                    lambda: self._by_outputs(event, change, list(batches), handed, callback, keep_modes, group)
+                )
             else:
                 report = run_event(
                     "change of basis",
@@ -156,6 +171,7 @@ class ChangeOfBasis:
                     callback,
                     ChangeOfBasisReport,
                     keep_modes=keep_modes,
+                    process_group=group,
                 )
             report.model, report.change, report.group = event.result, event.change, event.change.group
             return report
@@ -253,12 +269,14 @@ class ChangeOfBasis:
         forward: Forward,
         callback: Callback | None,
         keep_modes: bool,
+        group: Group,
     ) -> ChangeOfBasisReport:
         """Change the basis, and check the function by the outputs on the batches."""
         start = time.perf_counter()
         if not batches:
             raise ValueError("a teleport needs at least one batch")
         check_tensors(batches)
+        group.agree(number_of_batches=len(batches), keep_modes=keep_modes)
         parameters = list(event.model.parameters())
 
         def moved(before: Snapshot, state: ModelState) -> ChangeOfBasisReport:
@@ -273,9 +291,9 @@ class ChangeOfBasis:
             first = [outputs(batch) for batch in batches]
             moved = change([partial(evaluate, batch) for batch in batches])
             unknown = [(math.nan, math.nan)] * len(batches)
-            monitor = Monitor("change of basis", len(batches), callback)
+            monitor = Monitor("change of basis", len(batches), callback, group)
             stopped = tell_of_step(monitor, 0, unknown)
-            refused = not_finite_outputs(event.names, moved, batches, first)
+            refused = group.reasons(not_finite_outputs(event.names, moved, batches, first))
             if any(refused):
                 event.undo()
             acted = event.act(stopped)
@@ -285,11 +303,11 @@ class ChangeOfBasis:
             reports = [report_of(acted, stopped, math.nan, math.nan, math.nan, math.nan) for _ in batches]
             if not not_accepted(reports, refused, Stopped.NOT_FINITE) and self.guard == "transaction":
                 tolerance = half_tolerance(self.tolerance, parameters)
-                event.judge(reports, [broken_outputs(move, tolerance, event.moved) for move in moves])
+                event.judge(reports, group.reasons([broken_outputs(move, tolerance, event.moved) for move in moves]))
             nan = math.nan
             seconds = time.perf_counter() - start
             report = ChangeOfBasisReport("change of basis", nan, nan, nan, nan, reports, event.layers(), seconds)
-            report.difference = max(moves)
+            report.difference = max(group.gathered(max(moves)))
             return report
 
-        return all_or_nothing(event.model, moved, keep_modes)
+        return as_one_replica(group, event.model, partial(all_or_nothing, event.model, moved, keep_modes, group))

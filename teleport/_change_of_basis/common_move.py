@@ -13,6 +13,8 @@ from teleport._engine.contract import Monitor
 from teleport._engine.report import BatchReport, StepRecord
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot
+from teleport._processes.group import Group
+from teleport._quiver.quiver import Quiver
 
 
 def loss_and_norm(objective: BatchLoss) -> tuple[float, float]:
@@ -37,6 +39,13 @@ def report_of(
     done = Stopped.STEPS_DONE if acted else Stopped.NOTHING_MOVES
     steps, why = int(acted), Stopped.CALLBACK if stopped else done
     return BatchReport(loss_before, loss_after, norm_before, norm_after, steps, why)
+
+
+def draw_alike(group: Group, quiver: Quiver, generator: torch.Generator) -> None:
+    """Let all ranks of a group draw what the first one draws, for a quiver that must be the same on all."""
+    classes = (each for scaled in quiver.scaled.values() for each in (scaled.output_class, scaled.input_class))
+    group.agree_on("classes_of_channels", (quiver.freedom, *classes))
+    group.draw_alike(generator)
 
 
 def half_tolerance(tolerance: float, parameters: Iterable[nn.Parameter]) -> float:

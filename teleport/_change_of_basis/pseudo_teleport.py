@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from teleport._arguments import check_call, check_generator
 from teleport._change_of_basis.change_of_basis import ChangeOfBasis
-from teleport._change_of_basis.common_move import report_of, tell_of_step
+from teleport._change_of_basis.common_move import draw_alike, report_of, tell_of_step
 from teleport._change_of_basis.multiplication import multiplications_of
 from teleport._change_of_basis.sampling import Sampling
 from teleport._change_of_basis.teleported import unwrapped
@@ -22,6 +22,7 @@ from teleport._engine.parameter_statistics import ParameterStatistics
 from teleport._engine.report import BatchReport, LayerReport, TeleportReport
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, not_accepted, violation
+from teleport._processes.ranks import Processes
 from teleport._tracing.evaluations import Modes, modes_of
 
 
@@ -58,6 +59,7 @@ class PseudoTeleport:
         generator: torch.Generator | None = None,
         callback: Callback | None = None,
         keep_modes: bool = False,
+        process_group: Processes = None,
     ) -> TeleportReport:
         """Move ``model`` in place; arguments, errors and what comes back as it was are those of
         :class:`teleport.ChangeOfBasis`.
@@ -69,6 +71,7 @@ class PseudoTeleport:
             generator: drawn from in place of the method's own; on the CPU.
             callback: called per batch before the move and after it (step 1), see ``teleport.Callback``.
             keep_modes: see :class:`teleport.Teleporter`.
+            process_group: see :class:`teleport.Teleporter`.
         """
 
         check_generator(generator)
@@ -78,12 +81,22 @@ class PseudoTeleport:
             return self._move(event, modes, generator or self.generator)
 
         modes = modes_of(model)
-        return run_event("pseudo-teleportation", model, batches, loss_fn, work, callback, keep_modes=keep_modes)
+        return run_event(
+            "pseudo-teleportation",
+            model,
+            batches,
+            loss_fn,
+            work,
+            callback,
+            keep_modes=keep_modes,
+            process_group=process_group,
+        )
 
     def _move(
         self, event: Event, modes: Modes, generator: torch.Generator
     ) -> tuple[list[BatchReport], list[LayerReport]]:
         quiver = self._change_of_basis.find(event.model, lambda: event.evaluate(event.batches[0]), modes)
+        draw_alike(event.group, quiver, generator)
         change = self._change_of_basis.sample(quiver, generator)
         named = dict(unwrapped(event.model).named_parameters())
         parameters = [named[name] for name in multiplications_of(quiver).moved(change.tau)]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from teleport._errors import UnsupportedModel
+from teleport._processes.group import ALONE, Group
 from teleport._spaces.norms import half_squared_norm
 from teleport._tracing.differentiability import check_graph
 from teleport._tracing.ownership import distinct_elements
@@ -60,6 +61,7 @@ class BatchLoss:
         parameters: the gradient norm is over these.
         names: of all parameters of the model, for messages.
         batch: what the loss is evaluated on, for messages.
+        group: of processes whose mean loss this is; ``evaluate`` is this process's part of it.
     """
 
     def __init__(
@@ -68,11 +70,13 @@ class BatchLoss:
         parameters: Sequence[nn.Parameter],
         names: Mapping[nn.Parameter, str] | None = None,
         batch: Any = None,
+        group: Group = ALONE,
     ) -> None:
         self.evaluate = evaluate
         self.parameters = list(parameters)
         self.names = names or {}
         self.batch = batch
+        self.group = group
         self._checked = False  # whether the graph was found to have second derivatives
 
     def check_writable(self) -> None:
@@ -92,6 +96,10 @@ class BatchLoss:
         """Evaluate the loss and its gradients, with a graph for a second derivative if ``differentiable``."""
         return self.gradients_of(self.evaluate(), differentiable)
 
+    def value(self) -> Tensor:
+        """The loss, detached."""
+        return self.group.mean([self.evaluate().detach()])[0]
+
     def check_twice(self, loss: Tensor) -> None:
         """Refuse a loss that cannot be differentiated twice, at its first evaluation.
 
@@ -103,7 +111,7 @@ class BatchLoss:
             self._checked = True
 
     def gradients_of(self, loss: Tensor, differentiable: bool) -> Point:
-        """The point of a loss that was evaluated at the current parameters, with its gradients.
+        """The point of a loss that was evaluated here at the current parameters, with its gradients.
 
         Raises:
             UnsupportedModel: ``differentiable``, and an operation in the graph has no second derivative.
@@ -113,11 +121,12 @@ class BatchLoss:
         gradients = torch.autograd.grad(
             loss, self.parameters, create_graph=differentiable, allow_unused=True, materialize_grads=True
         )
-        return Point(loss.detach(), list(gradients))
+        value, *means = self.group.mean([loss.detach(), *gradients])
+        return Point(value.detach(), means)
 
     def ascent_direction(self, point: Point, moving: Sequence[nn.Parameter]) -> list[Tensor]:
         """``grad_W (1/2 |grad L|^2)`` for the ``moving`` parameters, a Hessian-vector product."""
         if not point.differentiable:  # the loss is linear in the parameters
             return [torch.zeros_like(parameter) for parameter in moving]
         directions = torch.autograd.grad(point.half_square, list(moving), allow_unused=True, materialize_grads=True)
-        return list(directions)
+        return self.group.mean(directions)

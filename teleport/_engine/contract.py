@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from teleport._engine.report import StepRecord, TeleportReport
+from teleport._processes.group import ALONE, Group
+from teleport._processes.ranks import Processes
 
 LossFn: TypeAlias = Callable[[nn.Module, Any], Tensor]
 """``loss_fn(model, batch)``: the loss of ``model`` on one batch, a scalar tensor. A batch is whatever it takes."""
@@ -87,6 +89,13 @@ class Teleporter(Protocol):
       and buffers are restored before each and at the end. The level set is then that of the training loss with these
       random numbers.
 
+    - ``process_group``: if ``torch.distributed`` is initialised, all processes (those of a
+      ``DistributedDataParallel``, or those of the given group) call the method at once, each with its replica of the
+      model and as many batches of its own. The loss of the event is the mean of their losses, and gradients, the layer
+      inputs and the decisions are those of one process with the joined batches. Every rank ends with the same
+      parameters. ``"alone"`` is a teleport of this process, which the others do not take part in. With several
+      processes the forward pass is run at each step.
+
     ``isinstance(x, Teleporter)`` says only that ``x`` can be called; a type checker compares the signature.
     """
 
@@ -99,6 +108,7 @@ class Teleporter(Protocol):
         generator: torch.Generator | None = None,
         callback: Callback | None = None,
         keep_modes: bool = False,
+        process_group: Processes = None,
     ) -> TeleportReport:
         """Move the parameters of ``model`` in place, and report.
 
@@ -109,6 +119,7 @@ class Teleporter(Protocol):
             generator: the source of the random numbers that the method draws.
             callback: called per batch and per step.
             keep_modes: whether the loss is evaluated in the modes of the modules.
+            process_group: the processes that move their replicas together.
         """
 
 
@@ -119,17 +130,19 @@ class Monitor:
         method: the name of the method.
         batches: the number of batches of the event.
         callback: the caller's, or ``None``.
+        group: of processes with one event; if the callback of any asks to stop, it ends for all.
 
     Attributes:
-        active: whether there is a callback.
+        active: whether there is a callback, in any process.
         stopped: whether it returned ``True``.
     """
 
-    def __init__(self, method: str, batches: int, callback: Callback | None) -> None:
+    def __init__(self, method: str, batches: int, callback: Callback | None, group: Group = ALONE) -> None:
         self.method = method
         self.batches = batches
         self._callback = callback
-        self.active = callback is not None
+        self._group = group
+        self.active = group.any(callback is not None)
         self.stopped = False
 
     def tell(self, batch: int, steps: int, record: StepRecord) -> bool:
@@ -138,6 +151,8 @@ class Monitor:
             where = (self.method, batch, self.batches, record.step, steps)
             answer = self._callback(Progress(*where, record.loss, record.gradient_norm))
             self.stopped = self.stopped or answer is True
+        if self.active:
+            self.stopped = self._group.any(self.stopped)
         return self.stopped
 
     def on(self, batch: int, steps: int) -> StepMonitor:

@@ -7,6 +7,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -16,9 +17,12 @@ from teleport._arguments import check_call
 from teleport._engine.batch_loss import BatchLoss, Point
 from teleport._engine.contract import Callback, LossFn, Monitor
 from teleport._engine.loss_call import check_signature, explained, scalar
+from teleport._engine.replicas import as_one_replica
 from teleport._engine.report import BatchReport, LayerReport, TeleportReport, fill_sizes
 from teleport._engine.transaction import Snapshot, all_or_nothing
 from teleport._errors import UnsupportedModel
+from teleport._processes.group import Group
+from teleport._processes.ranks import Processes, group_of
 from teleport._spaces.norms import half_squared_norm
 from teleport._tracing.caches import clear_caches
 from teleport._tracing.differentiability import check_graph, check_reach
@@ -48,11 +52,13 @@ class Event:
     Attributes:
         model: in evaluation mode.
         batches: of the event, at least one.
-        evaluate: the loss of a batch, a scalar, at the current parameters; with the same random numbers each time.
+        evaluate: the loss of a batch of this process, a scalar with a graph, at the current parameters; with the same
+            random numbers each time. Tracers watch it. Numbers come from :meth:`loss` and :meth:`batch_loss`.
         draw: the result of the caller's code that makes a batch; its random numbers go on from call to call.
         named: all parameters by name; ``names``: the reverse; ``trainable``: those that require a gradient.
         moved: parameters that the method moves. Changes of others, by evaluations of the loss, are undone.
         monitor: of the steps, for the callback.
+        group: of processes that move the model together.
         start: the values of the parameters before the first evaluation, which may write into them.
         ended: of the moved parameters when the method is done, if later evaluations may write into them.
         halves: of every batch but the first before the event, if the cap is relative.
@@ -66,12 +72,14 @@ class Event:
         evaluate: Callable[[Any], Tensor],
         draw: Callable[[Callable[[], Any]], Any],
         monitor: Monitor,
+        group: Group,
     ) -> None:
         self.model = model
         self.batches = batches
         self.evaluate = evaluate
         self.draw = draw
         self.monitor = monitor
+        self.group = group
         self.named = dict(model.named_parameters())
         self.names = {parameter: name for name, parameter in self.named.items()}
         self.trainable = [parameter for parameter in self.named.values() if parameter.requires_grad]
@@ -83,13 +91,17 @@ class Event:
         if not self.trainable:
             raise ValueError(no_trainable_parameter(model))
 
+    def loss(self, batch: Any) -> Tensor:
+        """The loss of a batch over all processes of the group, detached."""
+        return self.group.mean([self.evaluate(batch).detach()])[0]
+
     def mean_loss(self, batches: Iterable[Any]) -> float:
         """The mean loss over some batches."""
-        return _mean([float(self.evaluate(batch).detach()) for batch in batches])
+        return _mean([float(self.loss(batch)) for batch in batches])
 
     def batch_loss(self, batch: Any, parameters: list[nn.Parameter]) -> BatchLoss:
         """The loss on ``batch`` with its gradients for ``parameters``."""
-        return BatchLoss(lambda: self.evaluate(batch), parameters, self.names, batch)
+        return BatchLoss(lambda: self.evaluate(batch), parameters, self.names, batch, self.group)
 
     def halves_of(self, point: Point) -> Halves:
         """``1/2 |g|^2`` per trainable parameter, of a point whose gradients are over these."""
@@ -106,7 +118,7 @@ class Event:
                 self.halves.append(self.halves_of(point))
                 self.losses[number] = point.loss
             else:
-                self.losses[number] = self.evaluate(batch).detach()
+                self.losses[number] = self.loss(batch)
 
     def about_to_move(self, number: int) -> None:
         """Enter the losses of the batches after ``number`` once, before the first move; the others have reports.
@@ -130,6 +142,7 @@ def run_event(
     gradients: bool = False,
     keep_modes: bool = False,
     in_turn: bool = False,
+    process_group: Processes | Group = None,
 ) -> Report:
     """Run ``work``, which moves the parameters of ``model`` in place; nothing else of the model changes.
 
@@ -147,6 +160,7 @@ def run_event(
         keep_modes: whether the loss is evaluated in the modes of the modules instead of evaluation mode.
         in_turn: whether ``work`` moves on one batch after the other, calls ``event.about_to_move`` before each move,
             and reports each batch's losses at the parameters before and after its own steps.
+        process_group: the processes that move the model together, see :class:`teleport.Teleporter`.
 
     Raises:
         TypeError: an argument is of another type, such as swapped ones.
@@ -155,18 +169,13 @@ def run_event(
     """
     start = time.perf_counter()
     check_call(model, batches, loss_fn, callback, keep_modes)
-    batches = list(batches)
-    if not batches:
-        raise ValueError("a teleport needs at least one batch")
-    check_model(model)
-    check_signature(loss_fn)
-    check_tensors(batches)
+    group = group_of(process_group, model)
     custom_operations: list[bool] = []  # whether the graph of the first evaluation has any
 
-    def moved(before: Snapshot, state: ModelState) -> Report:
+    def moved(before: Snapshot, state: ModelState, batches: list[Any]) -> Report:
         evaluate = _evaluation(model, loss_fn, state, custom_operations)
         clear_caches(model, state, lambda: [evaluate(batches[0])])
-        event = Event(model, batches, evaluate, state.draw, Monitor(method, len(batches), callback))
+        event = Event(model, batches, evaluate, state.draw, Monitor(method, len(batches), callback, group), group)
         event.start = before.values
         try:
             reports, layers, losses = _measured(event, work, gradients, in_turn)
@@ -190,7 +199,18 @@ def run_event(
             log.info("the teleport moved nothing: %s", "; ".join(report.reasons().splitlines()))
         return report
 
-    return all_or_nothing(model, moved, keep_modes)
+    def checked() -> Report:
+        given = list(batches)
+        if not given:
+            raise ValueError("a teleport needs at least one batch")
+        check_model(model)
+        check_signature(loss_fn)
+        check_tensors(given)
+        group.agree(method=method, number_of_batches=len(given), keep_modes=keep_modes)
+        one = partial(all_or_nothing, model, lambda before, state: moved(before, state, given), keep_modes, group)
+        return as_one_replica(group, model, one)
+
+    return group.together(checked)
 
 
 def _measured(
@@ -218,7 +238,7 @@ def _measured(
     if in_turn:  # the other batches since the last move
         known |= {each: reports[each].loss_before for each in range(moved[-1] + 1, len(reports))}
         known[moved[-1]] = reports[moved[-1]].loss_after
-    after = [known[each] if each in known else float(event.evaluate(event.batches[each]).detach()) for each in numbers]
+    after = [known[each] if each in known else float(event.loss(event.batches[each])) for each in numbers]
     return reports, layers, (_mean(before), _mean(after))
 
 

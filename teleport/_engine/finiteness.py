@@ -92,11 +92,11 @@ def not_finite_along(loss: BatchLoss, moving: Sequence[nn.Parameter]) -> str:
 
     To be called after a direction was found not to be finite: it evaluates the loss again.
     """
-    plain = BatchLoss(loss.evaluate, loss.parameters)  # without a frozen forward pass
+    plain = BatchLoss(loss.evaluate, loss.parameters, group=loss.group)  # without a frozen forward pass
     names = named_bad(loss.names, zip(moving, plain.ascent_direction(plain.point(True), moving), strict=True))
     if not names:
         return "not finite: the direction of the step"
-    operation = _first_nan(plain, moving)
+    operation = _first_nan(BatchLoss(loss.evaluate, loss.parameters), moving)  # here, as it may end early
     what = f"not finite: the second derivative by {names}"
     return f"{what}, in the backward pass of {operation}" if operation else what
 

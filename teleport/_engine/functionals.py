@@ -54,7 +54,7 @@ class Functional(TeleportObjective):
 
     Args:
         function: called without arguments, it returns a scalar tensor that depends on the model's current parameters,
-            ``lambda: model(inputs).var()`` for example.
+            ``lambda: model(inputs).var()`` for example. In a group of processes it is the mean of their values.
         ascended: towards larger or towards smaller values.
     """
 
@@ -64,7 +64,7 @@ class Functional(TeleportObjective):
 
     def value(self, loss: BatchLoss, point: Point) -> float:
         """The function at the current parameters."""
-        return float(self._evaluate().detach())
+        return loss.group.mean_of([float(self._evaluate().detach())])[0]
 
     def direction(self, loss: BatchLoss, point: Point, moving: Sequence[nn.Parameter]) -> list[Tensor]:
         """Its gradient, zero for parameters that it does not depend on."""
@@ -72,7 +72,8 @@ class Functional(TeleportObjective):
             value = self._evaluate()
         if not value.requires_grad:
             return [torch.zeros_like(parameter) for parameter in moving]
-        return list(torch.autograd.grad(value, list(moving), allow_unused=True, materialize_grads=True))
+        found = torch.autograd.grad(value, list(moving), allow_unused=True, materialize_grads=True)
+        return loss.group.mean(found)
 
     def _evaluate(self) -> Tensor:
         value = self.function()

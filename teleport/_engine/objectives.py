@@ -138,11 +138,11 @@ class Curvature(TeleportObjective):
 
     def direction(self, loss: BatchLoss, point: Point, moving: Sequence[nn.Parameter]) -> list[Tensor]:
         """``(2 H H g + D^3 f[g, g]) / |g|^2 - 2 (g^T H g) H g / |g|^4``."""
-        return _gradient(self._of(loss, point, create_graph=True), moving)
+        return _gradient(loss, self._of(loss, point, create_graph=True), moving)
 
     def _of(self, loss: BatchLoss, point: Point, create_graph: bool) -> Tensor:
         half = half_squared_norm(point.gradients)
-        product = _gradient(half, loss.parameters, create_graph)  # H g
+        product = _gradient(loss, half, loss.parameters, create_graph)  # H g
         return inner(product, point.gradients) / (2 * half) if half else 0 * half
 
 
@@ -159,7 +159,7 @@ class _Displaced(TeleportObjective):
         """The loss there, less ``base`` times the loss here; one evaluation."""
         line = self._line(loss, point)
         line.move_to(1.0)
-        ahead = float(loss.evaluate().detach())
+        ahead = float(loss.value())
         line.move_to(0.0)
         return ahead - self.base * float(point.loss)
 
@@ -173,7 +173,7 @@ class _Displaced(TeleportObjective):
         ahead = loss.point(False).gradients
         line.move_to(0.0)
         here = loss.point(True).gradients
-        pulled = _gradient(inner(self.displacement(here), ahead), moving)
+        pulled = _gradient(loss, inner(self.displacement(here), ahead), moving)
         place = {parameter: number for number, parameter in enumerate(loss.parameters)}
         return [
             ahead[place[parameter]] + part - self.base * here[place[parameter]].detach()
@@ -268,8 +268,10 @@ def objective_of(name: str | TeleportObjective, scale: float | None = None) -> T
     return SquaredGradientNorm() if plain == "squared_gradient_norm" else LogGradientNorm()
 
 
-def _gradient(value: Tensor, parameters: Sequence[nn.Parameter], create_graph: bool = False) -> list[Tensor]:
-    """Gradients of a scalar, zero where it depends on nothing; its graph is kept."""
+def _gradient(
+    loss: BatchLoss, value: Tensor, parameters: Sequence[nn.Parameter], create_graph: bool = False
+) -> list[Tensor]:
+    """Gradients of a scalar that was computed from ``loss``, zero where it depends on nothing; its graph is kept."""
     if not value.requires_grad:
         return [torch.zeros_like(parameter) for parameter in parameters]
     found = torch.autograd.grad(
@@ -280,4 +282,4 @@ def _gradient(value: Tensor, parameters: Sequence[nn.Parameter], create_graph: b
         allow_unused=True,
         materialize_grads=True,
     )
-    return list(found)
+    return loss.group.mean(found)

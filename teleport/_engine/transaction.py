@@ -14,6 +14,7 @@ from teleport._engine.finiteness import all_finite
 from teleport._engine.report import BatchReport
 from teleport._engine.statuses import Stopped
 from teleport._errors import UnsupportedModel
+from teleport._processes.group import ALONE, Group
 from teleport._tracing.ownership import distinct_elements
 from teleport._tracing.undisturbed import ModelState
 
@@ -56,7 +57,10 @@ class Snapshot:
 
 
 def all_or_nothing(
-    model: nn.Module, work: Callable[[Snapshot, ModelState], Result], keep_modes: bool = False
+    model: nn.Module,
+    work: Callable[[Snapshot, ModelState], Result],
+    keep_modes: bool = False,
+    group: Group = ALONE,
 ) -> Result:
     """The result of ``work``, which evaluates ``model`` and moves its parameters; after an exception, a
     ``KeyboardInterrupt`` included, everything is as it was.
@@ -69,12 +73,14 @@ def all_or_nothing(
         model: any module.
         work: takes a snapshot of all parameters and the state of the model.
         keep_modes: whether modules are evaluated in their own modes instead of evaluation mode.
+        group: of processes that do so together: an exception in one of them undoes it in all.
     """
     before, state = Snapshot(model.parameters()), ModelState(model)
     try:
         try:
             state.begin(keep_modes)
             result = work(before, state)
+            group.commit()
             state.restore()
             return result
         except NotImplementedError as error:

@@ -67,7 +67,7 @@ class FrozenForward(BatchLoss):
     """
 
     def __init__(self, whole: BatchLoss, record: GraphRecorder, start: Point, moving: Sequence[nn.Parameter]) -> None:
-        super().__init__(whole.evaluate, whole.parameters, whole.names, whole.batch)
+        super().__init__(whole.evaluate, whole.parameters, whole.names, whole.batch, whole.group)
         self.loss = start.loss
         self._graph = backward_graph_of(record, start.gradients, moving)
         simplify_normalizations(self._graph)

@@ -21,6 +21,7 @@ from teleport._engine.parameter_statistics import ParameterStatistics
 from teleport._engine.report import BatchReport, LayerReport, StepRecord, TeleportReport
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, roll_back_if_violated
+from teleport._processes.ranks import Processes
 from teleport._spaces.norms import inner, length_of, product_of
 
 BACKTRACKS = 25
@@ -89,6 +90,7 @@ class LevelSet:
         generator: torch.Generator | None = None,
         callback: Callback | None = None,
         keep_modes: bool = False,
+        process_group: Processes = None,
     ) -> TeleportReport:
         """Teleport ``model`` in place.
 
@@ -100,6 +102,7 @@ class LevelSet:
             generator: not used, as no random numbers are drawn; all methods accept it.
             callback: called per batch and per step, see ``teleport.Callback``.
             keep_modes: see :class:`teleport.Teleporter`.
+            process_group: see :class:`teleport.Teleporter`.
 
         Raises:
             ValueError: there are no batches or no trainable parameters, or the loss is not a scalar or depends on no
@@ -108,7 +111,15 @@ class LevelSet:
         """
         relative = self.relative_cap is not None
         return run_event(
-            "levelset", model, batches, loss_fn, self._work, callback, gradients=relative, keep_modes=keep_modes
+            "levelset",
+            model,
+            batches,
+            loss_fn,
+            self._work,
+            callback,
+            gradients=relative,
+            keep_modes=keep_modes,
+            process_group=process_group,
         )
 
     def _work(self, event: Event) -> tuple[list[BatchReport], list[LayerReport]]:

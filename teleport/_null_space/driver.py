@@ -32,7 +32,9 @@ from teleport._frozen_forward.recorded_graph import GraphRecorder, Untraceable
 from teleport._null_space.ascent_problem import AscentProblem, StepRule, above_cap, agree, freeze_forward, projection
 from teleport._null_space.held_out import DriftMetric, HeldOutInputs
 from teleport._null_space.layer_statistics import LayerStatistics, NullSpaces
+from teleport._processes.ranks import Processes
 from teleport._tracing.layer_tracer import LayerTracer, TracedLayers, trace_layers
+from teleport._tracing.layers_of_ranks import layers_of_ranks
 from teleport._tracing.preconditions import check_tensors
 
 log = logging.getLogger(__name__)
@@ -74,6 +76,7 @@ def run_null_space_event(
     callback: Callback | None,
     keep_modes: bool,
     held_out: Iterable[Any] | None = None,
+    process_group: Processes = None,
 ) -> TeleportReport:
     """One event: apply ``step_rule`` on each batch, in the null space of the layer inputs.
 
@@ -88,6 +91,7 @@ def run_null_space_event(
         callback: called per batch and per step.
         keep_modes: whether the loss is evaluated in the modes of the modules.
         held_out: batches that give the step rule a metric of moves; ``None`` for no metric.
+        process_group: the processes that move the model together.
 
     Raises:
         ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, or no such parameter.
@@ -100,11 +104,21 @@ def run_null_space_event(
         raise ValueError("a teleport needs at least one batch")
 
     def work(event: Event) -> tuple[list[BatchReport], list[NullSpaceLayerReport]]:
+        event.group.agree(number_of_constraint_batches=None if constraint is None else len(constraint))
         return _NullSpaceEvent(settings, step_rule, event, constraint, held_out).run()
 
     relative = settings.relative_cap is not None
     return run_event(
-        method, model, batches, loss_fn, work, callback, gradients=relative, keep_modes=keep_modes, in_turn=True
+        method,
+        model,
+        batches,
+        loss_fn,
+        work,
+        callback,
+        gradients=relative,
+        keep_modes=keep_modes,
+        in_turn=True,
+        process_group=process_group,
     )
 
 
@@ -124,13 +138,15 @@ class _NullSpaceEvent:
         self.event = event
         self.constraint = constraint
         self.statistics = LayerStatistics()
-        self.freeze = settings.frozen_forward and settings.threshold == 1 and constraint is None
+        self.freeze = settings.frozen_forward and settings.threshold == 1 and constraint is None and event.group.alone
         self.differentiable = False  # whether the recorded gradients need a graph of their own
         self.null_spaces: NullSpaces | None = None  # of the current batch, or of the constraint
         self.constraint_loss: float | None = None  # at the current parameters
         self.shape = Shape()
         self.agreed: set[Hashable] = set()  # structures of the backward pass with which steps ended at the model's norm
-        self.held_out = None if held_out is None else HeldOutInputs(event.evaluate, held_out, event.named, event.draw)
+        self.held_out = (
+            None if held_out is None else HeldOutInputs(event.evaluate, held_out, event.named, event.draw, event.group)
+        )
 
     def run(self) -> tuple[list[BatchReport], list[NullSpaceLayerReport]]:
         """Teleport on each batch in turn."""
@@ -200,10 +216,11 @@ class _NullSpaceEvent:
         """The traced layers of the constraint, from a separate evaluation if ``recorder`` could not trace them all."""
         if recorder is not None and not recorder.overwritten:
             recorder.end_batch()
-            return recorder.result()
+            return layers_of_ranks(self.event.group, recorder.result())
         exact = self.settings.threshold == 1
         shared = self.constraint is None and exact
-        return trace_layers(self.event.evaluate, self.constraint or [batch], self.event.named, shared, exact)
+        traced = trace_layers(self.event.evaluate, self.constraint or [batch], self.event.named, shared, exact)
+        return layers_of_ranks(self.event.group, traced)
 
     def _start(self, batch: Any, recorder: LayerTracer | None) -> tuple[Point | None, GraphRecorder | None]:
         """The start on ``batch`` and its recorded graph, if the gradient norm is over all parameters."""
@@ -211,7 +228,7 @@ class _NullSpaceEvent:
             return None, None
         loss = self.event.batch_loss(batch, self.event.trainable)
         if recorder is not None:
-            loss = BatchLoss(partial(recorder.trace, loss.evaluate), loss.parameters, loss.names, batch)
+            loss = BatchLoss(partial(recorder.trace, loss.evaluate), loss.parameters, loss.names, batch, loss.group)
         if not self.freeze:
             return loss.point(self.settings.differentiable), None
         return recorded(loss, self.differentiable, lambda: recorder is not None and recorder.paused)
@@ -281,7 +298,7 @@ class _NullSpaceEvent:
             return ascent
         assert isinstance(frozen.loss, FrozenForward)
         if frozen.loss.structure in self.agreed:
-            ascent.end.loss = problem.loss.evaluate().detach()
+            ascent.end.loss = problem.loss.value()
         else:
             end = problem.loss.point(False)
             if not agree(ascent.end, end, problem.parameters):

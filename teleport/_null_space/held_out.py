@@ -17,10 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from teleport._null_space.ascent_problem import with_strides
+from teleport._processes.group import ALONE, Group
 from teleport._spaces.representation import Representation
 from teleport._spaces.subspace import Subspace
 from teleport._tracing.layer_tracer import trace_layers
 from teleport._tracing.layers import Layer
+from teleport._tracing.layers_of_ranks import layers_of_ranks
 from teleport._tracing.preconditions import check_tensors
 
 DAMPING = 0.1
@@ -42,6 +44,7 @@ class HeldOutInputs:
         batches: held-out ones, read one after the other; none is kept.
         named: the model's parameters by name.
         draw: the result of the caller's code that makes a batch.
+        group: of processes, whose inputs are taken together.
     """
 
     def __init__(
@@ -50,9 +53,11 @@ class HeldOutInputs:
         batches: Iterable[Any],
         named: Mapping[str, nn.Parameter],
         draw: Callable[[Callable[[], Any]], Any],
+        group: Group = ALONE,
     ) -> None:
         self._evaluate = evaluate
         self._draw = draw
+        self._group = group
         self._batches = batches
         self._named = named
         self._measured: dict[str, Representation | None] | None = None
@@ -72,6 +77,7 @@ class HeldOutInputs:
     def _measure(self, layers: Sequence[Layer]) -> dict[str, Representation | None]:
         names = {layer.name for layer in layers}
         traced = trace_layers(self._evaluate, self._checked(), self._named, shared_objective=False, only=names)
+        traced = layers_of_ranks(self._group, traced)
         measured: dict[str, Representation | None] = {}
         for layer in layers:
             other = traced.layers.get(layer.name)

@@ -18,6 +18,7 @@ from teleport._engine.report import TeleportReport
 from teleport._engine.shortest import ascend_shortest
 from teleport._null_space.ascent_problem import AscentProblem
 from teleport._null_space.driver import NullSpaceSettings, run_null_space_event
+from teleport._processes.ranks import Processes
 from teleport._spaces.norms import joint_norm
 
 
@@ -116,13 +117,13 @@ class NullSpace:
         callback: Callback | None = None,
         keep_modes: bool = False,
         held_out: Iterable[Any] | None = None,
+        process_group: Processes = None,
     ) -> TeleportReport:
         """Teleport ``model`` in place.
 
         Args:
             model: any module. Its trainable parameters may move. Modes, buffers, ``requires_grad``, ``.grad`` and
-                torch's global random state are restored. After an exception the parameters are restored as well. For
-                ``DistributedDataParallel`` pass its ``module``, so that gradients are not synchronised.
+                torch's global random state are restored. After an exception the parameters are restored as well.
             batches: what ``loss_fn`` takes, one level set per batch; B batches of n samples.
             loss_fn: ``loss_fn(model, batch)``, a scalar tensor.
             constraint: batches whose layer inputs are protected, all of them at once, instead of those of each batch.
@@ -130,6 +131,7 @@ class NullSpace:
             generator: not used, as no random numbers are drawn; all methods accept it.
             callback: called per batch and per step, see ``teleport.Callback``.
             keep_modes: see :class:`teleport.Teleporter`.
+            process_group: see :class:`teleport.Teleporter`.
             held_out: batches of other samples, for ``path="least_drift"`` alone, which needs them. They constrain
                 nothing. They are read once per event, before its first move, one after the other: of all batches
                 together, one ``[dimension, dimension]`` matrix per layer is kept. Layers that have no null
@@ -154,7 +156,17 @@ class NullSpace:
             frozen_forward=self.forward == "once" and self.steps > 0 and self._objective.of_norm,
         )
         return run_null_space_event(
-            "nullspace", settings, self._ascend, model, batches, loss_fn, constraint, callback, keep_modes, held_out
+            "nullspace",
+            settings,
+            self._ascend,
+            model,
+            batches,
+            loss_fn,
+            constraint,
+            callback,
+            keep_modes,
+            held_out,
+            process_group,
         )
 
     def _check_held_out(self, held_out: Iterable[Any] | None) -> None:

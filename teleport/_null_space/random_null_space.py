@@ -18,6 +18,7 @@ from teleport._engine.report import StepRecord, TeleportReport
 from teleport._engine.statuses import Stopped
 from teleport._null_space.ascent_problem import AscentProblem
 from teleport._null_space.driver import NullSpaceSettings, run_null_space_event
+from teleport._processes.ranks import Processes
 from teleport._spaces.norms import joint_norm
 
 
@@ -77,6 +78,7 @@ class RandomNullSpace:
         generator: torch.Generator | None = None,
         callback: Callback | None = None,
         keep_modes: bool = False,
+        process_group: Processes = None,
     ) -> TeleportReport:
         """Teleport ``model`` in place. Arguments, errors and the state that is restored: :class:`teleport.NullSpace`.
 
@@ -89,6 +91,7 @@ class RandomNullSpace:
                 one number from it.
             callback: called per batch and per step, see ``teleport.Callback``; a batch has one step.
             keep_modes: see :class:`teleport.Teleporter`.
+            process_group: see :class:`teleport.Teleporter`.
         """
         check_generator(generator)
         settings = NullSpaceSettings(
@@ -109,7 +112,16 @@ class RandomNullSpace:
             return self._ascend(problem, directions)
 
         return run_null_space_event(
-            "random", settings, step_rule, model, batches, loss_fn, constraint, callback, keep_modes
+            "random",
+            settings,
+            step_rule,
+            model,
+            batches,
+            loss_fn,
+            constraint,
+            callback,
+            keep_modes,
+            process_group=process_group,
         )
 
     def _ascend(self, problem: AscentProblem, directions: _Directions) -> Ascent:
@@ -155,6 +167,7 @@ class _Directions:
 
         Every parameter of every batch has numbers of its own, so that a batch or a layer that stays shifts no others.
         """
+        self._event = problem.loss.group.first(self._event)
         place = {parameter: number for number, parameter in enumerate(problem.loss.parameters)}
         return [self._normal(parameter, problem.batch, place[parameter]) for parameter in problem.parameters]
 

@@ -19,6 +19,7 @@ from teleport._engine.finiteness import not_finite_at_any
 from teleport._engine.report import BatchReport, FactorReport, LayerReport, StepRecord
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, not_accepted, violation
+from teleport._processes.ranks import Processes
 from teleport._quiver.channel_changes import channel_changes
 from teleport._rescaling.factor_variables import find_factor_variables
 from teleport._rescaling.gradient_norm import SquaredGradientNormOfFactors, Trajectory
@@ -83,6 +84,7 @@ class Rescaling:
         generator: torch.Generator | None = None,
         callback: Callback | None = None,
         keep_modes: bool = False,
+        process_group: Processes = None,
     ) -> FactorReport:
         """Teleport ``model`` in place; ``report.group`` has the factors of each parameter that was scaled.
 
@@ -94,6 +96,7 @@ class Rescaling:
             generator: not used, as no random numbers are drawn; all methods accept it.
             callback: called per batch and per step, see ``teleport.Callback``.
             keep_modes: see :class:`teleport.Teleporter`.
+            process_group: see :class:`teleport.Teleporter`.
 
         Raises:
             ValueError: there are no batches or no trainable parameters, or the loss is not a scalar or depends on no
@@ -115,6 +118,7 @@ class Rescaling:
             FactorReport,
             gradients=relative,
             keep_modes=keep_modes,
+            process_group=process_group,
         )
         report.group = group
         return report
@@ -128,6 +132,7 @@ class _RescalingEvent:
         self.event = event
         self.group = group
         self.factor_variables = find_factor_variables(event.evaluate, event.batches, event.named)
+        event.group.agree_on("classes_of_channels", [self.factor_variables.variable, self.factor_variables.sign])
         parameters = [scaled.parameter for scaled in self.factor_variables.scaled.values()]
         event.moved |= set(parameters)
         self.snapshot = Snapshot(parameters)

@@ -20,6 +20,7 @@ from teleport._engine.parameter_statistics import ParameterStatistics
 from teleport._engine.report import BatchReport, LayerReport, TeleportReport
 from teleport._engine.transaction import Snapshot, roll_back_if_violated
 from teleport._errors import UnsupportedModel
+from teleport._processes.ranks import Processes
 from teleport._spaces.norms import inner
 from teleport._tracing.ownership import distinct_elements
 
@@ -103,6 +104,7 @@ class Orbit:
         generator: torch.Generator | None = None,
         callback: Callback | None = None,
         keep_modes: bool = False,
+        process_group: Processes = None,
     ) -> TeleportReport:
         """Teleport ``model`` in place.
 
@@ -114,6 +116,7 @@ class Orbit:
             generator: accepted as of every method, and not used: nothing is drawn.
             callback: called per batch and per step, see ``teleport.Callback``.
             keep_modes: see :class:`teleport.Teleporter`.
+            process_group: see :class:`teleport.Teleporter`.
 
         Raises:
             ValueError: there are no batches or no trainable parameters; the loss is not a scalar or depends on no
@@ -122,7 +125,15 @@ class Orbit:
         """
         relative = self.relative_cap is not None
         return run_event(
-            "orbit", model, batches, loss_fn, self._work, callback, gradients=relative, keep_modes=keep_modes
+            "orbit",
+            model,
+            batches,
+            loss_fn,
+            self._work,
+            callback,
+            gradients=relative,
+            keep_modes=keep_modes,
+            process_group=process_group,
         )
 
     def _work(self, event: Event) -> tuple[list[BatchReport], list[LayerReport]]:
@@ -227,7 +238,7 @@ class _OrbitLoss(BatchLoss):
     """The loss as a function of theta: the action is applied to the parameters before each evaluation."""
 
     def __init__(self, loss: BatchLoss, orbit: _Orbit) -> None:
-        super().__init__(loss.evaluate, loss.parameters, loss.names, loss.batch)
+        super().__init__(loss.evaluate, loss.parameters, loss.names, loss.batch, loss.group)
         self._orbit = orbit
 
     def point(self, differentiable: bool) -> Point:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -25,6 +25,7 @@ from teleport._engine.report import BatchReport, PairLayerReport, StepRecord, Te
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, roll_back_if_violated
 from teleport._errors import UnsupportedModel
+from teleport._processes.ranks import Processes
 from teleport._spaces.norms import length_of
 from teleport._symmetry.group_actions import Inverse
 from teleport._symmetry.group_path import AdjacentLayers, GroupPath, PairAction, matrix_of
@@ -115,6 +116,7 @@ class Symmetry:
         generator: torch.Generator | None = None,
         callback: Callback | None = None,
         keep_modes: bool = False,
+        process_group: Processes = None,
     ) -> TeleportReport:
         """Teleport ``model`` in place.
 
@@ -127,6 +129,7 @@ class Symmetry:
             generator: accepted as of every method, and not used: nothing is drawn.
             callback: called per batch and per step, see ``teleport.Callback``.
             keep_modes: see :class:`teleport.Teleporter`.
+            process_group: see :class:`teleport.Teleporter`.
 
         Raises:
             ValueError: there are no batches or no trainable parameters, or the loss is not a scalar or depends on no
@@ -138,7 +141,17 @@ class Symmetry:
         def work(event: Event) -> tuple[list[BatchReport], list[PairLayerReport]]:
             return _SymmetryEvent(self, event).run()
 
-        return run_event("symmetry", model, batches, loss_fn, work, callback, gradients=relative, keep_modes=keep_modes)
+        return run_event(
+            "symmetry",
+            model,
+            batches,
+            loss_fn,
+            work,
+            callback,
+            gradients=relative,
+            keep_modes=keep_modes,
+            process_group=process_group,
+        )
 
 
 class _SymmetryEvent:
@@ -165,9 +178,11 @@ class _SymmetryEvent:
 
     def _adjacent_layers(self, batch: Any) -> AdjacentLayers:
         """The adjacent layers on a batch, which are entered in the report."""
-        traced = trace_layer_pairs(lambda: self.event.evaluate(batch), self.event.named)
+        group, traced = self.event.group, trace_layer_pairs(lambda: self.event.evaluate(batch), self.event.named)
+        group.agree(pairs_of_layers=[(each.lower.name, each.activation.name, each.upper.name) for each in traced.pairs])
+        pairs = [replace(pair, inputs=group.joined(pair.inputs)) for pair in traced.pairs]
         try:
-            layers = AdjacentLayers(traced.pairs, self.method.pair_action)
+            layers = AdjacentLayers(pairs, self.method.pair_action)
         except UnsupportedModel as error:
             raise UnsupportedModel(f"variant {self.method.variant} cannot teleport the model: {error}") from None
         for layer, matrix in zip(layers.layers, layers.matrices(), strict=True):

@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from teleport._errors import UnsupportedModel
 from teleport._tracing.ownership import tensors_in
-from teleport._tracing.replicas import check_replicas
+from teleport._tracing.replicas import check_whole
 
 
 def check_model(model: nn.Module) -> None:
@@ -19,7 +19,7 @@ def check_model(model: nn.Module) -> None:
 
     Raises:
         UnsupportedModel: lazy parameters before their first use, parameters on the device ``meta`` or made under
-            ``inference_mode``, or replicated or sharded ones.
+            ``inference_mode``, or sharded ones.
     """
     for name, parameter in model.named_parameters():
         if is_lazy(parameter):
@@ -34,7 +34,7 @@ def check_model(model: nn.Module) -> None:
             raise UnsupportedModel(
                 f"'{name}' was made under torch.inference_mode, so it has no gradient: make the model outside of it"
             )
-    check_replicas(model)
+    check_whole(model)
 
 
 def no_trainable_parameter(model: nn.Module) -> str:

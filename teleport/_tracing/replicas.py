@@ -1,37 +1,54 @@
-"""Refuses models with parameters sharded or replicated over processes: a teleport in one process would part them."""
+"""Models of several processes: sharded ones are refused, and wrappers of replicas do not synchronise evaluations."""
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Iterable
 
-from torch import distributed, nn
+from torch import nn
 
 from teleport._errors import UnsupportedModel
 
 
-def check_replicas(model: nn.Module) -> None:
-    """Refuse a model that is wrapped or sharded for several processes; warn of a plain one if others run.
+def check_whole(model: nn.Module) -> None:
+    """Refuse a model whose parameters are sharded over processes.
 
     Raises:
-        UnsupportedModel: a ``DistributedDataParallel`` of more than one process, or sharded parameters.
+        UnsupportedModel: the sentence has the name of the first one.
     """
+    for name, module in model.named_modules():
+        if any(kind.__name__ == "FullyShardedDataParallel" for kind in type(module).__mro__):
+            raise UnsupportedModel(_sharded(name or "the model"))
     for name, parameter in model.named_parameters():
-        if type(parameter.data).__name__ == "DTensor" or type(parameter).__name__ in ("DTensor", "FlatParameter"):
-            raise UnsupportedModel(
-                f"'{name}' is sharded over processes, and a teleport needs whole parameters; gather them first "
-                "(torch.distributed.checkpoint.state_dict.get_model_state_dict with full_state_dict=True)"
-            )
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return
-    processes = distributed.get_world_size()
-    if processes > 1 and isinstance(model, nn.parallel.DistributedDataParallel):
-        raise UnsupportedModel(
-            f"each of the {processes} processes of this DistributedDataParallel would move its own replica; teleport "
-            "model.module in one process, then broadcast its parameters to the others"
-        )
-    if processes > 1:
-        warnings.warn(
-            f"{processes} processes run, and this teleport moves the parameters of its own: broadcast them afterwards, "
-            "or call the same teleport on the same batches in every process",
-            stacklevel=4,
-        )
+        if "DTensor" in (type(parameter).__name__, type(parameter.data).__name__):
+            raise UnsupportedModel(_sharded(name))
+
+
+def _sharded(name: str) -> str:
+    return (
+        f"'{name}' is sharded over processes, and a teleport needs whole parameters; gather them first "
+        "(torch.distributed.checkpoint.state_dict.get_model_state_dict with full_state_dict=True)"
+    )
+
+
+class Synchronisation:
+    """Whether wrappers of replicas (``DistributedDataParallel``) exchange buffers and gradients, as it is now.
+
+    Evaluations of a teleport are differentiated by ``torch.autograd.grad``, which the wrapper would wait for in vain.
+
+    Args:
+        modules: of a model.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        wrappers = [module for module in modules if isinstance(module, nn.parallel.DistributedDataParallel)]
+        self._held = [(each, each.require_backward_grad_sync, each.require_forward_param_sync) for each in wrappers]
+
+    def off(self) -> None:
+        """Let the wrappers exchange nothing."""
+        for wrapper, _, _ in self._held:
+            wrapper.require_backward_grad_sync = wrapper.require_forward_param_sync = False
+
+    def restore(self) -> None:
+        """Set them back."""
+        for wrapper, gradients, buffers in self._held:
+            wrapper.require_backward_grad_sync, wrapper.require_forward_param_sync = gradients, buffers

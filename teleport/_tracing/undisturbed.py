@@ -12,6 +12,7 @@ from torch.nn.utils import parametrize
 from teleport._tracing.ownership import Owners
 from teleport._tracing.plain_attributes import PlainAttributes
 from teleport._tracing.random_state import RandomState
+from teleport._tracing.replicas import Synchronisation
 from teleport._tracing.saved_tensors import SavedBuffers
 from teleport._tracing.switches import Hooks, Switches
 
@@ -62,6 +63,7 @@ class ModelState:
         self._gradients = [(parameter, parameter.grad) for parameter in parameters if parameter.is_leaf]
         self._buffers = [SavedBuffers(module, owners, named) for module in modules]
         self._hooks = Hooks(modules)
+        self._synchronisation = Synchronisation(modules)
         self._switches = Switches(any(isinstance(module, nn.RNNBase) for module in modules))
         self._parameters = parameters
         self._random_state = self._drawn = RandomState(parameters)
@@ -77,6 +79,7 @@ class ModelState:
         """
         self._keep_modes = keep_modes
         self._switches.set()
+        self._synchronisation.off()
         for module, _ in self._modes:
             module.training = module.training and keep_modes
 
@@ -140,6 +143,7 @@ class ModelState:
         self.attributes.restore()
         self._random_state.restore()
         forget_casts()
+        self._synchronisation.restore()
         self._switches.restore()
         self._restored = True
 
