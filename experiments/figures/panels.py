@@ -297,14 +297,16 @@ def _marks(drawn: Drawn, log: bool) -> None:
             mark("x", curve.x[curve.last], curve.mean[curve.last], markersize=5, color=look.color)
 
 
-def legend(figure: page.Page, table: pd.DataFrame, looks: dict[str, style.Look], remarks: Remarks) -> None:
-    """Draw the legend of the methods, and the footnote with the number of seeds and the remarks."""
+def legend(
+    figure: page.Page, table: pd.DataFrame, looks: dict[str, style.Look], remarks: Remarks, repetitions: str = "seeds"
+) -> None:
+    """Draw the legend of the methods, and the footnote with the number of ``repetitions`` and the remarks."""
     page.legend(
         figure, [Line2D([], [], color=look.color, linestyle=look.line, label=look.label) for look in looks.values()]
     )
     seeds = sorted(set(table.groupby(["data", "model"])["seed"].nunique()))
     counts = " or ".join(map(str, seeds))
-    notes = ["one seed" if seeds == [1] else f"line: mean, shade: smallest to largest of {counts} seeds"]
+    notes = ["one seed" if seeds == [1] else f"line: mean, shade: smallest to largest of {counts} {repetitions}"]
     if (table["event"] == "teleport").any():
         notes.append("triangle: teleport, hollow if it moved nothing")
     if "diverged" in str(remarks):

@@ -58,6 +58,7 @@ def draw_curves(
     quantities: Sequence[str] = ("train", "test"),
     rows: Sequence[str] = (),
     lines: Sequence[str] = (),
+    average: Sequence[str] = (),
 ) -> page.Page:
     """Panels: one row per data set (and model) and quantity, one column per optimizer; one line per method.
 
@@ -70,13 +71,15 @@ def draw_curves(
         quantities: of ``train`` and ``test``, which are losses, and ``accuracy``, on the test split.
         rows: swept keys; each value has rows of its own, for instance ``optimizer.lr``.
         lines: swept keys; each value is a line of its own, for instance ``teleport.range``.
+        average: swept keys over whose values lines are averaged, as over seeds, for instance ``optimizer.lr``.
 
     Raises:
         UserError: an option is unknown, runs differ in a key that is not shown or lack a key of ``rows``, or seconds
             were measured on several machines.
     """
-    panels.check("curves", table, [x], quantities, [*rows, *lines])
+    panels.check("curves", table, [x], quantities, [*rows, *lines, *average])
     _check_rows(table, rows)
+    table = _repetitions(table, average)
     table, looks = panels.name_lines(table, lines)
     keys = ["data", "model", *rows]
     tasks = table[keys].drop_duplicates().to_dict("records")
@@ -109,8 +112,17 @@ def draw_curves(
     for panel in axes.flat if x == "seconds" else axes[-1]:
         panel.set_xlabel(AXES[x])
         panel.xaxis.set_major_locator(MaxNLocator(6, integer=x != "seconds"))
-    panels.legend(figure, table, looks, remarks)
+    names = [style.KEYS.get(key, key.rpartition(".")[2]) for key in ("seed", *average)]
+    panels.legend(figure, table, looks, remarks, f"pairs of {' and '.join(names)}" if average else "seeds")
     return figure
+
+
+def _repetitions(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """The table with one value of its column ``seed`` per seed and combination of ``keys``."""
+    if not keys:
+        return table
+    names = [table["seed"].astype(str), *(key.rpartition(".")[2] + " " + table[key].astype(str) for key in keys)]
+    return table.assign(seed=[", ".join(each) for each in zip(*names, strict=True)])
 
 
 def _check_rows(table: pd.DataFrame, rows: Sequence[str]) -> None:

@@ -220,3 +220,15 @@ def test_a_key_that_only_later_runs_have_tells_runs_apart_as_well():
     assert list(table.columns[:6]) == ["data", "model", "optimizer", "teleport", "seed", "teleport.range"]
     ends = compare(table).set_index("teleport.range")["train_end"]
     assert ends.loc[[0.5, 0.99]].tolist() == [0.5, 0.99]
+
+
+def test_a_line_may_be_averaged_over_a_swept_key_as_over_seeds():
+    cells = [cell("none", seed, [4.0, end + seed]) for seed in (0, 1) for end in (1.0, 3.0)]
+    for number, (labels, _) in enumerate(cells):
+        labels["optimizer.lr"] = (0.1, 0.01)[number % 2]
+    figure = draw_curves(tabled(*cells), "title", average=["optimizer.lr"])
+    (line,) = [line for line in figure.axes[0].lines if len(line.get_xdata()) > 1]
+    np.testing.assert_array_equal(line.get_ydata(), [4.0, 2.5])  # the mean of 1, 2, 3 and 4
+    assert "smallest to largest of 4 pairs of seed and rate" in said(figure)
+    with pytest.raises(UserError, match="several runs with the same values"):
+        draw_curves(tabled(*cells), "title")
