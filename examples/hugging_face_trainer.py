@@ -34,7 +34,8 @@ class TeleportBeforeEpochs(TrainerCallback):
 
     def on_epoch_begin(self, args, state, control, model=None, train_dataloader=None, **kwargs):
         if round(state.epoch) in self.epochs:
-            batches = list(itertools.islice(train_dataloader, self.batches))
+            with torch.random.fork_rng():  # so that the training sees the batches that it would see without
+                batches = list(itertools.islice(train_dataloader, self.batches))
             report = self.teleporter(model, batches, lambda model, batch: model(**batch).loss)
             print(f"epoch {round(state.epoch)}: {report}")
 

@@ -39,10 +39,9 @@ class TeleportBeforeEpochs(lightning.Callback):
 
     def on_train_epoch_start(self, trainer, module):
         if trainer.current_epoch in self.epochs:
-            batches = [
-                trainer.strategy.batch_to_device(batch)
-                for batch in itertools.islice(trainer.train_dataloader, self.batches)
-            ]
+            with torch.random.fork_rng():  # so that the training sees the batches that it would see without
+                batches = list(itertools.islice(trainer.train_dataloader, self.batches))
+            batches = [trainer.strategy.batch_to_device(batch) for batch in batches]
             report = self.teleporter(module, batches, lambda model, batch: model.loss(batch))
             print(f"epoch {trainer.current_epoch}: {report}")
 
