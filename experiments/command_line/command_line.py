@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from experiments.configuration.mistakes import before_any_run, names_no_key, of_
 from experiments.configuration.scalars import check_overrides
 from experiments.configuration.sweeps import check_sweep
 from experiments.errors import UserError
+from experiments.run.launched import place
 from experiments.run.sweep import log_to_console
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +43,12 @@ def main() -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # the processes of a launcher find experiments/
+    here = place()
     log_to_console()
+    if here.size > 1:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # that all parameters are used is no warning
+    if not here.first:
+        logging.getLogger("experiments").setLevel(logging.CRITICAL)
     schema.register()
     results.pool = results.collection = None
     job.mistakes.clear()
@@ -58,6 +65,8 @@ def main() -> int:
         check_overrides(flags.overrides)
         if flags.multirun:
             check_sweep(flags.overrides)
+        if here.size > 1:
+            _refuse_several(flags)
         hydra.main(version_base="1.3", config_path=str(options.CONF), config_name="config")(job.job)()
         return _close()
     except KeyboardInterrupt:
@@ -72,7 +81,8 @@ def main() -> int:
             mistake = before_any_run(error, overrides)
         if mistake is None:
             raise
-        print(f"error: {' '.join(str(mistake).split())}", file=sys.stderr)
+        if here.local == 0:  # once per machine
+            print(f"error: {' '.join(str(mistake).split())}", file=sys.stderr)
         return 2
 
 
@@ -113,6 +123,20 @@ def _refuse(overrides: list[str]) -> None:
         key = override.partition("=")[0].lstrip("+~")
         if key in REFUSED:
             raise UserError(f"{key} is not for this command: {REFUSED[key]}")
+
+
+def _refuse_several(flags: argparse.Namespace) -> None:
+    """Refuse what several processes do not do together.
+
+    Raises:
+        UserError: a sweep or a figure.
+    """
+    figure = any(each.lstrip("+").startswith("figure=") and not each.endswith("=null") for each in flags.overrides)
+    if flags.multirun or figure:
+        raise UserError(
+            f"torchrun trains one run in several processes; make a {'figure' if figure else 'sweep'} without it, and "
+            "its runs side by side with machine.jobs=2"
+        )
 
 
 def _flags() -> argparse.Namespace:

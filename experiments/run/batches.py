@@ -20,6 +20,14 @@ def steps_per_epoch(split: Split, training: TrainingConfig) -> int:
     return max(1, whole + (rest > 0 and training.last_batch != "drop"))
 
 
+def smallest_batch(split: Split, training: TrainingConfig) -> int:
+    """Samples of the smallest batch of an epoch."""
+    whole, rest = divmod(len(split), training.batch_size)
+    if training.last_batch == "spread":
+        return len(split) // steps_per_epoch(split, training)
+    return rest if whole == 0 or (rest and training.last_batch == "keep") else training.batch_size
+
+
 def last_step_of(training: TrainingConfig, per_epoch: int) -> int:
     """The number of optimizer steps of a run of ``per_epoch`` steps per epoch."""
     return min(training.epochs * per_epoch, training.max_steps or sys.maxsize)

@@ -6,6 +6,8 @@ import time
 
 import torch
 
+from experiments.run.launched import place
+
 
 def counts_processor(device: torch.device, compiled: bool = False) -> bool:
     """Whether the seconds of a run are those that its process spends on the processor.
@@ -13,7 +15,8 @@ def counts_processor(device: torch.device, compiled: bool = False) -> bool:
     With one thread on the CPU they are those of an idle machine, whatever else runs beside it. With several threads
     they would be the sum over threads, and a compiler (``compiled``) works in processes of its own.
     """
-    return device.type == "cpu" and torch.get_num_threads() == 1 and not compiled
+    alone = place().size == 1  # processes of one run wait for each other
+    return device.type == "cpu" and torch.get_num_threads() == 1 and not compiled and alone
 
 
 class Clock:

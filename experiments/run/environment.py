@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from experiments.run.clock import counts_processor
+from experiments.run.launched import place
 
 PACKAGES = ("teleport-suite", "torch", "torchvision", "numpy", "hydra-core", "omegaconf", "scikit-learn", "nltk")
 
@@ -18,7 +19,8 @@ PACKAGES = ("teleport-suite", "torch", "torchvision", "numpy", "hydra-core", "om
 def environment(device: torch.device, compiled: bool = False) -> dict[str, Any]:
     """The environment that is recorded with a run; it is not part of the run's name.
 
-    ``clock`` says what its seconds are: of the ``processor``, or of the ``wall`` clock.
+    ``clock`` says what its seconds are: of the ``processor``, or of the ``wall`` clock. ``processes`` is their number
+    if there are several.
     """
     return {
         "python": platform.python_version(),
@@ -30,7 +32,7 @@ def environment(device: torch.device, compiled: bool = False) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "clock": "processor" if counts_processor(device, compiled) else "wall",
         "commit": commit(),
-    }
+    } | ({"processes": place().size} if place().size > 1 else {})
 
 
 def commit(here: Path = Path(__file__).parent) -> str | None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -25,8 +26,10 @@ from experiments.data.registry import build_task
 from experiments.errors import UserError
 from experiments.models.registry import build_model
 from experiments.run import checkpoints, methods, pictures, records
-from experiments.run.batches import last_step_of, steps_per_epoch
+from experiments.run.batches import last_step_of, smallest_batch, steps_per_epoch
 from experiments.run.environment import environment
+from experiments.run.processes import Processes, joined
+from experiments.run.records import Records
 from experiments.run.runs import CHECKPOINT, LOCK, folder_of, told_if_complete
 from experiments.run.seeding import seed_everything
 from experiments.run.teleporting import Teleports
@@ -49,11 +52,19 @@ def make(config: Config, folder: Path) -> Path:
         UserError: a mistake in the configuration or the data, or a folder that cannot be written.
     """
     device = pick_device(config.machine.device)
+    with joined(device) as processes:
+        made = _make(config, folder, processes.device(device), processes)
+        processes.wait()  # for what the first one writes
+        return made
+
+
+def _make(config: Config, folder: Path, device: torch.device, processes: Processes) -> Path:
+    """The run, in each of the processes; the first one writes."""
     # Settings of the methods are checked before data are loaded, with the optimizer of a toy model.
     toy = methods.build_optimizer(config.optimizer, nn.Linear(1, 1))
     methods.build_teleporter(config.teleport, methods.TrainingBudget(toy, None, config.training.batch_size))
     root = Path(config.data.root)
-    if ensure(config.data.name, root):
+    if processes.share(lambda: ensure(config.data.name, root)):
         folder = folder_of(config)  # there may be a run on other data
     data = data_files.contents(files_read(config.data.name, root))
     if config.machine.threads is not None:
@@ -68,39 +79,54 @@ def make(config: Config, folder: Path) -> Path:
     budget = methods.TrainingBudget(optimizer, last_step_of(config.training, per_epoch), config.training.batch_size)
     teleporter = methods.build_teleporter(config.teleport, budget)
     schedule = methods.build_schedule(config.teleport, per_epoch)
-    teleports = Teleports(teleporter, schedule, task, config, device)
+    teleports = Teleports(teleporter, schedule, task, config, device, processes)
     teleports.check(model)
+    processes.check(config, smallest_batch(task.train, config.training))
     # All mistakes of data, model and method together have been reported; the run begins here.
     log.info("%s  [scale %s, %s]", describe(config), config.scale, device)
     log.info("folder %s", folder)
     if task.note:
         log.info("note: %s", task.note)
-    with _alone(folder), logging_redirect_tqdm([logging.getLogger("experiments")]):
-        if told_if_complete(folder, alone=True):  # by another process, while this one was loading or waiting
+    alone = _alone(folder) if processes.first else contextlib.nullcontext()
+    with alone, logging_redirect_tqdm([logging.getLogger("experiments")]):
+        # by another process, while this one was loading or waiting
+        if processes.share(lambda: told_if_complete(folder, alone=True)):
             return folder
-        files.clean(folder)
-        if not (folder / CHECKPOINT).exists():  # a run that goes on has its record, or is of code that made none
-            data_files.write(folder, data)
-        files.write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
-        records.write_json(folder / "environment.json", environment(device, config.training.compile))
-        training = Training(task, model, optimizer, teleports, config, folder, device)
+        if processes.first:
+            _begin(folder, config, data, device)
+        training = Training(task, model, optimizer, teleports, config, folder, device, processes)
         never_due = teleporter is not None and not any(step < training.last_step for step in teleports.steps)
         if never_due:
             first = f"its first event is before step {teleports.steps[0]}" if teleports.steps else "it has no event"
             log.info("note: the teleport is never due: %s, and the run has %d steps", first, training.last_step)
-        ended, model = training.run(), training.model
-        checkpoints.write_tensors(folder / "model.pt", model.state_dict())
-        pictures.draw_curve(folder / "curve.png", ended, describe(config), task.note)
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        summary = (
-            ended.summary()
-            | {"checksums": ended.checksums(folder), "metric": task.metric, "parameters": parameters, "note": task.note}
-            | ({"never_due": True} if never_due else {})
-        )
-        records.write_json(folder / "summary.json", summary)
-        (folder / CHECKPOINT).unlink(missing_ok=True)
+        ended = training.run()
+        if processes.first:
+            _end(folder, config, task, training.model, ended, never_due)
     log.info("done: %s", folder)
     return folder
+
+
+def _begin(folder: Path, config: Config, data: dict[str, Any], device: torch.device) -> None:
+    """Write what is known of a run before its first step."""
+    files.clean(folder)
+    if not (folder / CHECKPOINT).exists():  # a run that goes on has its record, or is of code that made none
+        data_files.write(folder, data)
+    files.write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
+    records.write_json(folder / "environment.json", environment(device, config.training.compile))
+
+
+def _end(folder: Path, config: Config, task: Task, model: nn.Module, ended: Records, never_due: bool) -> None:
+    """Write what is known of a run after its last step; the summary says that it is complete."""
+    checkpoints.write_tensors(folder / "model.pt", model.state_dict())
+    pictures.draw_curve(folder / "curve.png", ended, describe(config), task.note)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    summary = (
+        ended.summary()
+        | {"checksums": ended.checksums(folder), "metric": task.metric, "parameters": parameters, "note": task.note}
+        | ({"never_due": True} if never_due else {})
+    )
+    records.write_json(folder / "summary.json", summary)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def _check_batch(task: Task, config: Config, device: torch.device) -> None:

@@ -10,12 +10,16 @@ from torch import Tensor, nn
 
 from experiments.configuration.config import Config
 from experiments.errors import UserError
-from experiments.run.batches import Batch, draw_batches
+from experiments.run.batches import draw_batches
 from experiments.run.clock import Clock, counts_processor
 from experiments.run.methods import Teleporter
+from experiments.run.processes import ALONE, Processes
 from experiments.run.seeding import Stream, generator
 from experiments.tasks import Task
 from teleport import Auto, Schedule, TeleportReport, UnsupportedModel, transport_state
+
+Part = tuple[Tensor, Tensor, int]
+"""Inputs and targets of one process, and the number of samples of all."""
 
 
 class Teleports:
@@ -27,16 +31,24 @@ class Teleports:
         task: its training split gives the batches.
         config: of the run.
         device: of the task.
+        processes: that teleport together, each on its part of a batch.
     """
 
     def __init__(
-        self, teleporter: Teleporter | None, schedule: Schedule, task: Task, config: Config, device: torch.device
+        self,
+        teleporter: Teleporter | None,
+        schedule: Schedule,
+        task: Task,
+        config: Config,
+        device: torch.device,
+        processes: Processes = ALONE,
     ) -> None:
         self.teleporter = teleporter
         self.schedule = schedule
         self.task = task
         self.config = config
         self.device = device
+        self.processes = processes
 
     @property
     def steps(self) -> list[int]:
@@ -56,8 +68,9 @@ class Teleports:
         if self.steps:
             few = torch.arange(min(2, len(self.task.train)), device=self.device)
             method = self.teleporter.method if isinstance(self.teleporter, Auto) else self.teleporter
-            batches = [self.task.train.batch(few)]
+            batches = [(*self.task.train.batch(few), len(few))]
             options = {"held_out": batches} if getattr(self.config.teleport, "held_out_batches", 0) else {}
+            options |= {"process_group": "alone"} if self.processes.size > 1 else {}
             self._call(copy.deepcopy(model), batches, method, **options)
 
     def affordable(self, step: int, events: int) -> bool:
@@ -84,18 +97,19 @@ class Teleports:
         report = self._call(model, batches, self.teleporter, **options)
         return clock.stop(), report
 
-    def _draw(self, stream: Stream, event: int, batches: int, samples: int | None = None) -> list[Batch]:
+    def _draw(self, stream: Stream, event: int, batches: int, samples: int | None = None) -> list[Part]:
+        """This process's parts of batches, each with the number of samples of the whole."""
         source = generator(self.config.seed, stream, event)
         samples = samples or self.config.teleport.samples
-        return draw_batches(self.task.train, batches, samples, source, self.device)
+        drawn = draw_batches(self.task.train, batches, samples, source, self.device)
+        return [(*self.processes.part(batch), len(batch[0])) for batch in drawn]
 
-    def _call(
-        self, model: nn.Module, batches: list[Batch], method: Teleporter | None, **options: Any
-    ) -> TeleportReport:
+    def _call(self, model: nn.Module, batches: list[Part], method: Teleporter | None, **options: Any) -> TeleportReport:
         assert method is not None
 
-        def loss_fn(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-            return self.task.loss(model(batch[0]), batch[1])
+        def loss_fn(model: nn.Module, batch: Part) -> Tensor:
+            inputs, targets, samples = batch
+            return self.processes.weighted(self.task.loss(model(inputs), targets), samples, len(inputs))
 
         try:
             return method(model, batches, loss_fn, **options)

@@ -22,6 +22,7 @@ from experiments.run.batches import TrainingBatches, last_step_of
 from experiments.run.clock import Clock, counts_processor
 from experiments.run.evaluation import Evaluation, Evaluator
 from experiments.run.forward import training_loss
+from experiments.run.processes import ALONE, Processes
 from experiments.run.records import Records
 from experiments.run.runs import CHECKPOINT
 from experiments.run.teleporting import OptimizerMemory, Teleports
@@ -46,6 +47,7 @@ class Training:
         config: of the run.
         folder: of the run.
         device: of the task and the model.
+        processes: that train together.
     """
 
     def __init__(
@@ -57,19 +59,22 @@ class Training:
         config: Config,
         folder: Path,
         device: torch.device,
+        processes: Processes = ALONE,
     ) -> None:
         settings = config.training
+        self.processes = processes
         self.task, self.model, self.optimizer, self.teleports = task, model, optimizer, teleports
         self.config, self.folder = config, folder
         self.batches = TrainingBatches(task.train, settings, config.seed, device)
         self.last_step = last_step_of(settings, self.batches.per_epoch)
         self.eval_every = settings.eval_every or self.batches.per_epoch
-        self.evaluate = Evaluator(task, settings.eval_samples, settings.batch_size, device)
+        self.evaluator = Evaluator(task, settings.eval_samples, settings.batch_size, device)
         self.memory = OptimizerMemory(optimizer, config.teleport.optimizer_state)
         self.plateau: ReduceLROnPlateau | None = None
         if (factor := settings.plateau.factor) is not None:
             self.plateau = ReduceLROnPlateau(optimizer, factor=factor, patience=settings.plateau.patience)
         self.device = device
+        self.replica: nn.Module | None = None  # of the model, for training steps
         self._go_on_with(model)
         self.records = Records()
         self.losses: list[Tensor] = []  # of the steps since they were last looked at, on the device
@@ -85,7 +90,7 @@ class Training:
             UserError: a damaged checkpoint, or a folder that cannot be written.
         """
         self._begin()
-        hidden = not (self.config.machine.progress and sys.stderr.isatty())
+        hidden = not (self.config.machine.progress and sys.stderr.isatty() and self.processes.first)
         done = self.records.step
         with tqdm(total=self.last_step, initial=done, unit="step", leave=False, disable=hidden) as progress:
             while self.records.step < self.last_step and self.records.diverged_step is None:
@@ -94,7 +99,8 @@ class Training:
                     self._teleport(event)
                 self._advance(self._next_stop(), progress)
                 self._look()
-        self.records.write(self.folder)
+        if self.processes.first:
+            self.records.write(self.folder)
         return self.records
 
     @property
@@ -104,7 +110,7 @@ class Training:
 
     def _begin(self) -> None:
         """Continue from the checkpoint, or evaluate before the first step."""
-        if self.checkpoint.exists():
+        if self.processes.share(self.checkpoint.exists):
             model, self.records = checkpoints.load(self.checkpoint, self.model, self.optimizer, self.plateau)
             self._go_on_with(model)
             log.info("goes on from step %d of %d", self.records.step, self.last_step)
@@ -113,8 +119,10 @@ class Training:
 
     def _go_on_with(self, model: nn.Module) -> None:
         """Go on with ``model``, over the same parameters, and with its loss in training steps."""
+        if model is not self.model or self.replica is None:
+            self.replica = self.processes.replica(model)
         self.model = model.train()
-        self.loss_of = training_loss(model, self.task.loss, self.config.training, self.device)
+        self.loss_of = training_loss(self.replica, self.task.loss, self.config.training, self.device)
 
     def _next_stop(self) -> int:
         """The step after which a look at the losses, an evaluation or a teleport is due."""
@@ -127,10 +135,11 @@ class Training:
         optimizer, loss_of = self.optimizer, self.loss_of
         self.clock.start()
         for step in range(self.records.step, stop):
-            inputs, targets = self.batches.at(step)
+            batch = self.batches.at(step)
+            inputs, targets = self.processes.part(batch)
             self._warm_up(step)
             optimizer.zero_grad(set_to_none=True)
-            loss = loss_of(inputs, targets)
+            loss = self.processes.weighted(loss_of(inputs, targets), len(batch[0]), len(inputs))
             loss.backward()
             optimizer.step()
             self.losses.append(loss.detach())
@@ -150,14 +159,15 @@ class Training:
         due = records.step % self.eval_every == 0 or records.step == self.last_step
         if not due and records.step % CHECK_EVERY != 0:  # a teleport is what comes next
             return
-        records.diverged_step = _first_not_finite(self.losses, records.step)
+        records.diverged_step = _first_not_finite(self.processes.mean(torch.stack(self.losses)), records.step)
         records.training_seconds += self.clock.stop()
         self.losses.clear()
         if due or records.diverged_step is not None:
             evaluation = self._evaluate()
             if self.plateau:
                 self.plateau.step(evaluation.train_loss)
-        if due or time.monotonic() - self.saved >= self.config.machine.checkpoint_seconds:
+        late = time.monotonic() - self.saved >= self.config.machine.checkpoint_seconds
+        if (due or late) and self.processes.first:
             records.write(self.folder)
             checkpoints.save(self.checkpoint, self.model, self.optimizer, self.plateau, records)
             self.saved = time.monotonic()
@@ -169,19 +179,23 @@ class Training:
             log.info("no teleport before step %d: the budget of teleport.share is spent", records.step)
             return
         records.training_seconds += self.clock.stop()
-        before = records.latest() or self.evaluate(self.model)
+        before = records.latest() or self.evaluation()
         seconds, report = self.teleports.make(event, self.model)
         if report.model is not None and report.model is not self.model:
             self._go_on_with(report.model)
         self.memory.after(report)
-        after = before if report.no_op else self.evaluate(self.model)
+        after = before if report.no_op else self.evaluation()
         records.add_teleport(event, records.step / self.batches.per_epoch, seconds, before, after, report)
         records.teleport_seconds += seconds
         _log_teleport(event, records.step, seconds, before, after, report)
 
+    def evaluation(self) -> Evaluation:
+        """The current model, as the first process evaluates it."""
+        return self.processes.share(lambda: self.evaluator(self.model))
+
     def _evaluate(self) -> Evaluation:
         """A row of the curve, and a line of the log; a loss that is not finite is a divergence."""
-        records, evaluation = self.records, self.evaluate(self.model)
+        records, evaluation = self.records, self.evaluation()
         epoch = records.step / self.batches.per_epoch
         records.add_evaluation(epoch, self.optimizer.param_groups[0]["lr"], evaluation)
         if records.diverged_step is None and not math.isfinite(evaluation.train_loss):
@@ -198,9 +212,9 @@ class Training:
         return evaluation
 
 
-def _first_not_finite(losses: list[Tensor], step: int) -> int | None:
+def _first_not_finite(losses: Tensor, step: int) -> int | None:
     """The first step with a loss that is not finite, among the ``losses`` of the steps up to ``step``."""
-    bad = (~torch.stack(losses).isfinite()).nonzero().flatten().tolist()
+    bad = (~losses.isfinite()).nonzero().flatten().tolist()
     return step - len(losses) + bad[0] if bad else None
 
 
