@@ -22,6 +22,7 @@ from teleport._errors import UnsupportedModel
 from teleport._null_space.random_null_space import RandomNullSpace
 from teleport._processes.ranks import Processes, group_of
 from teleport._rescaling.rescaling import Rescaling
+from teleport._tracing.replicas import check_unsharded
 from teleport._tracing.undisturbed import ModelState, undisturbed
 
 LEAST_GROWTH = 1.1
@@ -69,6 +70,7 @@ def assess(
         UnsupportedModel: the loss cannot be differentiated twice.
     """
     check_call(model, batches, loss_fn)
+    check_unsharded(model)
     started = time.perf_counter()
     auto = Auto(optimizer, share=share, growth=growth, horizon=horizon, tolerance=tolerance, train_step=train_step)
     horizon = auto.horizon

@@ -20,6 +20,7 @@ from teleport._engine.transaction import Snapshot
 from teleport._null_space.null_space import NullSpace
 from teleport._processes.group import Group
 from teleport._processes.ranks import Processes, group_of
+from teleport._tracing.replicas import check_unsharded
 
 EVENT_GRADIENTS = 12.0
 """The assumed cost of a move on one batch, in gradients of that batch."""
@@ -184,6 +185,7 @@ class Auto:
             UnsupportedModel: as the method.
         """
         check_call(model, batches, loss_fn, callback)
+        check_unsharded(model)
         options: dict[str, Any] = {"generator": generator, "callback": callback, "keep_modes": keep_modes}
         group = group_of(process_group, model)
         if process_group is not None:  # methods of others may not take it

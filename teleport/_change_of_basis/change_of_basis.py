@@ -32,6 +32,7 @@ from teleport._engine.finiteness import not_finite_at_any, not_finite_outputs
 from teleport._engine.loss_call import check_signature, with_devices_told
 from teleport._engine.replicas import as_one_replica
 from teleport._engine.report import BatchReport, LayerReport
+from teleport._engine.sharded import with_whole_parameters
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, all_or_nothing, not_accepted, violation
 from teleport._errors import UnsupportedModel
@@ -146,7 +147,6 @@ class ChangeOfBasis:
         check_generator(generator)
         check_call(model, batches, loss_fn or call_model, callback, keep_modes)
         check_signature(loss_fn or forward or call_model, "loss_fn" if loss_fn else "forward")
-        check_model(model)
         event, group = BasisEvent(model, self.activations == "teleport"), group_of(process_group, model)
 
         def change(evaluations: Sequence[Callable[[], Any]]) -> set[nn.Parameter]:
@@ -154,32 +154,36 @@ class ChangeOfBasis:
             draw_alike(group, quiver, generator or self.generator)
             return event.prepare(self.sample(quiver, generator))
 
-        report: ChangeOfBasisReport
-        try:
-            if loss_fn is None:
-                handed = event.handing(forward or call_model)
-                report = group.together(
-                    lambda: self._by_outputs(event, change, list(batches), handed, callback, keep_modes, group)
-                )
-            else:
-                report = run_event(
-                    "change of basis",
-                    event.model,
-                    batches,
-                    event.handing(loss_fn),
-                    lambda losses: self._by_loss(event, change, losses),
-                    callback,
-                    ChangeOfBasisReport,
-                    keep_modes=keep_modes,
-                    process_group=group,
-                )
-            report.model, report.change, report.group = event.result, event.change, event.change.group
-            return report
-        except BaseException as error:
-            event.put_back()  # also after the move: without its report the teleported form would be lost
-            if isinstance(error, CheckpointError) and self.activations == "teleport":
-                raise UnsupportedModel(_CHECKPOINTED) from error
-            raise
+        def moved() -> ChangeOfBasisReport:
+            report: ChangeOfBasisReport
+            check_model(model)
+            try:
+                if loss_fn is None:
+                    handed = event.handing(forward or call_model)
+                    report = group.together(
+                        lambda: self._by_outputs(event, change, list(batches), handed, callback, keep_modes, group)
+                    )
+                else:
+                    report = run_event(
+                        "change of basis",
+                        event.model,
+                        batches,
+                        event.handing(loss_fn),
+                        lambda losses: self._by_loss(event, change, losses),
+                        callback,
+                        ChangeOfBasisReport,
+                        keep_modes=keep_modes,
+                        process_group=group,
+                    )
+                report.model, report.change, report.group = event.result, event.change, event.change.group
+                return report
+            except BaseException as error:
+                event.put_back()  # also after the move: without its report the teleported form would be lost
+                if isinstance(error, CheckpointError) and self.activations == "teleport":
+                    raise UnsupportedModel(_CHECKPOINTED) from error
+                raise
+
+        return with_whole_parameters(group, model, moved)
 
     def capture(
         self, model: nn.Module, batch: Any, loss_fn: LossFn | None = None, forward: Forward | None = None

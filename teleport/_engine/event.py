@@ -19,6 +19,7 @@ from teleport._engine.contract import Callback, LossFn, Monitor
 from teleport._engine.loss_call import check_signature, explained, scalar
 from teleport._engine.replicas import as_one_replica
 from teleport._engine.report import BatchReport, LayerReport, TeleportReport, fill_sizes
+from teleport._engine.sharded import with_whole_parameters
 from teleport._engine.transaction import Snapshot, all_or_nothing
 from teleport._errors import UnsupportedModel
 from teleport._processes.group import Group
@@ -210,7 +211,7 @@ def run_event(
         one = partial(all_or_nothing, model, lambda before, state: moved(before, state, given), keep_modes, group)
         return as_one_replica(group, model, one)
 
-    return group.together(checked)
+    return group.together(partial(with_whole_parameters, group, model, checked))
 
 
 def _measured(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from teleport._engine.report import TeleportReport
 from teleport._engine.state_rules import Entry, StateRule, state_rule_of
+from teleport._tracing.replicas import local_part
 
 
 @torch.no_grad()
@@ -51,7 +52,9 @@ def transport_state(optimizer: torch.optim.Optimizer, group: Mapping[nn.Paramete
                 values.append(value)
                 transported.append(_transported(value, rule[key], factor))
     if values:
-        torch._foreach_copy_(values, transported)  # one call, which no interrupt parts
+        torch._foreach_copy_(
+            list(map(local_part, values)), list(map(local_part, transported))
+        )  # one call, which no interrupt parts
 
 
 def _factors(

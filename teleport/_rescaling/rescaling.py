@@ -10,16 +10,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from teleport._arguments import check_choice, check_limits, check_positive, check_steps
+from teleport._arguments import check_call, check_choice, check_limits, check_positive, check_steps
 from teleport._engine.batch_loss import Point
 from teleport._engine.caps import Caps
 from teleport._engine.contract import Callback, LossFn
 from teleport._engine.event import Event, run_event
 from teleport._engine.finiteness import not_finite_at_any
 from teleport._engine.report import BatchReport, FactorReport, LayerReport, StepRecord
+from teleport._engine.sharded import with_whole_parameters
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, not_accepted, violation
-from teleport._processes.ranks import Processes
+from teleport._processes.ranks import Processes, group_of
 from teleport._quiver.channel_changes import channel_changes
 from teleport._rescaling.factor_variables import find_factor_variables
 from teleport._rescaling.gradient_norm import SquaredGradientNormOfFactors, Trajectory
@@ -107,21 +108,25 @@ class Rescaling:
         def work(event: Event) -> tuple[list[BatchReport], list[LayerReport]]:
             return _RescalingEvent(self, event, group).run()
 
-        relative = self.relative_cap is not None
-        report: FactorReport = run_event(
-            "rescaling",
-            model,
-            batches,
-            loss_fn,
-            work,
-            callback,
-            FactorReport,
-            gradients=relative,
-            keep_modes=keep_modes,
-            process_group=process_group,
-        )
-        report.group = group
-        return report
+        def moved() -> FactorReport:
+            report: FactorReport = run_event(
+                "rescaling",
+                model,
+                batches,
+                loss_fn,
+                work,
+                callback,
+                FactorReport,
+                gradients=relative,
+                keep_modes=keep_modes,
+                process_group=processes,
+            )
+            report.group = group
+            return report
+
+        check_call(model, batches, loss_fn, callback, keep_modes)
+        relative, processes = self.relative_cap is not None, group_of(process_group, model)
+        return with_whole_parameters(processes, model, moved)
 
 
 class _RescalingEvent:

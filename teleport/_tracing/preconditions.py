@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from teleport._errors import UnsupportedModel
 from teleport._tracing.ownership import tensors_in
-from teleport._tracing.replicas import check_whole
+from teleport._tracing.replicas import check_unsharded
 
 
 def check_model(model: nn.Module) -> None:
@@ -34,7 +34,7 @@ def check_model(model: nn.Module) -> None:
             raise UnsupportedModel(
                 f"'{name}' was made under torch.inference_mode, so it has no gradient: make the model outside of it"
             )
-    check_whole(model)
+    check_unsharded(model)
 
 
 def no_trainable_parameter(model: nn.Module) -> str:

@@ -1,15 +1,16 @@
-"""Models of several processes: sharded ones are refused, and wrappers of replicas do not synchronise evaluations."""
+"""Models of several processes: shards are recognised, and wrappers of replicas do not synchronise evaluations."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from teleport._errors import UnsupportedModel
 
 
-def check_whole(model: nn.Module) -> None:
+def check_unsharded(model: nn.Module) -> None:
     """Refuse a model whose parameters are sharded over processes.
 
     Raises:
@@ -19,8 +20,23 @@ def check_whole(model: nn.Module) -> None:
         if any(kind.__name__ == "FullyShardedDataParallel" for kind in type(module).__mro__):
             raise UnsupportedModel(_sharded(name or "the model"))
     for name, parameter in model.named_parameters():
-        if "DTensor" in (type(parameter).__name__, type(parameter.data).__name__):
+        if is_sharded(parameter):
             raise UnsupportedModel(_sharded(name))
+
+
+def is_sharded(parameter: Tensor) -> bool:
+    """Whether this process holds a part of a parameter only."""
+    return "DTensor" in (type(parameter).__name__, type(parameter.data).__name__)
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor, in the same memory: all of it unless it is sharded."""
+    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def sharding_modules(model: nn.Module) -> list[Any]:
+    """The modules that ``fully_shard`` was applied to, which gather their parameters (``FSDPModule``)."""
+    return [each for each in model.modules() if any(kind.__name__ == "FSDPModule" for kind in type(each).__mro__)]
 
 
 def _sharded(name: str) -> str:
