@@ -20,7 +20,7 @@ def representations(
 
     Args:
         model: any module; it is not changed.
-        batches: what ``loss_fn`` takes.
+        batches: what ``loss_fn`` takes, of this process.
         loss_fn: ``loss_fn(model, batch)``, a scalar tensor.
 
     Returns:

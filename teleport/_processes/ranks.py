@@ -57,7 +57,8 @@ class Ranks(Group):
 
     def sum(self, tensor: Tensor) -> Tensor:
         """See :class:`Group`."""
-        return self._reduced(tensor.detach().to(self._device, copy=True)).to(tensor.device)
+        own = tensor.detach().to(self._device, copy=True, memory_format=torch.contiguous_format)
+        return self._reduced(own).to(tensor.device)
 
     def joined(self, tensor: Tensor, dim: int = 0) -> Tensor:
         """See :class:`Group`."""
