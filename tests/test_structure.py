@@ -29,7 +29,7 @@ FLOORS = {
     "experiments": [
         {"", "errors", "functions", "tasks"},
         {"configuration", "files", "memory"},
-        {"data"},
+        {"data", "tracking"},
         {"models"},
         {"run"},
         {"benchmarks"},

@@ -14,10 +14,11 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from experiments.configuration import data_config, model_config, scalars, teleport_config
+from experiments.configuration import data_config, model_config, scalars, teleport_config, tracking_config
 from experiments.configuration.data_config import DataConfig, Flag
 from experiments.configuration.model_config import ModelConfig
 from experiments.configuration.teleport_config import TeleportConfig
+from experiments.configuration.tracking_config import TrackingConfig
 
 RESULTS_VERSION = 3
 """Raised when a change of the code changes the numbers of a run, so that old runs are not taken for new ones."""
@@ -115,6 +116,7 @@ class Config:
     teleport: TeleportConfig = MISSING
     training: TrainingConfig = field(default_factory=TrainingConfig)
     machine: MachineConfig = field(default_factory=MachineConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
     seed: int = 0
     scale: str = "quick"
     rates: Any = None  # the table of rates, conf/rates/; read by interpolation, never part of a run's hash
@@ -126,6 +128,7 @@ KINDS: dict[str, dict[str, type]] = {
     "model": model_config.KINDS,
     "optimizer": {"sgd": SGDConfig, "adagrad": AdagradConfig, "adam": AdamConfig},
     "teleport": teleport_config.KINDS,
+    "tracking": tracking_config.KINDS,
     "figure": {"figure": FigureConfig},
 }
 """Group -> what a YAML file's ``/schema/<group>@_here_`` names -> the dataclass that checks it."""

@@ -16,7 +16,7 @@ from experiments.configuration.model_config import ModelConfig
 from experiments.configuration.schedule_config import TeleportConfig
 from experiments.errors import UserError
 
-NOT_COMPUTED = ("machine", "rates", "scale", "figure")
+NOT_COMPUTED = ("machine", "rates", "scale", "figure", "tracking")
 """Keys that change where or how a run is made, or that are resolved into other keys, but not what it computes."""
 NOT_COMPUTED_OF = {"data": ("root", "extents", "lengths"), "model": ("sizes", "label"), "teleport": ("label",)}
 

@@ -32,6 +32,7 @@ from experiments.run.processes import Processes, joined
 from experiments.run.records import Records
 from experiments.run.runs import CHECKPOINT, LOCK, folder_of, told_if_complete
 from experiments.run.seeding import seed_everything
+from experiments.run.tables import Row
 from experiments.run.teleporting import Teleports
 from experiments.run.training import Training
 from experiments.tasks import Task
@@ -99,9 +100,11 @@ def _make(config: Config, folder: Path, device: torch.device, processes: Process
         if never_due:
             first = f"its first event is before step {teleports.steps[0]}" if teleports.steps else "it has no event"
             log.info("note: the teleport is never due: %s, and the run has %d steps", first, training.last_step)
-        ended = training.run()
-        if processes.first:
-            _end(folder, config, task, training.model, ended, never_due)
+        with contextlib.closing(training):
+            ended = training.run()
+            if processes.first:
+                summary = _end(folder, config, task, training.model, ended, never_due)
+                training.tracking.end(summary, [folder / "curve.png", *sorted(folder.glob("*.csv"))])
     log.info("done: %s", folder)
     return folder
 
@@ -115,8 +118,8 @@ def _begin(folder: Path, config: Config, data: dict[str, Any], device: torch.dev
     records.write_json(folder / "environment.json", environment(device, config.training.compile))
 
 
-def _end(folder: Path, config: Config, task: Task, model: nn.Module, ended: Records, never_due: bool) -> None:
-    """Write what is known of a run after its last step; the summary says that it is complete."""
+def _end(folder: Path, config: Config, task: Task, model: nn.Module, ended: Records, never_due: bool) -> Row:
+    """Write what is known of a run after its last step; its summary, which says that it is complete, is returned."""
     checkpoints.write_tensors(folder / "model.pt", model.state_dict())
     pictures.draw_curve(folder / "curve.png", ended, describe(config), task.note)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -127,6 +130,7 @@ def _end(folder: Path, config: Config, task: Task, model: nn.Module, ended: Reco
     )
     records.write_json(folder / "summary.json", summary)
     (folder / CHECKPOINT).unlink(missing_ok=True)
+    return summary
 
 
 def _check_batch(task: Task, config: Config, device: torch.device) -> None:

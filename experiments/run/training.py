@@ -9,6 +9,7 @@ import logging
 import math
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -27,6 +28,8 @@ from experiments.run.records import Records
 from experiments.run.runs import CHECKPOINT
 from experiments.run.teleporting import OptimizerMemory, Teleports
 from experiments.tasks import Task
+from experiments.tracking.trackers import open_tracker
+from experiments.tracking.tracking import Tracking
 from teleport import ChangeOfBasisReport, TeleportReport
 
 log = logging.getLogger(__name__)
@@ -78,6 +81,7 @@ class Training:
         self._go_on_with(model)
         self.records = Records()
         self.losses: list[Tensor] = []  # of the steps since they were last looked at, on the device
+        self.tracking = Tracking(None, self.records.tables)
         self.clock = Clock(device, counts_processor(device, settings.compile))
         self.saved = time.monotonic()
 
@@ -101,7 +105,12 @@ class Training:
                 self._look()
         if self.processes.first:
             self.records.write(self.folder)
+            self.tracking.update(self.records.tables)
         return self.records
+
+    def close(self) -> None:
+        """End the tracking of a run that is done or stops."""
+        self.tracking.close()
 
     @property
     def checkpoint(self) -> Path:
@@ -114,8 +123,17 @@ class Training:
             model, self.records = checkpoints.load(self.checkpoint, self.model, self.optimizer, self.plateau)
             self._go_on_with(model)
             log.info("goes on from step %d of %d", self.records.step, self.last_step)
+            self.tracking = self._tracked()
         else:
+            self.tracking = self._tracked()
             self._evaluate()
+
+    def _tracked(self) -> Tracking:
+        """The tracking of the run from here on, as ``tracking`` in the configuration says; by the first process."""
+        if not self.processes.first:
+            return Tracking(None, self.records.tables)
+        settings = {key: value for key, value in asdict(self.config).items() if key not in ("rates", "figure")}
+        return Tracking(open_tracker(self.config, self.folder, settings, self.records.step), self.records.tables)
 
     def _go_on_with(self, model: nn.Module) -> None:
         """Go on with ``model``, over the same parameters, and with its loss in training steps."""
@@ -169,6 +187,7 @@ class Training:
         late = time.monotonic() - self.saved >= self.config.machine.checkpoint_seconds
         if (due or late) and self.processes.first:
             records.write(self.folder)
+            self.tracking.update(records.tables)
             checkpoints.save(self.checkpoint, self.model, self.optimizer, self.plateau, records)
             self.saved = time.monotonic()
 

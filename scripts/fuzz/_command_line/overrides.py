@@ -30,6 +30,7 @@ CHOICES = {
     "optimizer": ["sgd", "adam", "adamw", "adagrad", "momentum", "lbfgs", "17", "sgd/x"],
     "teleport": [*teleport_config.KINDS, "symmetry_2022", "nullspace_paper", "orbitt", "''"],
     "rates": ["suite", "tuned", "tunedd"],
+    "tracking": ["none", "tensorbord", "null"],
     "scale": ["smoke", "quick", "paper", "huge", "yes"],
     "experiment": ["symmetry/booth", "symmetry/rosenbrock", "none_such", "null"],
     "figure": ["none_such", "nullspace"],

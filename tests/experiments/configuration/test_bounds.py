@@ -15,7 +15,7 @@ from experiments.configuration.validate import resolve
 from experiments.errors import UserError
 from tests.experiments.small import composed
 
-RESOLVED_ELSEWHERE = {"data.extents", "model.sizes"}  # read by interpolation into keys that have bounds
+RESOLVED_ELSEWHERE = {"data.extents", "data.lengths", "model.sizes"}  # read by interpolation into keys that have bounds
 
 
 def numbers_of(kind: type, path: str) -> set[str]:

@@ -47,7 +47,7 @@ BASE = ("teleport=nullspace", "data=mnist", "model=cnn", "optimizer=momentum", "
 COMPUTED = [
     (key, value)
     for key, value in leaves(asdict(resolve(composed(*BASE))))
-    if not key.startswith(("machine.", "rates.", "data.extents.", "scale", "figure"))
+    if not key.startswith(("machine.", "tracking.", "rates.", "data.extents.", "scale", "figure"))
     and key not in ("data.root", "model.weights", "model.label", "teleport.label")
 ]
 
