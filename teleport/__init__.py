@@ -11,6 +11,7 @@ from teleport._auto.auto import Auto
 from teleport._auto.report import Assessment, AutoReport, Family, Trial
 from teleport._change_of_basis.basis_change import BasisChange
 from teleport._change_of_basis.change_of_basis import ChangeOfBasis
+from teleport._change_of_basis.group_value import GroupChange
 from teleport._change_of_basis.pseudo_teleport import PseudoTeleport
 from teleport._change_of_basis.report import ChangeOfBasisReport
 from teleport._change_of_basis.saving import load, save
@@ -51,6 +52,9 @@ from teleport._rescaling.rescaling import Rescaling
 from teleport._spaces.representation import Representation
 from teleport._symmetry.orbit import Orbit
 from teleport._symmetry.symmetry import Symmetry
+from teleport._symmetry_groups.elements import GroupElement
+from teleport._symmetry_groups.find_symmetries import find_symmetries
+from teleport._symmetry_groups.symmetries import Symmetries, SymmetryVertex
 from teleport._tracing.linear_uses import LinearUse, register_view
 
 try:
@@ -74,6 +78,8 @@ __all__ = [
     "FactorReport",
     "Family",
     "Functional",
+    "GroupChange",
+    "GroupElement",
     "LayerReport",
     "LevelSet",
     "LinearUse",
@@ -94,7 +100,9 @@ __all__ = [
     "SquaredGradientNorm",
     "StepRecord",
     "Stopped",
+    "Symmetries",
     "Symmetry",
+    "SymmetryVertex",
     "TeleportObjective",
     "TeleportReport",
     "Teleported",
@@ -103,6 +111,7 @@ __all__ = [
     "UnsupportedModel",
     "__version__",
     "assess",
+    "find_symmetries",
     "load",
     "preview",
     "register_optimizer",

@@ -21,6 +21,7 @@ FLOORS = {
         {"_spaces"},
         {"_tracing"},
         {"_engine", "_quiver"},
+        {"_symmetry_groups"},
         {"_change_of_basis", "_frozen_forward", "_level_set", "_rescaling", "_symmetry"},
         {"_null_space"},
         {"_auto"},

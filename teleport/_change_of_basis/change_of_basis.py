@@ -23,9 +23,10 @@ from teleport._change_of_basis.common_move import (
     report_of,
     tell_of_step,
 )
+from teleport._change_of_basis.finding import quiver_for
+from teleport._change_of_basis.group_change import GroupName, check_group, group_move
 from teleport._change_of_basis.report import ChangeOfBasisReport
 from teleport._change_of_basis.sampling import Sampling, check_sampling, draw_tau
-from teleport._change_of_basis.teleported import unwrapped
 from teleport._engine.contract import Callback, LossFn, Monitor
 from teleport._engine.event import Event, run_event
 from teleport._engine.finiteness import not_finite_at_any, not_finite_outputs
@@ -38,11 +39,9 @@ from teleport._engine.transaction import Snapshot, all_or_nothing, not_accepted,
 from teleport._errors import UnsupportedModel
 from teleport._processes.group import Group
 from teleport._processes.ranks import Processes, group_of
-from teleport._quiver.find_quiver import find_quiver, trace_quiver
 from teleport._quiver.quiver import Freedom, Quiver
 from teleport._tracing.caches import clear_caches
-from teleport._tracing.evaluations import Modes, first_call, in_modes, leaves_out, modes_of, reached_modules
-from teleport._tracing.functions import function_name
+from teleport._tracing.evaluations import Modes, modes_of
 from teleport._tracing.outputs import Forward, call_model, difference, outputs_of
 from teleport._tracing.preconditions import check_model, check_tensors
 from teleport._tracing.undisturbed import ModelState, undisturbed
@@ -82,6 +81,9 @@ class ChangeOfBasis:
             ``"none"`` keeps it.
         tolerance: of the guard; of a model in half precision at least 16 of its rounding errors.
         seed: of ``generator``, the common source of successive calls.
+        group: ``"scaling"``, the factors above, or a group of :func:`teleport.find_symmetries`: ``"permutation"``
+            (with signs before odd functions), ``"orthogonal"``, ``"general"`` (matrices of singular values from
+            ``1 - range``, at least 0.05, to ``1 + range``), ``"all"``. Statistics of batch norm move along.
 
     Raises:
         ValueError: an argument outside its range.
@@ -96,11 +98,14 @@ class ChangeOfBasis:
         guard: Literal["transaction", "none"] = "transaction",
         tolerance: float = 1e-3,
         seed: int = 0,
+        group: GroupName = "scaling",
     ) -> None:
         check_sampling(sampling, range, center)
         check_choice("activations", activations, ("keep", "teleport"))
         check_choice("guard", guard, ("transaction", "none"))
         check_positive(tolerance=tolerance)
+        check_group(group, activations)
+        self.group = group
         self.range = range
         self.sampling = sampling
         self.center = center
@@ -148,6 +153,8 @@ class ChangeOfBasis:
         check_call(model, batches, loss_fn or call_model, callback, keep_modes)
         check_signature(loss_fn or forward or call_model, "loss_fn" if loss_fn else "forward")
         event, group = BasisEvent(model, self.activations == "teleport"), group_of(process_group, model)
+        if self.group != "scaling":
+            return group_move(self, model, list(batches), loss_fn, forward, generator, callback, keep_modes, group)
 
         def change(evaluations: Sequence[Callable[[], Any]]) -> set[nn.Parameter]:
             quiver = self.find(event.model, evaluations[0], event.modes, evaluations[1:])
@@ -215,27 +222,7 @@ class ChangeOfBasis:
             ValueError: activations are to be teleported in a model that ``evaluate`` does not call.
             UnsupportedModel: or in one that calls others in training than in evaluation.
         """
-        named = dict(unwrapped(model).named_parameters())
-        if self.activations == "keep":
-            with reached_modules() as reached:
-                quiver = trace_quiver([evaluate], named, True, True, "it is an output", spare=others)
-            if leaves_out(reached, modes):
-                runs = [evaluate, in_modes(model, evaluate, modes)]
-                quiver = trace_quiver(runs, named, True, True, "it is an output", spare=others)
-            return quiver
-        run = first_call(unwrapped(model), evaluate, model)  # calls of functions beside the model's are not counted
-        with reached_modules() as reached:
-            quiver = find_quiver(run, named, in_place=False)
-        if not leaves_out(reached, modes):
-            return quiver
-        trained = find_quiver(in_modes(model, run, modes), named, in_place=False)
-        functions = {function_name(site.function) for site in trained.sites}
-        if any(trained.calls[name] != quiver.calls.get(name) for name in functions):
-            raise UnsupportedModel(
-                'activations="teleport" tells the calls of an activation apart by their number, and this model does '
-                'not make the same ones in training as in evaluation; take "keep"'
-            )
-        return trained
+        return quiver_for(self.activations, model, evaluate, modes, others)
 
     def _by_loss(
         self, event: BasisEvent, change: _Change, losses: Event

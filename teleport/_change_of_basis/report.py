@@ -7,7 +7,9 @@ from collections import Counter
 from torch import nn
 
 from teleport._change_of_basis.basis_change import BasisChange
+from teleport._change_of_basis.group_value import GroupChange
 from teleport._engine.report import ChannelReport, FactorReport
+from teleport._symmetry_groups.symmetries import Symmetries
 
 
 class ChangeOfBasisReport(FactorReport):
@@ -17,7 +19,7 @@ class ChangeOfBasisReport(FactorReport):
     the largest; with a loss it is ``None``. ``change`` is what acted.
     """
 
-    change: BasisChange
+    change: BasisChange | GroupChange
     difference: float | None = None
     _derived = ("difference", "channels", "pins")
     _model: nn.Module | None = None
@@ -60,3 +62,16 @@ class ChangeOfBasisReport(FactorReport):
         return (
             lines if self.difference is None else [*lines, f"  outputs moved by {self.difference:.2e} of the largest"]
         )
+
+
+class GroupReport(ChangeOfBasisReport):
+    """What an element of the groups that :func:`teleport.find_symmetries` finds did; ``symmetries`` are these groups.
+
+    No factors follow the move, so an optimizer's state must be kept or reset.
+    """
+
+    symmetries: Symmetries
+
+    def _headline(self) -> list[str]:
+        lines = super()._headline()
+        return [*lines[:-2], str(self.symmetries).partition("\n")[0], lines[-1]]

@@ -1,0 +1,51 @@
+"""The quiver of a model for changes of its parameters alone, or with teleported activations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn
+
+from teleport._change_of_basis.teleported import unwrapped
+from teleport._errors import UnsupportedModel
+from teleport._quiver.find_quiver import find_quiver, trace_quiver
+from teleport._quiver.quiver import Quiver
+from teleport._tracing.evaluations import Modes, first_call, in_modes, leaves_out, reached_modules
+from teleport._tracing.functions import function_name
+
+
+def quiver_for(
+    activations: str,
+    model: nn.Module,
+    evaluate: Callable[[], Any],
+    modes: Modes,
+    others: Sequence[Callable[[], Any]] = (),
+) -> Quiver:
+    """The quiver of ``model`` as traced in ``evaluate``; arguments as of ``ChangeOfBasis.find``.
+
+    Args:
+        activations: ``"keep"`` or ``"teleport"``.
+        model, evaluate, modes, others: of the evaluations.
+    """
+    named = dict(unwrapped(model).named_parameters())
+    if activations == "keep":
+        with reached_modules() as reached:
+            quiver = trace_quiver([evaluate], named, True, True, "it is an output", spare=others)
+        if leaves_out(reached, modes):
+            runs = [evaluate, in_modes(model, evaluate, modes)]
+            quiver = trace_quiver(runs, named, True, True, "it is an output", spare=others)
+        return quiver
+    run = first_call(unwrapped(model), evaluate, model)  # calls of functions beside the model's are not counted
+    with reached_modules() as reached:
+        quiver = find_quiver(run, named, in_place=False)
+    if not leaves_out(reached, modes):
+        return quiver
+    trained = find_quiver(in_modes(model, run, modes), named, in_place=False)
+    functions = {function_name(site.function) for site in trained.sites}
+    if any(trained.calls[name] != quiver.calls.get(name) for name in functions):
+        raise UnsupportedModel(
+            'activations="teleport" tells the calls of an activation apart by their number, and this model does '
+            'not make the same ones in training as in evaluation; take "keep"'
+        )
+    return trained

@@ -1,0 +1,149 @@
+"""Axes of tensors as units: the variables of group elements, and the constraints between them.
+
+A group element acts on an axis of a tensor. An axis is a concatenation of segments, a segment is a product of factors
+in row-major order, and a factor is a variable: ``[heads * dim]`` is one segment of two factors. A variable that is
+reshaped or cut is replaced by a product or a concatenation of new ones. Every variable has a level, the largest group
+that may act on it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from enum import IntEnum
+from typing import NamedTuple
+
+
+class Level(IntEnum):
+    """The largest group that may act on an axis; each contains those before it."""
+
+    PINNED = 0
+    """The identity."""
+
+    PERMUTATION = 1
+    """Permutations of units."""
+
+    SIGNED = 2
+    """Permutations with signs."""
+
+    ORTHOGONAL = 3
+    """Rotations and reflections."""
+
+    GENERAL = 4
+    """Invertible matrices."""
+
+
+FIXED = -1
+"""In place of a variable: nothing acts on the axis."""
+
+UNIFORM = -2
+"""In place of a variable: all elements along the axis are equal, so that any permutation keeps them."""
+
+FEW = 256
+"""More segments than this are pinned instead of told apart."""
+
+
+class Factor(NamedTuple):
+    """One factor of an axis: ``dual`` factors carry the inverse transpose of the variable's element."""
+
+    size: int
+    variable: int
+    dual: bool = False
+
+
+Segment = tuple[Factor, ...]
+Axis = tuple[Segment, ...]
+
+ONE: Axis = ((),)
+"""An axis of length 1."""
+
+
+def fixed(size: int) -> Axis:
+    """An axis on which nothing acts."""
+    return ONE if size == 1 else ((Factor(size, FIXED),),)
+
+
+def uniform(size: int) -> Axis:
+    """An axis along which all elements are equal."""
+    return ONE if size == 1 else ((Factor(size, UNIFORM),),)
+
+
+def size_of(axis: Axis) -> int:
+    """The length of an axis."""
+    return sum(length_of(segment) for segment in axis)
+
+
+def factors_in(axes: Iterable[Axis]) -> Iterator[Factor]:
+    """The factors of axes that are variables."""
+    for axis in axes:
+        for segment in axis:
+            yield from (factor for factor in segment if factor.variable >= 0)
+
+
+def is_uniform(axis: Axis) -> bool:
+    """Whether all elements along the axis are equal."""
+    return len(axis) == 1 and all(factor.variable == UNIFORM for factor in axis[0])
+
+
+def length_of(segment: Segment) -> int:
+    return math.prod(factor.size for factor in segment)
+
+
+def parts_of(axis: Axis, start: int, stop: int) -> list[Segment]:
+    """The segments from ``start`` to ``stop``, at which no variable must be cut."""
+    kept: list[Segment] = []
+    position = 0
+    for segment in axis:
+        length = length_of(segment)
+        low, high = max(start, position), min(stop, position + length)
+        if low < high:
+            if high - low == length:
+                kept.append(segment)
+            elif all(factor.variable < 0 for factor in segment):
+                kind = UNIFORM if is_uniform((segment,)) else FIXED
+                kept.append((Factor(high - low, kind),))
+            else:
+                inner = length // segment[0].size
+                count = (high - low) // inner
+                kept.append((*((segment[0]._replace(size=count),) if count > 1 else ()), *segment[1:]))
+        position += length
+    return kept
+
+
+def ends_of(axis: Axis) -> list[int]:
+    """Where the segments of an axis end, but for the last."""
+    places, position = [], 0
+    for segment in axis[:-1]:
+        position += length_of(segment)
+        places.append(position)
+    return places
+
+
+def split_place(segment: Segment, inner: int) -> int | None:
+    """The number of factors before the last ``inner`` elements, if these are whole factors."""
+    for place in reversed(range(len(segment) + 1)):
+        if length_of(segment[place:]) == inner:
+            return place
+    return None
+
+
+def merged(segments: Iterable[Segment]) -> Axis:
+    """With neighbouring fixed factors and segments as one, and without factors of length 1."""
+    whole: list[Segment] = []
+    for segment in segments:
+        factors: list[Factor] = []
+        for factor in segment:
+            if factors and factor.variable < 0 and factors[-1].variable == factor.variable:
+                factors[-1] = Factor(factors[-1].size * factor.size, factor.variable)
+            else:
+                factors.append(factor)
+        kept = tuple(factors)
+        if whole and is_constant(kept) and is_constant(whole[-1]):
+            whole[-1] = (Factor(length_of(whole[-1]) + length_of(kept), FIXED),)
+        else:
+            whole.append(kept)
+    return tuple(whole) or ONE
+
+
+def is_constant(segment: Segment) -> bool:
+    return all(factor.variable == FIXED for factor in segment)

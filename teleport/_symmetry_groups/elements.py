@@ -1,0 +1,167 @@
+"""Elements of a network's symmetry group: drawn, applied in one pass over each parameter, inverted, composed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from teleport._symmetry_groups.axis_state import Axes
+from teleport._symmetry_groups.families import Block, blocks_of
+
+
+@dataclass(frozen=True)
+class AxisAction:
+    """What acts on one variable.
+
+    Attributes:
+        variable: of the axes.
+        companions: variables, each unit of which has its own element.
+        order: ``[copies, units]``: unit ``i`` becomes what unit ``order[i]`` was; ``None`` for the identity.
+        signs: ``[copies, units]``, by which units are multiplied before; or ``None``.
+        matrix: ``[copies, units, units]``, float64, that multiplies the axis; or ``None``.
+        inverse: of ``matrix``.
+    """
+
+    variable: int
+    companions: tuple[int, ...]
+    order: Tensor | None = None
+    signs: Tensor | None = None
+    matrix: Tensor | None = None
+    inverse: Tensor | None = None
+
+    def inverted(self) -> AxisAction:
+        """The inverse action."""
+        order = None if self.order is None else self.order.argsort(1)
+        signs = self.signs
+        if signs is not None and self.order is not None:
+            signs = signs.gather(1, self.order)
+        return AxisAction(self.variable, self.companions, order, signs, self.inverse, self.matrix)
+
+    def on(self, values: Tensor, block: Block) -> Tensor:
+        """The values of a block after the action.
+
+        Args:
+            values: of the shape ``block.sizes``.
+            block: which factors they have.
+        """
+        for place, variable in enumerate(block.variables):
+            if variable == self.variable:
+                outer = [block.companion(place, each) for each in self.companions]
+                first = [*(at for at in outer if at is not None), place]
+                moved = values.movedim(first, list(range(len(first))))
+                copies = math.prod(moved.shape[: len(first) - 1])
+                flat = moved.reshape(copies, moved.shape[len(first) - 1], -1)
+                acted = self._act(flat, block.dual[place]).reshape(moved.shape)
+                values = acted.movedim(list(range(len(first))), first)
+        return values
+
+    def _act(self, values: Tensor, dual: bool) -> Tensor:
+        """On ``values [copies, units, others]``."""
+        if self.matrix is not None and self.inverse is not None:
+            matrix = self.inverse.mT if dual else self.matrix
+            values = torch.bmm(matrix.to(values), values)
+        if self.signs is not None:
+            values = values * self.signs.to(values)[..., None]
+        if self.order is not None:
+            copies = torch.arange(len(self.order), device=values.device)[:, None]
+            values = values[copies, self.order.to(values.device)]
+        return values
+
+
+@dataclass(frozen=True)
+class GroupElement:
+    """An element of a network's group of permutations, rotations and matrices.
+
+    Attributes:
+        axes: of each parameter and buffer that something acts on, by name.
+        actions: in the order in which they act.
+    """
+
+    axes: Mapping[str, Axes]
+    actions: Sequence[AxisAction]
+
+    def inverse(self) -> GroupElement:
+        """The inverse element, exact for permutations and signs, up to rounding for matrices."""
+        return GroupElement(self.axes, [each.inverted() for each in reversed(self.actions)])
+
+    def compose(self, other: GroupElement) -> GroupElement:
+        """This one after ``other``.
+
+        Raises:
+            ValueError: ``other`` is of another network.
+        """
+        if self.axes != other.axes:
+            raise ValueError("only elements of one network's group compose")
+        return GroupElement(self.axes, [*other.actions, *self.actions])
+
+    def tensors(self, model: nn.Module) -> dict[str, Tensor]:
+        """The parameters and buffers of a model that the element moves, by name.
+
+        Raises:
+            ValueError: one is missing or has another shape.
+        """
+        acting = {each.variable for each in self.actions}
+        named = {**dict(model.named_buffers()), **dict(model.named_parameters())}
+        found = {}
+        for name, axes in self.axes.items():
+            if not acting & {factor.variable for axis in axes for segment in axis for factor in segment}:
+                continue
+            shape = [sum(math.prod(factor.size for factor in segment) for segment in axis) for axis in axes]
+            if name not in named or list(named[name].shape) != shape:
+                raise ValueError(f"the element is of another model: this one has no tensor {name!r} of shape {shape}")
+            found[name] = named[name]
+        return found
+
+    @torch.no_grad()
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Change the model's parameters, and the statistics of its batch norms, in place.
+
+        Args:
+            model: the traced model, or one of the same structure.
+
+        Returns:
+            ``model``, which computes the same function.
+
+        Raises:
+            ValueError: a tensor is missing or has another shape; then nothing is changed.
+        """
+        for name, tensor in self.tensors(model).items():
+            for block in blocks_of(self.axes[name]):
+                self._apply(tensor, block)
+        return model
+
+    def _apply(self, tensor: Tensor, block: Block) -> None:
+        actions = [each for each in self.actions if each.variable in block.variables]
+        if not actions:
+            return
+        part = tensor
+        for axis, (start, length) in enumerate(block.spans):
+            part = part.narrow(axis, start, length)
+        values = part.reshape(block.sizes)
+        if any(each.matrix is not None for each in actions):
+            values = values.double()
+        for each in actions:
+            values = each.on(values, block)
+        part.copy_(values.reshape(part.shape))
+
+
+def random_order(copies: int, units: int, generator: torch.Generator) -> Tensor:
+    """Uniform permutations ``[copies, units]``."""
+    return torch.rand(copies, units, dtype=torch.float64, generator=generator).argsort(1)
+
+
+def random_signs(copies: int, units: int, generator: torch.Generator) -> Tensor:
+    """Uniform signs ``[copies, units]``."""
+    return torch.where(torch.rand(copies, units, dtype=torch.float64, generator=generator) < 0.5, -1.0, 1.0)
+
+
+def random_rotation(copies: int, units: int, generator: torch.Generator) -> Tensor:
+    """Orthogonal matrices ``[copies, units, units]`` of Haar measure, float64 (Mezzadri 2007)."""
+    drawn = torch.randn(copies, units, units, dtype=torch.float64, generator=generator)
+    rotation, upper = torch.linalg.qr(drawn)
+    turned: Tensor = rotation * upper.diagonal(dim1=-2, dim2=-1).sign()[:, None, :]
+    return turned

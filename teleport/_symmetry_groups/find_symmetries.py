@@ -1,0 +1,201 @@
+"""Finds the symmetries of a model, read off one traced evaluation for the scalings and one for all other groups."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from teleport._arguments import check_call
+from teleport._quiver.find_quiver import trace_quiver
+from teleport._quiver.quiver import Quiver
+from teleport._symmetry_groups.axis import Axis, Level, factors_in
+from teleport._symmetry_groups.axis_state import AxisState
+from teleport._symmetry_groups.axis_tracer import AxisTracer
+from teleport._symmetry_groups.families import companions_of
+from teleport._symmetry_groups.symmetries import GROUPS, Symmetries, SymmetryVertex, matrix_dimension
+from teleport._tracing.caches import clear_caches
+from teleport._tracing.evaluations import Modes, in_modes, leaves_out, modes_of, reached_modules
+from teleport._tracing.outputs import Forward, call_model, outputs_of
+from teleport._tracing.preconditions import check_model, check_tensors
+from teleport._tracing.undisturbed import ModelState, undisturbed
+
+ONE_FACTOR = "another factor of the same axis carries matrices"
+
+
+def find_symmetries(model: nn.Module, batch: Any, forward: Forward | None = None) -> Symmetries:
+    """The groups that change the weights of a model and not its function, for inputs of any kind.
+
+    They are read off evaluations of the model, by one rule per torch function, and not off its class. What is not
+    understood stays, and ``Symmetries.pinned`` and the ``reasons`` of a vertex name it. A symmetry holds for all inputs
+    that take the same branches of the model's code as ``batch``.
+
+    Args:
+        model: any module; it is as before afterwards.
+        batch: shows the model's structure. The channels that a part which it does not reach may read stay.
+        forward: ``forward(model, batch)``, one evaluation; by default as of ``teleport.ChangeOfBasis``.
+
+    Raises:
+        UnsupportedModel: the model's parameters have no values, or are not all in this process.
+    """
+    evaluate = forward or call_model
+    check_call(model, [batch], evaluate, None, False)
+    check_model(model)
+    check_tensors([batch])
+    modes = modes_of(model)
+
+    def traced(state: ModelState) -> Symmetries:
+        clear_caches(model, state, lambda: state.evaluate(lambda: outputs_of(model, batch, evaluate)))
+        return trace_symmetries(model, [lambda: state.evaluate(lambda: evaluate(model, batch))], modes)
+
+    return undisturbed(model, traced)
+
+
+def trace_symmetries(model: nn.Module, runs: Sequence[Callable[[], Any]], modes: Modes) -> Symmetries:
+    """The symmetries of a model.
+
+    Args:
+        model: in a state in which it can be evaluated again.
+        runs: each evaluates the model once. The first is traced, the others while there are parameters that none has
+            read.
+        modes: of training; if the first run leaves out modules in training mode, one in these modes is traced, too.
+    """
+    named = dict(model.named_parameters())
+    with reached_modules() as reached:
+        quiver = trace_quiver(runs[:1], named, True, True, "it is an output", spare=runs[1:])
+    first = [runs[0]]
+    if leaves_out(reached, modes):
+        first.append(in_modes(model, runs[0], modes))
+        quiver = trace_quiver(first, named, True, True, "it is an output", spare=runs[1:])
+    tracer = AxisTracer(named, persistent_buffers(model))
+    with torch.no_grad():
+        for run in first:
+            tracer.trace_run(run)
+        for run in runs[1:]:
+            if not tracer.unread:
+                break
+            tracer.trace_run(run)
+    tracer.pin_unreached()
+    return symmetries_of(tracer.state, quiver)
+
+
+def persistent_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """The floating-point buffers that a ``state_dict`` holds, by name."""
+    found = {}
+    for path, module in model.named_modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None and buffer.is_floating_point() and name not in module._non_persistent_buffers_set:
+                found[f"{path}.{name}" if path else name] = buffer
+    return found
+
+
+def symmetries_of(state: AxisState, quiver: Quiver) -> Symmetries:
+    """The symmetries that follow from what the evaluations have shown."""
+    variables = state.variables
+    axes = {name: tuple(variables.resolve(axis) for axis in held) for name, held in state.held_axes.items()}
+    for held in axes.values():
+        for axis in held:
+            _one_matrix_per_axis(state, axis)
+    companions = companions_of(variables, state.contexts)
+    found = {f.variable: f.size for held in axes.values() for f in factors_in(held)}
+    acting = {each: variables.level[each] for each in found if variables.level[each] > Level.PINNED}
+    owned = {variable: tuple(companions.get(variable, ())) for variable in acting}
+    claimed: dict[int, set[int]] = {}
+    for name, place, factor, span in _places(axes):
+        if factor.variable in acting and name in quiver.scaled:
+            claimed.setdefault(factor.variable, set()).update(_classes(quiver, name, place, factor.dual, span))
+    vertices = []
+    counted: set[int] = set()
+    for variable in sorted(acting, key=lambda each: (-acting[each], each)):
+        own = {_representative(quiver, each) for each in claimed.get(variable, set())} - counted
+        counted |= own
+        copies = math.prod(found[each] for each in owned[variable])
+        vertices.append(_vertex(state, axes, variable, found[variable], copies, len(own)))
+    matrices = set()
+    for variable, level in acting.items():
+        if level == Level.GENERAL:
+            matrices |= {_representative(quiver, each) for each in claimed.get(variable, set())}
+    sides = [side for scaled in quiver.scaled.values() for side in (scaled.output_class, scaled.input_class)]
+    free = {_representative(quiver, each) for side in sides for each in set(side.flatten().tolist()) - {0}}
+    order = {name: number for number, name in enumerate(state.named)}
+    vertices.sort(key=lambda each: order[each.name.partition("[")[0]])
+    return Symmetries(vertices, _pinned(state, axes, acting, quiver), quiver, axes, acting, owned, len(free - matrices))
+
+
+def _one_matrix_per_axis(state: AxisState, axis: Axis) -> None:
+    """Of several factors of one axis, the innermost alone carries matrices, so that no two overlap."""
+    variables = state.variables
+    for segment in axis:
+        large = [factor for factor in factors_in([(segment,)]) if variables.level[factor.variable] >= Level.ORTHOGONAL]
+        for factor in large[:-1]:
+            variables.reduce([((factor,),)], Level.PERMUTATION, ONE_FACTOR)
+
+
+def _places(axes: Any) -> Iterator[tuple[str, int, Any, tuple[int, int]]]:
+    """The factors of all parameters: name, axis, factor and the span of its segment."""
+    for name, held in axes.items():
+        for place, axis in enumerate(held):
+            start = 0
+            for segment in axis:
+                length = math.prod(factor.size for factor in segment)
+                for factor in segment:
+                    if factor.variable >= 0:
+                        yield name, place, factor, (start, length)
+                start += length
+
+
+def _classes(quiver: Quiver, name: str, place: int, dual: bool, span: tuple[int, int]) -> set[int]:
+    """The factor classes of the units of a parameter's axis."""
+    scaled = quiver.scaled[name]
+    side = scaled.input_class if dual else scaled.output_class
+    dims = scaled.parameter.dim()
+    side = side.reshape((1,) * (dims - side.dim()) + side.shape)
+    if side.shape[place] == 1:
+        return set()
+    return set(side.narrow(place, *span).flatten().tolist()) - {0}
+
+
+def _representative(quiver: Quiver, of: int) -> int:
+    """Of a class and that of its inverse, the first."""
+    inverse = int(quiver.inverse[of])
+    return min(of, inverse) if inverse >= 0 else of
+
+
+def _vertex(state: AxisState, axes: Any, variable: int, units: int, copies: int, scalings: int) -> SymmetryVertex:
+    sides: dict[str, list[str]] = {}
+    names: list[tuple[bool, str]] = []
+    for name, place, factor, _ in _places(axes):
+        if factor.variable == variable:
+            sides.setdefault(name, []).append(f"axis {place} ({'input' if factor.dual else 'output'})")
+            names.append((factor.dual, f"{name}[axis {place}]"))
+    first = next((name for dual, name in names if not dual), names[0][1])
+    level = state.variables.level[variable]
+    vertex = SymmetryVertex(
+        first,
+        GROUPS[level],
+        units,
+        copies,
+        scalings,
+        0,
+        {name: ", ".join(each) for name, each in sides.items()},
+        tuple(state.variables.reasons[variable]),
+    )
+    dimension = copies * units**2 if level == Level.GENERAL else matrix_dimension(vertex) + scalings
+    return SymmetryVertex(**{**vertex.__dict__, "dimension": dimension})
+
+
+def _pinned(state: AxisState, axes: Any, acting: Any, quiver: Quiver) -> dict[str, str]:
+    """Why parameters stay, on which nothing acts but factors."""
+    pinned = {}
+    for name in state.parameters:
+        factors = list(factors_in(axes.get(name, ())))
+        if any(factor.variable in acting for factor in factors):
+            continue
+        reasons = [reason for factor in factors for reason in state.variables.reasons[factor.variable][-1:]]
+        why = "; ".join(dict.fromkeys(reasons)) or quiver.reasons.get(name, "it has one unit")
+        why = state.pinned.get(name, why)
+        pinned[name] = f"but for factors: {why}" if name in quiver.scaled else why
+    return pinned

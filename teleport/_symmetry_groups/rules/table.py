@@ -1,0 +1,150 @@
+"""The table of rules for axes, and the call that a rule is given.
+
+A rule is called after the function, with the call and the function's arguments. It returns the axes of its result, a
+list of them if the function returns several tensors, or ``None`` if it does not understand the call.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from teleport._quiver.rules.table import UNFORESEEN, named
+from teleport._symmetry_groups.axis import Axis, Level, is_uniform, size_of
+from teleport._symmetry_groups.axis_state import Axes, AxisState
+from teleport._tracing.functions import called
+from teleport._tracing.ownership import tensors_in
+
+AxisRule = Callable[..., Axes | list[Axes] | None]
+
+AXIS_RULES: dict[Callable[..., Any], AxisRule] = {}
+
+
+@dataclass
+class AxisCall:
+    """One call of a torch function, for its rule.
+
+    Attributes:
+        state: the axes of the evaluation so far.
+        func: the function.
+        result: of the call.
+        asked: the identities of the arguments whose axes the rule has read.
+    """
+
+    state: AxisState
+    func: Callable[..., Any]
+    result: Any
+    asked: set[int] = field(default_factory=set)
+
+    def axes(self, tensor: Tensor, statistics: bool = False) -> Axes:
+        """The axes of an argument."""
+        self.asked.add(id(tensor))
+        return self.state.axes(tensor, statistics)
+
+    def join(self, first: Axis, second: Axis, dual: bool = False) -> None:
+        """The same element acts on both axes, or, if they are contracted, its inverse transpose on the second."""
+        self.state.variables.join(first, second, f"it meets a fixed axis in {called(self.func)}", dual)
+
+    def reduce(self, axes: Sequence[Axis], level: Level = Level.PERMUTATION, why: str = "") -> None:
+        """Reduce the groups that may act on these axes."""
+        self.state.variables.reduce(axes, level, why or f"it enters {called(self.func)}")
+
+    def pin(self, axes: Sequence[Axis], why: str) -> None:
+        """Nothing acts on these axes."""
+        self.state.pin(axes, f"it enters {called(self.func)}, {why}")
+
+    def mix(self, axes: Axes, over: Sequence[int]) -> None:
+        """Elements are mixed over some axes in a way that keeps permutations alone; no other element may differ
+        along them."""
+        over = [axis % len(axes) for axis in over]
+        self.reduce([axes[axis] for axis in over])
+        self.state.contexts.append(tuple(axis for place, axis in enumerate(axes) if place not in over))
+
+    def cut(self, axis: Axis, start: int, stop: int) -> Axis:
+        """The part of an axis from ``start`` to ``stop``."""
+        return self.state.variables.cut(axis, start, stop, f"it is cut unevenly in {called(self.func)}")
+
+    def split(self, axis: Axis, *sizes: int) -> list[Axis]:
+        """One axis per size, of an axis that is reshaped."""
+        return self.state.variables.split(axis, sizes, f"it is cut unevenly in {called(self.func)}")
+
+    def product(self, *axes: Axis) -> Axis:
+        """Several axes flattened."""
+        return self.state.variables.product(axes)
+
+    def broadcast(self, tensors: Sequence[Tensor], product: bool = False) -> Axes:
+        """The axes of an elementwise sum or product of tensors.
+
+        Args:
+            tensors: that broadcast.
+            product: whether they are multiplied: a tensor that is constant along an axis is a number there.
+        """
+        given = [self.axes(tensor) for tensor in tensors]
+        dims = max(len(axes) for axes in given)
+        result: list[Axis] = []
+        for place in range(-dims, 0):
+            along = [axes[place] for axes in given if len(axes) >= -place]
+            long = [axis for axis in along if size_of(axis) > 1]
+            varying = [axis for axis in long if not is_uniform(axis)]
+            if not varying:
+                result.append(long[0] if long else along[0])
+                continue
+            for axis in varying[1:]:
+                self.join(varying[0], axis)
+            constant = len(varying) < len(given)
+            if (product and len(varying) > 1) or (not product and constant):
+                self.reduce(varying)
+            result.append(self.state.variables.resolve(varying[0]))
+        return tuple(result)
+
+
+def axis_rule(*functions: Callable[..., Any]) -> Callable[[AxisRule], AxisRule]:
+    """Register a rule for some functions."""
+
+    def register(made: AxisRule) -> AxisRule:
+        AXIS_RULES.update(dict.fromkeys(functions, made))
+        return made
+
+    return register
+
+
+@cache
+def _signature(found: AxisRule) -> inspect.Signature:
+    return inspect.signature(found)
+
+
+def axes_of_result(call: AxisCall, args: Any, kwargs: Any) -> list[Axes] | None:
+    """The axes of a call's results; ``None`` if there is no rule or it does not understand the call."""
+    found = AXIS_RULES.get(call.func)
+    entered = list(tensors_in((args, kwargs)))
+    if found is None or not all(_in_sight(tensor) for tensor in [*entered, *tensors_in(call.result)]):
+        return None
+    try:
+        _signature(found).bind(call, *args, **kwargs)
+    except TypeError:
+        return None
+    try:
+        axes = found(call, *args, **kwargs)
+    except UNFORESEEN:
+        return None
+    if axes is None or any(call.state.held(each) and id(each) not in call.asked for each in entered):
+        return None
+    several = axes if isinstance(axes, list) else [axes]
+    made = list(tensors_in(call.result))
+    if [[size_of(axis) for axis in each] for each in several] != [list(tensor.shape) for tensor in made]:
+        return None
+    return several
+
+
+def _in_sight(tensor: Tensor) -> bool:
+    """Whether a tensor has elements and is not wrapped by ``torch.func``."""
+    return tensor.numel() > 0 and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
+__all__ = ["AXIS_RULES", "AxisCall", "AxisRule", "axes_of_result", "axis_rule", "named"]
