@@ -44,6 +44,8 @@ def contract(call: AxisCall, first: Tensor, second: Tensor, names: tuple[Names, 
             call.join(axis, other, dual=name not in made)
             if name in made:
                 call.reduce([axis])
+    together = tuple(axis for name, axis in sides[0].items() if name in sides[1])
+    call.state.contexts.append(together)  # units that are told apart on one side alone meet on the other
     resolve = call.state.variables.resolve
     result: list[Axis] = []
     for name in made:

@@ -193,6 +193,6 @@ def _embedding(
     if max_norm is not None:
         return None
     rows, units = call.axes(weight)
-    call.axes(input)
+    call.pin(call.axes(input), "as an index")
     call.pin([rows], "which selects units")
     return (*(fixed(size) for size in input.shape), call.state.variables.resolve(units))

@@ -175,7 +175,7 @@ def _indexed(call: AxisCall, axis: Axis, index: Any) -> list[Axis]:
         return [fixed(len(range(start, stop, step)))]
     call.pin([axis], "which selects units")
     if isinstance(index, Tensor):
-        call.axes(index)
+        call.pin(call.axes(index), "as an index")
         return [fixed(size) for size in index.shape]
     return []
 
@@ -183,7 +183,7 @@ def _indexed(call: AxisCall, axis: Axis, index: Any) -> list[Axis]:
 @axis_rule(*named("index_select"))
 def _index_select(call: AxisCall, input: Tensor, dim: int, index: Tensor) -> Axes:
     axes = list(call.axes(input))
-    call.axes(index)
+    call.pin(call.axes(index), "as an index")
     call.pin([axes[dim]], "which selects units")
     axes[dim] = fixed(len(index))
     return tuple(axes)

@@ -139,6 +139,9 @@ def axes_of_result(call: AxisCall, args: Any, kwargs: Any) -> list[Axes] | None:
     made = list(tensors_in(call.result))
     if [[size_of(axis) for axis in each] for each in several] != [list(tensor.shape) for tensor in made]:
         return None
+    for each, tensor in zip(several, made, strict=True):
+        if not tensor.is_floating_point():  # no matrix passes a rounding
+            call.reduce(each)
     return several
 
 

@@ -131,6 +131,46 @@ def test_what_is_not_understood_pins_by_name(model, reason):
     assert reason in str(found)
 
 
+class Heads(nn.Module):
+    """Units in heads, and a function of them."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.first, self.last, self.function = nn.Linear(5, 12), nn.LazyLinear(2), function
+
+    def forward(self, x):
+        return self.last(self.function(self.first(x).unflatten(-1, (3, 4))).flatten(1))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda h: torch.einsum("bhd,bgd->bhg", h, h),
+        lambda h: h - h.mean(1, keepdim=True),
+        lambda h: h.softmax(1),
+        lambda h: (h[:, :, None] * h[:, None]).tanh().sum(-1),
+        lambda h: h @ h.mT,
+        lambda h: h.round().to(torch.int64).to(h.dtype) + h.long() * 0.5,
+        lambda h: torch.eye(20, dtype=h.dtype)[(h.abs() * 3).long().clamp(max=19)].sum(-2),
+        lambda h: h * h[:, :1],
+        lambda h: torch.cat([h, h.flip(1)], 1).cumsum(-1),
+    ],
+)
+def test_units_that_meet_across_heads_keep_the_function(function):
+    """Heads that are compared with each other have no elements of their own."""
+    torch.manual_seed(0)
+    model = Heads(function).double()
+    model(torch.randn(2, 5).double())
+    found, other = teleport.find_symmetries(model, torch.randn(2, 5).double()), torch.randn(9, 5).double()
+    with torch.no_grad():
+        before = model(other)
+        for group in ("permutation", "all"):
+            element = found.sample(group, torch.Generator().manual_seed(1))
+            element.apply(model)
+            assert torch.allclose(before, model(other), rtol=1e-9, atol=1e-9)
+            element.inverse().apply(model)
+
+
 def test_a_frozen_weight_stays_and_its_axes_with_it():
     model = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 2))
     model[0].weight.requires_grad_(False)
