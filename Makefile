@@ -15,7 +15,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -rs
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow fuzz lint types figures claims report reproduce data bench clean
+.PHONY: help setup demo test test-slow fuzz lint types docs figures claims report reproduce data bench clean
 
 help:  ## List the targets
 	@echo "Usage: make TARGET [NAME=VALUE ...]"
@@ -61,6 +61,10 @@ figures: setup  ## Redraw figures from their tables in results/, without trainin
 
 report: setup  ## Write the report to results/report/: every figure beside its claim and verdicts, without training
 	$(BIN)/python scripts/report.py
+
+docs: setup  ## Build the documentation to build/docs/index.html; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict --config-file docs/site/library.yml
+	@echo build/docs/index.html
 
 claims: setup  ## Judge the papers' claims on the tables in results/, without training
 	$(BIN)/python scripts/claims.py

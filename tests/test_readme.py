@@ -19,10 +19,15 @@ from teleport._quiver.rules import table
 from teleport._tracing import linear_uses as views
 
 ROOT = Path(__file__).parents[1]
-PAGES = {str(page.relative_to(ROOT)): page.read_text() for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
+SITE = sorted((ROOT / "docs/site/library").rglob("*.md"))
+PAGES = {
+    str(page.relative_to(ROOT)): page.read_text() for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *SITE]
+}
 TEXT = "\n".join(PAGES.values())
 COMMANDS = sorted({line.strip() for line in TEXT.splitlines() if line.startswith("    ")})
-EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
+BLOCKS = {page: re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL) for page, text in PAGES.items()}
+EXAMPLES = [code for page, codes in BLOCKS.items() if "site/" not in page for code in codes]
+SESSIONS = {page: codes for page, codes in BLOCKS.items() if "site/" in page and codes}
 LINKS = [(page, target) for page in PAGES for target in re.findall(r"\]\((?!https?:)([^)#]+)", PAGES[page])]
 
 
@@ -39,6 +44,7 @@ def own_registries(monkeypatch):
 
 def test_there_is_something_to_check():
     assert len(EXAMPLES) >= 3
+    assert len(SESSIONS) >= 3
     assert len(of("python run.py")) >= 5
     assert len(of("make ")) >= 4
 
@@ -48,6 +54,14 @@ def test_examples_run(example):
     scope = {"__name__": "readme"}
     exec(compile(example, "README.md", "exec"), scope)
     assert len(scope) > 2  # it defined something, and got to its end
+
+
+@pytest.mark.parametrize("page", SESSIONS)
+def test_the_blocks_of_a_page_of_the_site_run_as_one_session(page):
+    scope = {"__name__": "page"}
+    for code in SESSIONS[page]:
+        exec(compile(code, page, "exec"), scope)
+    assert len(scope) > 2
 
 
 def test_teleporting_raises_the_gradient_norm_and_keeps_the_loss():
