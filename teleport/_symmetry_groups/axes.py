@@ -43,6 +43,12 @@ class AxisVariables:
         """An axis with a variable of its own."""
         return ONE if size == 1 else ((self._variable(size, Level.GENERAL, []),),)
 
+    def copies(self, size: int) -> Axis:
+        """An axis along which all elements are equal, so that any permutation keeps them."""
+        axis = self.fresh(size)
+        self.reduce([axis], Level.PERMUTATION, "its elements are copies")
+        return axis
+
     def resolve(self, axis: Axis) -> Axis:
         """The axis in terms of variables that are not composed of others."""
         if all(factor.variable < 0 or self._links[factor.variable] is None for each in axis for factor in each):
@@ -246,8 +252,7 @@ class AxisVariables:
         if left.variable < 0 or right.variable < 0:
             for one, other in ((left, right), (right, left)):
                 if one.variable < 0:
-                    level = Level.PINNED if one.variable == FIXED else Level.PERMUTATION
-                    self.reduce([((other,),)], level, reason)
+                    self.reduce([((other,),)], Level.PINNED, reason)
             return
         turned = dual != (left.dual != right.dual)
         if left.variable == right.variable:

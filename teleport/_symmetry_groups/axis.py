@@ -36,9 +36,6 @@ class Level(IntEnum):
 FIXED = -1
 """In place of a variable: nothing acts on the axis."""
 
-UNIFORM = -2
-"""In place of a variable: all elements along the axis are equal, so that any permutation keeps them."""
-
 FEW = 256
 """More segments than this are pinned instead of told apart."""
 
@@ -63,11 +60,6 @@ def fixed(size: int) -> Axis:
     return ONE if size == 1 else ((Factor(size, FIXED),),)
 
 
-def uniform(size: int) -> Axis:
-    """An axis along which all elements are equal."""
-    return ONE if size == 1 else ((Factor(size, UNIFORM),),)
-
-
 def size_of(axis: Axis) -> int:
     """The length of an axis."""
     return sum(length_of(segment) for segment in axis)
@@ -78,11 +70,6 @@ def factors_in(axes: Iterable[Axis]) -> Iterator[Factor]:
     for axis in axes:
         for segment in axis:
             yield from (factor for factor in segment if factor.variable >= 0)
-
-
-def is_uniform(axis: Axis) -> bool:
-    """Whether all elements along the axis are equal."""
-    return len(axis) == 1 and all(factor.variable == UNIFORM for factor in axis[0])
 
 
 def length_of(segment: Segment) -> int:
@@ -100,8 +87,7 @@ def parts_of(axis: Axis, start: int, stop: int) -> list[Segment]:
             if high - low == length:
                 kept.append(segment)
             elif all(factor.variable < 0 for factor in segment):
-                kind = UNIFORM if is_uniform((segment,)) else FIXED
-                kept.append((Factor(high - low, kind),))
+                kept.append((Factor(high - low, FIXED),))
             else:
                 inner = length // segment[0].size
                 count = (high - low) // inner

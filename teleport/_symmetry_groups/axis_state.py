@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from teleport._quiver.unreached import Scopes
 from teleport._symmetry_groups.axes import AxisVariables
-from teleport._symmetry_groups.axis import Axis, Level, factors_in, fixed, uniform
+from teleport._symmetry_groups.axis import Axis, Level, factors_in, fixed
 from teleport._tracing.functions import called
 from teleport._tracing.ownership import Owners, distinct_elements, storage_of
 from teleport._tracing.reasons import SHARED_STORAGE
@@ -99,7 +99,7 @@ class AxisState:
         for name in self.memory.of(tensor):
             if name in self.named:
                 self.pin_held(name, "it is read through a view that no torch function made")
-        form = uniform if self.is_uniform(tensor) else fixed
+        form = self.variables.copies if self.is_uniform(tensor) else fixed
         return tuple(form(size) for size in tensor.shape)
 
     def axes_of_held(self, name: str) -> Axes:

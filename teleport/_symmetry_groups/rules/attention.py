@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from teleport._symmetry_groups.axis import Axis, fixed, size_of, uniform
+from teleport._symmetry_groups.axis import Axis, fixed, size_of
 from teleport._symmetry_groups.axis_state import Axes
 from teleport._symmetry_groups.rules.table import AxisCall, axis_rule
 
@@ -32,7 +32,7 @@ def _attention(
         return None
     if enable_gqa and len(queries) > 2:
         for own in (keys, values):
-            own[-3] = call.product(own[-3], uniform(size_of(queries[-3]) // size_of(own[-3])))
+            own[-3] = call.product(own[-3], call.state.variables.copies(size_of(queries[-3]) // size_of(own[-3])))
     for place in range(len(queries) - 2):
         sizes = {size_of(own[place]) for own in (queries, keys, values)}
         if len(sizes) > 1:
@@ -48,6 +48,8 @@ def _attention(
     if is_causal:
         call.pin([keys[-2]], "which attends along it")
     call.join(queries[-1], keys[-1], dual=True)
+    batches = tuple(queries[:-2])
+    call.state.contexts += [(*batches, axis) for axis in (queries[-1], queries[-2], keys[-2])]
     resolve = call.state.variables.resolve
     if attn_mask is not None:
         mask = (None,) * (len(queries) - attn_mask.dim()) + call.axes(attn_mask)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from teleport._symmetry_groups.axis import ONE, Axis, Level, fixed, size_of, uniform
+from teleport._symmetry_groups.axis import ONE, Axis, Level, fixed, size_of
 from teleport._symmetry_groups.axis_state import Axes
 from teleport._symmetry_groups.rules.table import AXIS_RULES, AxisCall, AxisRule, axis_rule, named
 from teleport._tracing.ownership import tensors_in
@@ -75,12 +75,13 @@ for _property in (Tensor.T, Tensor.mT):
 def _expand(call: AxisCall, input: Tensor, *options: Any, **others: Any) -> Axes:
     for other in tensors_in((options, others)):
         call.axes(other)  # of which it reads the shape alone
-    return _expanded(call.axes(input), call.result.shape)
+    return _expanded(call, call.axes(input), call.result.shape)
 
 
-def _expanded(axes: Axes, shape: Sequence[int]) -> Axes:
+def _expanded(call: AxisCall, axes: Axes, shape: Sequence[int]) -> Axes:
+    copies = call.state.variables.copies
     axes = (ONE,) * (len(shape) - len(axes)) + axes
-    return tuple(axis if size_of(axis) == size else uniform(size) for axis, size in zip(axes, shape, strict=True))
+    return tuple(axis if size_of(axis) == size else copies(size) for axis, size in zip(axes, shape, strict=True))
 
 
 @axis_rule(*named("repeat_interleave"))
@@ -89,7 +90,7 @@ def _repeat_each(call: AxisCall, input: Tensor, repeats: Any, dim: int | None = 
     if not isinstance(repeats, int) or dim is None:
         return None
     axes = list(call.axes(input))
-    axes[dim] = call.product(axes[dim], uniform(repeats))
+    axes[dim] = call.product(axes[dim], call.state.variables.copies(repeats))
     return tuple(axes)
 
 
@@ -99,7 +100,7 @@ def _repeat(call: AxisCall, input: Tensor, *sizes: Any) -> Axes | None:
     axes = (ONE,) * (call.result.dim() - input.dim()) + call.axes(input)
     if any(size_of(axis) not in (1, size) for axis, size in zip(axes, call.result.shape, strict=True)):
         return None
-    return _expanded(axes, call.result.shape)
+    return _expanded(call, axes, call.result.shape)
 
 
 @axis_rule(*named("chunk", "split", "tensor_split", "split_with_sizes", "unbind"))

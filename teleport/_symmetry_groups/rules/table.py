@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from teleport._quiver.rules.table import UNFORESEEN, named
-from teleport._symmetry_groups.axis import Axis, Level, is_uniform, size_of
+from teleport._symmetry_groups.axis import Axis, Level, size_of
 from teleport._symmetry_groups.axis_state import Axes, AxisState
 from teleport._tracing.functions import called
 from teleport._tracing.ownership import tensors_in
@@ -91,16 +91,14 @@ class AxisCall:
         for place in range(-dims, 0):
             along = [axes[place] for axes in given if len(axes) >= -place]
             long = [axis for axis in along if size_of(axis) > 1]
-            varying = [axis for axis in long if not is_uniform(axis)]
-            if not varying:
-                result.append(long[0] if long else along[0])
+            if not long:
+                result.append(along[0])
                 continue
-            for axis in varying[1:]:
-                self.join(varying[0], axis)
-            constant = len(varying) < len(given)
-            if (product and len(varying) > 1) or (not product and constant):
-                self.reduce(varying)
-            result.append(self.state.variables.resolve(varying[0]))
+            for axis in long[1:]:
+                self.join(long[0], axis)
+            if (len(long) > 1) if product else (len(long) < len(given)):
+                self.reduce(long)
+            result.append(self.state.variables.resolve(long[0]))
         return tuple(result)
 
 

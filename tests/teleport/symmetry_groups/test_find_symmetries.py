@@ -153,6 +153,10 @@ class Heads(nn.Module):
         lambda h: h.round().to(torch.int64).to(h.dtype) + h.long() * 0.5,
         lambda h: torch.eye(20, dtype=h.dtype)[(h.abs() * 3).long().clamp(max=19)].sum(-2),
         lambda h: h * h[:, :1],
+        lambda h: nn.functional.scaled_dot_product_attention(h, h, h),
+        lambda h: torch.einsum("h,bhd->bhd", torch.ones(3, dtype=h.dtype), h).tanh() * h.mean(1, keepdim=True),
+        lambda h: h.repeat_interleave(2, 1) * h.repeat(1, 2, 1),
+        lambda h: h[:, :1].expand(-1, 3, -1).reshape(len(h), -1) * h.flatten(1),
         lambda h: torch.cat([h, h.flip(1)], 1).cumsum(-1),
     ],
 )
