@@ -213,15 +213,7 @@ class ChangeOfBasis:
     def find(
         self, model: nn.Module, evaluate: Callable[[], Any], modes: Modes, others: Sequence[Callable[[], Any]] = ()
     ) -> Quiver:
-        """The quiver of ``model`` as traced in ``evaluate``.
-
-        If that does not reach modules that are trained, an evaluation in the ``modes`` of training is traced, too.
-        ``others`` are traced while parameters are left that no evaluation has read.
-
-        Raises:
-            ValueError: activations are to be teleported in a model that ``evaluate`` does not call.
-            UnsupportedModel: or in one that calls others in training than in evaluation.
-        """
+        """The quiver of ``model`` as traced in ``evaluate``; see ``quiver_for``."""
         return quiver_for(self.activations, model, evaluate, modes, others)
 
     def _by_loss(

@@ -22,11 +22,18 @@ def quiver_for(
     modes: Modes,
     others: Sequence[Callable[[], Any]] = (),
 ) -> Quiver:
-    """The quiver of ``model`` as traced in ``evaluate``; arguments as of ``ChangeOfBasis.find``.
+    """The quiver of ``model`` as traced in ``evaluate``.
+
+    If that does not reach modules that are trained, an evaluation in the ``modes`` of training is traced, too.
+    ``others`` are traced while parameters are left that no evaluation has read.
 
     Args:
         activations: ``"keep"`` or ``"teleport"``.
         model, evaluate, modes, others: of the evaluations.
+
+    Raises:
+        ValueError: activations are to be teleported in a model that ``evaluate`` does not call.
+        UnsupportedModel: or in one that calls others in training than in evaluation.
     """
     named = dict(unwrapped(model).named_parameters())
     if activations == "keep":

@@ -84,7 +84,8 @@ def _multi_head_attention(call: AxisCall, *args: Any, **kwargs: Any) -> list[Axe
     if given.get("in_proj_bias") is not None:
         for row, bias in zip(rows, _thirds(call, call.axes(given["in_proj_bias"])[0]), strict=True):
             call.join(row, bias)
-    apart = [call.split(row, heads, size_of(row) // heads) for row in rows]
+    for row in rows:  # first all, as one split may compose the variables of another
+        call.split(row, heads, size_of(row) // heads)
     apart = [call.split(row, heads, size_of(row) // heads) for row in rows]
     for head, _ in apart[1:]:
         call.join(apart[0][0], head)
