@@ -162,7 +162,8 @@ def _lines(names: list[str], rows: list[dict[str, str]]) -> Iterator[str]:
             told = ", ".join(f"{verdict}: {counted[verdict]}" for verdict in VERDICTS if counted[verdict])
             judged = [row for row in lines if row["verdict"] != VERDICTS[-1]]
             older = " (older table)" if any(row["rule_first"] == "no" for row in judged) else ""
-            yield f"| {own[0]['claim']} | `{figure}` | {told}{older} |"
+            claim = own[0]["claim"].replace("|", "\\|")
+            yield f"| {claim} | {figure} | {told}{older} |"
 
 
 def _findings(words: str, page: str) -> str:
