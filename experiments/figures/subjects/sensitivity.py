@@ -275,6 +275,9 @@ def _scale(axes: Axes) -> None:
 
 
 def _few_ticks(axis: Axis) -> None:
-    axis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0), numticks=20))
+    """Ticks at factors that can be read: within decades on a short axis, at decades on a long one."""
+    low, high = axis.get_view_interval()
+    subs = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if high < 40 * low else (1.0,)
+    axis.set_major_locator(LogLocator(subs=subs, numticks=20))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
