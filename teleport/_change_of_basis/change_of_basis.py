@@ -44,6 +44,7 @@ from teleport._tracing.caches import clear_caches
 from teleport._tracing.evaluations import Modes, modes_of
 from teleport._tracing.outputs import Forward, call_model, difference, outputs_of
 from teleport._tracing.preconditions import check_model, check_tensors
+from teleport._tracing.replicas import is_sharded
 from teleport._tracing.undisturbed import ModelState, undisturbed
 
 _CHECKPOINTED = (
@@ -190,7 +191,12 @@ class ChangeOfBasis:
                     raise UnsupportedModel(_CHECKPOINTED) from error
                 raise
 
-        return with_whole_parameters(group, model, moved)
+        try:
+            return with_whole_parameters(group, model, moved)
+        except BaseException:  # an interrupt after the move, before the report is the caller's
+            if not any(map(is_sharded, model.parameters())):  # shards are written last
+                event.put_back()
+            raise
 
     def capture(
         self, model: nn.Module, batch: Any, loss_fn: LossFn | None = None, forward: Forward | None = None

@@ -221,9 +221,10 @@ def test_labels_follow_the_names(small):
         "nullspace/fig8": "Figure 8",
         "nullspace/fig11": "Figure 11",
     }
-    assert [figure.label for figure in read(ROOT / "conf", small[1]) if figure.paper == "neural"][:9] == [
+    assert [figure.label for figure in read(ROOT / "conf", small[1]) if figure.paper == "neural"][:10] == [
         *(f"Figure {number}" for number in range(1, 8)),
         "Figure 7, rates",
+        "Figure 7, whole",
         "Figure 8",
     ]
 
