@@ -172,3 +172,14 @@ def load_table(folder: Path, name: str) -> pd.DataFrame:
         if column in table and not _is_numeric(table[column]):
             raise UserError(f"'{path}' has other values than numbers in the column '{column}'; {REMEDY}")
     return table
+
+
+def moved_layers(folder: Path, events: pd.DataFrame) -> pd.Series:
+    """The number of layers whose weights each of the ``events`` of the run in ``folder`` changed.
+
+    Raises:
+        UserError: the table of layers cannot be read.
+    """
+    layers = load_table(folder, "teleport_layers")
+    moved = (layers["relative_change"] > 0).groupby(layers["event"]).sum()
+    return events["event"].map(moved).fillna(0).astype(int)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ import yaml
 
 from experiments.configuration.identity import NOT_COMPUTED, NOT_COMPUTED_OF
 from experiments.errors import UserError
-from experiments.run.runs import REMEDY, complete, load_table
+from experiments.run.runs import REMEDY, complete, load_table, moved_layers
+from experiments.tracking.rows import flat
 
 CONFIG = "config.yaml"
 
@@ -62,15 +62,7 @@ def settings_of(folder: Path) -> dict[str, Any]:
         own = values if isinstance(values, dict) else {"": values}
         left_out = NOT_COMPUTED_OF.get(group, ())
         kept.update({f"{group}.{key}".rstrip("."): value for key, value in own.items() if key not in left_out})
-    return dict(_flat(kept))
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+    return flat(kept)
 
 
 def read(folder: Path) -> ShownRun:
@@ -84,12 +76,10 @@ def read(folder: Path) -> ShownRun:
 
 def _events(folder: Path) -> pd.DataFrame:
     events = load_table(folder, "teleport_events")
-    batches, layers = load_table(folder, "teleports"), load_table(folder, "teleport_layers")
-    norms = batches.groupby("event")[["gradient_norm_before", "gradient_norm_after"]].mean()
-    moved = (layers["relative_change"] > 0).groupby(layers["event"]).sum()
+    norms = load_table(folder, "teleports").groupby("event")[["gradient_norm_before", "gradient_norm_after"]].mean()
     number = events["event"]
     return events.assign(
         norm_before=number.map(norms["gradient_norm_before"]),
         norm_after=number.map(norms["gradient_norm_after"]),
-        moved_layers=number.map(moved).fillna(0).astype(int),
+        moved_layers=moved_layers(folder, events),
     )

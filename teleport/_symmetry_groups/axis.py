@@ -73,6 +73,7 @@ def factors_in(axes: Iterable[Axis]) -> Iterator[Factor]:
 
 
 def length_of(segment: Segment) -> int:
+    """The number of elements of a segment."""
     return math.prod(factor.size for factor in segment)
 
 
@@ -132,4 +133,5 @@ def merged(segments: Iterable[Segment]) -> Axis:
 
 
 def is_constant(segment: Segment) -> bool:
+    """Whether no variable acts on a segment."""
     return all(factor.variable == FIXED for factor in segment)

@@ -13,7 +13,7 @@ from experiments.errors import UserError
 from experiments.figures import page, panels, style
 from experiments.figures.panels import AXES, QUANTITIES, Quantity, unique
 from experiments.figures.runs import FigureRun
-from experiments.run.runs import load_table
+from experiments.run.runs import load_table, moved_layers
 
 
 def measure_curves(run: FigureRun) -> pd.DataFrame:
@@ -33,8 +33,6 @@ def measure_curves(run: FigureRun) -> pd.DataFrame:
     events = load_table(run.folder, "teleport_events")
     if events.empty:
         return evaluations
-    layers = load_table(run.folder, "teleport_layers")
-    moved = (layers["relative_change"] > 0).groupby(layers["event"]).sum()
     teleports = pd.DataFrame(
         {
             "event": "teleport",
@@ -44,7 +42,7 @@ def measure_curves(run: FigureRun) -> pd.DataFrame:
             "duration": events["seconds"],
             "train_loss": events["train_loss_after"],
             "test_loss": events["test_loss_after"],
-            "moved_layers": events["event"].map(moved).fillna(0).astype(int),
+            "moved_layers": moved_layers(run.folder, events),
         }
     )
     return pd.concat([evaluations, teleports], ignore_index=True)

@@ -105,23 +105,23 @@ def with_bias(call: Call, scale_index: Tensor | None, bias: Tensor | None, axis:
 
 @register_rule(*named("matmul", "mm", "bmm", "mv", "dot", "__matmul__"))
 def _matmul(call: Call, input: Tensor, other: Tensor) -> Tensor | None:
-    return contract(call, "matmul", input, other, _matrix_axes(input, other))
+    return contract(call, "matmul", input, other, matrix_axes(input, other))
 
 
 @register_rule(Tensor.__rmatmul__)
 def _reflected_matmul(call: Call, input: Tensor, other: Tensor) -> Tensor | None:
-    return contract(call, "matmul", other, input, _matrix_axes(other, input))
+    return contract(call, "matmul", other, input, matrix_axes(other, input))
 
 
 @register_rule(*named("addmm", "baddbmm", "addmv"))
 def _add_product(
     call: Call, input: Tensor, first: Tensor, second: Tensor, *, beta: float = 1, alpha: float = 1
 ) -> Tensor | None:
-    scale_index = contract(call, "matmul", first, second, _matrix_axes(first, second))
+    scale_index = contract(call, "matmul", first, second, matrix_axes(first, second))
     return scale_index if scale_index is None or beta == 0 else joined(call, scale_index, call.scale_index(input))
 
 
-def _matrix_axes(first: Tensor, second: Tensor) -> tuple[Axes, Axes, Axes]:
+def matrix_axes(first: Tensor, second: Tensor) -> tuple[Axes, Axes, Axes]:
     """The axes of ``first @ second`` and of its result; batches are counted from the last."""
     batch = list(range(max(first.dim(), second.dim()) - 2, 0, -1))
     left = [*batch[len(batch) - max(0, first.dim() - 2) :], *["row"] * (first.dim() > 1), "inner"]

@@ -138,23 +138,28 @@ def named(*names: str) -> list[Callable[..., Any]]:
 
 
 @cache
-def _signature(found: Rule) -> inspect.Signature:
+def _signature(found: Callable[..., Any]) -> inspect.Signature:
     return inspect.signature(found)
 
 
-def indices_of_result(call: Call, args: Any, kwargs: Any) -> list[Tensor] | None:
-    """The scale indices of a call's results; ``None`` if there is no rule or it does not understand the call."""
-    found = RULES.get(call.func)
-    if found is None or not all(_in_sight(tensor) for tensor in tensors_in((args, kwargs, call.result))):
-        return None
+def understood(found: Callable[..., Any], call: Any, args: Any, kwargs: Any) -> Any:
+    """What a rule returns for a call; ``None`` if it does not understand the call."""
     try:
         _signature(found).bind(call, *args, **kwargs)
     except TypeError:
         return None
     try:
-        scale_indices = found(call, *args, **kwargs)
+        return found(call, *args, **kwargs)
     except UNFORESEEN:
         return None
+
+
+def indices_of_result(call: Call, args: Any, kwargs: Any) -> list[Tensor] | None:
+    """The scale indices of a call's results; ``None`` if there is no rule or it does not understand the call."""
+    found = RULES.get(call.func)
+    if found is None or not all(in_sight(tensor) for tensor in tensors_in((args, kwargs, call.result))):
+        return None
+    scale_indices = understood(found, call, args, kwargs)
     if scale_indices is None or any(call.state.held(t) and id(t) not in call.asked for t in tensors_in((args, kwargs))):
         return None
     scale_indices = [scale_indices] if isinstance(scale_indices, Tensor) else list(scale_indices)
@@ -167,6 +172,6 @@ def indices_of_result(call: Call, args: Any, kwargs: Any) -> list[Tensor] | None
     return None if any(bool(compact(scale_index).any()) for scale_index in rounded) else scale_indices
 
 
-def _in_sight(tensor: Tensor) -> bool:
+def in_sight(tensor: Tensor) -> bool:
     """Whether a tensor has elements and is not wrapped by ``torch.func``."""
     return tensor.numel() > 0 and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)

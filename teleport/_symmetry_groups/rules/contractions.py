@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from teleport._quiver.rules.contractions import matrix_axes
 from teleport._symmetry_groups.axis import ONE, Axis, size_of
 from teleport._symmetry_groups.axis_state import Axes
 from teleport._symmetry_groups.rules.table import AxisCall, axis_rule, named
@@ -73,19 +74,19 @@ def with_bias(call: AxisCall, axes: Axes | None, bias: Tensor | None, axis: int 
 
 @axis_rule(*named("matmul", "mm", "bmm", "mv", "dot", "__matmul__"))
 def _matmul(call: AxisCall, input: Tensor, other: Tensor) -> Axes | None:
-    return contract(call, input, other, _matrix_names(input, other))
+    return contract(call, input, other, matrix_axes(input, other))
 
 
 @axis_rule(Tensor.__rmatmul__)
 def _reflected_matmul(call: AxisCall, input: Tensor, other: Tensor) -> Axes | None:
-    return contract(call, other, input, _matrix_names(other, input))
+    return contract(call, other, input, matrix_axes(other, input))
 
 
 @axis_rule(*named("addmm", "baddbmm", "addmv"))
 def _add_product(
     call: AxisCall, input: Tensor, first: Tensor, second: Tensor, *, beta: float = 1, alpha: float = 1
 ) -> Axes | None:
-    axes = contract(call, first, second, _matrix_names(first, second))
+    axes = contract(call, first, second, matrix_axes(first, second))
     own = call.axes(input)
     if axes is None:
         return None
@@ -96,14 +97,6 @@ def _add_product(
         else:
             call.reduce([axis], why="a bias is constant along it")
     return tuple(call.state.variables.resolve(each) for each in axes)
-
-
-def _matrix_names(first: Tensor, second: Tensor) -> tuple[Names, Names, Names]:
-    """The axes of ``first @ second`` and of its result; batches are counted from the last."""
-    batch = list(range(max(first.dim(), second.dim()) - 2, 0, -1))
-    left = [*batch[len(batch) - max(0, first.dim() - 2) :], *["row"] * (first.dim() > 1), "inner"]
-    right = [*batch[len(batch) - max(0, second.dim() - 2) :], "inner", *["column"] * (second.dim() > 1)]
-    return left, right, [*batch, *["row"] * (first.dim() > 1), *["column"] * (second.dim() > 1)]
 
 
 @axis_rule(torch.einsum)

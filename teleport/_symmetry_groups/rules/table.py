@@ -6,16 +6,13 @@ list of them if the function returns several tensors, or ``None`` if it does not
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from teleport._quiver.rules.table import UNFORESEEN, named
+from teleport._quiver.rules.table import in_sight, named, understood
 from teleport._symmetry_groups.axis import Axis, Level, size_of
 from teleport._symmetry_groups.axis_state import Axes, AxisState
 from teleport._tracing.functions import called
@@ -112,25 +109,13 @@ def axis_rule(*functions: Callable[..., Any]) -> Callable[[AxisRule], AxisRule]:
     return register
 
 
-@cache
-def _signature(found: AxisRule) -> inspect.Signature:
-    return inspect.signature(found)
-
-
 def axes_of_result(call: AxisCall, args: Any, kwargs: Any) -> list[Axes] | None:
     """The axes of a call's results; ``None`` if there is no rule or it does not understand the call."""
     found = AXIS_RULES.get(call.func)
     entered = list(tensors_in((args, kwargs)))
-    if found is None or not all(_in_sight(tensor) for tensor in [*entered, *tensors_in(call.result)]):
+    if found is None or not all(in_sight(tensor) for tensor in [*entered, *tensors_in(call.result)]):
         return None
-    try:
-        _signature(found).bind(call, *args, **kwargs)
-    except TypeError:
-        return None
-    try:
-        axes = found(call, *args, **kwargs)
-    except UNFORESEEN:
-        return None
+    axes = understood(found, call, args, kwargs)
     if axes is None or any(call.state.held(each) and id(each) not in call.asked for each in entered):
         return None
     several = axes if isinstance(axes, list) else [axes]
@@ -141,11 +126,6 @@ def axes_of_result(call: AxisCall, args: Any, kwargs: Any) -> list[Axes] | None:
         if not tensor.is_floating_point():  # no matrix passes a rounding
             call.reduce(each)
     return several
-
-
-def _in_sight(tensor: Tensor) -> bool:
-    """Whether a tensor has elements and is not wrapped by ``torch.func``."""
-    return tensor.numel() > 0 and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
 __all__ = ["AXIS_RULES", "AxisCall", "AxisRule", "axes_of_result", "axis_rule", "named"]
