@@ -10,7 +10,6 @@ import runpy
 import signal
 import subprocess
 import sys
-import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from experiments.command_line import job
 from experiments.configuration.config import register
 from experiments.configuration.identity import run_folder
 from experiments.configuration.validate import resolve
+from tests.commands import finished, started
 from tests.experiments.small import SMALL, SMALL_TELEPORT, composed
 
 ROOT = Path(__file__).parent.parent
@@ -87,7 +87,7 @@ def in_process(monkeypatch, *arguments: str) -> int:
 def process(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "run.py", *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, **options)
+    return finished(command, cwd=ROOT, env=environment, **options)
 
 
 @pytest.mark.parametrize("override", MISTAKES)
@@ -283,8 +283,9 @@ def test_values_of_a_range_are_those_that_are_written_down(tmp_path, monkeypatch
 
 def test_two_sweeps_over_the_same_runs_share_them(tmp_path):
     command = [sys.executable, "run.py", "-m", *SMALL, f"machine.runs={tmp_path}", "seed=0,1"]
-    both = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate()[0] for process in both]
+    with started(command, cwd=ROOT) as one, started(command, cwd=ROOT) as other:
+        both = [one, other]
+        said = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert sum(text.count("\ndone: ") for text in said) == 2
     assert all("2 runs, 0 failed" in text for text in said)
@@ -297,10 +298,7 @@ def test_an_interrupted_sweep_ends_its_runs_and_prints_the_table_so_far(tmp_path
     small = [each for each in SMALL if not each.startswith("training.epochs")]
     command = [sys.executable, "-u", "run.py", "-m", *small, *runs]
     interruptible = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a caller in the background ignores it
-    options = {"cwd": ROOT, "stdout": subprocess.PIPE, "text": True, "preexec_fn": interruptible}
-    with subprocess.Popen(command, **options) as running:
-        too_long = threading.Timer(120, running.kill)
-        too_long.start()
+    with started(command, cwd=ROOT, preexec_fn=interruptible) as running:
         text = ""
         for said in running.stdout:
             text += said
@@ -309,7 +307,6 @@ def test_an_interrupted_sweep_ends_its_runs_and_prints_the_table_so_far(tmp_path
                 running.send_signal(signal.SIGINT)
                 break
         text += running.stdout.read()
-        too_long.cancel()
     assert running.returncode == 130
     assert f"{2 * jobs} runs, {2 * jobs - 1} failed" in text
     (table,) = (tmp_path / "sweeps").glob("*.csv")
@@ -375,7 +372,7 @@ def kill_after(line: str, *arguments: str) -> None:
     """Start the command, and kill its process when it has said ``line``."""
     command = [sys.executable, "-u", "run.py", *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as running:
+    with started(command, cwd=ROOT, env=environment) as running:
         for said in running.stdout:
             if said.startswith(line):
                 time.sleep(0.02)

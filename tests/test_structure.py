@@ -28,7 +28,7 @@ FLOORS = {
         {""},
     ],
     "experiments": [
-        {"", "errors", "functions", "tasks"},
+        {"", "errors", "functions", "pools", "tasks"},
         {"configuration", "files", "memory"},
         {"data", "tracking"},
         {"models"},

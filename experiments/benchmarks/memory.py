@@ -9,11 +9,9 @@ it keeps a copy of the weights for the rollback.
 
 from __future__ import annotations
 
-import multiprocessing
 import resource
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -30,6 +28,7 @@ from experiments.benchmarks.events import PUBLISHED
 from experiments.configuration.model_config import TransformerConfig
 from experiments.errors import UserError
 from experiments.models.transformer import build
+from experiments.pools import process_pool
 from experiments.tasks import Spec
 from teleport import NullSpace, TeleportReport
 
@@ -113,8 +112,7 @@ def peak_bytes(device: torch.device) -> int:
 
 def _alone(case: Case, method: str, settings: Settings) -> Row:
     """The cells measured in a fresh process."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
+    with process_pool(1) as pool:
         try:
             return pool.submit(_measured, case, method, settings.device, torch.get_num_threads()).result()
         except BrokenProcessPool as error:

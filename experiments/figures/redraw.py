@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import traceback
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +22,7 @@ from experiments.figures.choice import chosen
 from experiments.figures.page import Page
 from experiments.figures.runs import compose_config
 from experiments.figures.subjects import DRAWINGS
+from experiments.pools import process_pool
 
 COMMITTED_SCALE = "quick"
 
@@ -112,7 +111,7 @@ def redraw_all(folders: Sequence[Path], processes: int = 2) -> Iterator[Redrawn]
     if processes < 2:
         yield from map(_attempt, folders)
         return
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+    with process_pool(processes) as pool:
         yield from pool.map(_attempt, folders)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import sys
 import time
@@ -16,6 +15,7 @@ from omegaconf import DictConfig
 
 from experiments import files
 from experiments.errors import UserError
+from experiments.pools import process_pool
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class Sweep:
         future: Future[Outcome]
         if jobs > 1:
             if self._pool is None:
-                self._pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), log_to_console)
+                self._pool = process_pool(jobs, log_to_console)
             if config.machine.threads is None:
                 config.machine.threads = max(1, (os.cpu_count() or 1) // jobs)
             future = self._pool.submit(attempt, self.make, config, overrides, record)

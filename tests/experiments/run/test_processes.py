@@ -20,6 +20,7 @@ from experiments.data.images import ImageSplit
 from experiments.errors import UserError
 from experiments.run.batches import TrainingBatches, smallest_batch
 from experiments.run.processes import Processes
+from tests.commands import finished, started
 from tests.experiments.small import SMALL, SMALL_TELEPORT
 
 ROOT = Path(__file__).parents[3]
@@ -35,7 +36,7 @@ def command(folder: Path, *arguments: str, restarts: int = 0) -> list[str]:
 def torchrun(folder: Path, *arguments: str) -> str:
     """What the command says; it must succeed."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command(folder, *arguments), cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = finished(command(folder, *arguments), cwd=ROOT, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -89,17 +90,16 @@ def process_of_rank(parent: int, rank: int) -> int | None:
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_run_goes_on_after_a_process_was_killed(tmp_path, rank):
     torchrun(tmp_path / "whole", *LONG)
-    started = command(tmp_path / "killed", *LONG, restarts=1)
+    again = command(tmp_path / "killed", *LONG, restarts=1)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    options = {"cwd": ROOT, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(started, **options) as running:
+    with started(again, cwd=ROOT, env=environment, stderr=subprocess.PIPE) as running:
         while not list((tmp_path / "killed").glob("*/checkpoint.pt")):
             assert running.poll() is None
             time.sleep(0.01)
         child = process_of_rank(running.pid, rank)
         assert child is not None
         os.kill(child, signal.SIGKILL)
-        said, errors = running.communicate(timeout=300)
+        said, errors = running.communicate()
     assert running.returncode == 0, errors
     assert "goes on from step" in said
     for table, columns in {"curve": ("step", "train_loss", "test_loss"), "teleports": ("gradient_norm_after",)}.items():

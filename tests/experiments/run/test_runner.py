@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import subprocess
 import sys
 import threading
 from dataclasses import replace
@@ -23,6 +22,7 @@ from experiments.run.make_run import make_run
 from experiments.run.records import COLUMNS
 from experiments.run.runner import pick_device
 from experiments.run.runs import complete, folder_of, load_table
+from tests.commands import started
 from tests.experiments.small import SMALL, SMALL_TELEPORT, composed, small
 
 TABLES = {name: columns for name, columns in COLUMNS.items() if name != "positions"}  # a model of few parameters has it
@@ -122,8 +122,9 @@ def test_a_run_that_another_process_has_made_meanwhile_is_taken(tmp_path, monkey
     """Two processes at once: both return the folder, and one of them has trained."""
     config = [f"machine.runs={tmp_path}", *SMALL]
     command = [sys.executable, "run.py", *config]
-    both = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate()[0] for process in both]
+    with started(command, cwd=ROOT) as one, started(command, cwd=ROOT) as other:
+        both = [one, other]
+        said = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert sum("\ndone: " in text for text in said) == 1
     assert sum("already done: " in text for text in said) == 1

@@ -8,7 +8,6 @@ import math
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from experiments.tuning.arms import GROWTHS, OF_TELEPORT, RATES, arm
 from experiments.tuning.plan import Tuning, check
 from experiments.tuning.trials import measure
 from experiments.tuning.tune import tune
+from tests.commands import finished, started
 from tests.experiments.small import CONF, composed
 
 ROOT = Path(__file__).parents[3]
@@ -278,13 +278,13 @@ def test_a_killed_tuning_goes_on(optuna, tmp_path):
     expected = table.read(tuned(whole))
     arguments = [*command, "--into", str(stopped.into), *stopped.overrides]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as running:
+    with started(arguments, cwd=ROOT, env=environment) as running:
         for line in running.stdout:
             if line.startswith("trial 2 of 2, teleport=none"):
                 running.send_signal(signal.SIGKILL)
                 break
     assert running.returncode == -signal.SIGKILL
-    done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    done = finished(arguments, cwd=ROOT, env=environment)
     assert done.returncode == 0, done.stderr
     found = table.read(tmp_path / "stopped" / "results" / "tuning" / "digits-mlp_small-sgd-smoke.csv")
     pd.testing.assert_frame_equal(found.drop(columns="seconds"), expected.drop(columns="seconds"))
