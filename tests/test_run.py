@@ -235,6 +235,7 @@ def test_a_job_returns_the_test_loss_of_its_run(tmp_path):
     assert sorted(summary["diverged"] for summary in summaries) == [False, True]
 
 
+@pytest.mark.slow
 def test_a_command_whose_every_run_diverged_exits_with_1(tmp_path, monkeypatch, capsys):
     runs = [*SMALL, f"machine.runs={tmp_path}"]
     for arguments, code in (
@@ -260,6 +261,7 @@ def test_a_sweep_of_an_optimiser_goes_on_after_a_diverged_trial(tmp_path):
     assert "optimizer.lr: 0.01" in best.read_text()
 
 
+@pytest.mark.slow
 def test_flags_stand_before_or_after_the_overrides(tmp_path, monkeypatch, capsys):
     runs = [*SMALL, f"machine.runs={tmp_path}"]
     for arguments in (
@@ -271,6 +273,7 @@ def test_flags_stand_before_or_after_the_overrides(tmp_path, monkeypatch, capsys
         assert "2 runs, 0 failed" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_values_of_a_range_are_those_that_are_written_down(tmp_path, monkeypatch, capsys):
     runs = ["-m", *SMALL, f"machine.runs={tmp_path}"]
     assert in_process(monkeypatch, *runs, "optimizer.lr=range(0.1,0.35,0.1)") == 0
@@ -281,6 +284,7 @@ def test_values_of_a_range_are_those_that_are_written_down(tmp_path, monkeypatch
     assert "0.30000000000000004" not in text
 
 
+@pytest.mark.slow
 def test_two_sweeps_over_the_same_runs_share_them(tmp_path):
     command = [sys.executable, "run.py", "-m", *SMALL, f"machine.runs={tmp_path}", "seed=0,1"]
     with started(command, cwd=ROOT) as one, started(command, cwd=ROOT) as other:
@@ -291,6 +295,7 @@ def test_two_sweeps_over_the_same_runs_share_them(tmp_path):
     assert all("2 runs, 0 failed" in text for text in said)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_an_interrupted_sweep_ends_its_runs_and_prints_the_table_so_far(tmp_path, jobs):
     """Interrupted in the long runs that follow a short one; with two at a time a fourth waits for its turn."""
