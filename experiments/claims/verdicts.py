@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +11,8 @@ from scipy import stats
 
 from experiments.claims.ledger import Line
 from experiments.claims.sides import FIRST, SECOND
+from experiments.figures.intervals import CONFIDENCE, mean_interval
 
-CONFIDENCE = 0.95
 FEWEST = 3
 """Pairs below which nothing is decided."""
 
@@ -67,7 +66,7 @@ def judge(line: Line, pairs: pd.DataFrame) -> Verdict:
         verdict = HOLDS if (all(met) if line.rule == "every" else any(met)) else FAILS
         return Verdict(verdict, n, float(effects.mean()), low, high, RANGE)
     values = np.log(first) - np.log(second) if line.unit == "relative" else first - second
-    effect, (low, high) = float(values.mean()), interval(values)
+    effect, low, high = mean_interval(values)
     if line.unit == "relative":
         effect, low, high = math.expm1(effect), math.expm1(low), math.expm1(high)
     return Verdict(decide(line.direction, line.smallest, low, high), n, effect, low, high, MEAN)
@@ -79,14 +78,6 @@ def _effects(line: Line, first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
-
-
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of the mean, by Student's t."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # equal values, whose interval is a point
-        found = stats.ttest_1samp(values, 0.0).confidence_interval(CONFIDENCE)
-    return float(found.low), float(found.high)
 
 
 def growth(line: Line, variable: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:

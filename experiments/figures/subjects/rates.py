@@ -9,10 +9,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-from scipy import stats
 
 from experiments.errors import UserError
 from experiments.figures import page, style
+from experiments.figures.intervals import mean_interval
 from experiments.figures.runs import FigureRun
 from experiments.figures.subjects.curves import measure_curves
 
@@ -144,12 +144,7 @@ def _lines(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _interval(ratios: np.ndarray) -> dict[str, float]:
-    finite = ratios[np.isfinite(ratios)]
-    low, high = (np.nan, np.nan)
-    if len(finite) > 1 and len(finite) == len(ratios):
-        low, high = stats.t.interval(0.95, len(finite) - 1, finite.mean(), stats.sem(finite) or 1e-300)
-    mean = finite.mean() if len(finite) == len(ratios) and len(finite) else np.nan
-    ends = (float(np.exp(value) - 1) for value in (mean, low, high))
+    ends = (float(np.expm1(value)) for value in mean_interval(ratios))
     effect = dict(zip(("effect", "low", "high"), ends, strict=True))
     return {"seeds": len(ratios), **effect, "lower": int((ratios < 0).sum())}
 

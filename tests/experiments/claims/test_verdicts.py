@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from experiments.claims.ledger import DIRECTIONS, Line
 from experiments.claims.sides import FIRST, SECOND
-from experiments.claims.verdicts import FAILS, HOLDS, UNDECIDED, decide, interval, judge
+from experiments.claims.verdicts import FAILS, HOLDS, UNDECIDED, decide, judge
+from experiments.figures.intervals import mean_interval
 
 T_975 = {2: 4.302652729911275, 3: 3.182446305284263, 9: 2.262157162740992}
 """Quantiles of Student's t by degrees of freedom, from a printed table."""
@@ -33,18 +34,14 @@ def test_the_interval_is_that_of_a_printed_table(values):
     n, mean = len(values), sum(values) / len(values)
     deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1))
     half = T_975[n - 1] * deviation / math.sqrt(n)
-    assert interval(np.array(values)) == pytest.approx((mean - half, mean + half), rel=1e-9)
+    assert mean_interval(values) == pytest.approx((mean, mean - half, mean + half), rel=1e-9)
 
 
 def test_the_interval_has_its_coverage():
     """Of samples of five from a normal distribution, 95 % of the intervals contain its mean."""
     samples = np.random.default_rng(0).normal(3.0, 2.0, (1000, 5))
-    inside = [low <= 3.0 <= high for low, high in map(interval, samples)]
+    inside = [low <= 3.0 <= high for _, low, high in map(mean_interval, samples)]
     assert np.mean(inside) == pytest.approx(0.95, abs=4 * math.sqrt(0.95 * 0.05 / 1000))
-
-
-def test_equal_values_have_a_point_for_an_interval():
-    assert interval(np.array([0.25, 0.25, 0.25])) == (0.25, 0.25)
 
 
 @pytest.mark.parametrize(
