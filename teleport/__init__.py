@@ -16,7 +16,7 @@ from teleport._change_of_basis.pseudo_teleport import PseudoTeleport
 from teleport._change_of_basis.report import ChangeOfBasisReport
 from teleport._change_of_basis.saving import load, save
 from teleport._change_of_basis.teleported import Teleported
-from teleport._engine.contract import Callback, LossFn, Progress, Teleporter
+from teleport._engine.contract import LossFn, Teleporter
 from teleport._engine.functionals import Distance, Functional
 from teleport._engine.objectives import (
     OBJECTIVES,
@@ -28,6 +28,7 @@ from teleport._engine.objectives import (
     TeleportObjective,
 )
 from teleport._engine.preview import preview
+from teleport._engine.progress import Callback, Progress, ProgressLine
 from teleport._engine.report import (
     BatchReport,
     ChannelReport,
@@ -91,6 +92,7 @@ __all__ = [
     "Orbit",
     "PairLayerReport",
     "Progress",
+    "ProgressLine",
     "PseudoTeleport",
     "RandomNullSpace",
     "Representation",

@@ -16,7 +16,7 @@ from experiments.run.methods import Teleporter
 from experiments.run.processes import ALONE, Processes
 from experiments.run.seeding import Stream, generator
 from experiments.tasks import Task
-from teleport import Auto, Schedule, TeleportReport, UnsupportedModel, transport_state
+from teleport import Auto, ProgressLine, Schedule, TeleportReport, UnsupportedModel, transport_state
 
 Part = tuple[Tensor, Tensor, int]
 """Inputs and targets of one process, and the number of samples of all."""
@@ -77,12 +77,15 @@ class Teleports:
         """Whether the method's budget allows one more event before optimizer step ``step``, after ``events`` events."""
         return not isinstance(self.teleporter, Auto) or self.teleporter.affordable(step, events)
 
-    def make(self, event: int, model: nn.Module) -> tuple[float, TeleportReport]:
-        """Draw the batches of an event and teleport ``model`` on them; returns the seconds of both and the report."""
+    def make(self, event: int, model: nn.Module, line: ProgressLine | None = None) -> tuple[float, TeleportReport]:
+        """Draw the batches of an event and teleport ``model`` on them; returns the seconds of both and the report.
+
+        ``line`` shows the event on the terminal.
+        """
         settings = self.config.teleport
         clock = Clock(self.device, counts_processor(self.device, self.config.training.compile))
         clock.start()
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {} if line is None else {"callback": line}
         batches = self._draw(Stream.TELEPORT, event, settings.batches)
         if constraint_batches := getattr(settings, "constraint_batches", 0):
             options["constraint"] = self._draw(Stream.CONSTRAINT, event, constraint_batches)

@@ -30,7 +30,7 @@ from experiments.run.teleporting import OptimizerMemory, Teleports
 from experiments.tasks import Task
 from experiments.tracking.trackers import open_tracker
 from experiments.tracking.tracking import Tracking
-from teleport import ChangeOfBasisReport, TeleportReport
+from teleport import ChangeOfBasisReport, ProgressLine, TeleportReport
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,8 @@ class Training:
             while self.records.step < self.last_step and self.records.diverged_step is None:
                 event = self.teleports.due(self.records.step)
                 if event is not None:
-                    self._teleport(event)
+                    self._teleport(event, None if hidden else ProgressLine())
+                    progress.refresh()  # the line of the event took its place
                 self._advance(self._next_stop(), progress)
                 self._look()
         if self.processes.first:
@@ -191,7 +192,7 @@ class Training:
             checkpoints.save(self.checkpoint, self.model, self.optimizer, self.plateau, records)
             self.saved = time.monotonic()
 
-    def _teleport(self, event: int) -> None:
+    def _teleport(self, event: int, line: ProgressLine | None = None) -> None:
         """Teleport, if the method's budget allows it, and record where the model stood before and after."""
         records = self.records
         if not self.teleports.affordable(records.step, len(records.tables["teleport_events"])):
@@ -199,7 +200,7 @@ class Training:
             return
         records.training_seconds += self.clock.stop()
         before = records.latest() or self.evaluation()
-        seconds, report = self.teleports.make(event, self.model)
+        seconds, report = self.teleports.make(event, self.model, line)
         if report.model is not None and report.model is not self.model:
             self._go_on_with(report.model)
         self.memory.after(report)

@@ -13,7 +13,8 @@ from torch import nn
 from teleport._arguments import check_call, check_positive, check_share, check_whole
 from teleport._auto.report import AutoReport, Trial
 from teleport._auto.rollout import Rollout, TrainStep
-from teleport._engine.contract import Callback, LossFn, Teleporter
+from teleport._engine.contract import LossFn, Teleporter
+from teleport._engine.progress import Callback
 from teleport._engine.report import TeleportReport
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot

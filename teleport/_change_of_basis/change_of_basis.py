@@ -27,10 +27,11 @@ from teleport._change_of_basis.finding import quiver_for
 from teleport._change_of_basis.group_change import GroupName, check_group, group_move
 from teleport._change_of_basis.report import ChangeOfBasisReport
 from teleport._change_of_basis.sampling import Sampling, check_sampling, draw_tau
-from teleport._engine.contract import Callback, LossFn, Monitor
+from teleport._engine.contract import LossFn, Monitor
 from teleport._engine.event import Event, run_event
 from teleport._engine.finiteness import not_finite_at_any, not_finite_outputs
 from teleport._engine.loss_call import check_signature, with_devices_told
+from teleport._engine.progress import Callback, close_line
 from teleport._engine.replicas import as_one_replica
 from teleport._engine.report import BatchReport, LayerReport
 from teleport._engine.sharded import with_whole_parameters
@@ -197,6 +198,8 @@ class ChangeOfBasis:
             if not any(map(is_sharded, model.parameters())):  # shards are written last
                 event.put_back()
             raise
+        finally:
+            close_line(callback)
 
     def capture(
         self, model: nn.Module, batch: Any, loss_fn: LossFn | None = None, forward: Forward | None = None

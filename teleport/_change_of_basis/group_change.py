@@ -16,8 +16,9 @@ from teleport._change_of_basis.basis_change import BasisChange
 from teleport._change_of_basis.common_move import broken_outputs, half_tolerance, report_of, tell_of_step
 from teleport._change_of_basis.group_value import GroupChange
 from teleport._change_of_basis.report import GroupReport
-from teleport._engine.contract import Callback, LossFn, Monitor
+from teleport._engine.contract import LossFn, Monitor
 from teleport._engine.loss_call import with_devices_told
+from teleport._engine.progress import Callback, close_line
 from teleport._engine.report import LayerReport, fill_sizes
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, all_or_nothing, not_accepted
@@ -104,7 +105,10 @@ def group_move(
 
     tolerance = half_tolerance(settings.tolerance, model.parameters()) if settings.guard == "transaction" else None
     move = GroupMove(model, batches, loss_fn or forward or call_model, loss_fn is not None, draw, tolerance, callback)
-    return move.run()
+    try:
+        return move.run()
+    finally:
+        close_line(callback)
 
 
 class GroupMove:

@@ -8,50 +8,18 @@ class. :class:`Teleporter` documents the settings and arguments that methods sha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
+from teleport._engine.progress import Callback, Progress, ProgressLine
 from teleport._engine.report import StepRecord, TeleportReport
 from teleport._processes.group import ALONE, Group
 from teleport._processes.ranks import Processes
 
 LossFn: TypeAlias = Callable[[nn.Module, Any], Tensor]
 """``loss_fn(model, batch)``: the loss of ``model`` on one batch, a scalar tensor. A batch is whatever it takes."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """The state of a teleport event when its callback is called.
-
-    Attributes:
-        method: the name of the method, as in the report.
-        batch: the number of the batch, from 0; ``batches``: how many the event has. A method that moves for all
-            batches together (``Rescaling(mode="balance")``) counts them as one.
-        step: the number of steps taken on this batch: 0 before the first; ``steps``: how many there may be.
-        loss: the loss of the batch at this step. If the forward pass is run once per batch (``NullSpace``) it is the
-            loss before the first step, which such steps keep. NaN in a change of basis without a loss.
-        gradient_norm: the gradient norm on the batch at this step.
-    """
-
-    method: str
-    batch: int
-    batches: int
-    step: int
-    steps: int
-    loss: float
-    gradient_norm: float
-
-
-Callback: TypeAlias = Callable[[Progress], bool | None]
-"""``callback(progress)``: called before the first step on each batch (``step`` 0) and after each step.
-
-If it returns ``True`` the event ends there: the steps so far are kept, subject to the guard, the batch's report has
-``Stopped.CALLBACK``, and batches that were not begun have no report. Any other value, ``None`` included, goes on. If it
-raises, all parameters are put back, and the exception goes on to the caller.
-"""
 
 
 @runtime_checkable
@@ -133,23 +101,32 @@ class Monitor:
         group: of processes with one event; if the callback of any asks to stop, it ends for all.
 
     Attributes:
-        active: whether there is a callback, in any process.
+        active: whether there is a callback, in any process, that is to see each gradient norm and may stop the event; a
+            line of progress alone is none, so that it costs no evaluation and no exchange.
         stopped: whether it returned ``True``.
     """
 
     def __init__(self, method: str, batches: int, callback: Callback | None, group: Group = ALONE) -> None:
         self.method = method
         self.batches = batches
-        self._callback = callback
+        self.rank = _rank(group)
         self._group = group
-        self.active = group.any(callback is not None)
+        own = callback
+        if isinstance(callback, ProgressLine):
+            own = callback.callback
+            if not callback.shown or self.rank != 0:
+                callback = own
+            else:
+                callback.begin(method, batches)
+        self._callback = callback
+        self.active = group.any(own is not None)
         self.stopped = False
 
     def tell(self, batch: int, steps: int, record: StepRecord) -> bool:
         """Tell of one step on one batch; whether the event is to end."""
         if self._callback is not None:
             where = (self.method, batch, self.batches, record.step, steps)
-            answer = self._callback(Progress(*where, record.loss, record.gradient_norm))
+            answer = self._callback(Progress(*where, record.loss, record.gradient_norm, self.rank))
             self.stopped = self.stopped or answer is True
         if self.active:
             self.stopped = self._group.any(self.stopped)
@@ -167,3 +144,10 @@ StepMonitor: TypeAlias = Callable[[StepRecord], bool]
 def unmonitored(record: StepRecord) -> bool:
     """The monitor of steps without a callback."""
     return False
+
+
+def _rank(group: Group) -> int:
+    """Of this process in the group, or among all if it teleports alone."""
+    if not group.alone or not (distributed.is_available() and distributed.is_initialized()):
+        return group.rank
+    return distributed.get_rank()

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from teleport._arguments import check_call
 from teleport._engine.batch_loss import BatchLoss, Point
-from teleport._engine.contract import Callback, LossFn, Monitor
+from teleport._engine.contract import LossFn, Monitor
 from teleport._engine.loss_call import check_signature, explained, scalar
+from teleport._engine.progress import Callback, close_line
 from teleport._engine.replicas import as_one_replica
 from teleport._engine.report import BatchReport, LayerReport, TeleportReport, fill_sizes
 from teleport._engine.sharded import with_whole_parameters
@@ -211,7 +212,10 @@ def run_event(
         one = partial(all_or_nothing, model, lambda before, state: moved(before, state, given), keep_modes, group)
         return as_one_replica(group, model, one)
 
-    return group.together(partial(with_whole_parameters, group, model, checked))
+    try:
+        return group.together(partial(with_whole_parameters, group, model, checked))
+    finally:
+        close_line(callback)
 
 
 def _measured(

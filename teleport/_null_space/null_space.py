@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from teleport._arguments import check_choice, check_iterable, check_limits, check_steps, check_threshold
 from teleport._engine.ascent import Ascent, ascend
 from teleport._engine.batch_loss import Point
-from teleport._engine.contract import Callback, LossFn
+from teleport._engine.contract import LossFn
 from teleport._engine.objectives import TeleportObjective, objective_of
+from teleport._engine.progress import Callback
 from teleport._engine.report import TeleportReport
 from teleport._engine.shortest import ascend_shortest
 from teleport._null_space.ascent_problem import AscentProblem

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from teleport._arguments import check_finite, check_generator, check_limits, check_positive, check_threshold, seeded
 from teleport._engine.ascent import Ascent, Line, capped_step, out_of_room
-from teleport._engine.contract import Callback, LossFn
+from teleport._engine.contract import LossFn
 from teleport._engine.finiteness import not_finite_at
+from teleport._engine.progress import Callback
 from teleport._engine.report import StepRecord, TeleportReport
 from teleport._engine.statuses import Stopped
 from teleport._null_space.ascent_problem import AscentProblem

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from teleport._arguments import check_call, check_choice, check_limits, check_positive, check_steps
 from teleport._engine.batch_loss import Point
 from teleport._engine.caps import Caps
-from teleport._engine.contract import Callback, LossFn
+from teleport._engine.contract import LossFn
 from teleport._engine.event import Event, run_event
 from teleport._engine.finiteness import not_finite_at_any
+from teleport._engine.progress import Callback
 from teleport._engine.report import BatchReport, FactorReport, LayerReport, StepRecord
 from teleport._engine.sharded import with_whole_parameters
 from teleport._engine.statuses import Stopped

@@ -10,9 +10,12 @@ import torch
 from experiments.configuration.validate import resolve
 from experiments.data.registry import build_task
 from experiments.models.registry import build_model
+from experiments.run.make_run import make_run
 from experiments.run.methods import build_schedule, build_teleporter
+from experiments.run.runs import load_table
 from experiments.run.teleporting import Teleports
-from tests.experiments.small import composed
+from tests.experiments.small import SMALL_TELEPORT, composed, small
+from tests.terminal import Terminal
 
 CPU = torch.device("cpu")
 SMALL = ["data.train_samples=100", "data.test_samples=50", "teleport.batches=1", "teleport.samples=5"]
@@ -42,3 +45,17 @@ def test_an_event_draws_the_same_whatever_came_before(method):
     assert torch.equal(moves(method, [1])[0], second)
     assert not torch.equal(first, second)
     assert not torch.equal(moves(method, [1], "teleport.seed=5")[0], second)
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_run_on_a_terminal_shows_its_events_unless_progress_is_off(shown, tmp_path, monkeypatch):
+    terminal, overrides = Terminal(), [*SMALL_TELEPORT, "machine.device=cpu", "machine.threads=1"]
+    silent = make_run(resolve(small(tmp_path / "silent", *overrides)))
+    monkeypatch.setattr("sys.stderr", terminal.file)
+    folder = make_run(resolve(small(tmp_path / "shown", *overrides, f"machine.progress={shown}")))
+    text = terminal.read()
+    terminal.close()
+    assert ("\rnullspace: batch 1 of 2" in text) == shown
+    assert (text == "") == (not shown)
+    curves = [load_table(each, "curve").drop(columns="seconds") for each in (silent, folder)]
+    assert curves[0].equals(curves[1])

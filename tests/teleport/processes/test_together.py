@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor, distributed, nn
 
-from teleport import Auto, ChangeOfBasis, LevelSet, NullSpace, PseudoTeleport, RandomNullSpace, assess
+from teleport import Auto, ChangeOfBasis, LevelSet, NullSpace, ProgressLine, PseudoTeleport, RandomNullSpace, assess
 from tests.teleport.methods import CLASSES, values
 from tests.teleport.processes.spawned import results_of_ranks
 from tests.teleport.processes.test_data_parallel import drawn, network, part_of
+from tests.terminal import Terminal
 
 pytestmark = pytest.mark.slow
 
@@ -79,6 +80,16 @@ class Mishaps:
         model, callback = network(), (lambda progress: progress.step == 1) if self.last else None
         report = NullSpace()(model, self.batches, CLASSES.loss_fn, callback=callback)
         return [(each.steps, str(each.stopped)) for each in report.batches], values(model)
+
+    def lines_on_terminals(self) -> Any:
+        """What this process writes on a terminal of its own during an event of all, and during one of its own."""
+        terminal, written = Terminal(), []
+        for group in (None, "alone"):
+            line = ProgressLine(file=terminal.file, interval=0)
+            NullSpace(steps=2)(network(), self.batches, CLASSES.loss_fn, callback=line, process_group=group)
+            written.append(terminal.read())
+        terminal.close()
+        return written
 
     def generators_differ(self) -> Any:
         """Each with a generator of another seed: all draw as the first rank."""
@@ -271,3 +282,9 @@ def test_a_rank_that_is_gone_ends_the_event_and_undoes_it():
     assert gone is None
     assert "peer" in told
     assert unchanged
+
+
+def test_the_first_process_shows_the_line_of_an_event(ranks):
+    first, other = (each["lines_on_terminals"] for each in ranks)
+    assert all("batch 2 of 2, step 2 of 2, gradient norm" in text for text in first)
+    assert other == ["", ""]
