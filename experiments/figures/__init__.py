@@ -9,6 +9,7 @@
       redraw.py      draws a committed table again, without training and without loading torch
       compare.py     compares the methods of a figure of curves in numbers
 
-Shared by drawings: style.py (appearance) and panels.py (one panel of curves). Shared by measurements: rebuilt.py (task
-and model of a run), weight_space.py (vectors and changes of basis), unchanged_outputs.py (channels and outputs).
+Shared by drawings: style.py (appearance), panels.py (one panel of curves) and scales.py (axes that panels share, marks
+on curves). Shared by measurements: rebuilt.py (task and model of a run), weight_space.py (vectors and changes of
+basis), unchanged_outputs.py (channels and outputs).
 """

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from experiments.errors import UserError
-from experiments.figures import page, panels, style
+from experiments.figures import page, panels, scales, style
 from experiments.figures.panels import AXES, QUANTITIES, Quantity, unique
 from experiments.figures.runs import FigureRun
 from experiments.run.runs import load_table, moved_layers
@@ -157,7 +157,7 @@ def _draw_row(
         axes: panels.panel(axes, cell.table, looks, x, cell.quantity, remarks, cell.name)
         for cell, axes in zip(cells, line, strict=True)
     }
-    cut = [panels.finish([drawn[axes] for axes in sharing], quantity) for quantity, sharing in kinds]
+    cut = [scales.finish([drawn[axes] for axes in sharing], quantity) for quantity, sharing in kinds]
     return any(cut)
 
 

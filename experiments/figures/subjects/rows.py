@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from experiments.errors import UserError, one_of
-from experiments.figures import page, panels, style
+from experiments.figures import page, panels, scales, style
 from experiments.figures.panels import AXES, QUANTITIES, unique
 
 KEYS = ("data", "x", "loss")
@@ -76,7 +76,7 @@ def _panel(
     quantity = QUANTITIES[row["loss"]]
     where = f"{style.label(style.DATA, row['data'])} {style.label(style.OPTIMIZERS, optimizer)}"
     drawn = panels.panel(axes, table, looks, row["x"], quantity, remarks, where)
-    if panels.finish([drawn], quantity):
+    if scales.finish([drawn], quantity):
         remarks.add("the loss before the first step is above the panel", where)
     axes.set_title(f"{style.label(style.OPTIMIZERS, optimizer)}, {style.label(style.MODELS, models[0])}")
     axes.set_xlabel(SHORT_AXES[row["x"]])
