@@ -8,7 +8,7 @@ from experiments.figures import style
 
 
 def test_methods_that_are_drawn_together_look_different():
-    apart = ("auto", "gentle", "least_drift", "random_gentle")  # in a figure of their own
+    apart = ("auto", "gentle", "least_drift", "random_gentle", "single")  # in a figure of their own
     apart += ("orbit", "change_of_basis_inter", "pseudo_teleport")  # in other figures: points, and another paper's
     together = [look for name, look in style.METHODS.items() if name not in apart]
     assert len({(look.color, look.line) for look in together}) == len(together)
