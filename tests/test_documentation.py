@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import json
 import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -88,6 +90,7 @@ def test_links_lead_to_pages_or_become_words(hooks):
         ("<!-- method: Unknown -->", "no row 'Unknown'"),
         ("<!-- verdicts: mlp-early unheard-of -->", "no claim 'unheard-of'"),
         ("<!-- findings: nullspace/fig99 -->", "names the figure 'nullspace/fig99' nowhere"),
+        ("<!-- gallery: nobody -->", "no folder 'conf/figure/nobody'"),
         ("<!-- programme: x.py -->", "programme"),
     ],
 )
@@ -172,6 +175,30 @@ def test_verdicts_are_those_of_the_ledger(pages):
 
 
 @pytest.mark.slow
+def test_the_gallery_has_every_figure_of_the_results(built, pages):
+    """Its picture as it was committed, its claim, its command, and the verdicts as they are counted in the ledger."""
+    page, folders = pages["gallery.html"], sorted(path.parent for path in (ROOT / "results").rglob("provenance.json"))
+    assert len(folders) >= 40
+    with (ROOT / "results/claims.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for folder in folders:
+        name = json.loads((folder / "provenance.json").read_text())["figure"]
+        picture = f"{name.rpartition('/')[2]}.png"
+        own = built / "figures" / folder.relative_to(ROOT / "results") / picture
+        assert own.read_bytes() == (folder / picture).read_bytes()
+        assert own.relative_to(built).as_posix() in page.loaded, name
+        card = page.text.partition(f"make reproduce FIG={name} Table")
+        assert card[1], name
+        written = yaml.safe_load((ROOT / f"conf/figure/{name}.yaml").read_text())
+        before = card[0].rpartition("make reproduce FIG=")[2] or card[0]
+        assert " ".join(str(written.get("claim", "")).split()) in before, name
+        verdicts = Counter(row["verdict"] for row in rows if row["figure"] == name)
+        for verdict in ("holds", "does not hold", "undecided"):
+            if verdicts[verdict]:
+                assert f"{verdict} {verdicts[verdict]}" in before, (name, verdict)
+
+
+@pytest.mark.slow
 def test_the_glossary_has_every_word_of_the_architecture(pages):
     text = (ROOT / "ARCHITECTURE.md").read_text().partition("## Glossary")[2].partition("\n## ")[0]
     words = [re.sub(r"[*`]", "", line.split(" | ")[0].strip("| ")) for line in text.strip().splitlines()[2:]]
@@ -188,11 +215,11 @@ def chromium() -> Iterator:
 @pytest.mark.slow
 @pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
 def test_pages_show_all_of_themselves(built, chromium, width):
-    """Home, the methods, the tutorial and the glossary: no error, no network, no picture missing, nothing too wide."""
+    """Home, the methods, the gallery, the tutorial and the glossary: no error, no network, no picture missing, nothing too wide."""
     watching = Watched(chromium, width)
-    names = ["index", "tutorial", "reference/glossary", "reference/contract"]
+    names = ["index", "tutorial", "gallery", "reference/glossary", "reference/contract"]
     paths = [built / f"{name}.html" for name in names] + sorted((built / "methods").glob("*.html"))
-    assert len(paths) == 14
+    assert len(paths) == 15
     assert {path.name: wrong for path in paths if (wrong := faults(watching, path))} == {}
     watching.page.close()
 

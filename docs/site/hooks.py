@@ -7,6 +7,7 @@ A line of a page is replaced by what it names (a path is from the root of the re
     <!-- program: examples/plain_loop.py -->         a program
     <!-- verdicts: mlp-early mlp-final -->           claims of results/claims.csv, with the number of lines per verdict
     <!-- findings: nullspace/fig8 -->                the items of results/README.md that name a figure
+    <!-- gallery: nullspace -->                      a card per measured figure of a paper
 
 A link to a file that a page shows leads to that page; of a link to another file its words and its path are left.
 """
@@ -25,11 +26,13 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 from experiments.errors import UserError
-from experiments.report import documents
+from experiments.report import documents, gallery, ledger
+from experiments.report.figures import Figure, papers, read
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = "docs/site/library"
-SHARED = {"assets/iframe-worker.js": "docs/site/assets/iframe-worker.js", "assets/idea.png": "docs/idea.png"}
+ASSETS = ("iframe-worker.js", "cards.css", "filter.js")
+SHARED = {f"assets/{name}": f"docs/site/assets/{name}" for name in ASSETS} | {"assets/idea.png": "docs/idea.png"}
 """Path in the site -> file of the repository."""
 IN_PARTS = {"README.md": "index.md", "docs/library.md": "reference/contract.md"}
 """Document that several pages show in parts -> the page that a link to the whole of it leads to."""
@@ -39,14 +42,25 @@ LINK = re.compile(r"(!?)\[([^\]\n]+)\]\(([^)\s]+)\)")
 CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", flags=re.DOTALL | re.MULTILINE)
 VERDICTS = ("holds", "does not hold", "undecided", "not measured")
 
+PICTURES = "figures"
+"""The folder in the site with the pictures and tables of figures."""
+
+_figures: list[Figure] = []
+"""Every figure with its results."""
 _shown: dict[str, str] = {}
 """What a page includes, ``document`` or ``document#section`` -> the page."""
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the files that sites share, and note which page shows what."""
-    for path, source in SHARED.items():
-        files.append(File.generated(config, path, abs_src_path=str(ROOT / source)))
+    """Add the files that sites share and those of the figures, and note which page shows what."""
+    try:
+        _figures[:] = read(ROOT / "conf", ROOT / "results")
+    except UserError as error:
+        raise PluginError(f"the figures cannot be shown: {error}") from error
+    shared = {path: ROOT / source for path, source in SHARED.items()}
+    shared |= {f"{PICTURES}/{path}": source for path, source in gallery.files(_figures).items()}
+    for path, file in shared.items():
+        files.append(File.generated(config, path, abs_src_path=str(file)))
     _shown.clear()
     _shown.update(IN_PARTS)
     for file in files.documentation_pages():
@@ -177,10 +191,19 @@ def _findings(words: str, page: str) -> str:
     return documents.indented(relinked("\n\n".join(found), "results", page)).strip()
 
 
+def _gallery(words: str, page: str) -> str:
+    own = papers(_figures).get(words)
+    if own is None:
+        raise UserError(f"there is no folder 'conf/figure/{words}'")
+    folder, results = posixpath.relpath(PICTURES, posixpath.dirname(page) or "."), ROOT / "results"
+    return gallery.whole(own, folder, ledger.read(ROOT / "conf", results), results)
+
+
 SOURCES = {
     "include": _include,
     "method": _method,
     "program": _program,
     "verdicts": _verdicts,
     "findings": _findings,
+    "gallery": _gallery,
 }

@@ -53,7 +53,7 @@ def mean(value: float, deviation: float) -> str:
 
 
 def badge(word: str) -> str:
-    """A state or verdict as a coloured label; its colour follows from the word (``assets/report.css``)."""
+    """A state or verdict as a coloured label; its colour follows from the word (``assets/cards.css``)."""
     kind = re.sub(r"[^a-z]+", "-", word.lower()).strip("-")
     return f'<span class="badge badge-{kind}">{escaped(word)}</span>'
 

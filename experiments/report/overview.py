@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from experiments.report import figure_page, ledger
+from experiments.report import gallery as cards
+from experiments.report import ledger
 from experiments.report.figures import PAPERS, Figure, papers
 from experiments.report.markup import badge, escaped, filterable, table
 
@@ -52,23 +53,8 @@ The search at the top covers all pages. Lists and tables have a filter by words 
 
 def gallery(paper: str, figures: list[Figure], verdicts: pd.DataFrame) -> str:
     """``figures/<paper>.md``: a card per figure of the paper, with its picture, claim and verdicts."""
-    cards = []
-    for figure in figures:
-        here = f"{paper}/{figure.name.rpartition('/')[2]}"
-        own = verdicts[verdicts["figure"] == figure.name]
-        shown = ""
-        if figure.results:
-            one = figure.results[0]
-            source = f"{paper}/{one.folder.name}/{one.picture.name}"
-            words = escaped(f"{figure.label}: {figure.title}")
-            size = f'width="{one.size[0]}" height="{one.size[1]}"'
-            shown = f'[![{words}]({source}){{ {size} loading="lazy" }}]({here}.md)'
-        parts = [f"**[{escaped(figure.label)}: {escaped(figure.title)}]({here}.md)**", shown, escaped(figure.claim)]
-        parts = ['<div class="card" markdown>', *parts, figure_page.states(figure, own), "</div>"]
-        cards.append("\n\n".join(parts))
-    inside = '<div class="cards" markdown>\n\n' + "\n\n".join(cards) + "\n\n</div>"
     title = escaped(PAPERS.get(paper, paper))
-    return f"{WIDE}# {title}\n\n{filterable('figures', inside)}\n"
+    return f"{WIDE}# {title}\n\n{cards.linked(figures, paper, verdicts)}\n"
 
 
 def claims(figures: list[Figure], verdicts: pd.DataFrame, explained: str) -> str:
