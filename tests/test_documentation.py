@@ -215,7 +215,7 @@ def chromium() -> Iterator:
 @pytest.mark.slow
 @pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
 def test_pages_show_all_of_themselves(built, chromium, width):
-    """Home, the methods, the gallery, the tutorial and the glossary: no error, no network, no picture missing, nothing too wide."""
+    """No error, no network, no picture missing, nothing too wide."""
     watching = Watched(chromium, width)
     names = ["index", "tutorial", "gallery", "reference/glossary", "reference/contract"]
     paths = [built / f"{name}.html" for name in names] + sorted((built / "methods").glob("*.html"))
