@@ -159,7 +159,7 @@ class ChangeOfBasis:
             return group_move(self, model, list(batches), loss_fn, forward, generator, callback, keep_modes, group)
 
         def change(evaluations: Sequence[Callable[[], Any]]) -> set[nn.Parameter]:
-            quiver = self.find(event.model, evaluations[0], event.modes, evaluations[1:])
+            quiver = self.find(event.model, evaluations[0], event.modes, evaluations[1:], batches)
             draw_alike(group, quiver, generator or self.generator)
             return event.prepare(self.sample(quiver, generator))
 
@@ -209,7 +209,7 @@ class ChangeOfBasis:
         modes = modes_of(model)
 
         def traced(state: ModelState) -> Quiver:
-            return self.find(model, lambda: state.evaluate(lambda: evaluate(model, batch)), modes)
+            return self.find(model, lambda: state.evaluate(lambda: evaluate(model, batch)), modes, (), [batch])
 
         return undisturbed(model, traced)
 
@@ -220,10 +220,15 @@ class ChangeOfBasis:
         return BasisChange(quiver, quiver.complete(tau.to(quiver.freedom.device)).cpu())
 
     def find(
-        self, model: nn.Module, evaluate: Callable[[], Any], modes: Modes, others: Sequence[Callable[[], Any]] = ()
+        self,
+        model: nn.Module,
+        evaluate: Callable[[], Any],
+        modes: Modes,
+        others: Sequence[Callable[[], Any]] = (),
+        batches: Iterable[Any] = (),
     ) -> Quiver:
         """The quiver of ``model`` as traced in ``evaluate``; see ``quiver_for``."""
-        return quiver_for(self.activations, model, evaluate, modes, others)
+        return quiver_for(self.activations, model, evaluate, modes, others, list(batches))
 
     def _by_loss(
         self, event: BasisEvent, change: _Change, losses: Event

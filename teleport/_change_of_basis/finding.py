@@ -9,10 +9,11 @@ from torch import nn
 
 from teleport._change_of_basis.teleported import unwrapped
 from teleport._errors import UnsupportedModel
-from teleport._quiver.find_quiver import find_quiver, trace_quiver
+from teleport._quiver.find_quiver import trace_quiver
 from teleport._quiver.quiver import Quiver
 from teleport._tracing.evaluations import Modes, first_call, in_modes, leaves_out, reached_modules
 from teleport._tracing.functions import function_name
+from teleport._tracing.value_reads import value_reads_of
 
 
 def quiver_for(
@@ -21,6 +22,7 @@ def quiver_for(
     evaluate: Callable[[], Any],
     modes: Modes,
     others: Sequence[Callable[[], Any]] = (),
+    batches: Sequence[Any] = (),
 ) -> Quiver:
     """The quiver of ``model`` as traced in ``evaluate``.
 
@@ -30,25 +32,27 @@ def quiver_for(
     Args:
         activations: ``"keep"`` or ``"teleport"``.
         model, evaluate, modes, others: of the evaluations.
+        batches: of all evaluations; reads of their values are told.
 
     Raises:
         ValueError: activations are to be teleported in a model that ``evaluate`` does not call.
         UnsupportedModel: or in one that calls others in training than in evaluation.
     """
     named = dict(unwrapped(model).named_parameters())
+    values = value_reads_of(unwrapped(model), batches)
     if activations == "keep":
         with reached_modules() as reached:
-            quiver = trace_quiver([evaluate], named, True, True, "it is an output", spare=others)
+            quiver = trace_quiver([evaluate], named, True, True, "it is an output", others, values)
         if leaves_out(reached, modes):
             runs = [evaluate, in_modes(model, evaluate, modes)]
-            quiver = trace_quiver(runs, named, True, True, "it is an output", spare=others)
+            quiver = trace_quiver(runs, named, True, True, "it is an output", others, values)
         return quiver
     run = first_call(unwrapped(model), evaluate, model)  # calls of functions beside the model's are not counted
     with reached_modules() as reached:
-        quiver = find_quiver(run, named, in_place=False)
+        quiver = trace_quiver([run], named, False, True, "it is an output", values=values)
     if not leaves_out(reached, modes):
         return quiver
-    trained = find_quiver(in_modes(model, run, modes), named, in_place=False)
+    trained = trace_quiver([in_modes(model, run, modes)], named, False, True, "it is an output", values=values)
     functions = {function_name(site.function) for site in trained.sites}
     if any(trained.calls[name] != quiver.calls.get(name) for name in functions):
         raise UnsupportedModel(

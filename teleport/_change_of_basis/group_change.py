@@ -170,7 +170,7 @@ class GroupMove:
         clear_caches(self.model, state, lambda: outputs(self.batches[0]))
         first = [outputs(batch) for batch in self.batches]
         runs = [partial(state.evaluate, partial(self.evaluate, self.model, batch)) for batch in self.batches]
-        symmetries = trace_symmetries(self.model, runs, self.modes)
+        symmetries = trace_symmetries(self.model, runs, self.modes, self.batches)
         change = self.draw(symmetries)
         values = self._losses(first)
         stopped = tell_of_step(self.monitor, 0, values)

@@ -10,6 +10,10 @@ from teleport._change_of_basis.basis_change import BasisChange
 from teleport._change_of_basis.group_value import GroupChange
 from teleport._engine.report import ChannelReport, FactorReport
 from teleport._symmetry_groups.symmetries import Symmetries
+from teleport._tracing.value_reads import ValueRead
+
+READS = 3
+"""Reads of values that the text of a report shows."""
 
 
 class ChangeOfBasisReport(FactorReport):
@@ -21,7 +25,7 @@ class ChangeOfBasisReport(FactorReport):
 
     change: BasisChange | GroupChange
     difference: float | None = None
-    _derived = ("difference", "channels", "pins")
+    _derived = ("difference", "channels", "pins", "value_reads")
     _model: nn.Module | None = None
 
     @property
@@ -44,6 +48,12 @@ class ChangeOfBasisReport(FactorReport):
         )
 
     @property
+    def value_reads(self) -> list[str]:
+        """Where the model's code reads values, on which its branches may depend: the change keeps the function where
+        they are the same."""
+        return [str(each) for each in self._reads]
+
+    @property
     def pins(self) -> dict[str, int]:
         """Reason -> how many channels it pins; the pinned channels of a layer go by the reason of the first one."""
         pins: Counter[str] = Counter()
@@ -53,12 +63,21 @@ class ChangeOfBasisReport(FactorReport):
         return dict(pins)
 
     @property
+    def _reads(self) -> list[ValueRead]:
+        change = getattr(self, "change", None)
+        return change.quiver.value_reads if isinstance(change, BasisChange) else []
+
+    @property
     def _channel_reports(self) -> list[ChannelReport]:
         return [each for each in self.layers if isinstance(each, ChannelReport)]
 
     def _headline(self) -> list[str]:
         free, shared, pinned = self.channels
         lines = [*super()._headline(), f"  channels: {free} free, {shared} shared, {pinned} pinned"]
+        reads = self.value_reads
+        lines += [f"  {each}" for each in reads[:READS]]
+        if len(reads) > READS:
+            lines.append(f"  ... and {len(reads) - READS} more reads of values: report.value_reads")
         return (
             lines if self.difference is None else [*lines, f"  outputs moved by {self.difference:.2e} of the largest"]
         )
@@ -72,6 +91,11 @@ class GroupReport(ChangeOfBasisReport):
 
     symmetries: Symmetries
 
+    @property
+    def _reads(self) -> list[ValueRead]:
+        return self.symmetries.value_reads
+
     def _headline(self) -> list[str]:
-        lines = super()._headline()
-        return [*lines[:-2], str(self.symmetries).partition("\n")[0], lines[-1]]
+        counts = "  channels: "
+        head = str(self.symmetries).partition("\n")[0]
+        return [head if line.startswith(counts) else line for line in super()._headline()]

@@ -25,6 +25,7 @@ from teleport._tracing.functions import function_name
 from teleport._tracing.outputs import tensors_returned
 from teleport._tracing.ownership import tensors_in
 from teleport._tracing.reasons import other_use
+from teleport._tracing.value_reads import ValueReads
 
 
 def find_quiver(
@@ -53,6 +54,7 @@ def trace_quiver(
     frozen_stay: bool,
     output: str,
     spare: Iterable[Callable[[], Any]] = (),
+    values: ValueReads | None = None,
 ) -> Quiver:
     """The quiver that several evaluations of one network allow together.
 
@@ -61,8 +63,9 @@ def trace_quiver(
         named_parameters, in_place, frozen_stay: as of :func:`find_quiver`.
         output: why an output carries 1.
         spare: evaluations that are made, one after the other, only while there are parameters that none has read.
+        values: finds the reads of values, for the quiver to name.
     """
-    tracker = QuiverTracer(named_parameters, in_place, frozen_stay)
+    tracker = QuiverTracer(named_parameters, in_place, frozen_stay, values)
     for run in runs:
         tracker.trace_run(run, output)
     for run in spare:
@@ -79,9 +82,15 @@ ZEROS = {torch.zeros, torch.zeros_like, Tensor.new_zeros, torch.empty, torch.emp
 class QuiverTracer(FunctionTracer):
     """Propagates scale indices through the torch functions of an evaluation."""
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], in_place: bool, frozen_stay: bool) -> None:
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        in_place: bool,
+        frozen_stay: bool,
+        values: ValueReads | None = None,
+    ) -> None:
         self.state = ScaleState(parameters, in_place, frozen_stay)
-        super().__init__(self.state.memory)
+        super().__init__(self.state.memory, values)
         self.parameters = parameters
         self.calls: dict[str, int] = {}  # of activations, in the last evaluation
         self.unread = {
@@ -180,7 +189,9 @@ class QuiverTracer(FunctionTracer):
             for name, reached in self.state.scopes.in_reach_of(self.unread)
             for scale_index in reached
         ]
-        return quiver_of(self.state.scales, self.state.sites, self.calls, pins)
+        quiver = quiver_of(self.state.scales, self.state.sites, self.calls, pins)
+        quiver.value_reads = list(self.values.found) if self.values is not None else []
+        return quiver
 
 
 def _versions(tensors: Iterable[Tensor]) -> list[int]:

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from teleport._tracing.value_reads import ValueRead
+
 
 class Freedom(IntEnum):
     """Which factors a class may carry."""
@@ -81,6 +83,7 @@ class Quiver:
             for changes in place.
         reasons: name -> why its channels, or some of them, carry 1 or only positive factors, or why it stays.
         calls: how often an evaluation calls each activation, by its name in torch, for the teleported form to check.
+        value_reads: where the model's code reads values, on which its branches may depend.
     """
 
     freedom: Tensor
@@ -91,6 +94,7 @@ class Quiver:
     sites: list[Site]
     reasons: dict[str, str]
     calls: dict[str, int] = field(default_factory=dict)
+    value_reads: list[ValueRead] = field(default_factory=list)
 
     def complete(self, tau: Tensor) -> Tensor:
         """``tau [classes]`` with 1 where it must be and inverses where one factor decides another's."""

@@ -22,6 +22,7 @@ from teleport._tracing.evaluations import Modes, in_modes, leaves_out, modes_of,
 from teleport._tracing.outputs import Forward, call_model, outputs_of
 from teleport._tracing.preconditions import check_model, check_tensors
 from teleport._tracing.undisturbed import ModelState, undisturbed
+from teleport._tracing.value_reads import value_reads_of
 
 ONE_FACTOR = "another factor of the same axis carries matrices"
 
@@ -31,7 +32,8 @@ def find_symmetries(model: nn.Module, batch: Any, forward: Forward | None = None
 
     They are read off evaluations of the model, by one rule per torch function, and not off its class. What is not
     understood stays, and ``Symmetries.pinned`` and the ``reasons`` of a vertex name it. A symmetry holds for all inputs
-    that take the same branches of the model's code as ``batch``.
+    that take the same branches of the model's code as ``batch``; ``Symmetries.value_reads`` names where the code reads
+    values on which a branch may depend.
 
     Args:
         model: any module; it is as before afterwards.
@@ -49,12 +51,14 @@ def find_symmetries(model: nn.Module, batch: Any, forward: Forward | None = None
 
     def traced(state: ModelState) -> Symmetries:
         clear_caches(model, state, lambda: state.evaluate(lambda: outputs_of(model, batch, evaluate)))
-        return trace_symmetries(model, [lambda: state.evaluate(lambda: evaluate(model, batch))], modes)
+        return trace_symmetries(model, [lambda: state.evaluate(lambda: evaluate(model, batch))], modes, [batch])
 
     return undisturbed(model, traced)
 
 
-def trace_symmetries(model: nn.Module, runs: Sequence[Callable[[], Any]], modes: Modes) -> Symmetries:
+def trace_symmetries(
+    model: nn.Module, runs: Sequence[Callable[[], Any]], modes: Modes, batches: Sequence[Any] = ()
+) -> Symmetries:
     """The symmetries of a model.
 
     Args:
@@ -62,14 +66,16 @@ def trace_symmetries(model: nn.Module, runs: Sequence[Callable[[], Any]], modes:
         runs: each evaluates the model once. The first is traced, the others while there are parameters that none has
             read.
         modes: of training; if the first run leaves out modules in training mode, one in these modes is traced, too.
+        batches: of the runs; reads of their values are told.
     """
     named = dict(model.named_parameters())
+    values = value_reads_of(model, batches)
     with reached_modules() as reached:
-        quiver = trace_quiver(runs[:1], named, True, True, "it is an output", spare=runs[1:])
+        quiver = trace_quiver(runs[:1], named, True, True, "it is an output", runs[1:], values)
     first = [runs[0]]
     if leaves_out(reached, modes):
         first.append(in_modes(model, runs[0], modes))
-        quiver = trace_quiver(first, named, True, True, "it is an output", spare=runs[1:])
+        quiver = trace_quiver(first, named, True, True, "it is an output", runs[1:], values)
     tracer = AxisTracer(named, persistent_buffers(model))
     with torch.no_grad():
         for run in first:

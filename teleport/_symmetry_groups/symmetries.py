@@ -20,6 +20,7 @@ from teleport._symmetry_groups.elements import (
     random_rotation,
     random_signs,
 )
+from teleport._tracing.value_reads import ValueRead
 
 GROUPS = {
     Level.PERMUTATION: "permutation",
@@ -83,6 +84,11 @@ class Symmetries:
     free_scalings: int
 
     @property
+    def value_reads(self) -> list[ValueRead]:
+        """Where the model's code reads values, on which its branches may depend."""
+        return self.quiver.value_reads
+
+    @property
     def dimension(self) -> int:
         """Of the whole group. The orbit has this dimension where no element but the identity keeps the weights."""
         kept = ("orthogonal", "general linear")
@@ -100,6 +106,7 @@ class Symmetries:
             f"({self.free_scalings} scalings beside matrices), 10^{self.log10_permutations:.0f} permutations"
         )
         lines = [head, *(f"  {each}" for each in self.vertices)]
+        lines += [f"  {each}" for each in self.value_reads]
         return "\n".join([*lines, *(f"  {name} stays: {reason}" for name, reason in self.pinned.items())])
 
     def to_dict(self) -> dict[str, Any]:
@@ -110,6 +117,7 @@ class Symmetries:
             "log10_permutations": self.log10_permutations,
             "vertices": [{**asdict(each), "acts_on": dict(each.acts_on)} for each in self.vertices],
             "pinned": dict(self.pinned),
+            "value_reads": [asdict(each) for each in self.value_reads],
         }
 
     def sample(self, group: str, generator: torch.Generator, stretch: Sequence[float] = (0.5, 2.0)) -> GroupElement:

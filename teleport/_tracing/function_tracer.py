@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -19,11 +20,9 @@ from teleport._tracing.functions import called
 from teleport._tracing.ownership import Owners, tensors_in
 from teleport._tracing.reasons import unseen_read
 from teleport._tracing.unseen_reads import UnseenReads
+from teleport._tracing.value_reads import EXPORTS, ValueReads
 
 T = TypeVar("T")
-
-EXPORTS = {"numpy", "tolist", "data_ptr", "untyped_storage", "storage", "__array__", "__dlpack__", "share_memory_"}
-"""Methods that export a tensor's memory, after which its use cannot be traced: they count as reads."""
 
 
 @dataclass(frozen=True)
@@ -51,20 +50,30 @@ class FunctionTracer(TorchFunctionMode):
 
     Args:
         owners: of the memory that is traced, the parameters' above all.
+        values: told of every call, if reads of values are to be found.
 
     Attributes:
         unseen: the reads below the torch functions.
     """
 
-    def __init__(self, owners: Owners) -> None:
+    def __init__(self, owners: Owners, values: ValueReads | None = None) -> None:
         super().__init__()
         self.owners = owners
-        self.unseen = UnseenReads(owners)
+        self.values = values
+        self.unseen = UnseenReads(owners, values)
 
     def trace(self, evaluate: Callable[[], T]) -> T:
         """The result of ``evaluate()``, which is traced."""
-        with self.unseen, self:
-            return evaluate()
+        try:
+            with nullcontext() if self.values is None else self.values.watching(), self.unseen, self:
+                return evaluate()
+        except NotImplementedError as error:
+            if "HigherOrderOperator" not in str(error):
+                raise
+            raise UnsupportedModel(
+                "the model calls a control flow operator (torch.cond, torch.while_loop), which cannot be traced; "
+                "branch in Python instead"
+            ) from error
 
     @property
     def paused(self) -> bool:
@@ -93,6 +102,14 @@ class FunctionTracer(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.paused:
             return func(*args, **kwargs)
+        if self.values is None:
+            return self._traced(func, args, kwargs)
+        self.values.before(func)
+        result = self._traced(func, args, kwargs)
+        self.values.after(func, args, kwargs, result)
+        return result
+
+    def _traced(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         given = Counter(name for tensor in tensors_in((args, kwargs)) for name in self.owners.of(tensor))
         if not self.concerns(args, kwargs, given):
             return func(*args, **kwargs)

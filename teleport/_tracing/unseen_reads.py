@@ -10,6 +10,7 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from teleport._tracing.ownership import Owners, tensors_in
+from teleport._tracing.value_reads import ValueReads
 
 
 class UnseenReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -24,9 +25,10 @@ class UnseenReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
         paused: whether nothing is recorded.
     """
 
-    def __init__(self, owners: Owners) -> None:
+    def __init__(self, owners: Owners, values: ValueReads | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.owners = owners
+        self.values = values
         self.operations: dict[str, str] = {}
         self.paused = False
         self._given: frozenset[str] = frozenset()
@@ -63,6 +65,8 @@ class UnseenReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not self.paused:
             with self.pause():
                 self._record(func, args, kwargs, result)
+                if self.values is not None:
+                    self.values.note(func, args, kwargs, result)
         return result
 
     def _record(self, func: OpOverload[..., Any], args: Any, kwargs: Any, result: Any) -> None:
