@@ -5,14 +5,14 @@ Attention runs as plain products (attn_implementation="eager"): torch's fused ke
 Run: pip install transformers accelerate && python examples/hugging_face_trainer.py
 """
 
-import itertools
 import tempfile
 
 import torch
 from torch.utils.data import Dataset
-from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments, set_seed
 
 from teleport import NullSpace
+from teleport.integrations.transformers import TeleportCallback
 
 
 class Counting(Dataset):
@@ -26,26 +26,13 @@ class Counting(Dataset):
         return {"input_ids": tokens, "labels": tokens}
 
 
-class TeleportBeforeEpochs(TrainerCallback):
-    """Teleport on the first batches of the training data before each of ``epochs``."""
-
-    def __init__(self, teleporter, epochs, batches=1):
-        self.teleporter, self.epochs, self.batches = teleporter, epochs, batches
-
-    def on_epoch_begin(self, args, state, control, model=None, train_dataloader=None, **kwargs):
-        if round(state.epoch) in self.epochs:
-            with torch.random.fork_rng():  # so that the training sees the batches that it would see without
-                batches = list(itertools.islice(train_dataloader, self.batches))
-            report = self.teleporter(model, batches, lambda model, batch: model(**batch).loss)
-            print(f"epoch {round(state.epoch)}: {report}")
-
-
 set_seed(0)
 config = GPT2Config(
     vocab_size=50, n_positions=16, n_embd=192, n_layer=2, n_head=4, attn_implementation="eager",
     bos_token_id=0, eos_token_id=0,
 )  # fmt: skip
 model = GPT2LMHeadModel(config)
+teleports = TeleportCallback(NullSpace(path="shortest"), epochs=[0, 1])
 with tempfile.TemporaryDirectory() as folder:
     trainer = Trainer(
         model,
@@ -54,7 +41,9 @@ with tempfile.TemporaryDirectory() as folder:
             use_cpu=True, disable_tqdm=True, save_strategy="no", logging_strategy="no",
         ),
         train_dataset=Counting(),
-        callbacks=[TeleportBeforeEpochs(NullSpace(path="shortest"), epochs={0, 1})],
+        callbacks=[teleports],
     )  # fmt: skip
     result = trainer.train()
+for epoch, report in teleports.reports.items():
+    print(f"epoch {epoch}: {report}")
 print(f"training loss {result.training_loss:.4f}")

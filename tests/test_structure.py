@@ -26,6 +26,7 @@ FLOORS = {
         {"_null_space"},
         {"_auto"},
         {""},
+        {"integrations"},
     ],
     "experiments": [
         {"", "errors", "functions", "pools", "tasks"},
@@ -88,5 +89,6 @@ def test_the_library_imports_torch_alone():
     """Nothing of the suite, and no package that ``pip install .`` does not bring."""
     code = "import sys, teleport; print(sorted({n.partition('.')[0] for n in sys.modules} & set(sys.argv[1:])))"
     others = ["experiments", "hydra", "omegaconf", "pandas", "matplotlib", "torchvision", "sklearn", "nltk"]
+    others += ["accelerate", "lightning", "transformers"]
     done = subprocess.run([sys.executable, "-c", code, *others], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
