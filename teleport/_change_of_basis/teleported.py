@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,10 +37,10 @@ class Teleported(nn.Module):
 
     The module and its parameters are shared, not copied, and its parts are reached as those of the module: by
     attribute, index and iteration. Names of parameters have the prefix
-    ``module.``. Calls are counted by function, so the module must make the
-    same calls of these functions in every evaluation; otherwise an evaluation fails. Calls in a backward pass
-    (activation checkpointing), on other threads (``nn.DataParallel``) or in scripted code are not seen. The factors are
-    part of the ``state_dict``.
+    ``module.``. Calls are counted by function, so the module must make the same calls of these functions in every
+    evaluation; otherwise an evaluation fails. Calls in a backward pass (activation checkpointing), on other threads
+    (``nn.DataParallel``) or in scripted code are not seen. Parts of the module that are compiled run eagerly; what may
+    be compiled is the teleported model. The factors are part of the ``state_dict``.
 
     Args:
         module: any module.
@@ -68,7 +70,7 @@ class Teleported(nn.Module):
         if not self.activations:
             return forward(*args, **kwargs)
         expected = {torch_function(name): count for name, count in self.calls.items()}
-        with _Teleporting(expected, self.activations) as mode:
+        with _compiled_parts_eager(), _Teleporting(expected, self.activations) as mode:
             result = forward(*args, **kwargs)
         for function, count in expected.items():
             if mode.calls[function] != count:
@@ -185,6 +187,18 @@ def activations_of(quiver: Quiver, tau: Tensor) -> list[TeleportedActivation]:
         if bool((own != 1).any()):
             asked.append(TeleportedActivation(function_name(site.function), site.call, own.to(site.classes.device)))
     return asked
+
+
+def _compiled_parts_eager() -> AbstractContextManager[Any]:
+    """Compiled parts of a module run eagerly.
+
+    torch compiles the teleported form into them, and a backend that calls torch functions (``eager``, torch 2.13) then
+    teleports these once more. A teleported model that is compiled as a whole is right as it is.
+    """
+    if torch.compiler.is_compiling() or "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    eager: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return eager
 
 
 class _Teleporting(TorchFunctionMode):

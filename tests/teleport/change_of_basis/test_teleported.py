@@ -209,3 +209,22 @@ def test_a_result_in_place_is_seen_through_the_argument():
 def test_quiver_of_positive_freedom_is_not_teleported():
     quiver: Quiver = stack_quiver(model := stack(4, 3, 2), F.relu, Freedom.POSITIVE)
     assert BasisChange(quiver, random_tau(quiver)).apply(model) is model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("part", ["module", "whole"])
+def test_compiled_it_computes_the_same(backend, part):
+    """With the backend ``eager`` torch ran the teleported form of a compiled module twice."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+    x, tau = torch.randn(5, 6, dtype=torch.float64), torch.rand(8, dtype=torch.float64) + 0.5
+    hidden = module[0](x)
+    expected = module[2](tau * torch.tanh(hidden / tau))
+    model = Teleported(torch.compile(module, backend=backend) if part == "module" else module)
+    model.multiply([TeleportedActivation("torch.tanh", 0, tau)], {"torch.tanh": 1})
+    if part == "whole":
+        model = torch.compile(model, backend=backend)
+    torch._dynamo.reset()
+    for _ in range(2):
+        assert torch.allclose(model(x), expected, rtol=1e-12)
