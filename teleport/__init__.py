@@ -45,6 +45,8 @@ from teleport._engine.statuses import Stopped
 from teleport._engine.transport import transport_state
 from teleport._errors import UnsupportedModel
 from teleport._level_set.level_set import LevelSet
+from teleport._matching.line import Barrier, barrier
+from teleport._matching.match import Match, match
 from teleport._null_space.layer_representations import representations
 from teleport._null_space.null_space import NullSpace
 from teleport._null_space.random_null_space import RandomNullSpace
@@ -68,6 +70,7 @@ __all__ = [
     "Assessment",
     "Auto",
     "AutoReport",
+    "Barrier",
     "BasisChange",
     "BatchReport",
     "Callback",
@@ -87,6 +90,7 @@ __all__ = [
     "LogGradientNorm",
     "LossAfterStep",
     "LossFn",
+    "Match",
     "NullSpace",
     "NullSpaceLayerReport",
     "Orbit",
@@ -113,8 +117,10 @@ __all__ = [
     "UnsupportedModel",
     "__version__",
     "assess",
+    "barrier",
     "find_symmetries",
     "load",
+    "match",
     "preview",
     "register_optimizer",
     "register_rule",

@@ -23,7 +23,7 @@ FLOORS = {
         {"_engine", "_quiver"},
         {"_symmetry_groups"},
         {"_change_of_basis", "_frozen_forward", "_level_set", "_rescaling", "_symmetry"},
-        {"_null_space"},
+        {"_matching", "_null_space"},
         {"_auto"},
         {""},
         {"integrations"},

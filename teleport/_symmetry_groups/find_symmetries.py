@@ -43,7 +43,11 @@ def find_symmetries(model: nn.Module, batch: Any, forward: Forward | None = None
     Raises:
         UnsupportedModel: the model's parameters have no values, or are not all in this process.
     """
-    evaluate = forward or call_model
+    return symmetries_by(None, model, batch, forward or call_model)
+
+
+def symmetries_by(tracer: AxisTracer | None, model: nn.Module, batch: Any, evaluate: Forward) -> Symmetries:
+    """As :func:`find_symmetries`, with a tracer of the caller's that sees the evaluations."""
     check_call(model, [batch], evaluate, None, False)
     check_model(model)
     check_tensors([batch])
@@ -51,13 +55,18 @@ def find_symmetries(model: nn.Module, batch: Any, forward: Forward | None = None
 
     def traced(state: ModelState) -> Symmetries:
         clear_caches(model, state, lambda: state.evaluate(lambda: outputs_of(model, batch, evaluate)))
-        return trace_symmetries(model, [lambda: state.evaluate(lambda: evaluate(model, batch))], modes, [batch])
+        runs = [lambda: state.evaluate(lambda: evaluate(model, batch))]
+        return trace_symmetries(model, runs, modes, [batch], tracer)
 
     return undisturbed(model, traced)
 
 
 def trace_symmetries(
-    model: nn.Module, runs: Sequence[Callable[[], Any]], modes: Modes, batches: Sequence[Any] = ()
+    model: nn.Module,
+    runs: Sequence[Callable[[], Any]],
+    modes: Modes,
+    batches: Sequence[Any] = (),
+    tracer: AxisTracer | None = None,
 ) -> Symmetries:
     """The symmetries of a model.
 
@@ -67,6 +76,7 @@ def trace_symmetries(
             read.
         modes: of training; if the first run leaves out modules in training mode, one in these modes is traced, too.
         batches: of the runs; reads of their values are told.
+        tracer: that has seen nothing yet; by default one of its own.
     """
     named = dict(model.named_parameters())
     values = value_reads_of(model, batches)
@@ -76,7 +86,7 @@ def trace_symmetries(
     if leaves_out(reached, modes):
         first.append(in_modes(model, runs[0], modes))
         quiver = trace_quiver(first, named, True, True, "it is an output", runs[1:], values)
-    tracer = AxisTracer(named, persistent_buffers(model))
+    tracer = tracer or AxisTracer(named, persistent_buffers(model))
     with torch.no_grad():
         for run in first:
             tracer.trace_run(run)
@@ -162,6 +172,21 @@ def _classes(quiver: Quiver, name: str, place: int, dual: bool, span: tuple[int,
     if side.shape[place] == 1:
         return set()
     return set(side.narrow(place, *span).flatten().tolist()) - {0}
+
+
+def classes_of_units(axes: Any, quiver: Quiver, variable: int) -> set[int]:
+    """The factor classes of the units on which a variable acts, without class 0.
+
+    Args:
+        axes: of parameters and buffers, by name.
+        quiver: of the same model.
+        variable: of the axes.
+    """
+    found: set[int] = set()
+    for name, place, factor, span in _places(axes):
+        if factor.variable == variable and name in quiver.scaled:
+            found |= _classes(quiver, name, place, factor.dual, span)
+    return found
 
 
 def _representative(quiver: Quiver, of: int) -> int:

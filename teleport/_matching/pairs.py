@@ -1,0 +1,112 @@
+"""Tensors of two networks side by side, with the variables that act on each axis of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from teleport._symmetry_groups.axis_state import Axes
+from teleport._symmetry_groups.elements import AxisAction
+from teleport._symmetry_groups.families import Block, blocks_of
+
+
+@dataclass
+class Pair:
+    """One block of a tensor of both networks.
+
+    Attributes:
+        block: which variables act on it.
+        first: of the network that stays, of the shape ``block.sizes``, float64.
+        second: of the network that moves, as it is now.
+    """
+
+    block: Block
+    first: Tensor
+    second: Tensor
+
+    def places(self, variable: int) -> list[int]:
+        """The factors on which a variable acts."""
+        return [place for place, each in enumerate(self.block.variables) if each == variable]
+
+    def leading(self, place: int, companions: Sequence[int]) -> list[int]:
+        """The factors that tell the copies of a variable's element apart, then ``place`` itself."""
+        outer = [self.block.companion(place, each) for each in companions]
+        return [*(at for at in outer if at is not None), place]
+
+    def moved(self, actions: Sequence[AxisAction]) -> Pair:
+        """Another pair, whose second side the actions have moved."""
+        values = self.second
+        for each in actions:
+            if each.variable in self.block.variables:
+                values = each.on(values, self.block)
+        return Pair(self.block, self.first, values)
+
+    def inner(self) -> float:
+        """The inner product of both sides."""
+        return float((self.first * self.second).sum())
+
+
+def pairs_of(
+    axes: Mapping[str, Axes], first: Mapping[str, Tensor], second: Mapping[str, Tensor], acting: Collection[int]
+) -> list[Pair]:
+    """The blocks on which something acts.
+
+    Args:
+        axes: of the tensors, by name.
+        first, second: the tensors of both networks, float64, by name.
+        acting: the variables that count.
+    """
+    pairs = []
+    for name in first:
+        for block in blocks_of(axes.get(name, ())):
+            if any(each in acting for each in block.variables):
+                one, other = (part_of(side[name], block).reshape(block.sizes) for side in (first, second))
+                pairs.append(Pair(block, one, other))
+    return pairs
+
+
+def part_of(tensor: Tensor, block: Block) -> Tensor:
+    """The view of a tensor that a block is."""
+    for axis, (start, length) in enumerate(block.spans):
+        tensor = tensor.narrow(axis, start, length)
+    return tensor
+
+
+def leading_first(values: Tensor, places: Sequence[int]) -> Tensor:
+    """Values with some factors first, in this order."""
+    return values.movedim(list(places), list(range(len(places))))
+
+
+def flat(values: Tensor, places: Sequence[int]) -> Tensor:
+    """``[copies, units, others]``: ``places`` are the factors of the copies and, last, of the units."""
+    moved = leading_first(values, places)
+    sizes = moved.shape[: len(places)]
+    return moved.reshape(torch.Size(sizes[:-1]).numel(), sizes[-1], -1)
+
+
+@torch.no_grad()
+def act_on(axes: Mapping[str, Axes], actions: Sequence[AxisAction], tensors: Mapping[str, Tensor]) -> None:
+    """Let actions act on tensors in place, one after the other.
+
+    Args:
+        axes: of the tensors, by name.
+        actions: in the order in which they act.
+        tensors: float64, by name.
+    """
+    for name, tensor in tensors.items():
+        for block, todo in _acting(axes.get(name, ()), actions):
+            part = part_of(tensor, block)
+            values = part.reshape(block.sizes)
+            for each in todo:
+                values = each.on(values, block)
+            part.copy_(values.reshape(part.shape))
+
+
+def _acting(axes: Axes, actions: Sequence[AxisAction]) -> Iterator[tuple[Block, list[AxisAction]]]:
+    for block in blocks_of(axes):
+        todo = [each for each in actions if each.variable in block.variables]
+        if todo:
+            yield block, todo
