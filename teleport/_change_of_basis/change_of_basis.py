@@ -86,6 +86,9 @@ class ChangeOfBasis:
         group: ``"scaling"``, the factors above, or a group of :func:`teleport.find_symmetries`: ``"permutation"``
             (with signs before odd functions), ``"orthogonal"``, ``"general"`` (matrices of singular values from
             ``1 - range``, at least 0.05, to ``1 + range``), ``"all"``. Statistics of batch norm move along.
+        fold_norms: whether weights of norms, and layer scales, are folded into the linear maps beside them first, so
+            that rotations of what they multiply act; of another group than ``"scaling"``. ``report.symmetries.folded``
+            names them.
 
     Raises:
         ValueError: an argument outside its range.
@@ -101,13 +104,15 @@ class ChangeOfBasis:
         tolerance: float = 1e-3,
         seed: int = 0,
         group: GroupName = "scaling",
+        fold_norms: bool = False,
     ) -> None:
         check_sampling(sampling, range, center)
         check_choice("activations", activations, ("keep", "teleport"))
         check_choice("guard", guard, ("transaction", "none"))
         check_positive(tolerance=tolerance)
-        check_group(group, activations)
+        check_group(group, activations, fold_norms)
         self.group = group
+        self.fold_norms = fold_norms
         self.range = range
         self.sampling = sampling
         self.center = center

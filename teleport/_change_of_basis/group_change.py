@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -24,7 +25,9 @@ from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, all_or_nothing, not_accepted
 from teleport._processes.group import Group
 from teleport._quiver.quiver import Quiver
+from teleport._symmetry_groups.elements import GroupElement
 from teleport._symmetry_groups.find_symmetries import persistent_buffers, trace_symmetries
+from teleport._symmetry_groups.folding import own_classes
 from teleport._symmetry_groups.symmetries import Symmetries
 from teleport._tracing.caches import clear_caches
 from teleport._tracing.evaluations import modes_of
@@ -46,6 +49,7 @@ class Settings(Protocol):
 
     group: GroupName
     range: float
+    fold_norms: bool
     guard: Literal["transaction", "none"]
     tolerance: float
     generator: torch.Generator
@@ -55,8 +59,8 @@ class Settings(Protocol):
         ...
 
 
-def check_group(group: str, activations: str) -> None:
-    """Refuse an unknown group, and teleported activations with another than ``"scaling"``.
+def check_group(group: str, activations: str, fold_norms: bool) -> None:
+    """Refuse an unknown group, teleported activations with another than ``"scaling"``, and folding with it.
 
     Raises:
         ValueError: the sentence names both.
@@ -64,6 +68,8 @@ def check_group(group: str, activations: str) -> None:
     check_choice("group", group, GROUPS)
     if group != "scaling" and activations == "teleport":
         raise ValueError(f'activations="teleport" is of group="scaling" alone, got group={group!r}')
+    if group == "scaling" and fold_norms:
+        raise ValueError('fold_norms=True is of another group than "scaling"')
 
 
 def group_move(
@@ -101,10 +107,14 @@ def group_move(
         stretch = (max(LEAST_SINGULAR_VALUE, 1 - settings.range), 1 + settings.range)
         element = symmetries.sample(settings.group, source, stretch)
         factors = [settings.sample(symmetries.quiver, source)] if settings.group == "all" else []
-        return GroupChange([*factors, element])
+        folding = [symmetries.folding()] if symmetries.folded else []
+        for change, name in itertools.product(factors, symmetries.folded):  # they stay one
+            change.tau[own_classes(symmetries.quiver, name)[0]] = 1
+        return GroupChange([*folding, *factors, element])
 
     tolerance = half_tolerance(settings.tolerance, model.parameters()) if settings.guard == "transaction" else None
     move = GroupMove(model, batches, loss_fn or forward or call_model, loss_fn is not None, draw, tolerance, callback)
+    move.fold_norms = settings.fold_norms
     try:
         return move.run()
     finally:
@@ -141,6 +151,7 @@ class GroupMove:
         self.buffers = persistent_buffers(model)
         self.statistics: dict[str, Tensor] = {}  # buffers after the move, if it stays
         self.before = Snapshot([])
+        self.fold_norms = False
 
     def run(self) -> GroupReport:
         """Find, draw, apply and compare; after an exception parameters and buffers are as before."""
@@ -170,7 +181,7 @@ class GroupMove:
         clear_caches(self.model, state, lambda: outputs(self.batches[0]))
         first = [outputs(batch) for batch in self.batches]
         runs = [partial(state.evaluate, partial(self.evaluate, self.model, batch)) for batch in self.batches]
-        symmetries = trace_symmetries(self.model, runs, self.modes, self.batches)
+        symmetries = trace_symmetries(self.model, runs, self.modes, self.batches, self.fold_norms)
         change = self.draw(symmetries)
         values = self._losses(first)
         stopped = tell_of_step(self.monitor, 0, values)
@@ -208,7 +219,7 @@ class GroupMove:
         names = {
             name
             for part in change.parts
-            for name in (part.quiver.scaled if isinstance(part, BasisChange) else part.axes)
+            for name in (part.axes if isinstance(part, GroupElement) else part.quiver.scaled)
         }
         return {named[name] for name in names if name in named}
 

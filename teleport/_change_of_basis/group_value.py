@@ -9,6 +9,7 @@ from torch import nn
 
 from teleport._change_of_basis.basis_change import BasisChange
 from teleport._symmetry_groups.elements import GroupElement
+from teleport._symmetry_groups.folding import Folding
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class GroupChange:
         parts: in the order in which they act.
     """
 
-    parts: Sequence[BasisChange | GroupElement]
+    parts: Sequence[BasisChange | Folding | GroupElement]
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Change the model's parameters, and the statistics of its batch norms, in place.

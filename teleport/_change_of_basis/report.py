@@ -98,4 +98,6 @@ class GroupReport(ChangeOfBasisReport):
     def _headline(self) -> list[str]:
         counts = "  channels: "
         head = str(self.symmetries).partition("\n")[0]
+        if self.symmetries.folded:
+            head += f"\n  folded ({len(self.symmetries.folded)}): {', '.join(self.symmetries.folded)}"
         return [head if line.startswith(counts) else line for line in super()._headline()]

@@ -71,7 +71,7 @@ class AxesOfActivations(AxisTracer):
         result = super().__torch_function__(func, types, args, kwargs)
         if not self.paused and self._calls is not None:
             for place, tensor in self._calls.results(args, kwargs or {}, result):
-                if self.state.held(tensor):
+                if self.state.held(tensor) and self.state.form(tensor) is None:
                     self.found[place] = self.state.axes(tensor)
         return result
 

@@ -72,8 +72,8 @@ class Groups:
                 continue
             if level >= Level.ORTHOGONAL and group in ("orthogonal", "general", "all"):
                 kinds[variable] = Kind.ROTATION
-            elif group in ("permutation", "all"):
-                kinds[variable] = Kind.SIGNED if level >= Level.SIGNED else Kind.PERMUTATION
+            elif level.permutes and group in ("permutation", "all"):
+                kinds[variable] = Kind.SIGNED if level.signs else Kind.PERMUTATION
         large = group in ("general", "all")
         matrices = [each for each in kinds if large and symmetries.levels[each] == Level.GENERAL]
         held = {one for each in matrices for one in classes_of_units(symmetries.axes, symmetries.quiver, each)}

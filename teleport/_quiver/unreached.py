@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
@@ -65,9 +66,10 @@ class Scopes:
         """The module that runs returns: its caller gets what it returns."""
         if self._stack:
             self._stack.pop()
-        for tensor in tensors_returned(result):
-            for indices in self._indices_of(tensor):
-                self.add(indices)
+        with torch._C.DisableTorchFunction():  # what is asked here is no part of the evaluation
+            for tensor in tensors_returned(result):
+                for indices in self._indices_of(tensor):
+                    self.add(indices)
 
     def _scope(self) -> str:
         """The path of the innermost module that has parameters, "" outside of all."""

@@ -18,6 +18,7 @@ from teleport._symmetry_groups.axis import (
     factors_in,
     fixed,
     length_of,
+    meet,
     merged,
     parts_of,
     size_of,
@@ -38,6 +39,7 @@ class AxisVariables:
         self.reasons: list[list[str]] = []
         self._links: list[Axis | None] = []
         self._inner: set[int] = set()  # inner factors of a product, which are not cut
+        self._copied: set[int] = set()  # along which all elements of each tensor are equal
 
     def fresh(self, size: int) -> Axis:
         """An axis with a variable of its own."""
@@ -46,6 +48,7 @@ class AxisVariables:
     def copies(self, size: int) -> Axis:
         """An axis along which all elements are equal, so that any permutation keeps them."""
         axis = self.fresh(size)
+        self._copied |= {factor.variable for factor in factors_in([axis])}
         self.reduce([axis], Level.PERMUTATION, "its elements are copies")
         return axis
 
@@ -62,8 +65,11 @@ class AxisVariables:
         """Reduce the group of all variables of these axes."""
         for axis in axes:
             for factor in factors_in([self.resolve(axis)]):
-                if self.level[factor.variable] > level:
-                    self.level[factor.variable] = level
+                if level == Level.PINNED:
+                    self._copied.discard(factor.variable)  # what pins it may have changed elements
+                left = meet(self.level[factor.variable], level)
+                if left != self.level[factor.variable]:
+                    self.level[factor.variable] = left
                     self.reasons[factor.variable].append(reason)
 
     def join(self, first: Axis, second: Axis, reason: str, dual: bool = False) -> None:
@@ -79,7 +85,8 @@ class AxisVariables:
         for one, two in self._pieces(first, second, reason):
             pairs = self._pairs(one, two)
             if pairs is None:
-                self.reduce([(one,), (two,)], Level.PINNED, reason)
+                for segment in (one, two):
+                    self._fix(self._whole(segment), reason)
                 continue
             for left, right in pairs:
                 self._join_factors(self._root(left), self._root(right), reason, dual)
@@ -96,6 +103,25 @@ class AxisVariables:
         long = [size for size in sizes if size > 1]
         parts = iter(self._split(axis, long, reason))
         return [next(parts) if size > 1 else ONE for size in sizes]
+
+    def copied(self, axis: Axis) -> bool:
+        """Whether a factor of the axis, of one segment, is one along which all elements are equal."""
+        axis = self.resolve(axis)
+        return len(axis) == 1 and any(factor.variable in self._copied for factor in axis[0])
+
+    def join_varying(self, first: Axis, second: Axis, reason: str) -> list[Axis]:
+        """Join with ``second``, of one segment, those of its factors along which elements differ.
+
+        Returns:
+            The parts of ``first`` that were joined.
+        """
+        factors = self.resolve(second)[0]
+        joined = []
+        for part, factor in zip(self.split(first, [each.size for each in factors], reason), factors, strict=True):
+            if factor.variable not in self._copied:
+                self.join(part, ((factor,),), reason)
+                joined.append(part)
+        return joined
 
     def product(self, axes: Sequence[Axis]) -> Axis:
         """The axis of several that are flattened."""
@@ -213,10 +239,7 @@ class AxisVariables:
                     return False
                 head, inner = segment[0], length // segment[0].size
                 if (place - position) % inner or head.variable in self._inner:
-                    self.reduce([(segment,)], Level.PINNED, reason)
-                    for factor in segment:
-                        if factor.variable >= 0:
-                            self._links[factor.variable] = fixed(factor.size)
+                    self._fix(segment, reason)
                     return True
                 if head.variable < 0:
                     return False
@@ -228,6 +251,13 @@ class AxisVariables:
             position += length
         return False
 
+    def _fix(self, segment: Segment, reason: str) -> None:
+        """Nothing acts on the factors, and their units are not told apart any more."""
+        self.reduce([(segment,)], Level.PINNED, reason)
+        for factor in self._whole(segment):
+            if factor.variable >= 0:
+                self._links[factor.variable] = fixed(factor.size)
+
     def _link_product(self, factor: Factor, inner: int) -> None:
         parts = [self._child(factor, size) for size in (factor.size // inner, inner)]
         self._inner.add(parts[1].variable)
@@ -236,7 +266,10 @@ class AxisVariables:
         self._links[factor.variable] = (tuple(parts),)
 
     def _child(self, factor: Factor, size: int) -> Factor:
-        return self._variable(size, self.level[factor.variable], self.reasons[factor.variable])
+        made = self._variable(size, self.level[factor.variable], self.reasons[factor.variable])
+        if factor.variable in self._copied:
+            self._copied.add(made.variable)
+        return made
 
     def _variable(self, size: int, level: Level, reasons: Sequence[str]) -> Factor:
         self.level.append(level)
@@ -262,7 +295,8 @@ class AxisVariables:
         keep, gone = left.variable, right.variable
         if gone in self._inner:
             self._inner.add(keep)
-        if self.level[gone] < self.level[keep]:
-            self.level[keep] = self.level[gone]
+        self.level[keep] = meet(self.level[keep], self.level[gone])
+        if gone not in self._copied:
+            self._copied.discard(keep)
         self.reasons[keep] += [each for each in self.reasons[gone] if each not in self.reasons[keep]]
         self._links[gone] = ((Factor(left.size, keep, turned),),)

@@ -15,22 +15,56 @@ from typing import NamedTuple
 
 
 class Level(IntEnum):
-    """The largest group that may act on an axis; each contains those before it."""
+    """The largest group that may act on an axis. :func:`meet` says what two of them have in common."""
 
     PINNED = 0
     """The identity."""
 
-    PERMUTATION = 1
+    TURN = 1
+    """Rotations of a plane."""
+
+    SCALED_TURN = 2
+    """Rotations of a plane times a factor, as multiplication by a complex number."""
+
+    PERMUTATION = 3
     """Permutations of units."""
 
-    SIGNED = 2
+    SIGNED = 4
     """Permutations with signs."""
 
-    ORTHOGONAL = 3
+    CENTERED = 5
+    """Rotations and reflections that keep the mean of the units."""
+
+    ORTHOGONAL = 6
     """Rotations and reflections."""
 
-    GENERAL = 4
+    GENERAL = 7
     """Invertible matrices."""
+
+    @property
+    def permutes(self) -> bool:
+        """Whether the group has all permutations."""
+        return self >= Level.PERMUTATION
+
+    @property
+    def signs(self) -> bool:
+        """Whether the group has all permutations with signs."""
+        return self in (Level.SIGNED, Level.ORTHOGONAL, Level.GENERAL)
+
+    @property
+    def matrices(self) -> bool:
+        """Whether the group is no finite one."""
+        return self in (Level.TURN, Level.SCALED_TURN) or self >= Level.CENTERED
+
+
+def meet(one: Level, other: Level) -> Level:
+    """The largest of the groups that is in both."""
+    low, high = sorted((one, other))
+    if low in (Level.TURN, Level.SCALED_TURN):
+        if high in (low, Level.GENERAL):
+            return low
+        return Level.TURN if high in (Level.SCALED_TURN, Level.ORTHOGONAL) else Level.PINNED
+    return Level.PERMUTATION if (low, high) == (Level.SIGNED, Level.CENTERED) else low
 
 
 FIXED = -1

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from teleport._quiver.unreached import Scopes
 from teleport._symmetry_groups.axes import AxisVariables
 from teleport._symmetry_groups.axis import Axis, Level, factors_in, fixed
+from teleport._symmetry_groups.later import Later
 from teleport._tracing.functions import called
 from teleport._tracing.ownership import Owners, distinct_elements, storage_of
 from teleport._tracing.reasons import SHARED_STORAGE
@@ -45,14 +46,22 @@ class AxisState:
     Args:
         parameters: by name.
         buffers: the persistent buffers of the model by name, of which the statistics of batch norm move along.
+        foldable: the names of weights that may be folded into others, so that they are one.
 
     Attributes:
+        folded: those of them that multiply the units of an axis.
+        multipliers: all parameters that do.
         held_axes: of each parameter and buffer that was read.
         contexts: the axes of all tensors, each with the axes over which the tensor's elements were mixed left out.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], buffers: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, parameters: Mapping[str, nn.Parameter], buffers: Mapping[str, Tensor], foldable: Iterable[str] = ()
+    ) -> None:
         self.parameters = parameters
+        self.foldable = frozenset(foldable)
+        self.folded: dict[str, None] = {}
+        self.multipliers: dict[str, None] = {}
         self.named: dict[str, Tensor] = {**buffers, **parameters}
         self.memory = AxisOwners(self.named)
         self.variables = AxisVariables()
@@ -62,6 +71,7 @@ class AxisState:
         self.scopes = Scopes(parameters, self.axes_at)  # type: ignore[arg-type]
         self._names = {id(tensor): name for name, tensor in self.named.items()}
         self._axes: dict[int, tuple[Tensor, Axes]] = {}  # the tensors are held so that no other takes their id
+        self._later: dict[int, Later] = {}
         self._uniform: dict[int, tuple[Tensor, int]] = {}  # tensors made of one value, with their version then
         for name, parameter in parameters.items():
             if not parameter.requires_grad:
@@ -89,6 +99,7 @@ class AxisState:
             if name not in self.parameters and not statistics:
                 self.pin_held(name, "it is a buffer that is used as a constant")
             return self._resolved(self.axes_of_held(name))
+        self.settle(tensor)
         held = self._axes.get(id(tensor))
         if held is not None:
             if len(held[1]) == tensor.dim():
@@ -130,12 +141,47 @@ class AxisState:
             self.scopes.add(axes)  # type: ignore[arg-type]
             self.memory.note(tensor, axes)
 
+    def put_off(self, tensor: Tensor, later: Later) -> None:
+        """Decide the axes of a tensor when it is read."""
+        later.tensor = tensor
+        self._later[id(tensor)] = later
+        self.memory.note(tensor, self.axes(later.form.of))
+
+    def settle(self, tensor: Tensor) -> None:
+        """Decide the axes of a tensor, if they were put off."""
+        later = self._later.pop(id(tensor), None)
+        if later is not None:
+            self.hold(tensor, later.settle())
+
+    def pinned_like(self, of: Tensor, result: Tensor) -> Axes:
+        """Fixed axes of a result, by which all axes of the tensor that it is computed from are pinned."""
+        self.pin(self.axes(of), "it is read as complex numbers")
+        return tuple(fixed(size) for size in result.shape)
+
+    def form(self, tensor: Any) -> Any:
+        """The form of a tensor whose axes are put off, else ``None``."""
+        later = self._later.get(id(tensor))
+        return None if later is None else later.form
+
+    def folds(self, tensor: Any) -> bool:
+        """Whether the tensor is a weight that is folded, so that it multiplies by one."""
+        name = self.name_of(tensor) if isinstance(tensor, Tensor) else None
+        if name is None or name not in self.parameters:
+            return False
+        self.multipliers[name] = None
+        if name not in self.foldable:
+            return False
+        self.folded[name] = None
+        self.pin_held(name, "it is folded into other weights")
+        return True
+
     def held(self, tensor: Tensor) -> bool:
         """Whether the tensor has axes on which something acts."""
-        return id(tensor) in self._axes or self.name_of(tensor) is not None
+        return id(tensor) in self._axes or id(tensor) in self._later or self.name_of(tensor) is not None
 
     def axes_at(self, tensor: Tensor, all_views: bool = False) -> list[Axes]:
         """The tensor's axes; all those in its memory if it has none of its own or if ``all_views``."""
+        self.settle(tensor)
         if id(tensor) in self._axes and not all_views:
             return [self.axes(tensor)]
         return self.memory.axes_of(tensor)
@@ -154,6 +200,7 @@ class AxisState:
         """Release the tensors of an evaluation; constraints are kept."""
         self.memory.axes.clear()
         self._axes.clear()
+        self._later.clear()
         self._uniform.clear()
 
     def _resolved(self, axes: Axes) -> Axes:

@@ -5,7 +5,7 @@ A function without a rule (``rules/``) pins the axes of its arguments, with the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from teleport._symmetry_groups.axis import factors_in
 from teleport._symmetry_groups.axis_state import Axes, AxisState
+from teleport._symmetry_groups.later import Later
 from teleport._symmetry_groups.rules import AxisCall, axes_of_result
+from teleport._symmetry_groups.rules.table import named
 from teleport._tracing.function_tracer import FunctionTracer, TracedCall
 from teleport._tracing.outputs import tensors_returned
 from teleport._tracing.ownership import tensors_in
@@ -23,6 +25,9 @@ ONE_VALUE = {torch.zeros, torch.zeros_like, torch.ones, torch.ones_like, torch.f
 ONE_VALUE |= {Tensor.new_zeros, Tensor.new_ones, Tensor.new_full}
 """Their results hold one value throughout."""
 
+REPEATING = {*named("cat", "concat", "concatenate", "repeat_interleave", "repeat", "stack")}
+"""Their results may hold copies of one constant."""
+
 
 class AxisTracer(FunctionTracer):
     """Propagates axes through the torch functions of an evaluation.
@@ -30,25 +35,40 @@ class AxisTracer(FunctionTracer):
     Args:
         parameters: of the model by name.
         buffers: its persistent buffers by name.
+        foldable: the names of weights that may be folded into others.
 
     Attributes:
         state: what is known so far.
         unread: parameters that no evaluation has read.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], buffers: Mapping[str, Tensor]) -> None:
-        self.state = AxisState(parameters, buffers)
+    def __init__(
+        self, parameters: Mapping[str, nn.Parameter], buffers: Mapping[str, Tensor], foldable: Iterable[str] = ()
+    ) -> None:
+        self.state = AxisState(parameters, buffers, foldable)
         super().__init__(self.state.memory)
         self.unread = {name: None for name, held in parameters.items() if held.numel()}
 
     def __torch_function__(  # the mode itself is off in here
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """As of the base class; tensors of one value are noted."""
+        """As of the base class; tensors of one value, and constants that are repeated, are noted."""
         result = super().__torch_function__(func, types, args, kwargs)
-        if func in ONE_VALUE and isinstance(result, Tensor) and not self.paused:
-            self.state.note_uniform(result)
+        if not self.paused and isinstance(result, Tensor):
+            if func in ONE_VALUE:
+                self.state.note_uniform(result)
+            elif func in REPEATING and not self.state.held(result):
+                self._note_repeated(func, args, kwargs or {}, result)
         return result
+
+    def _note_repeated(self, func: Callable[..., Any], args: Any, kwargs: Any, result: Tensor) -> None:
+        """The axes of a constant that was put together of copies, as cosines of rotary embeddings are."""
+        if any(self.owners.of(tensor) for tensor in tensors_in((args, kwargs))):
+            return  # it was judged
+        with self.unseen.pause(), torch._C._DisableTorchDispatch():
+            axes = axes_of_result(AxisCall(self.state, func, result), args, kwargs)
+            if isinstance(axes, list) and isinstance(axes[0], tuple) and any(map(self.state.variables.copied, axes[0])):
+                self.state.hold(result, axes[0])
 
     def trace_run(self, run: Callable[[], Any]) -> None:
         """Evaluate the model and add the constraints that follow; all that is returned is an output."""
@@ -96,6 +116,9 @@ class AxisTracer(FunctionTracer):
         axes = axes_of_result(call, seen.args, seen.kwargs)
         if axes is not None and self._keeps_arguments(entered, made, axes):
             for tensor, each in zip(made, axes, strict=True):
+                if isinstance(each, Later):
+                    state.put_off(tensor, each)
+                    continue
                 moves = any(True for _ in factors_in(each)) or state.held(tensor)
                 if moves and state.name_of(tensor) is None:
                     state.hold(tensor, each)
@@ -112,15 +135,17 @@ class AxisTracer(FunctionTracer):
             if own is not None and (made or changed):
                 state.pin_held(own, other_use(seen.func, "the weight of a layer"))
         for each in axes or ():
-            state.pin_for(each, seen.func)
+            state.pin_for(each.settle() if isinstance(each, Later) else each, seen.func)
 
-    def _keeps_arguments(self, entered: list[Tensor], made: list[Tensor], axes: list[Axes]) -> bool:
+    def _keeps_arguments(self, entered: list[Tensor], made: list[Tensor], axes: Sequence[Axes | Later]) -> bool:
         """Whether the call left the axes of each argument unchanged, since other views of it keep the old ones."""
         arguments = {id(tensor) for tensor in entered}
         resolve = self.state.variables.resolve
         for tensor, each in zip(made, axes, strict=True):
             if id(tensor) not in arguments:
                 continue
+            if isinstance(each, Later):
+                return False
             if self.state.axes(tensor) != tuple(resolve(axis) for axis in each):
                 return False
         return True

@@ -79,14 +79,16 @@ class GroupElement:
     Attributes:
         axes: of each parameter and buffer that something acts on, by name.
         actions: in the order in which they act.
+        ones: weights that must be folded before, so that they are one.
     """
 
     axes: Mapping[str, Axes]
     actions: Sequence[AxisAction]
+    ones: tuple[str, ...] = ()
 
     def inverse(self) -> GroupElement:
         """The inverse element, exact for permutations and signs, up to rounding for matrices."""
-        return GroupElement(self.axes, [each.inverted() for each in reversed(self.actions)])
+        return GroupElement(self.axes, [each.inverted() for each in reversed(self.actions)], self.ones)
 
     def compose(self, other: GroupElement) -> GroupElement:
         """This one after ``other``.
@@ -96,7 +98,7 @@ class GroupElement:
         """
         if self.axes != other.axes:
             raise ValueError("only elements of one network's group compose")
-        return GroupElement(self.axes, [*other.actions, *self.actions])
+        return GroupElement(self.axes, [*other.actions, *self.actions], self.ones)
 
     def tensors(self, model: nn.Module) -> dict[str, Tensor]:
         """The parameters and buffers of a model that the element moves, by name.
@@ -127,9 +129,16 @@ class GroupElement:
             ``model``, which computes the same function.
 
         Raises:
-            ValueError: a tensor is missing or has another shape; then nothing is changed.
+            ValueError: a tensor is missing or has another shape, or a weight is not folded; then nothing is changed.
         """
-        for name, tensor in self.tensors(model).items():
+        moving = self.tensors(model)
+        named = dict(model.named_parameters())
+        if unfolded := [name for name in self.ones if self.actions and not bool((named[name] == 1).all())]:
+            raise ValueError(
+                f"{unfolded[0]!r} is not one, and the element holds after it was folded: apply folding() of the "
+                "symmetries before"
+            )
+        for name, tensor in moving.items():
             for block in blocks_of(self.axes[name]):
                 self._apply(tensor, block)
         return model
@@ -165,3 +174,23 @@ def random_rotation(copies: int, units: int, generator: torch.Generator) -> Tens
     rotation, upper = torch.linalg.qr(drawn)
     turned: Tensor = rotation * upper.diagonal(dim1=-2, dim2=-1).sign()[:, None, :]
     return turned
+
+
+def centered_rotation(copies: int, units: int, generator: torch.Generator) -> Tensor:
+    """Orthogonal matrices ``[copies, units, units]`` that keep the vector of ones, of Haar measure among these."""
+    mirror = torch.eye(units, dtype=torch.float64)
+    toward = torch.full((units,), units**-0.5, dtype=torch.float64)
+    toward[0] -= 1  # a reflection that takes the first unit vector to that of ones
+    if units > 1:
+        mirror -= 2 * toward[:, None] * toward / toward.square().sum()
+    inner = torch.zeros(copies, units, units, dtype=torch.float64)
+    inner[:, 0, 0] = 1
+    inner[:, 1:, 1:] = random_rotation(copies, units - 1, generator)
+    return mirror @ inner @ mirror
+
+
+def random_turn(copies: int, generator: torch.Generator) -> Tensor:
+    """Rotations of a plane ``[copies, 2, 2]``, uniform."""
+    angle = 2 * math.pi * torch.rand(copies, dtype=torch.float64, generator=generator)
+    cos, sin = angle.cos(), angle.sin()
+    return torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)

@@ -80,7 +80,7 @@ def companions_of(variables: AxisVariables, contexts: Iterable[Axes]) -> dict[in
 
 
 def _acyclic(variables: AxisVariables, together: dict[int, set[int]]) -> dict[int, tuple[int, ...]]:
-    """Without circles: larger groups depend on smaller ones, and inner factors on outer ones."""
+    """Without circles: larger groups depend on smaller ones, also on pinned axes, and inner factors on outer ones."""
     chosen: dict[int, tuple[int, ...]] = {}
 
     def depends(variable: int, on: int) -> bool:
@@ -89,11 +89,7 @@ def _acyclic(variables: AxisVariables, together: dict[int, set[int]]) -> dict[in
     for variable in sorted(together, key=lambda each: (-variables.level[each], -each) if each >= 0 else (0, 0)):
         if variable < 0 or variables.level[variable] == Level.PINNED:
             continue
-        allowed = [
-            other
-            for other in sorted(together[variable])
-            if other != variable and variables.level[other] > Level.PINNED and not depends(other, variable)
-        ]
+        allowed = [other for other in sorted(together[variable]) if other != variable and not depends(other, variable)]
         chosen[variable] = tuple(allowed)
     return chosen
 

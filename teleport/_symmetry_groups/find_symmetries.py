@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from teleport._symmetry_groups.axis import Axis, Level, factors_in
 from teleport._symmetry_groups.axis_state import AxisState
 from teleport._symmetry_groups.axis_tracer import AxisTracer
 from teleport._symmetry_groups.families import companions_of
+from teleport._symmetry_groups.folding import foldable_weights
 from teleport._symmetry_groups.symmetries import GROUPS, Symmetries, SymmetryVertex, matrix_dimension
 from teleport._tracing.caches import clear_caches
 from teleport._tracing.evaluations import Modes, in_modes, leaves_out, modes_of, reached_modules
@@ -24,10 +26,15 @@ from teleport._tracing.preconditions import check_model, check_tensors
 from teleport._tracing.undisturbed import ModelState, undisturbed
 from teleport._tracing.value_reads import value_reads_of
 
+FACTORED = (Level.SCALED_TURN, Level.GENERAL)
+"""Groups that hold factors on their units, which are not counted again."""
+
 ONE_FACTOR = "another factor of the same axis carries matrices"
 
 
-def find_symmetries(model: nn.Module, batch: Any, forward: Forward | None = None) -> Symmetries:
+def find_symmetries(
+    model: nn.Module, batch: Any, forward: Forward | None = None, *, fold_norms: bool = False
+) -> Symmetries:
     """The groups that change the weights of a model and not its function, for inputs of any kind.
 
     They are read off evaluations of the model, by one rule per torch function, and not off its class. What is not
@@ -39,14 +46,18 @@ def find_symmetries(model: nn.Module, batch: Any, forward: Forward | None = None
         model: any module; it is as before afterwards.
         batch: shows the model's structure. The channels that a part which it does not reach may read stay.
         forward: ``forward(model, batch)``, one evaluation; by default as of ``teleport.ChangeOfBasis``.
+        fold_norms: whether weights that multiply units (of norms, of layer scales) may be folded into the linear maps
+            beside them, so that rotations pass. ``Symmetries.folding()`` does so; elements hold after it.
 
     Raises:
         UnsupportedModel: the model's parameters have no values, or are not all in this process.
     """
-    return symmetries_by(None, model, batch, forward or call_model)
+    return symmetries_by(None, model, batch, forward or call_model, fold_norms)
 
 
-def symmetries_by(tracer: AxisTracer | None, model: nn.Module, batch: Any, evaluate: Forward) -> Symmetries:
+def symmetries_by(
+    tracer: AxisTracer | None, model: nn.Module, batch: Any, evaluate: Forward, fold_norms: bool = False
+) -> Symmetries:
     """As :func:`find_symmetries`, with a tracer of the caller's that sees the evaluations."""
     check_call(model, [batch], evaluate, None, False)
     check_model(model)
@@ -55,8 +66,8 @@ def symmetries_by(tracer: AxisTracer | None, model: nn.Module, batch: Any, evalu
 
     def traced(state: ModelState) -> Symmetries:
         clear_caches(model, state, lambda: state.evaluate(lambda: outputs_of(model, batch, evaluate)))
-        runs = [lambda: state.evaluate(lambda: evaluate(model, batch))]
-        return trace_symmetries(model, runs, modes, [batch], tracer)
+        run = partial(state.evaluate, partial(evaluate, model, batch))
+        return trace_symmetries(model, [run], modes, [batch], tracer, fold_norms)
 
     return undisturbed(model, traced)
 
@@ -67,6 +78,7 @@ def trace_symmetries(
     modes: Modes,
     batches: Sequence[Any] = (),
     tracer: AxisTracer | None = None,
+    fold_norms: bool = False,
 ) -> Symmetries:
     """The symmetries of a model.
 
@@ -77,6 +89,7 @@ def trace_symmetries(
         modes: of training; if the first run leaves out modules in training mode, one in these modes is traced, too.
         batches: of the runs; reads of their values are told.
         tracer: that has seen nothing yet; by default one of its own.
+        fold_norms: as of :func:`find_symmetries`.
     """
     named = dict(model.named_parameters())
     values = value_reads_of(model, batches)
@@ -86,7 +99,9 @@ def trace_symmetries(
     if leaves_out(reached, modes):
         first.append(in_modes(model, runs[0], modes))
         quiver = trace_quiver(first, named, True, True, "it is an output", runs[1:], values)
+    foldable, refused = foldable_weights(quiver, named) if fold_norms else ([], {})
     tracer = tracer or AxisTracer(named, persistent_buffers(model))
+    tracer.state.foldable = frozenset(foldable)
     with torch.no_grad():
         for run in first:
             tracer.trace_run(run)
@@ -95,7 +110,10 @@ def trace_symmetries(
                 break
             tracer.trace_run(run)
     tracer.pin_unreached()
-    return symmetries_of(tracer.state, quiver)
+    found = symmetries_of(tracer.state, quiver)
+    for name in refused.keys() & tracer.state.multipliers.keys():
+        found.pinned[name] = f"not folded: {refused[name]}"
+    return found
 
 
 def persistent_buffers(model: nn.Module) -> dict[str, Tensor]:
@@ -132,20 +150,29 @@ def symmetries_of(state: AxisState, quiver: Quiver) -> Symmetries:
         vertices.append(_vertex(state, axes, variable, found[variable], copies, len(own)))
     matrices = set()
     for variable, level in acting.items():
-        if level == Level.GENERAL:
+        if level in FACTORED:
             matrices |= {_representative(quiver, each) for each in claimed.get(variable, set())}
     sides = [side for scaled in quiver.scaled.values() for side in (scaled.output_class, scaled.input_class)]
     free = {_representative(quiver, each) for side in sides for each in set(side.flatten().tolist()) - {0}}
     order = {name: number for number, name in enumerate(state.named)}
     vertices.sort(key=lambda each: order[each.name.partition("[")[0]])
-    return Symmetries(vertices, _pinned(state, axes, acting, quiver), quiver, axes, acting, owned, len(free - matrices))
+    return Symmetries(
+        vertices,
+        _pinned(state, axes, acting, quiver),
+        quiver,
+        axes,
+        acting,
+        owned,
+        len(free - matrices),
+        tuple(state.folded),
+    )
 
 
 def _one_matrix_per_axis(state: AxisState, axis: Axis) -> None:
     """Of several factors of one axis, the innermost alone carries matrices, so that no two overlap."""
     variables = state.variables
     for segment in axis:
-        large = [factor for factor in factors_in([(segment,)]) if variables.level[factor.variable] >= Level.ORTHOGONAL]
+        large = [factor for factor in factors_in([(segment,)]) if variables.level[factor.variable].matrices]
         for factor in large[:-1]:
             variables.reduce([((factor,),)], Level.PERMUTATION, ONE_FACTOR)
 
@@ -214,7 +241,7 @@ def _vertex(state: AxisState, axes: Any, variable: int, units: int, copies: int,
         {name: ", ".join(each) for name, each in sides.items()},
         tuple(state.variables.reasons[variable]),
     )
-    dimension = copies * units**2 if level == Level.GENERAL else matrix_dimension(vertex) + scalings
+    dimension = matrix_dimension(vertex) + (0 if level in FACTORED else scalings)
     return SymmetryVertex(**{**vertex.__dict__, "dimension": dimension})
 
 

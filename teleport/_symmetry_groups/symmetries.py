@@ -16,18 +16,27 @@ from teleport._symmetry_groups.axis_state import Axes
 from teleport._symmetry_groups.elements import (
     AxisAction,
     GroupElement,
+    centered_rotation,
     random_order,
     random_rotation,
     random_signs,
+    random_turn,
 )
+from teleport._symmetry_groups.folding import Folding, folding_of
 from teleport._tracing.value_reads import ValueRead
 
 GROUPS = {
+    Level.TURN: "plane rotation",
+    Level.SCALED_TURN: "scaled plane rotation",
     Level.PERMUTATION: "permutation",
     Level.SIGNED: "signed permutation",
+    Level.CENTERED: "mean-keeping orthogonal",
     Level.ORTHOGONAL: "orthogonal",
     Level.GENERAL: "general linear",
 }
+
+
+_FACTORED = ("scaled plane rotation", "general linear")
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,9 @@ class SymmetryVertex:
 
     Attributes:
         name: the first parameter that makes the units, with its axis.
-        group: ``"permutation"``, ``"signed permutation"``, ``"orthogonal"`` or ``"general linear"``.
+        group: ``"permutation"``, ``"signed permutation"``, ``"mean-keeping orthogonal"``, ``"orthogonal"`` or
+            ``"general linear"``; of pairs that a rotary embedding turns ``"scaled plane rotation"`` or ``"plane
+            rotation"``.
         units: how many units the group acts on.
         copies: how many elements act independently: one per head, or per group of a convolution.
         scalings: the number of independent factors on the units, of the quiver.
@@ -56,7 +67,7 @@ class SymmetryVertex:
 
     def __str__(self) -> str:
         each = f"{self.copies} x " if self.copies > 1 else ""
-        scaled = f", {self.scalings} scalings" if self.scalings and self.group != "general linear" else ""
+        scaled = f", {self.scalings} scalings" if self.scalings and self.group not in _FACTORED else ""
         why = f"; {self.reasons[-1]}" if self.reasons else ""
         return f"{self.name}: {each}{self.group} of {self.units} units{scaled}, dimension {self.dimension}{why}"
 
@@ -73,6 +84,7 @@ class Symmetries:
         levels: of each variable in the axes.
         companions: of each variable, those per unit of which it has another element.
         free_scalings: the number of independent factors of the quiver that no general linear group holds.
+        folded: the weights that must be folded into others, before an element acts.
     """
 
     vertices: list[SymmetryVertex]
@@ -82,6 +94,7 @@ class Symmetries:
     levels: Mapping[int, Level] = field(repr=False)
     companions: Mapping[int, tuple[int, ...]] = field(repr=False)
     free_scalings: int
+    folded: tuple[str, ...] = ()
 
     @property
     def value_reads(self) -> list[ValueRead]:
@@ -91,8 +104,7 @@ class Symmetries:
     @property
     def dimension(self) -> int:
         """Of the whole group. The orbit has this dimension where no element but the identity keeps the weights."""
-        kept = ("orthogonal", "general linear")
-        return self.free_scalings + sum(matrix_dimension(each) for each in self.vertices if each.group in kept)
+        return self.free_scalings + sum(matrix_dimension(each) for each in self.vertices)
 
     @property
     def log10_permutations(self) -> float:
@@ -107,6 +119,8 @@ class Symmetries:
         )
         lines = [head, *(f"  {each}" for each in self.vertices)]
         lines += [f"  {each}" for each in self.value_reads]
+        if self.folded:
+            lines.append(f"  to be folded into the linear maps beside them: {', '.join(self.folded)}")
         return "\n".join([*lines, *(f"  {name} stays: {reason}" for name, reason in self.pinned.items())])
 
     def to_dict(self) -> dict[str, Any]:
@@ -117,8 +131,14 @@ class Symmetries:
             "log10_permutations": self.log10_permutations,
             "vertices": [{**asdict(each), "acts_on": dict(each.acts_on)} for each in self.vertices],
             "pinned": dict(self.pinned),
+            "folded": list(self.folded),
             "value_reads": [asdict(each) for each in self.value_reads],
         }
+
+    def folding(self) -> Folding:
+        """Sets the weights ``folded`` to one and multiplies the linear maps beside them; of the model as it is now."""
+        parameters = {name: scaled.parameter for name, scaled in self.quiver.scaled.items()}
+        return folding_of(self.quiver, parameters, self.folded)
 
     def sample(self, group: str, generator: torch.Generator, stretch: Sequence[float] = (0.5, 2.0)) -> GroupElement:
         """A random element.
@@ -135,7 +155,7 @@ class Symmetries:
             copies = math.prod(sizes[each] for each in self.companions[variable])
             action = self._draw(variable, copies, sizes[variable], group, generator, stretch)
             actions += [] if action is None else [action]
-        return GroupElement(self.axes, actions)
+        return GroupElement(self.axes, actions, self.folded)
 
     def _ordered(self, variables: Sequence[int]) -> list[int]:
         """Those that have another element per unit come before what moves these units."""
@@ -157,25 +177,45 @@ class Symmetries:
         self, variable: int, copies: int, units: int, group: str, generator: torch.Generator, stretch: Sequence[float]
     ) -> AxisAction | None:
         level, companions = self.levels[variable], self.companions[variable]
-        if level >= Level.ORTHOGONAL and group in ("orthogonal", "general", "all"):
-            rotation = random_rotation(copies, units, generator)
-            if level == Level.ORTHOGONAL or group == "orthogonal":
-                return AxisAction(variable, companions, matrix=rotation, inverse=rotation.mT)
-            other = random_rotation(copies, units, generator)
-            low, high = math.log(stretch[0]), math.log(stretch[1])
-            drawn = torch.rand(copies, 1, units, dtype=torch.float64, generator=generator)
-            scales: Tensor = (low + (high - low) * drawn).exp()
-            matrix, inverse = (rotation * scales) @ other, other.mT @ (rotation / scales).mT
+        if level.matrices and group in ("orthogonal", "general", "all"):
+            matrix, inverse = _matrix(level, copies, units, group, generator, stretch)
             return AxisAction(variable, companions, matrix=matrix, inverse=inverse)
-        if group in ("permutation", "all"):
+        if level.permutes and group in ("permutation", "all"):
             order = random_order(copies, units, generator)
-            signs = random_signs(copies, units, generator) if level >= Level.SIGNED else None
+            signs = random_signs(copies, units, generator) if level.signs else None
             return AxisAction(variable, companions, order=order, signs=signs)
         return None
+
+
+def _matrix(
+    level: Level, copies: int, units: int, group: str, generator: torch.Generator, stretch: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    """A random matrix of a level, a rotation for ``group="orthogonal"``, and its inverse."""
+    if level in (Level.TURN, Level.SCALED_TURN):
+        rotation = random_turn(copies, generator)
+    elif level == Level.CENTERED:
+        rotation = centered_rotation(copies, units, generator)
+    else:
+        rotation = random_rotation(copies, units, generator)
+    if group == "orthogonal" or level not in (Level.SCALED_TURN, Level.GENERAL):
+        return rotation, rotation.mT
+    low, high = math.log(stretch[0]), math.log(stretch[1])
+    sizes = (copies, 1, 1 if level == Level.SCALED_TURN else units)
+    other = rotation.mT if level == Level.SCALED_TURN else random_rotation(copies, units, generator)
+    scales: Tensor = (low + (high - low) * torch.rand(sizes, dtype=torch.float64, generator=generator)).exp()
+    if level == Level.SCALED_TURN:
+        return rotation * scales, other / scales
+    return (rotation * scales) @ other, other.mT @ (rotation / scales).mT
 
 
 def matrix_dimension(vertex: SymmetryVertex) -> int:
     """The dimension of the matrices of a vertex."""
     units = vertex.units
-    each = {"orthogonal": units * (units - 1) // 2, "general linear": units**2}.get(vertex.group, 0)
-    return vertex.copies * each
+    each = {
+        "plane rotation": 1,
+        "scaled plane rotation": 2,
+        "mean-keeping orthogonal": (units - 1) * (units - 2) // 2,
+        "orthogonal": units * (units - 1) // 2,
+        "general linear": units**2,
+    }
+    return vertex.copies * each.get(vertex.group, 0)

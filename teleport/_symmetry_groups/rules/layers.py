@@ -157,7 +157,15 @@ def _layer_norm(
     eps: float = 1e-5,
 ) -> Axes:
     places = range(-len(normalized_shape), 0)
-    axes = _affine(call, input, (weight, bias), places, Level.PERMUTATION, "layer norm")
+    if len(places) == 1 and _multiplies_by_one(call, weight):
+        axes = call.axes(input)
+        call.reduce(axes[:-1])
+        call.reduce(axes[-1:], Level.CENTERED, "its mean is taken in a layer norm")
+        if bias is not None:
+            call.join(axes[-1], call.axes(bias)[0])
+        call.state.contexts.append(axes[:-1])
+        return call.axes(input)
+    axes = _affine(call, input, (weight, bias), places, Level.PERMUTATION, "layer norm with weights")
     call.mix(axes, places)
     return call.axes(input)
 
@@ -171,13 +179,23 @@ def _rms_norm(
     axes = call.axes(input)
     others = axes[: len(axes) - len(normalized_shape)]
     call.reduce(others)
-    if weight is None and len(places) == 1:
-        call.reduce(axes[-1:], Level.ORTHOGONAL, "it enters a rms norm")
+    if len(places) == 1 and _multiplies_by_one(call, weight):
+        call.reduce(axes[-1:], Level.ORTHOGONAL, "its norm is taken in a rms norm")
         call.state.contexts.append(others)
         return call.axes(input)
-    axes = _affine(call, input, (weight,), places, Level.PERMUTATION, "rms norm")
+    axes = _affine(call, input, (weight,), places, Level.PERMUTATION, "rms norm with weights")
     call.mix(axes, places)
     return call.axes(input)
+
+
+def _multiplies_by_one(call: AxisCall, weight: Tensor | None) -> bool:
+    """Whether a norm has no weight, or one that is folded into others."""
+    if weight is None:
+        return True
+    if not call.state.folds(weight):
+        return False
+    call.use(weight)
+    return True
 
 
 @axis_rule(F.embedding)

@@ -1,4 +1,4 @@
-"""Functions that rearrange elements, select among them or put them side by side."""
+"""Functions that rearrange elements or put them side by side."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from teleport._symmetry_groups.axis import ONE, Axis, Level, fixed, size_of
 from teleport._symmetry_groups.axis_state import Axes
 from teleport._symmetry_groups.rules.table import AXIS_RULES, AxisCall, AxisRule, axis_rule, named
+from teleport._symmetry_groups.rules.turns import together
 from teleport._tracing.ownership import tensors_in
 
 RESHAPES = ("flatten", "reshape", "view", "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as", "ravel")
@@ -96,106 +97,27 @@ def _repeat_each(call: AxisCall, input: Tensor, repeats: Any, dim: int | None = 
 
 @axis_rule(*named("repeat", "tile"))
 def _repeat(call: AxisCall, input: Tensor, *sizes: Any) -> Axes | None:
-    """All elements along an axis several times, where it has a length of 1."""
+    """All elements along an axis several times."""
     axes = (ONE,) * (call.result.dim() - input.dim()) + call.axes(input)
-    if any(size_of(axis) not in (1, size) for axis, size in zip(axes, call.result.shape, strict=True)):
-        return None
-    return _expanded(call, axes, call.result.shape)
-
-
-@axis_rule(*named("chunk", "split", "tensor_split", "split_with_sizes", "unbind"))
-def _pieces(call: AxisCall, input: Tensor, *options: Any, **others: Any) -> list[Axes]:
-    unbinds = getattr(call.func, "__name__", "") == "unbind"
-    at = 0 if unbinds else 1
-    dim = others.get("dim", options[at] if len(options) > at else 0)
-    axes = list(call.axes(input))
-    dim %= len(axes)
-    if unbinds:
-        call.pin([axes[dim]], "which takes it apart")
-        kept = call.axes(input)
-        return [kept[:dim] + kept[dim + 1 :] for _ in call.result]
-    pieces, start = [], 0
-    for made in call.result:
-        pieces.append(call.cut(axes[dim], start, start + made.shape[dim]))
-        start += made.shape[dim]
-    axes = list(call.axes(input))
-    return [(*axes[:dim], piece, *axes[dim + 1 :]) for piece in pieces]
-
-
-@axis_rule(*named("narrow"))
-def _narrow(call: AxisCall, input: Tensor, dim: int, start: Any, length: int) -> Axes:
-    axes = list(call.axes(input))
-    start = int(start) % input.shape[dim]
-    axes[dim] = call.cut(axes[dim], start, start + length)
-    return tuple(axes)
-
-
-@axis_rule(*named("select"))
-def _select(call: AxisCall, input: Tensor, dim: int, index: Any) -> Axes:
-    axes = list(call.axes(input))
-    call.pin([axes.pop(dim)], "which selects units")
-    return tuple(axes)
-
-
-@axis_rule(Tensor.__getitem__)
-def _getitem(call: AxisCall, input: Tensor, index: Any) -> Axes | None:
-    places = list(index) if isinstance(index, tuple) else [index]
-    if any(isinstance(each, (list, bool, range)) or not _plain(each) for each in places):
-        return None
-    if sum(isinstance(each, Tensor) for each in places) > 1:
-        return None
-    used = sum(each is not None and each is not Ellipsis for each in places)
-    if Ellipsis not in [each for each in places if not isinstance(each, Tensor)]:
-        places.append(Ellipsis)
-    waiting = list(call.axes(input))
-    result: list[Axis] = []
-    for each in places:
-        if each is None:
-            result.append(ONE)
-        elif each is Ellipsis:
-            count = input.dim() - used
-            result += [waiting.pop(0) for _ in range(count)]
-        else:
-            result += _indexed(call, waiting.pop(0), each)
-    return tuple(result)
-
-
-def _plain(index: Any) -> bool:
-    if isinstance(index, Tensor):
-        return not index.is_floating_point() and (index.dtype != torch.bool)
-    return index is None or index is Ellipsis or isinstance(index, (int, slice))
-
-
-def _indexed(call: AxisCall, axis: Axis, index: Any) -> list[Axis]:
-    """The axes that an index leaves of one."""
-    if isinstance(index, slice):
-        start, stop, step = index.indices(size_of(axis))
-        if step == 1:
-            return [call.cut(axis, start, max(start, stop))]
-        call.pin([axis], "which selects units")
-        return [fixed(len(range(start, stop, step)))]
-    call.pin([axis], "which selects units")
-    if isinstance(index, Tensor):
-        call.pin(call.axes(index), "as an index")
-        return [fixed(size) for size in index.shape]
-    return []
-
-
-@axis_rule(*named("index_select"))
-def _index_select(call: AxisCall, input: Tensor, dim: int, index: Tensor) -> Axes:
-    axes = list(call.axes(input))
-    call.pin(call.axes(index), "as an index")
-    call.pin([axes[dim]], "which selects units")
-    axes[dim] = fixed(len(index))
-    return tuple(axes)
+    copies = call.state.variables.copies
+    whole = [
+        axis if size_of(axis) == size else call.product(copies(size // size_of(axis)), axis)
+        for axis, size in zip(axes, call.result.shape, strict=True)
+    ]
+    return tuple(whole)
 
 
 @axis_rule(*named("cat", "concat", "concatenate"))
 def _cat(call: AxisCall, tensors: Any, dim: int = 0) -> Axes | None:
+    if (turned := together(call, tensors, dim, stacked=False)) is not None:
+        return turned
     given = [call.axes(tensor) for tensor in tensors]
     if len({len(axes) for axes in given}) > 1:
         return None
     dim %= len(given[0])
+    if len(given) > 1 and all(tensor is tensors[0] for tensor in tensors):
+        along = call.product(call.state.variables.copies(len(given)), given[0][dim])
+        return (*given[0][:dim], along, *given[0][dim + 1 :])
     for axes in given[1:]:
         for place in set(range(len(axes))) - {dim}:
             call.join(given[0][place], axes[place])
@@ -206,12 +128,16 @@ def _cat(call: AxisCall, tensors: Any, dim: int = 0) -> Axes | None:
 
 @axis_rule(*named("stack"))
 def _stack(call: AxisCall, tensors: Any, dim: int = 0) -> Axes:
+    if (turned := together(call, tensors, dim, stacked=True)) is not None:
+        return turned
     given = [call.axes(tensor) for tensor in tensors]
     for axes in given[1:]:
         for one, other in zip(given[0], axes, strict=True):
             call.join(one, other)
     kept = list(call.axes(tensors[0]))
-    kept.insert(dim % (len(kept) + 1), fixed(len(tensors)))
+    same = len(tensors) > 1 and all(tensor is tensors[0] for tensor in tensors)
+    own = call.state.variables.copies(len(tensors)) if same else fixed(len(tensors))
+    kept.insert(dim % (len(kept) + 1), own)
     return tuple(kept)
 
 
@@ -229,7 +155,8 @@ def _moved(call: AxisCall, input: Tensor, *options: Any, **others: Any) -> Axes:
         places = [dims] if isinstance(dims, int) else list(dims)
         moved = [axes[place] for place in places]
     call.pin(moved, "which moves units")
-    return call.axes(input)
+    gone = {id(axis) for axis in moved}
+    return tuple(fixed(size_of(axis)) if id(axis) in gone else axis for axis in axes)
 
 
 @axis_rule(F.pad)

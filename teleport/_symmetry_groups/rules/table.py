@@ -15,10 +15,11 @@ from torch import Tensor
 from teleport._quiver.rules.table import in_sight, named, understood
 from teleport._symmetry_groups.axis import Axis, Level, size_of
 from teleport._symmetry_groups.axis_state import Axes, AxisState
+from teleport._symmetry_groups.later import Later
 from teleport._tracing.functions import called
 from teleport._tracing.ownership import tensors_in
 
-AxisRule = Callable[..., Axes | list[Axes] | None]
+AxisRule = Callable[..., Axes | Later | list[Axes] | list[Axes | Later] | None]
 
 AXIS_RULES: dict[Callable[..., Any], AxisRule] = {}
 
@@ -44,6 +45,14 @@ class AxisCall:
         self.asked.add(id(tensor))
         return self.state.axes(tensor, statistics)
 
+    def form(self, tensor: Any) -> Any:
+        """The form of an argument whose axes are put off, else ``None``; one that is used so is accounted for."""
+        return self.state.form(tensor)
+
+    def use(self, *tensors: Tensor) -> None:
+        """Account for arguments without a look at their axes."""
+        self.asked.update(map(id, tensors))
+
     def join(self, first: Axis, second: Axis, dual: bool = False) -> None:
         """The same element acts on both axes, or, if they are contracted, its inverse transpose on the second."""
         self.state.variables.join(first, second, f"it meets a fixed axis in {called(self.func)}", dual)
@@ -56,11 +65,11 @@ class AxisCall:
         """Nothing acts on these axes."""
         self.state.pin(axes, f"it enters {called(self.func)}, {why}")
 
-    def mix(self, axes: Axes, over: Sequence[int]) -> None:
-        """Elements are mixed over some axes in a way that keeps permutations alone; no other element may differ
-        along them."""
+    def mix(self, axes: Axes, over: Sequence[int], level: Level = Level.PERMUTATION, why: str = "") -> None:
+        """Elements are mixed over some axes in a way that keeps permutations, or a group of this level; no other
+        element may differ along them."""
         over = [axis % len(axes) for axis in over]
-        self.reduce([axes[axis] for axis in over])
+        self.reduce([axes[axis] for axis in over], level, why)
         self.state.contexts.append(tuple(axis for place, axis in enumerate(axes) if place not in over))
 
     def cut(self, axis: Axis, start: int, stop: int) -> Axis:
@@ -91,12 +100,24 @@ class AxisCall:
             if not long:
                 result.append(along[0])
                 continue
-            for axis in long[1:]:
-                self.join(long[0], axis)
-            if (len(long) > 1) if product else (len(long) < len(given)):
-                self.reduce(long)
-            result.append(self.state.variables.resolve(long[0]))
+            result.append(self._along(long, len(given), product))
         return tuple(result)
+
+    def _along(self, long: list[Axis], count: int, product: bool) -> Axis:
+        """The axis of an elementwise sum or product of ``count`` tensors, of those that are not constant along it."""
+        variables = self.state.variables
+        if product and len(long) == 2 and variables.copied(long[0]) != variables.copied(long[1]):
+            other, copied = sorted(long, key=variables.copied)
+            joined = variables.join_varying(other, copied, f"it meets a fixed axis in {called(self.func)}")
+            self.reduce(joined)
+            return variables.resolve(other)
+        for axis in long[1:]:
+            self.join(long[0], axis)
+        if product and len(long) > 1:
+            self.reduce(long)
+        elif not product and len(long) < count:
+            self.reduce(long, Level.CENTERED)
+        return variables.resolve(long[0])
 
 
 def axis_rule(*functions: Callable[..., Any]) -> Callable[[AxisRule], AxisRule]:
@@ -109,7 +130,7 @@ def axis_rule(*functions: Callable[..., Any]) -> Callable[[AxisRule], AxisRule]:
     return register
 
 
-def axes_of_result(call: AxisCall, args: Any, kwargs: Any) -> list[Axes] | None:
+def axes_of_result(call: AxisCall, args: Any, kwargs: Any) -> list[Axes | Later] | None:
     """The axes of a call's results; ``None`` if there is no rule or it does not understand the call."""
     found = AXIS_RULES.get(call.func)
     entered = list(tensors_in((args, kwargs)))
@@ -120,9 +141,13 @@ def axes_of_result(call: AxisCall, args: Any, kwargs: Any) -> list[Axes] | None:
         return None
     several = axes if isinstance(axes, list) else [axes]
     made = list(tensors_in(call.result))
-    if [[size_of(axis) for axis in each] for each in several] != [list(tensor.shape) for tensor in made]:
+    if len(several) != len(made):
         return None
     for each, tensor in zip(several, made, strict=True):
+        if isinstance(each, Later):
+            continue
+        if [size_of(axis) for axis in each] != list(tensor.shape):
+            return None
         if not tensor.is_floating_point():  # no matrix passes a rounding
             call.reduce(each)
     return several

@@ -1,0 +1,117 @@
+"""Weights that multiply units, as those of norms do, folded into the linear maps beside them.
+
+``W (w * n)`` is ``(W diag(w)) (1 * n)``: with the weights at one, a rotation passes through the norm. Which weights may
+be folded is read off the quiver: a weight ``w`` whose factors are its own, with the inverses in other weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from teleport._quiver.quiver import Freedom, Quiver
+
+ZERO = "an element is zero or not finite"
+
+
+@dataclass(frozen=True)
+class Folding:
+    """Sets weights that multiply units to given values, and moves the quotients into the weights beside them.
+
+    Attributes:
+        quiver: of the network.
+        before: the weights by name, as they were.
+        after: as they will be: ones.
+    """
+
+    quiver: Quiver
+    before: Mapping[str, Tensor]
+    after: Mapping[str, Tensor]
+
+    def inverse(self) -> Folding:
+        """The weights as they were, and the others divided again."""
+        return Folding(self.quiver, self.after, self.before)
+
+    @torch.no_grad()
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Change the model's parameters in place.
+
+        Args:
+            model: the traced model, or one of the same structure.
+
+        Returns:
+            ``model``, which computes the same function.
+
+        Raises:
+            ValueError: a parameter is missing, has another shape, or has a zero; then nothing is changed.
+        """
+        named = dict(model.named_parameters())
+        for name, value in self.after.items():
+            if name not in named or named[name].shape != value.shape:
+                raise ValueError(f"the folding is of another model: this one has no parameter {name!r} of its shape")
+            if not _usable(named[name]):
+                raise ValueError(f"{name!r} cannot be folded: {ZERO}")
+        tau = torch.ones(len(self.quiver.freedom), dtype=torch.float64)
+        for name, value in self.after.items():
+            classes, power = own_classes(self.quiver, name)
+            tau[classes] = (value.double() / named[name].double()).cpu() ** power
+        for name, scaled in self.quiver.scaled.items():
+            factors = scaled.factors(tau)
+            if name not in self.after and bool((factors != 1).any()):
+                named[name].copy_(named[name].double() * factors)
+        for name, value in self.after.items():
+            named[name].copy_(value)
+        return model
+
+
+def folding_of(quiver: Quiver, parameters: Mapping[str, nn.Parameter], names: Iterable[str]) -> Folding:
+    """The folding of some weights at the values that they have."""
+    before = {name: parameters[name].detach().clone() for name in names}
+    return Folding(quiver, before, {name: torch.ones_like(value) for name, value in before.items()})
+
+
+def foldable_weights(quiver: Quiver, parameters: Mapping[str, nn.Parameter]) -> tuple[list[str], dict[str, str]]:
+    """The names of the weights that may be folded, and of vectors that may not, with the reason."""
+    producers: dict[int, set[str]] = {}
+    for name, scaled in quiver.scaled.items():
+        if parameters[name].dim() == 1:
+            for each in {*scaled.output_class.flatten().tolist(), *scaled.input_class.flatten().tolist()} - {0}:
+                producers.setdefault(each, set()).add(name)
+    found, refused = [], {}
+    for name, parameter in parameters.items():
+        if parameter.dim() != 1 or name not in quiver.kinds:
+            continue
+        classes, _ = own_classes(quiver, name)
+        if len(classes) != len(parameter) or not parameter.requires_grad:
+            refused[name] = quiver.reasons.get(name, "its factors are not its own")
+        elif not _usable(parameter):
+            refused[name] = ZERO
+        elif bool((quiver.freedom[classes] == Freedom.POSITIVE).any()) and bool((parameter <= 0).any()):
+            refused[name] = "an element is negative, and positive factors alone pass through what reads it"
+        else:
+            found.append(name)
+    return found, refused
+
+
+def own_classes(quiver: Quiver, name: str) -> tuple[Tensor, int]:
+    """The classes of a vector's elements, and the power of their factors by which it is multiplied; of none if the
+    factors act on both sides, or are those of others."""
+    scaled = quiver.scaled.get(name)
+    none = torch.zeros(0, dtype=torch.int64)
+    if scaled is None:
+        return none, 1
+    output, read = scaled.output_class.flatten(), scaled.input_class.flatten()
+    classes, power = (output, 1) if not bool(read.any()) else (read, -1)
+    other = read if power == 1 else output
+    if bool(other.any()) or len(set(classes.tolist())) != scaled.parameter.numel() or bool((classes == 0).any()):
+        return none, 1
+    if bool((quiver.inverse[classes] >= 0).any()):
+        return none, 1
+    return classes, power
+
+
+def _usable(weight: Tensor) -> bool:
+    return bool(weight.isfinite().all()) and not bool((weight == 0).any())
