@@ -181,7 +181,7 @@ class GroupMove:
         clear_caches(self.model, state, lambda: outputs(self.batches[0]))
         first = [outputs(batch) for batch in self.batches]
         runs = [partial(state.evaluate, partial(self.evaluate, self.model, batch)) for batch in self.batches]
-        symmetries = trace_symmetries(self.model, runs, self.modes, self.batches, self.fold_norms)
+        symmetries = trace_symmetries(self.model, runs, self.modes, self.batches, fold_norms=self.fold_norms)
         change = self.draw(symmetries)
         values = self._losses(first)
         stopped = tell_of_step(self.monitor, 0, values)
