@@ -1,10 +1,12 @@
-"""Check that a sweep with a failing run is right under every installed launcher: exit code, table and progress.
+"""Check that a sweep with a failing run and two killed ones is right under every installed launcher.
 
     pip install -e '.[launchers]'
-    python scripts/check_launchers.py                   # basic, machine.jobs, joblib, submitit_local, ray
-    python scripts/check_launchers.py joblib ray
+    python scripts/check_launchers.py                   # basic, machine.jobs, cores, submitit, ray_local, ray_cluster
+    python scripts/check_launchers.py cores ray_local
 
-Prints the end of each sweep's text; exits with 1 if one of them is wrong. A launcher that is not installed is wrong.
+Exit code, table, progress, how often each run is trained, and the same sweep called twice at once. ray_cluster starts
+two nodes on this machine. Prints the end of each sweep's text; exits with 1 if one of them is wrong. A launcher that is
+not installed is wrong.
 """
 
 from __future__ import annotations
@@ -16,6 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,41 +28,108 @@ ROOT = Path(__file__).resolve().parent.parent
 LAUNCHERS = {
     "basic": [],
     "machine.jobs": ["machine.jobs=2"],
-    "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
-    "submitit_local": ["hydra/launcher=submitit_local"],
-    "ray": ["hydra/launcher=ray"],
+    "cores": ["hydra/launcher=cores", "hydra.launcher.n_jobs=2"],
+    "submitit": ["hydra/launcher=submitit"],
+    "ray_local": ["hydra/launcher=ray_local", "+hydra.launcher.ray.init.num_cpus=2"],
+    "ray_cluster": ["hydra/launcher=ray_cluster"],
 }
+SURVIVING = ("cores", "submitit", "ray_local", "ray_cluster")
+"""Launchers under which a killed process costs its own run only."""
 
-SWEEP = ["data=digits", "scale=smoke", "machine.threads=1", "optimizer.lr=0.1,-1", "seed=0,1"]
-"""Four small runs; the two with a negative rate fail."""
+SMALL = ["data=digits", "data.train_samples=300", "data.test_samples=100", "training.epochs=1", "machine.threads=1"]
+WATCHED = ["model=custom", "model.factory=tests.experiments.small:watched"]
+"""A model whose process is killed in each training with seed 1 and in the first one with seed 2; none with seed 3."""
+
+SECONDS = 1200
+"""The longest that a sweep may take."""
+
+
+def sweep(launcher: str, runs: Path, seeds: str, said: Path) -> subprocess.Popen[bytes]:
+    """Start a sweep; what it says goes to the file ``said``."""
+    overrides = [*SMALL, *WATCHED, f"seed={seeds}", f"machine.runs={runs}", *LAUNCHERS[launcher]]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TRAININGS": str(runs / "trainings")}
+    with said.open("wb") as file:
+        command = [sys.executable, "run.py", "-m", *overrides]
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
+
+
+def rows_of(runs: Path) -> list[dict[str, str]]:
+    """The tables of all sweeps, one after the other."""
+    found = []
+    for path in sorted((runs / "sweeps").glob("*.csv")):
+        if not path.stem.endswith("-seeds"):
+            with path.open() as file:
+                found += list(csv.DictReader(file))
+    return found
 
 
 def check(launcher: str, runs: Path) -> list[str]:
     """What is wrong with the sweep under ``launcher``."""
-    command = [sys.executable, "run.py", "-m", *SWEEP, f"machine.runs={runs}", *LAUNCHERS[launcher]]
-    started, environment = time.monotonic(), os.environ | {"OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    seconds = time.monotonic() - started
+    seeds, said = "0,1,2,3,4" if launcher in SURVIVING else "0,3,4", runs / "said"
+    started = time.monotonic()
+    code = sweep(launcher, runs, seeds, said).wait(SECONDS)
+    text = said.read_text()
     print(
-        f"== {launcher}: exit code {result.returncode} after {seconds:.0f} s",
-        *result.stdout.splitlines()[-14:],
-        sep="\n",
+        f"== {launcher}: exit code {code} after {time.monotonic() - started:.0f} s", *text.splitlines()[-16:], sep="\n"
     )
-    tables = [path for path in (runs / "sweeps").glob("*.csv") if not path.stem.endswith("-seeds")]
-    if len(tables) != 1:
-        return [f"{len(tables)} tables", result.stderr[-2000:]]
-    with tables[0].open() as file:
-        rows = list(csv.DictReader(file))
-    wrong = []
-    if result.returncode != 1:
-        wrong.append(f"exit code {result.returncode}, not 1")
-    if [bool(row["error"]) for row in rows] != [False, False, True, True]:
+    errors = {f"seed={seed}": "" for seed in seeds.split(",")} | {"seed=3": "no model with seed 3"}
+    if launcher in SURVIVING:
+        errors["seed=1"] = "its process ended before the run did, twice"
+    rows = {row["overrides"].split()[-1]: row["error"] for row in rows_of(runs)}
+    wrong = [] if code == 1 else [f"exit code {code}, not 1", text[-2000:]]
+    if rows.keys() != errors.keys() or any(bool(rows[key]) != bool(errors[key]) for key in rows):
         wrong.append(f"the table has {rows}")
-    if "4 runs, 2 failed" not in result.stdout:
+    wrong += [f"{key} says {rows[key]}" for key in rows if errors.get(key, "") not in rows[key]]
+    failed = sum(map(bool, errors.values()))
+    if f"{len(errors)} runs, {failed} failed" not in text:
         wrong.append("the table is not printed")
-    if result.stdout.count("optimizer.lr must be a number") < 4:  # as they fail, and in the table
-        wrong.append("failures are not told of")
-    return wrong
+    if text.count("no model with seed 3") < 2:  # as it fails, and in the table
+        wrong.append("the failure is not told of")
+    return wrong + trainings(runs, launcher)
+
+
+def trainings(runs: Path, launcher: str) -> list[str]:
+    """Which runs were trained more often than they should; under joblib a killed process ends its neighbour's too."""
+    most = {"1": 2, "2": 3 if launcher == "cores" else 2} | ({"0": 2, "4": 2} if launcher == "cores" else {})
+    counted = Counter((runs / "trainings").read_text().split())
+    return [f"seed {seed} was trained {count} times" for seed, count in counted.items() if count > most.get(seed, 1)]
+
+
+def check_two(launcher: str, runs: Path) -> list[str]:
+    """What is wrong if the same sweep is called twice at once: no run may be trained twice, none may fail."""
+    both = [sweep(launcher, runs, "0,4,5", runs / f"said{number}") for number in range(2)]
+    codes = [one.wait(SECONDS) for one in both]
+    counted = Counter((runs / "trainings").read_text().split())
+    rows = rows_of(runs)
+    print(f"== {launcher}, twice at once: exit codes {codes}, trainings per seed {dict(counted)}, {len(rows)} rows")
+    wrong = [] if codes == [0, 0] else [f"exit codes {codes}"]
+    wrong += [] if counted == {"0": 1, "4": 1, "5": 1} else [f"trainings per seed {dict(counted)}"]
+    return wrong + [row["error"] for row in rows if row["error"]] + ([] if len(rows) == 6 else [f"{len(rows)} rows"])
+
+
+@contextmanager
+def cluster(needed: bool, folder: Path) -> Iterator[None]:
+    """Two nodes of Ray with one core each, started in another folder than the sweep's; they end with the block."""
+    if not needed:
+        yield
+        return
+    program = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1", "--disable-usage-stats"]
+    head = ["--head", "--port=6399", "--include-dashboard=false"]
+    nodes = []
+    try:
+        for which in (head, ["--address=127.0.0.1:6399"]):
+            with (folder / f"node{len(nodes)}").open("wb") as said:
+                nodes.append(subprocess.Popen([*program, *which], cwd=folder, stdout=said, stderr=said))
+            until = time.monotonic() + 120
+            while b"--block" not in (folder / f"node{len(nodes) - 1}").read_bytes() and time.monotonic() < until:
+                time.sleep(0.5)
+        os.environ["RAY_ADDRESS"] = "127.0.0.1:6399"
+        yield
+    finally:
+        os.environ.pop("RAY_ADDRESS", None)
+        for node in reversed(nodes):
+            node.terminate()
+            node.wait(60)
 
 
 def main(arguments: list[str]) -> int:
@@ -70,10 +142,15 @@ def main(arguments: list[str]) -> int:
             parser.error(f"unknown launcher '{launcher}'; there are {', '.join(LAUNCHERS)}")
     failed = False
     for launcher in named or list(LAUNCHERS):
-        with tempfile.TemporaryDirectory() as runs:
-            for sentence in check(launcher, Path(runs)):
-                print(f"WRONG under {launcher}: {sentence}")
-                failed = True
+        with tempfile.TemporaryDirectory() as folder:
+            runs, others, nodes = (Path(folder) / name for name in ("runs", "others", "nodes"))
+            for each in (runs, others, nodes):
+                each.mkdir()
+            with cluster(launcher == "ray_cluster", nodes):
+                wrong = check(launcher, runs) + check_two(launcher, others)
+        for sentence in wrong:
+            print(f"WRONG under {launcher}: {sentence}")
+            failed = True
     return int(failed)
 
 

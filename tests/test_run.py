@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import re
 import runpy
 import signal
 import subprocess
@@ -84,9 +85,9 @@ def in_process(monkeypatch, *arguments: str) -> int:
     return caught.value.code
 
 
-def process(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
+def process(*arguments: str, environment=None, **options) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "run.py", *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {})
     return finished(command, cwd=ROOT, env=environment, **options)
 
 
@@ -202,17 +203,48 @@ def test_the_folder_of_a_sweep_is_the_one_that_is_asked_for(tmp_path, monkeypatc
     assert (runs / "sweeps" / "there.csv").is_file()
 
 
-def test_a_sweep_is_right_under_joblib(tmp_path):
-    """As in `scripts/check_launchers.py`, which takes the other launchers as well."""
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "machine.threads=1"]
-    result = process("-m", *SMALL, f"machine.runs={tmp_path}", *launcher, "optimizer.lr=0.1,-1")
-    assert result.returncode == 1, result.stderr
-    assert "run 1 of the sweep done: test loss" in result.stdout
-    assert "run 2 of the sweep failed: optimizer.lr must be" in result.stdout
-    assert "2 runs, 1 failed" in result.stdout
-    (table,) = (tmp_path / "sweeps").glob("*.csv")
-    assert [bool(row["error"]) for row in read(table)] == [False, True]
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("launcher", "plugin"),
+    [("cores", "hydra_joblib_launcher"), ("submitit", "hydra_submitit_launcher"), ("ray_local", "hydra_ray_launcher")],
+)
+def test_a_sweep_is_right_under_a_launcher(launcher, plugin):
+    """A failing and two killed runs, and two sweeps at once."""
+    pytest.importorskip(f"hydra_plugins.{plugin}", reason=f"needs {plugin}: pip install -e '.[launchers]'")
+    result = finished([sys.executable, "scripts/check_launchers.py", launcher], seconds=900, cwd=ROOT)
+    assert result.returncode == 0, result.stdout
+
+
+SBATCH = """#!/bin/sh
+cp "$1" "$SAVED"
+echo "sbatch: error: no such partition" >&2
+exit 1
+"""
+
+
+@pytest.mark.slow
+def test_the_job_that_slurm_gets(tmp_path):
+    """A program that keeps what it is given stands in for sbatch, and then refuses it, as SLURM does."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs submitit: pip install -e '.[submitit]'")
+    for name, text in (("sbatch", SBATCH), ("srun", "#!/bin/sh\n")):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    saved, runs = tmp_path / "job.sh", tmp_path / "runs"
+    path = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "SAVED": str(saved)}
+    launcher = ["hydra/launcher=slurm", "hydra.launcher.partition=gpu", f"machine.runs={runs}"]
+    result = process("-m", *SMALL, *launcher, "seed=0,1,2", environment=path)
+    assert result.returncode == 2
+    sentence = "error: the launcher starts no process: FailedJobError: sbatch: error: no such partition"
+    assert result.stderr.splitlines() == ["sbatch: error: no such partition", sentence]
+    job = saved.read_text()
+    options = dict(re.findall(r"^#SBATCH --([a-z-]+)=(.*)$", job, flags=re.MULTILINE))
+    assert options["array"] == "0-2%3"
+    assert options["partition"] == "gpu"
+    assert (options["time"], options["cpus-per-task"], options["ntasks-per-node"]) == ("240", "4", "1")
+    assert options["signal"] == "USR2@120"  # at which a run is queued again
+    folder = options["output"].rpartition("/")[0]
+    assert folder.startswith(str(runs / "sweeps"))
+    assert re.search(r"^srun .* -u -m submitit\.core\._submit ", job, flags=re.MULTILINE)
 
 
 def test_the_jobs_of_another_launcher_are_not_set_by_machine_jobs(tmp_path, monkeypatch, capsys):
@@ -326,7 +358,7 @@ def test_help_lists_the_options_of_the_users_own_folder(tmp_path, monkeypatch, c
     assert in_process(monkeypatch, "-cd", str(tmp_path), "--help") == 0
     text = capsys.readouterr().out
     assert "my_own" in text
-    for word in ("machine.jobs", "hydra/launcher=joblib", "install=bash"):
+    for word in ("machine.jobs", "hydra/launcher=cores", "install=bash"):
         assert word in text
     assert in_process(monkeypatch, "-cd", str(tmp_path), "model=my_owm") == 2
     assert "did you mean 'my_own'?" in capsys.readouterr().err

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import platform
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -50,6 +52,8 @@ def job(config: DictConfig) -> float | None:
     global started, diverged
     started = True
     hydra = HydraConfig.get()
+    if Path.cwd() != Path(hydra.runtime.cwd):  # a process of a launcher, on another machine perhaps
+        _enter(hydra.runtime.cwd)
     label_by_choices(config, hydra.runtime.choices)
     if not logging.getLogger("experiments").handlers:  # in a process of a launcher
         log_to_console()
@@ -63,6 +67,21 @@ def job(config: DictConfig) -> float | None:
         return None
     diverged = loss == math.inf
     return loss
+
+
+def _enter(folder: str) -> None:
+    """Make relative paths those of the call.
+
+    Raises:
+        RuntimeError: this machine has no such folder.
+    """
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise RuntimeError(
+            f"the process of a launcher on {platform.node()} cannot read '{folder}', where the sweep was called; call "
+            "it in a folder that all machines share"
+        ) from error
 
 
 def _use_tuned(config: DictConfig) -> None:

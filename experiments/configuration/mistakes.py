@@ -14,8 +14,14 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from experiments.configuration.options import options
+from experiments.configuration.options import CONF, options
 from experiments.errors import UserError, one_of
+
+PLUGINS = {
+    "hydra/launcher": {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray"},
+    "hydra/sweeper": {"optuna": "sweeper"},
+}
+"""Group -> the option that a plugin brings -> the extra of ``pyproject.toml`` that installs it."""
 
 KINDS = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false", "String": "a text"}
 """OmegaConf's names of types, in words."""
@@ -124,12 +130,19 @@ def _missing_file(error: MissingConfigException) -> UserError:
     group, _, name = (error.missing_cfg_file or "").partition("/")
     if group in options():
         return one_of(f"option of {group}", name, options()[group])
-    if missing := re.search(r"Could not find 'hydra/(launcher|sweeper)/(.+?)'", str(error)):
-        return UserError(
-            f"hydra/{missing[1]}={missing[2]} is not installed, or there is none of that name; "
-            "pip install -e '.[launchers]' brings the launchers joblib, submitit_local, submitit_slurm and ray"
-        )
+    if missing := re.search(r"Could not (?:find|load) '(hydra/(?:launcher|sweeper))/(.+?)'", str(error)):
+        return _missing_plugin(missing[1], missing[2], str(error))
     return UserError(_first_line(error))
+
+
+def _missing_plugin(group: str, name: str, message: str) -> UserError:
+    """The error for a launcher or sweeper that no plugin brings, or a preset of ours that stands on it."""
+    known = ["basic", *PLUGINS[group], *(file.stem for file in sorted((CONF / group).glob("*.yaml")))]
+    preset = re.search(rf"In '{group}/(.+?)'", message)
+    if name not in PLUGINS[group]:
+        return one_of(f"option of {group}", name, known)
+    of = preset[1] if preset else name
+    return UserError(f"{group}={of} needs a plugin of Hydra: pip install -e '.[{PLUGINS[group][name]}]'")
 
 
 def _unknown_key(error: OmegaConfBaseException) -> UserError:

@@ -27,9 +27,10 @@ See the whole configuration with:  python run.py --cfg job --resolve [GROUP=OPTI
 
 A sweep prints a table, writes it under <machine.runs>/sweeps, and exits with 1 if a run failed or all diverged; one run
 exits with 1 if it diverged. A mistake is one sentence and exit code 2. Besides machine.jobs,
-which runs several at a time on this machine, it takes the launchers of Hydra (pip install -e .[launchers]):
-  python run.py -m seed=0,1,2 hydra/launcher=joblib hydra.launcher.n_jobs=3
-  python run.py -m seed=0,1,2 hydra/launcher=submitit_slurm hydra.launcher.partition=gpu     (or submitit_local, ray)
+which runs several at a time on this machine, it takes launchers of Hydra (pip install -e .[launchers]): cores, slurm,
+submitit, ray_local and ray_cluster, under which a run whose process is killed is launched again and costs no other run:
+  python run.py -m seed=0,1,2 hydra/launcher=cores hydra.launcher.n_jobs=3
+  python run.py -m seed=0,1,2 hydra/launcher=slurm hydra.launcher.partition=gpu
 
 Options of your own: python run.py -cd DIR ..., where DIR/model/mine.yaml is model=mine; -cd DIR --help lists them too.
 Completion in bash:  eval "$(python run.py -sc install=bash)"     (also zsh, fish)
