@@ -75,7 +75,9 @@ def check(launcher: str, runs: Path) -> list[str]:
     errors = {f"seed={seed}": "" for seed in seeds.split(",")} | {"seed=3": "no model with seed 3"}
     if launcher in SURVIVING:
         errors["seed=1"] = "its process ended before the run did, twice"
-    rows = {row["overrides"].split()[-1]: row["error"] for row in rows_of(runs)}
+    rows = {
+        word: row["error"] for row in rows_of(runs) for word in row["overrides"].split() if word.startswith("seed=")
+    }
     wrong = [] if code == 1 else [f"exit code {code}, not 1", text[-2000:]]
     if rows.keys() != errors.keys() or any(bool(rows[key]) != bool(errors[key]) for key in rows):
         wrong.append(f"the table has {rows}")
@@ -99,10 +101,11 @@ def check_two(launcher: str, runs: Path) -> list[str]:
     """What is wrong if the same sweep is called twice at once: no run may be trained twice, none may fail."""
     both = [sweep(launcher, runs, "0,4,5", runs / f"said{number}") for number in range(2)]
     codes = [one.wait(SECONDS) for one in both]
-    counted = Counter((runs / "trainings").read_text().split())
-    rows = rows_of(runs)
+    trained, rows = runs / "trainings", rows_of(runs)
+    counted = Counter(trained.read_text().split() if trained.exists() else [])
     print(f"== {launcher}, twice at once: exit codes {codes}, trainings per seed {dict(counted)}, {len(rows)} rows")
-    wrong = [] if codes == [0, 0] else [f"exit codes {codes}"]
+    said = [(runs / f"said{number}").read_text()[-2000:] for number in range(2)]
+    wrong = [] if codes == [0, 0] else [f"exit codes {codes}", *said]
     wrong += [] if counted == {"0": 1, "4": 1, "5": 1} else [f"trainings per seed {dict(counted)}"]
     return wrong + [row["error"] for row in rows if row["error"]] + ([] if len(rows) == 6 else [f"{len(rows)} rows"])
 
