@@ -27,6 +27,7 @@ NAMES = (
     "landscape",
     "level_curve",
     "magnitude",
+    "matching",
     "outputs",
     "quiver",
     "rates",

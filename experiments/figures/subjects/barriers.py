@@ -1,11 +1,13 @@
 """Loss barriers on the straight line between two trained networks, with and without teleports.
 
 The barrier is how far the loss rises above the linear interpolation of the losses at the ends (Frankle et al. 2020;
-Entezari et al. 2022). Networks are compared as they are: no permutation of channels is sought.
+Entezari et al. 2022). Networks are compared as they are: no permutation of channels is sought; ``matching`` does so.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +19,6 @@ from experiments.errors import UserError
 from experiments.figures import page, style
 from experiments.figures.intervals import mean_interval
 from experiments.figures.runs import FigureRun, partner
-from experiments.figures.subjects.interpolation import Line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -76,6 +77,8 @@ def along_line(
     """
     import torch
 
+    from teleport._matching.line import Line
+
     splits = {}
     for name in SPLITS:
         split = getattr(rebuilt.task, name)
@@ -100,7 +103,9 @@ def along_line(
 
 def excess(alphas: np.ndarray, losses: np.ndarray) -> np.ndarray:
     """The losses less the linear interpolation of the first and the last of them."""
-    return losses - ((1 - alphas) * losses[0] + alphas * losses[-1])
+    from teleport._matching.line import excess as over
+
+    return np.array(over(alphas.tolist(), losses.tolist()))
 
 
 def distance(first: nn.Module, second: nn.Module) -> float:
@@ -110,11 +115,31 @@ def distance(first: nn.Module, second: nn.Module) -> float:
     return float((difference / sum(a.detach().double().square().sum().item() for a, _ in pairs)) ** 0.5)
 
 
+@dataclass(frozen=True)
+class Arms:
+    """What the lines of a picture are.
+
+    Attributes:
+        column: of the table, that tells them apart.
+        lines: its values -> words of the legend, color and style.
+        words: its values -> words below the barriers.
+    """
+
+    column: str
+    lines: Mapping[str, tuple[str, str, str]]
+    words: Mapping[str, str]
+
+    def known(self, rows: pd.DataFrame) -> list[str]:
+        """The values that the rows have, in order."""
+        return [name for name in self.lines if name in set(rows[self.column])]
+
+
 LINES = {
     "none": ("two seeds without teleports", style.GRAY, "--"),
     "nullspace": ("without and with null-space teleports", style.PALETTE[0], "-"),
     "random": ("without and with random null-space moves", "#000000", ":"),
 }
+METHODS = Arms("teleport", LINES, {"none": "two seeds", "nullspace": "null space", "random": "random"})
 
 
 def draw_barriers(table: pd.DataFrame, title: str) -> page.Page:
@@ -127,29 +152,46 @@ def draw_barriers(table: pd.DataFrame, title: str) -> page.Page:
     Raises:
         UserError: the table has another method than those of :data:`LINES`.
     """
-    rows, failed = table[table["reason"] == ""], table[table["reason"] != ""]
+    rows = table[table["reason"] == ""]
     if strange := set(rows["teleport"]) - set(LINES):
         raise UserError(f"the drawing 'barriers' shows {', '.join(LINES)}, but the table has '{min(strange)}'")
     tasks = list(rows[["data", "model"]].drop_duplicates().itertuples(index=False, name=None))
+    named = {
+        f"{style.label(style.DATA, data)}, {style.label(style.MODELS, model)}": rows[
+            (rows["data"] == data) & (rows["model"] == model)
+        ]
+        for data, model in tasks
+    }
+    return draw_arms(table, title, METHODS, named, "alpha, from the network without teleports (0)")
+
+
+def draw_arms(table: pd.DataFrame, title: str, arms: Arms, tasks: Mapping[str, pd.DataFrame], along: str) -> page.Page:
+    """One row per task: the excess of the loss along the line, on both splits, and the barriers.
+
+    Args:
+        table: the whole table, for failed runs and the footnote.
+        title: of the whole picture.
+        arms: which lines there are.
+        tasks: name -> its rows.
+        along: label of the horizontal axis.
+    """
+    rows, failed = table[table["reason"] == ""], table[table["reason"] != ""]
     figure = page.start(title, 0.2 + 1.5 * max(len(tasks), 1))
     panels = figure.subplots(max(len(tasks), 1), 3, squeeze=False, width_ratios=(1, 1, 0.8))
-    for (data, model), (*lines, dots) in zip(tasks, panels, strict=True):
-        here = rows[(rows["data"] == data) & (rows["model"] == model)]
+    for (name, here), (*lines, dots) in zip(tasks.items(), panels, strict=False):
         for axes, split in zip(lines, SPLITS, strict=True):
-            _lines(axes, here[here["split"] == split])
-        _barriers(dots, here)
-        lines[0].set_ylabel(
-            f"{style.label(style.DATA, data)}, {style.label(style.MODELS, model)}\nloss above the line", fontsize=6.5
-        )
+            _lines(axes, here[here["split"] == split], arms)
+        _barriers(dots, here, arms)
+        lines[0].set_ylabel(f"{name}\nloss above the line", fontsize=6.5)
     for axes, name in zip(panels[0], ("training loss", "test loss", "barrier"), strict=True):
         axes.set_title(name)
     for axes in panels[-1][:2]:
-        axes.set_xlabel("alpha, from the network without teleports (0)", fontsize=6.5)
+        axes.set_xlabel(along, fontsize=6.5)
     if len(failed):
         page.no_result(panels[0][0], failed)
-    known = [LINES[name] for name in LINES if name in set(rows["teleport"])]
+    known = [arms.lines[name] for name in arms.known(rows)]
     page.legend(figure, [Line2D([], [], color=color, linestyle=line, label=words) for words, color, line in known])
-    seeds = sorted(set(rows.groupby(["data", "model", "teleport"])["seed"].nunique()))
+    seeds = sorted({count for here in tasks.values() for count in here.groupby(arms.column)["seed"].nunique()})
     told = f"mean and 95 % interval over {' or '.join(map(str, seeds))} pairs of networks"
     page.footnote(figure, table, f"{told}; barrier: the largest loss above the line, filled: training, hollow: test")
     return figure
@@ -160,9 +202,9 @@ def _rounded(value: Any) -> float:
     return float(f"{value:.4g}")
 
 
-def _lines(axes: Axes, rows: pd.DataFrame) -> None:
-    for name, (_, color, line) in LINES.items():
-        of_line = rows[rows["teleport"] == name]
+def _lines(axes: Axes, rows: pd.DataFrame, arms: Arms) -> None:
+    for name, (_, color, line) in arms.lines.items():
+        of_line = rows[rows[arms.column] == name]
         if of_line.empty:
             continue
         found = of_line.groupby("alpha")["excess"].apply(lambda values: tuple(map(_rounded, mean_interval(values))))
@@ -173,19 +215,18 @@ def _lines(axes: Axes, rows: pd.DataFrame) -> None:
     axes.axhline(0.0, color=style.GRAY, linewidth=0.6)
 
 
-def _barriers(axes: Axes, rows: pd.DataFrame) -> None:
-    """The barriers of each method with their intervals; the highest of ``excess`` per pair."""
-    known = [name for name in LINES if name in set(rows["teleport"])]
+def _barriers(axes: Axes, rows: pd.DataFrame, arms: Arms) -> None:
+    """The barriers of each line with their intervals; the highest of ``excess`` per pair."""
+    known = arms.known(rows)
     for place, name in enumerate(known):
         for split, shift in zip(SPLITS, (-0.12, 0.12), strict=True):
-            here = rows[(rows["teleport"] == name) & (rows["split"] == split)]
+            here = rows[(rows[arms.column] == name) & (rows["split"] == split)]
             mean, low, high = map(_rounded, mean_interval(here.groupby("seed")["excess"].max()))
-            color = LINES[name][1]
+            color = arms.lines[name][1]
             if np.isfinite(low):
                 axes.plot([place + shift] * 2, [low, high], color=color, linewidth=0.9)
             face = color if split == "train" else "white"
             axes.plot(place + shift, mean, "o", color=color, mfc=face, markersize=3.2, markeredgewidth=0.8)
-    words = {"none": "two seeds", "nullspace": "null space", "random": "random"}
-    axes.set_xticks(range(len(known)), [words[name] for name in known], fontsize=6)
+    axes.set_xticks(range(len(known)), [arms.words[name] for name in known], fontsize=6)
     axes.set_xlim(-0.5, max(len(known), 1) - 0.5)
     axes.axhline(0.0, color=style.GRAY, linewidth=0.6)

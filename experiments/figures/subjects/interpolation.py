@@ -6,9 +6,8 @@ Source: Armenta et al., section 4.4, after Li et al. 2018. The two networks are 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from experiments.figures.rebuilt import RebuiltRun
-
-Result = TypeVar("Result")
 
 LOSS = {"color": style.PALETTE[0]}
 ACCURACY = {"color": style.PALETTE[1]}
@@ -56,6 +53,7 @@ def measure_interpolation(
     """
     from experiments.figures.rebuilt import rebuild
     from teleport import ChangeOfBasis
+    from teleport._matching.line import Line
 
     rebuilt = rebuild(run)
     if rebuilt.config.training.batch_size == other_batch_size:
@@ -79,61 +77,6 @@ def measure_interpolation(
         for alpha, found in zip(alphas, values_along, strict=True):
             rows += [{"range": size, "alpha": alpha, "split": name, **values} for name, values in found.items()]
     return pd.DataFrame(rows)
-
-
-@dataclass(frozen=True)
-class Line:
-    """The networks ``(1 - alpha) A + alpha B``.
-
-    Attributes:
-        first: A, at alpha = 0.
-        second: B, at alpha = 1; of the same architecture.
-        inputs: batches of inputs, from which the batch norms of each network on the line take their mean statistics:
-            the running statistics of A and B do not apply to a network between them.
-    """
-
-    first: nn.Module
-    second: nn.Module
-    inputs: Sequence[Any] = ()
-
-    def along(self, alphas: Iterable[float], evaluate: Callable[[nn.Module], Result]) -> list[Result]:
-        """``evaluate(network)`` at each alpha; the network is in evaluation mode, and the same object each time."""
-        model = copy.deepcopy(self.first).eval()
-        return [evaluate(self._at(alpha, model)) for alpha in alphas]
-
-    def _at(self, alpha: float, model: nn.Module) -> nn.Module:
-        import torch
-
-        ends = zip(self.first.parameters(), self.second.parameters(), strict=True)
-        with torch.no_grad():
-            for parameter, (first, second) in zip(model.parameters(), ends, strict=True):
-                parameter.copy_(first + alpha * (second - first))
-        reset_statistics(model, self.inputs)
-        return model
-
-
-def reset_statistics(model: nn.Module, inputs: Sequence[Any]) -> None:
-    """Set each batch norm's running statistics to their means over ``inputs``, in place; no inputs change nothing.
-
-    The mode of the model is the same afterwards.
-    """
-    import torch
-    from torch.nn.modules.batchnorm import _BatchNorm
-
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-    if not norms or not inputs:
-        return
-    momenta = [module.momentum for module in norms]
-    for module in norms:
-        module.reset_running_stats()
-        module.momentum = None  # a plain mean over the batches
-        module.train()
-    with torch.no_grad():
-        for batch in inputs:
-            model(batch)
-    for module, momentum in zip(norms, momenta, strict=True):
-        module.momentum = momentum
-        module.training = model.training
 
 
 def _other(run: FigureRun, batch_size: int) -> FigureRun:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.figures.subjects.interpolation import Line, reset_statistics
+from teleport._matching.line import Line, reset_statistics
 
 
 def normed(seed):
