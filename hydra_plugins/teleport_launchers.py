@@ -15,7 +15,7 @@ from typing import Any
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 
 class _Surviving(Launcher):
@@ -27,7 +27,7 @@ class _Surviving(Launcher):
     def __init__(self, **settings: Any) -> None:
         module, name = self.plugin
         self._launcher = getattr(importlib.import_module(f"hydra_plugins.{module}"), name)(**settings)
-        self._folder = Path()
+        self._settings, self._folder = settings, Path()
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Begin with a folder of the sweep that is the same for workers that are started elsewhere."""
@@ -91,7 +91,7 @@ class SubmititSlurm(_Submitit):
 
 
 class Ray(_Surviving):
-    """Tasks of Ray, on this machine or on a cluster that runs already."""
+    """Tasks of a Ray of its own on this machine."""
 
     plugin = ("hydra_ray_launcher.ray_launcher", "RayLauncher")
 
@@ -116,3 +116,18 @@ class Ray(_Surviving):
             yield
         finally:
             ray.get = get
+
+
+class RayCluster(Ray):
+    """Tasks of a cluster of Ray that runs already."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Join the cluster, and make the jobs.
+
+        The plugin would join it with a size of the object store, which Ray takes for a new cluster alone.
+        """
+        import ray
+
+        if not ray.is_initialized():
+            ray.init(**OmegaConf.to_container(self._settings["ray"].init, resolve=True))
+        return super().launch(job_overrides, initial_job_idx)

@@ -93,7 +93,8 @@ def check(launcher: str, runs: Path) -> list[str]:
 def trainings(runs: Path, launcher: str) -> list[str]:
     """Which runs were trained more often than they should; under joblib a killed process ends its neighbour's too."""
     most = {"1": 2, "2": 3 if launcher == "cores" else 2} | ({"0": 2, "4": 2} if launcher == "cores" else {})
-    counted = Counter((runs / "trainings").read_text().split())
+    trained = runs / "trainings"
+    counted = Counter(trained.read_text().split() if trained.exists() else [])
     return [f"seed {seed} was trained {count} times" for seed, count in counted.items() if count > most.get(seed, 1)]
 
 
@@ -119,17 +120,19 @@ def cluster(needed: bool, folder: Path) -> Iterator[None]:
     program = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1", "--disable-usage-stats"]
     head = ["--head", "--port=6399", "--include-dashboard=false"]
     nodes = []
+    os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_raylet_start_wait_time_s": "300", "RAY_ADDRESS": "127.0.0.1:6399"}
     try:
         for which in (head, ["--address=127.0.0.1:6399"]):
             with (folder / f"node{len(nodes)}").open("wb") as said:
                 nodes.append(subprocess.Popen([*program, *which], cwd=folder, stdout=said, stderr=said))
-            until = time.monotonic() + 120
-            while b"--block" not in (folder / f"node{len(nodes) - 1}").read_bytes() and time.monotonic() < until:
+            until = time.monotonic() + 300
+            while (
+                b"terminated by a signal" not in (folder / f"node{len(nodes) - 1}").read_bytes()
+                and time.monotonic() < until
+            ):
                 time.sleep(0.5)
-        os.environ["RAY_ADDRESS"] = "127.0.0.1:6399"
         yield
     finally:
-        os.environ.pop("RAY_ADDRESS", None)
         for node in reversed(nodes):
             node.terminate()
             node.wait(60)

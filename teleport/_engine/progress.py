@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TextIO, TypeAlias
+
+FIRST_NORM = re.compile(r" \(from [^)]*\)")
+"""What a narrow terminal can do without."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class ProgressLine:
     """A line on the terminal with the batch, the step, the gradient norm and the time left of an event.
 
     ``NullSpace()(model, batches, loss_fn, callback=ProgressLine())`` shows, for instance,
-    ``nullspace: batch 3 of 8, step 5 of 8, gradient norm 2.31 (from 1.16), about 12 s left``.
+    ``nullspace: batch 3/8, step 5/8, gradient norm 2.31 (from 1.16), 12 s left``.
     One object serves any number of events, one after the other. The line is cleared at the end of each event, after an
     exception too. With several processes the first one shows it. The numbers of an event do not depend on it.
 
@@ -108,7 +112,7 @@ class ProgressLine:
         """Show that an event begins; the methods of the library call it, in the first process."""
         if self.shown:
             self._begun, self._latest, self._norm = time.monotonic(), None, math.nan
-            self._write(f"{method}: batch 1 of {batches}")
+            self._write(f"{method}: batch 1/{batches}")
 
     def close(self) -> None:
         """Clear the line at the end of an event; the methods of the library call it."""
@@ -131,7 +135,7 @@ class ProgressLine:
         self._latest = progress
         if now - self._written >= self.interval:
             left = _seconds_left(progress, now - self._begun)
-            about = "" if left is None else f", about {_in_words(left)} left"
+            about = "" if left is None else f", {_in_words(left)} left"
             self._write(f"{_where(progress)}{self._norms(progress)}{about}")
 
     def _norms(self, progress: Progress) -> str:
@@ -143,7 +147,9 @@ class ProgressLine:
     def _write(self, text: str, end: str = "") -> None:
         """Put ``text`` in the place of what stands on the line."""
         self._written = time.monotonic()
-        text = text[: max(1, _columns(self.file) - 1)]  # a longer one would go on in the next line
+        room = max(1, _columns(self.file) - 1)  # a longer text would go on in the next line
+        if len(text) > room:
+            text = FIRST_NORM.sub("", text)[:room]
         self.file.write("\r" + text.ljust(self._width) + end)
         self.file.flush()
         self._width = len(text)
@@ -156,8 +162,8 @@ def close_line(callback: Callback | None) -> None:
 
 
 def _where(progress: Progress) -> str:
-    batch = f"batch {progress.batch + 1} of {progress.batches}"
-    return f"{progress.method}: {batch}, step {progress.step} of {progress.steps}"
+    batch = f"batch {progress.batch + 1}/{progress.batches}"
+    return f"{progress.method}: {batch}, step {progress.step}/{progress.steps}"
 
 
 def _seconds_left(progress: Progress, seconds: float) -> float | None:

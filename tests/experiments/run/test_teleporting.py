@@ -55,7 +55,7 @@ def test_a_run_on_a_terminal_shows_its_events_unless_progress_is_off(shown, tmp_
     folder = make_run(resolve(small(tmp_path / "shown", *overrides, f"machine.progress={shown}")))
     text = terminal.read()
     terminal.close()
-    assert ("\rnullspace: batch 1 of 2" in text) == shown
+    assert ("\rnullspace: batch 1/2" in text) == shown
     assert (text == "") == (not shown)
     curves = [load_table(each, "curve").drop(columns="seconds") for each in (silent, folder)]
     assert curves[0].equals(curves[1])

@@ -42,8 +42,8 @@ def test_every_method_shows_where_it_is_and_clears_the_line(row: Row, terminal: 
     row.make()(moved, [batch, *others], CLASSES.loss_fn, callback=ProgressLine(file=terminal.file, interval=0))
     row.make()(alike, [batch, *others], CLASSES.loss_fn)
     text = terminal.read()
-    assert re.search(r"\rchange of basis|\r[a-z -]+: batch 1 of [12]", text)
-    assert re.search(r"batch 2 of 2, step \d|batch 1 of 1, step \d", text)
+    assert re.search(r"\rchange of basis|\r[a-z -]+: batch 1/[12]", text)
+    assert re.search(r"batch 2/2, step \d|batch 1/1, step \d", text)
     assert re.search(r"gradient norm \d", text)
     assert on_screen(text) == [""]
     assert all(torch.equal(one, values(alike)[name]) for name, one in values(moved).items())
@@ -55,11 +55,11 @@ def test_the_line_has_the_numbers_of_the_report(terminal: Terminal) -> None:
     report = NullSpace(steps=3)(model, batches, CLASSES.loss_fn, callback=line)
     text, last = terminal.read(), report.batches[-1]
     norms = f"gradient norm {last.gradient_norm_after:.3g} (from {last.gradient_norm_before:.3g})"
-    assert f"batch 2 of 2, step {last.steps} of 3, {norms}" in text
-    assert re.search(r"step 1 of 3, gradient norm \S+ \(from \S+\), about \d.* left", text)
+    assert f"batch 2/2, step {last.steps}/3, {norms}" in text
+    assert re.search(r"step 1/3, gradient norm \S+ \(from \S+\), \d.* left", text)
     kept, empty = on_screen(text)
     assert not empty
-    assert re.fullmatch(rf".*step {last.steps} of 3, {re.escape(norms)}, \d+\.\d s", kept)
+    assert re.fullmatch(rf".*step {last.steps}/3, {re.escape(norms)}, \d+\.\d s", kept)
 
 
 def told(batch: int, step: int, norm: float = 1.0, rank: int = 0) -> Progress:
@@ -75,7 +75,7 @@ def test_the_time_left_is_that_of_the_steps_not_done(terminal: Terminal, monkeyp
     for seconds, batch, step in ((2.0, 0, 0), (3.0, 0, 5), (60.0, 1, 0), (600.0, 2, 0), (9000.0, 3, 0)):
         now = 100.0 + seconds
         line(told(batch, step))
-        shown.append(on_screen(terminal.read())[0].partition("about ")[2])
+        shown.append(on_screen(terminal.read())[0].partition("norm 1")[2].rpartition(", ")[2])
     assert shown == ["", "9.0 s left", "3 min left", "10 min left", "50 min left"]
 
 
@@ -96,14 +96,27 @@ def test_a_narrow_terminal_has_one_line(terminal: Terminal) -> None:
     line(told(0, 2))
     text = terminal.read()
     assert all(len(part) < 30 for part in text.split("\r"))
-    assert on_screen(text) == ["a method: batch 1 of 4, step"]
+    assert on_screen(text) == ["a method: batch 1/4, step 2/5"]
 
 
-def test_a_shorter_text_leaves_nothing_of_a_longer_one(terminal: Terminal) -> None:
+def test_a_terminal_of_80_columns_has_the_time_left(terminal: Terminal) -> None:
+    terminal.columns(80)
+    line = ProgressLine(file=terminal.file, interval=0)
+    for batches, method in ((2, "nullspace"), (16, "change of basis")):
+        for step, norm in ((0, 0.0233), (1, 123456.0)):
+            line(Progress(method, batches - 1, batches, step, 2, 0.5, norm))
+            shown = on_screen(terminal.read())[0]
+            assert len(shown) < 80
+            assert shown.endswith(" left")
+            assert f"gradient norm {norm:.3g}" in shown
+
+
+def test_a_shorter_text_leaves_nothing_of_a_longer_one(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("teleport._engine.progress.time.monotonic", lambda: 100.0)
     line = ProgressLine(file=terminal.file, interval=0)
     line(told(0, 2, 123456.0))
     line(told(1, 0, 1.0))
-    assert on_screen(terminal.read()) == ["a method: batch 2 of 4, step 0 of 5, gradient norm 1, about 0.0 s left"]
+    assert on_screen(terminal.read()) == ["a method: batch 2/4, step 0/5, gradient norm 1, 0.0 s left"]
 
 
 @pytest.mark.parametrize("show", [None, False])
@@ -118,7 +131,7 @@ def test_a_notebook_can_have_the_line() -> None:
     model, batches = CLASSES.make()
     file = io.StringIO()
     NullSpace()(model, batches, CLASSES.loss_fn, callback=ProgressLine(file=file, show=True))
-    assert "batch 1 of 1" in file.getvalue()
+    assert "batch 1/1" in file.getvalue()
 
 
 def test_the_default_is_standard_error_as_it_is_at_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +171,7 @@ def test_an_exception_clears_the_line(terminal: Terminal) -> None:
     with pytest.raises(KeyError):
         NullSpace()(model, batches, loss_fn, callback=line)
     text = terminal.read()
-    assert "nullspace: batch 1 of 2" in text
+    assert "nullspace: batch 1/2" in text
     assert on_screen(text) == [""]
 
 
@@ -181,4 +194,4 @@ def test_the_line_costs_no_evaluation(method: Any, terminal: Terminal) -> None:
         return count
 
     assert evaluations(ProgressLine(file=terminal.file, interval=0)) == evaluations(None)
-    assert re.search("batch 1 of [12], step 1 of 4", terminal.read())
+    assert re.search("batch 1/[12], step 1/4", terminal.read())

@@ -38,8 +38,10 @@ TORCH: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any], int]] = {
     "adafactor": (torch.optim.Adafactor, {"eps": (0.0, 1e-300)}, 0),
     "asgd": (torch.optim.ASGD, {"t0": 2, "lambd": 0.0}, 2),
     "rprop": (torch.optim.Rprop, {"step_sizes": (0.0, 1e9)}, 0),
-    "muon": (torch.optim.Muon, {"weight_decay": 0.0}, 1),
 }
+MUON = getattr(torch.optim, "Muon", None)  # since torch 2.9
+if MUON is not None:
+    TORCH["muon"] = (MUON, {"weight_decay": 0.0}, 1)
 OTHERS: dict[str, tuple[dict[str, Any], int]] = {
     "lion_pytorch.Lion": ({}, 1),
     "adabelief_pytorch.AdaBelief": ({"eps": 0.0, "weight_decay": 0.0, "print_change_log": False}, 1),
@@ -77,7 +79,7 @@ def take_step(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], 
 def assert_trajectories_correspond(make: Callable[..., Any], arguments: dict[str, Any], power: int) -> None:
     """Eight steps, factors with transported state, then eight steps of both."""
     start = torch.tensor([0.3, -0.7, 0.9, 0.4], dtype=torch.float64)
-    shape = (1, 1) if make is torch.optim.Muon else (1,)  # Muon takes matrices alone
+    shape = (1, 1) if make is MUON else (1,)  # Muon takes matrices alone
     plain = [nn.Parameter(each.reshape(shape).clone()) for each in start]
     options = {"lr": 2.0**-6} | arguments
     optimizer = make([{"params": [p], "lr": options["lr"]} for p in plain], **options)

@@ -286,5 +286,5 @@ def test_a_rank_that_is_gone_ends_the_event_and_undoes_it():
 
 def test_the_first_process_shows_the_line_of_an_event(ranks):
     first, other = (each["lines_on_terminals"] for each in ranks)
-    assert all("batch 2 of 2, step 2 of 2, gradient norm" in text for text in first)
+    assert all("batch 2/2, step 2/2, gradient norm" in text for text in first)
     assert other == ["", ""]
