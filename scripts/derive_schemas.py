@@ -34,6 +34,7 @@ METHODS = {
 
 NOT_PLAIN = {("Orbit", "action"): "action: str = MISSING  # the name of a test function", ("Orbit", "shape"): None}
 NOT_PLAIN |= {("Auto", name): None for name in ("optimizer", "total_steps", "event_gradients", "method", "train_step")}
+NOT_PLAIN |= {(method, "memory"): None for method in ("NullSpace", "RandomNullSpace", "LevelSet")}  # bytes or text
 NOT_PLAIN |= {("ChangeOfBasis", "group"): None}  # runs have factors alone, which an optimizer's state can follow
 """Parameters that no YAML value can express: the key in their place, or ``None`` for no key."""
 

@@ -20,6 +20,7 @@ FLOORS = {
         {"_arguments", "_errors", "_files", "_processes"},
         {"_spaces"},
         {"_tracing"},
+        {"_segments"},
         {"_engine", "_quiver"},
         {"_symmetry_groups"},
         {"_change_of_basis", "_frozen_forward", "_level_set", "_rescaling", "_symmetry"},

@@ -88,7 +88,7 @@ def measure(settings: Settings) -> Iterator[Row]:
     commit = "HEAD" if settings.smoke else COMMIT
     with tempfile.TemporaryDirectory() as folder:
         earlier = Path(folder)
-        _extract(commit, earlier)
+        extract(commit, earlier)
         for case in SMOKE if settings.smoke else FULL:
             yield from _rows(case, commit, earlier, settings)
     torch.use_deterministic_algorithms(False)  # a run enables it
@@ -106,14 +106,14 @@ def summary(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     }
 
 
-def _extract(commit: str, folder: Path) -> None:
+def extract(commit: str, folder: Path) -> None:
     """Write the library at ``commit`` into ``folder``."""
     try:
         command = ["git", "archive", "--format=tar", commit, "teleport"]
         archive = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         raise UserError(
-            f"the benchmark 'against' needs commit {commit} of this repository, which is not in its history here: run "
+            f"this benchmark needs commit {commit} of this repository, which is not in its history here: run "
             "it in a clone with the whole history (git fetch --unshallow)"
         ) from error
     with tarfile.open(fileobj=io.BytesIO(archive)) as files:

@@ -1,166 +1,169 @@
-"""Peak memory of a null-space teleport by length, compared with a training step and with the weights.
+"""Peak memory of a null-space teleport, compared with the library at another commit, a training step and the weights.
 
 The network is the suite's causal transformer on one text of random tokens. Each value is measured in a fresh process,
-after a warm-up on a tiny network, which excludes one-time allocations. It is the peak memory of the process (on a GPU:
-of torch's allocator) minus the peak before the work began, so it excludes the weights and the batch. A training step is
-forward, backward and a step of plain SGD, so it adds a gradient of each weight. A teleport has one batch and two steps;
-it keeps a copy of the weights for the rollback.
+after a warm-up on a tiny network, which excludes one-time allocations (``memory_process.py``). It is the peak memory of
+the process (on a GPU: of torch's allocator) minus what it held before the work began, so it excludes the weights and
+the batch. A training step is forward, backward and a step of plain SGD, so it adds a gradient of each weight. A
+teleport has one batch and two steps of the papers' rule, of a tiny length, with a copy of the weights for the rollback.
+Seconds are those of the processor, of one round.
 """
 
 from __future__ import annotations
 
-import resource
+import json
+import os
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures.process import BrokenProcessPool
+import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
-from experiments.benchmarks.aims import Aim
-from experiments.benchmarks.common import MACHINE, TIMES, Row, Settings, machine, ratios, slopes, take_turns
+from experiments.benchmarks import memory_process
+from experiments.benchmarks.against import BEFORE, COMMIT, NOW, ROOT, extract
+from experiments.benchmarks.aims import Aim, ratio, rows
+from experiments.benchmarks.common import MACHINE, TIMES, Row, Settings, machine, ratios
 from experiments.benchmarks.events import PUBLISHED
-from experiments.configuration.model_config import TransformerConfig
 from experiments.errors import UserError
-from experiments.models.transformer import build
-from experiments.pools import process_pool
-from experiments.tasks import Spec
-from teleport import NullSpace, TeleportReport
 
 TRAINING, ONCE, EACH = "training step", "forward once", "forward each"
 
-METHODS: dict[str, dict[str, Any]] = {TRAINING: {}, ONCE: {"forward": "once"}, EACH: {"forward": "each"}}
-"""Settings of the teleports besides two steps of a fixed and tiny length."""
+STEPS: dict[str, Any] = {**PUBLISHED, "guard": "transaction", "steps": 2}
+
+BUDGETS = ("6GB", "3GB", "1.5GB")
+"""Of ``NullSpace(memory=...)``: enough for a record of the whole event, for its graph, for its parts one at a time."""
+
+METHODS: dict[str, tuple[str, dict[str, Any] | None]] = {
+    TRAINING: (NOW, None),
+    f"{ONCE}, {BEFORE}": (BEFORE, {"forward": "once"}),
+    f"{ONCE}, {NOW}": (NOW, {"forward": "once"}),
+    f"{EACH}, {BEFORE}": (BEFORE, {"forward": "each"}),
+    f"{EACH}, {NOW}": (NOW, {"forward": "each"}),
+    **{f"memory={budget}": (NOW, {"forward": "once", "memory": budget}) for budget in BUDGETS},
+}
+"""The library of each method, and its settings besides ``STEPS``; ``None`` for a training step."""
 
 
 @dataclass(frozen=True)
 class Case:
     """A transformer of ``layers`` blocks with ``heads`` of 64 dimensions, on a text of ``length`` tokens."""
 
-    layers: int = 12
-    heads: int = 12
-    length: int = 1024
+    layers: int = 6
+    heads: int = 6
+    length: int = 256
     vocabulary: int = 10_000
-
-    @property
-    def spec(self) -> Spec:
-        """The spec of the text."""
-        return Spec("text", (self.length,), self.vocabulary)
 
 
 AXES = [axis.name for axis in fields(Case)]
 
-COLUMNS = ["method", *AXES, *TIMES, "weights_bytes", "peak_bytes", "steps_taken", "moved", *MACHINE]
-"""``peak_bytes`` is beyond the weights and the batch; ``moved`` counts layers."""
+COLUMNS = ["method", *AXES, "commit", *TIMES, "weights_bytes", "peak_bytes", "steps_taken", "moved", "chosen", *MACHINE]
+"""``peak_bytes`` is beyond the weights and the batch; ``moved`` counts layers; ``chosen`` is ``report.memory``."""
 
-TINY = Case(1, 1, 8, 11)
-FULL = [Case(length=length) for length in (256, 512, 1024)]
-SMOKE = [TINY]
+BUDGETED = Case(length=1024)
+FULL = [Case(), BUDGETED, Case(12), Case(12, length=1024)]
+SMOKE = [Case(1, 1, 8, 11)]
 
-AIMS: list[Aim] = []
+
+def _aim(what: str, limit: float, methods: list[str], against: str | None, value: str) -> Aim:
+    def figure(table: pd.DataFrame) -> float:
+        others = [against or method.replace(NOW, BEFORE) for method in methods]
+        pairs = zip(methods, others, strict=True)
+        return max(float(ratio(table, AXES, method, other, value).max()) for method, other in pairs)
+
+    return Aim(what, "<=", limit, figure)
+
+
+_NEW = [f"{ONCE}, {NOW}", f"{EACH}, {NOW}"]
+
+AIMS: list[Aim] = [
+    _aim(f"peak memory of an event, forward each, against commit {COMMIT}", 0.4, _NEW[1:], None, "peak_bytes"),
+    _aim(f"peak memory of an event, forward once, against commit {COMMIT}", 0.25, _NEW[:1], None, "peak_bytes"),
+    _aim("peak memory of an event, in training steps", 5, _NEW, TRAINING, "peak_bytes"),
+    _aim(f"processor seconds of an event, against commit {COMMIT}", 1.2, _NEW, None, "seconds"),
+    Aim("peak memory of an event with a budget, over the budget", "<=", 1, lambda table: _over_budget(table)),
+]
 
 
 def measure(settings: Settings) -> Iterator[Row]:
     """One row per case and method, each of one round in a fresh process.
 
     Raises:
-        UserError: a process was killed.
+        UserError: the history of the repository is not there, or a process was killed.
     """
-    for case in SMOKE if settings.smoke else FULL:
-        for method in METHODS:
-            yield {"method": method, **asdict(case), **_alone(case, method, settings), **machine(settings.device)}
+    commit = "HEAD" if settings.smoke else COMMIT
+    with tempfile.TemporaryDirectory() as folder:
+        earlier = Path(folder)
+        extract(commit, earlier)
+        for case in SMOKE if settings.smoke else FULL:
+            for method, (library, own) in METHODS.items():
+                if method.startswith("memory=") and not (settings.smoke or case == BUDGETED):
+                    continue
+                event = None if own is None else {**STEPS, **own}
+                found = _alone(earlier if library == BEFORE else ROOT, case, event, settings)
+                labels = {"method": method, **asdict(case), "commit": commit if library == BEFORE else ""}
+                yield {**labels, **found, **machine(settings.device)}
 
 
 def line(row: Row) -> str:
     """The case, the method, and its peak in mebibytes and in weights."""
     case = "  ".join(f"{axis} {row[axis]:>4}" for axis in AXES)
-    peak, weights = row["peak_bytes"], row["weights_bytes"]
-    return f"{case}  {row['method']:<13} {peak / 2**20:8.0f} MiB, {peak / weights:5.2f} times the weights"
+    peak, weights, seconds = row["peak_bytes"], row["weights_bytes"], row["seconds"]
+    return (
+        f"{case}  {row['method']:<20} {peak / 2**20:6.0f} MiB, {peak / weights:5.2f} times the weights, {seconds:.1f} s"
+    )
 
 
 def summary(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Peaks in units of that of a training step and of the weights, and their exponents in the length."""
-    relative = table.assign(relative=table.peak_bytes / table.weights_bytes)
-    return {
+    """Peaks in units of that of a training step and of the weights, and both libraries' peaks and seconds."""
+    found = {
         f"peak memory, in units of a {TRAINING}": ratios(table, AXES, TRAINING, "peak_bytes"),
-        "peak memory, in units of the weights": relative.pivot_table(
-            index=AXES, columns="method", values="relative", sort=False
-        ).reset_index(),
-        "exponents of memory (1 is linear)": slopes(table, AXES, "peak_bytes"),
-        "exponents of seconds (1 is linear)": slopes(table, AXES),
+        "peak memory, in units of the weights": table.assign(relative=table.peak_bytes / table.weights_bytes)
+        .pivot_table(index=AXES, columns="method", values="relative", sort=False)
+        .reset_index(),
     }
+    for mode in (ONCE, EACH):
+        own = rows_of(table, mode)
+        for what, value in (("peak memory", "peak_bytes"), ("processor seconds", "seconds")):
+            heading = f"{what} of an event, {mode}, in units of those of the earlier commit"
+            found[heading] = ratios(own, AXES, f"{mode}, {BEFORE}", value)
+    return found
 
 
-def peak_bytes(device: torch.device) -> int:
-    """The peak memory of this process; on a GPU that of torch's allocator.
-
-    On Linux it is not read from ``getrusage``, whose value includes the peak of the parent process.
-    """
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status")
-    if status.is_file():
-        held = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return int(held["VmHWM"].split()[0]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+def rows_of(table: pd.DataFrame, mode: str) -> pd.DataFrame:
+    """The rows of both libraries with a setting of ``forward``."""
+    return table[table.method.str.startswith(f"{mode}, ")]
 
 
-def _alone(case: Case, method: str, settings: Settings) -> Row:
-    """The cells measured in a fresh process."""
-    with process_pool(1) as pool:
-        try:
-            return pool.submit(_measured, case, method, settings.device, torch.get_num_threads()).result()
-        except BrokenProcessPool as error:
-            raise UserError(
-                f"the process of '{method}' at length {case.length} was killed, most likely out of memory; "
-                "leave out the subject 'memory' on this machine"
-            ) from error
+def _over_budget(table: pd.DataFrame) -> float:
+    """The largest peak over its budget; nan without budgets."""
+    budgets = {f"memory={budget}": float(budget.removesuffix("GB")) * 1e9 for budget in BUDGETS}
+    shares = [float(rows(table, method=method).peak_bytes.max()) / budget for method, budget in budgets.items()]
+    return max(shares)
 
 
-def _measured(case: Case, method: str, device: torch.device, threads: int) -> Row:
-    """Measure one method on one case in this process."""
-    torch.set_num_threads(threads)
-    _work(TINY, method, device)()
-    work = _work(case, method, device)
-    before = peak_bytes(device)
-    timed = take_turns({method: lambda: work}, 1, device)[method]
-    weights, report = timed.last
-    return {
-        **timed.columns(),
-        "weights_bytes": weights,
-        "peak_bytes": peak_bytes(device) - before,
-        "steps_taken": report.steps if report else 0,
-        "moved": sum(layer.relative_change > 0 for layer in report.layers) if report else 0,
+def _alone(library: Path, case: Case, event: dict[str, Any] | None, settings: Settings) -> Row:
+    """The cells measured in a fresh process with a library."""
+    asked = {
+        "case": asdict(case),
+        "settings": event,
+        "threads": torch.get_num_threads(),
+        "device": str(settings.device),
     }
-
-
-def _work(case: Case, method: str, device: torch.device) -> Callable[[], tuple[int, TeleportReport | None]]:
-    """Build the network and the batch; the returned function gives the bytes of the weights and a teleport's report."""
-    torch.manual_seed(0)
-    config = TransformerConfig(name="transformer", heads=case.heads, head_dim=64, layers=case.layers)
-    model = build(config, case.spec).to(device)
-    tokens = torch.randint(case.vocabulary, (1, case.length + 1), device=device)
-    batch = tokens[:, :-1], tokens[:, 1:]
-    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-
-    def train() -> tuple[int, None]:
-        optimizer = torch.optim.SGD(model.parameters(), 0.01)
-        _loss(model, batch).backward()
-        optimizer.step()
-        return weights, None
-
-    def teleport() -> tuple[int, TeleportReport]:
-        settings = {**PUBLISHED, "guard": "transaction", "steps": 2, **METHODS[method]}
-        return weights, NullSpace(**settings)(model, [batch], _loss)
-
-    return train if method == TRAINING else teleport
-
-
-def _loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-    inputs, targets = batch
-    return F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
+    path = os.pathsep.join([str(library), str(ROOT)])  # the model's classes are this tree's
+    command = [sys.executable, "-P", memory_process.__file__, json.dumps(asked)]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:] or ["most likely out of memory"]
+        raise UserError(
+            f"the process of the benchmark 'memory' at length {case.length} ended with exit code {done.returncode} "
+            f"({last[0]}); leave out the subject 'memory' on this machine"
+        )
+    found = json.loads(done.stdout)
+    assert Path(found.pop("library")).parent == library
+    seconds = found.pop("processor_seconds")
+    del found["seconds"]
+    return {"seconds": seconds, "fastest": seconds, "slowest": seconds, "repeats": 1, **found}

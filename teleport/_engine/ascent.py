@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from teleport._engine.batch_loss import BatchLoss, Point
+from teleport._engine.batch_loss import NOTHING, BatchLoss, Point, copy_of
 from teleport._engine.contract import StepMonitor, unmonitored
 from teleport._engine.finiteness import all_finite, not_finite_along, not_finite_at
 from teleport._engine.landing import Shape, SquaredNormAlongPath
@@ -39,12 +39,17 @@ class Path(Protocol):
 
 
 class Line:
-    """The straight line from the current parameters: ``W(t) = W + t D``."""
+    """The straight line from the current parameters: ``W(t) = W + t D``; ``known`` as of :func:`copy_of`."""
 
-    def __init__(self, parameters: Sequence[nn.Parameter], directions: Sequence[Tensor]) -> None:
+    def __init__(
+        self,
+        parameters: Sequence[nn.Parameter],
+        directions: Sequence[Tensor],
+        known: Mapping[nn.Parameter, Tensor] = NOTHING,
+    ) -> None:
         self.parameters = list(parameters)
         self.directions = list(directions)
-        self.start = [parameter.detach().clone() for parameter in self.parameters]
+        self.start = [copy_of(parameter, known) for parameter in self.parameters]
 
     @torch.no_grad()
     def move_to(self, length: float) -> None:
@@ -94,7 +99,7 @@ def capped_step(
     trial = min(length, curve.first(_target(cap)))
     for attempt in range(TRIALS):
         line.move_to(trial)
-        point = batch_loss.point(differentiable and trial == length)
+        point = batch_loss.point(differentiable and trial == length).forget_if(batch_loss.lean)
         reached = point.norm
         curve.add(trial, reached)
         gained = reached > norm if better is None else math.isfinite(reached) and better(point)
@@ -270,9 +275,10 @@ def ascend(
         length = representable(lr if unit is None else lr * unit / (math.sqrt(square) or 1.0), parameters)
         if rule == "fixed":
             _advance(parameters, directions, length)
-            reached: Point | None = batch_loss.point(more)
+            directions = []
+            reached: Point | None = batch_loss.point(more).forget_if(batch_loss.lean)
         else:
-            line = Line(parameters, directions)
+            line = Line(parameters, directions, batch_loss.known)
             better = None if score is None else _better(score, point)
             rise = slope(point) * square if slope else None
             length, reached = capped_step(batch_loss, line, length, norm, cap, more, better, rise, shape)
@@ -281,7 +287,7 @@ def ascend(
                 point = batch_loss.point(False)
                 break
         if reached is None:
-            reached = batch_loss.point(more)
+            reached = batch_loss.point(more).forget_if(batch_loss.lean)
         elif more and not reached.differentiable and not out_of_room(reached.norm, cap, rule):
             reached = batch_loss.point(True)
         point, norm, taken = reached, reached.norm, step

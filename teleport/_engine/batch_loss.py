@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from teleport._errors import UnsupportedModel
 from teleport._processes.group import ALONE, Group
+from teleport._segments.allocator import hand_back
+from teleport._segments.recomputed import spend
 from teleport._spaces.norms import half_squared_norm
 from teleport._tracing.differentiability import check_graph
 from teleport._tracing.ownership import distinct_elements
@@ -52,6 +55,22 @@ class Point:
         """Keep the loss and the norm; free the gradients and their graph."""
         self._half_square, self.gradients = self.half_square.detach(), []
 
+    def forget_if(self, lean: bool) -> Point:
+        """The point; with ``lean``, without gradients that have no graph, unless they tell what is not finite."""
+        if lean and not self.differentiable and math.isfinite(self.norm):
+            self.forget()
+        return self
+
+
+NOTHING: Mapping[nn.Parameter, Tensor] = MappingProxyType({})
+"""No values of parameters."""
+
+
+def copy_of(parameter: nn.Parameter, known: Mapping[nn.Parameter, Tensor] = NOTHING) -> Tensor:
+    """A copy of the current values, not to be written to: the ``known`` one if it has these values."""
+    held, now = known.get(parameter), parameter.detach()
+    return held if held is not None and torch.equal(held, now) else now.clone()
+
 
 class BatchLoss:
     """The loss on one batch as a function of the parameters, with its gradients.
@@ -62,6 +81,8 @@ class BatchLoss:
         names: of all parameters of the model, for messages.
         batch: what the loss is evaluated on, for messages.
         group: of processes whose mean loss this is; ``evaluate`` is this process's part of it.
+        known: copies of values that parameters had before, see :func:`copy_of`.
+        lean: whether gradients are freed as soon as no step needs them. Then objectives must be functions of the norm.
     """
 
     def __init__(
@@ -71,7 +92,11 @@ class BatchLoss:
         names: Mapping[nn.Parameter, str] | None = None,
         batch: Any = None,
         group: Group = ALONE,
+        known: Mapping[nn.Parameter, Tensor] = NOTHING,
+        lean: bool = False,
     ) -> None:
+        self.known = known
+        self.lean = lean
         self.evaluate = evaluate
         self.parameters = list(parameters)
         self.names = names or {}
@@ -121,12 +146,27 @@ class BatchLoss:
         gradients = torch.autograd.grad(
             loss, self.parameters, create_graph=differentiable, allow_unused=True, materialize_grads=True
         )
+        if self.lean:
+            hand_back()
         value, *means = self.group.mean([loss.detach(), *gradients])
         return Point(value.detach(), means)
 
-    def ascent_direction(self, point: Point, moving: Sequence[nn.Parameter]) -> list[Tensor]:
-        """``grad_W (1/2 |grad L|^2)`` for the ``moving`` parameters, a Hessian-vector product."""
+    def ascent_direction(self, point: Point, moving: Sequence[nn.Parameter], keep: bool = False) -> list[Tensor]:
+        """``grad_W (1/2 |grad L|^2)`` for the ``moving`` parameters, a Hessian-vector product.
+
+        A ``lean`` loss frees the gradients of the point, unless ``keep`` says that they are read afterwards.
+        """
         if not point.differentiable:  # the loss is linear in the parameters
             return [torch.zeros_like(parameter) for parameter in moving]
+        if self.lean:
+            outputs = [gradient for gradient in point.gradients if gradient.requires_grad]
+            if not keep and self.group.alone:
+                spend(outputs)
+            directions = torch.autograd.grad(
+                outputs, list(moving), [each.detach() for each in outputs], allow_unused=True, materialize_grads=True
+            )
+            point.forget()
+            hand_back()
+            return self.group.mean(directions)
         directions = torch.autograd.grad(point.half_square, list(moving), allow_unused=True, materialize_grads=True)
         return self.group.mean(directions)

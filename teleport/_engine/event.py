@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,10 @@ from teleport._engine.transaction import Snapshot, all_or_nothing
 from teleport._errors import UnsupportedModel
 from teleport._processes.group import Group
 from teleport._processes.ranks import Processes, group_of
+from teleport._segments.allocator import hand_back
+from teleport._segments.choice import choose
+from teleport._segments.plan import WHOLE, Plan, bytes_of
+from teleport._segments.recomputed import NotRepeatable
 from teleport._spaces.norms import half_squared_norm
 from teleport._tracing.caches import clear_caches
 from teleport._tracing.differentiability import check_graph, check_reach
@@ -61,6 +65,7 @@ class Event:
         moved: parameters that the method moves. Changes of others, by evaluations of the loss, are undone.
         monitor: of the steps, for the callback.
         group: of processes that move the model together.
+        plan: how ``evaluate`` computes the loss.
         start: the values of the parameters before the first evaluation, which may write into them.
         ended: of the moved parameters when the method is done, if later evaluations may write into them.
         halves: of every batch but the first before the event, if the cap is relative.
@@ -75,7 +80,9 @@ class Event:
         draw: Callable[[Callable[[], Any]], Any],
         monitor: Monitor,
         group: Group,
+        plan: Plan = WHOLE,
     ) -> None:
+        self.plan = plan
         self.model = model
         self.batches = batches
         self.evaluate = evaluate
@@ -103,7 +110,9 @@ class Event:
 
     def batch_loss(self, batch: Any, parameters: list[nn.Parameter]) -> BatchLoss:
         """The loss on ``batch`` with its gradients for ``parameters``."""
-        return BatchLoss(lambda: self.evaluate(batch), parameters, self.names, batch, self.group)
+        return BatchLoss(
+            lambda: self.evaluate(batch), parameters, self.names, batch, self.group, self.start, not self.plan.whole
+        )
 
     def halves_of(self, point: Point) -> Halves:
         """``1/2 |g|^2`` per trainable parameter, of a point whose gradients are over these."""
@@ -145,6 +154,8 @@ def run_event(
     keep_modes: bool = False,
     in_turn: bool = False,
     process_group: Processes | Group = None,
+    memory: int | str | None = None,
+    divisible: Literal["", "whole", "recorded"] = "",
 ) -> Report:
     """Run ``work``, which moves the parameters of ``model`` in place; nothing else of the model changes.
 
@@ -163,6 +174,9 @@ def run_event(
         in_turn: whether ``work`` moves on one batch after the other, calls ``event.about_to_move`` before each move,
             and reports each batch's losses at the parameters before and after its own steps.
         process_group: the processes that move the model together, see :class:`teleport.Teleporter`.
+        memory: the budget of the event, see :class:`teleport.Teleporter`.
+        divisible: ``"whole"`` if ``work`` takes gradients and products of the Hessian alone, so that the loss may be
+            evaluated in segments; ``"recorded"`` if it records whole evaluations where the plan lets it.
 
     Raises:
         TypeError: an argument is of another type, such as swapped ones.
@@ -171,13 +185,20 @@ def run_event(
     """
     start = time.perf_counter()
     check_call(model, batches, loss_fn, callback, keep_modes)
-    group = group_of(process_group, model)
+    group, budget = group_of(process_group, model), bytes_of(memory)
     custom_operations: list[bool] = []  # whether the graph of the first evaluation has any
 
-    def moved(before: Snapshot, state: ModelState, batches: list[Any]) -> Report:
-        evaluate = _evaluation(model, loss_fn, state, custom_operations)
-        clear_caches(model, state, lambda: [evaluate(batches[0])])
-        event = Event(model, batches, evaluate, state.draw, Monitor(method, len(batches), callback, group), group)
+    def moved(before: Snapshot, state: ModelState, batches: list[Any], whole: bool = False) -> Report:
+        planned = _evaluation(model, loss_fn, state, custom_operations)
+        clear_caches(model, state, lambda: [planned(WHOLE, batches[0])])
+        plan = WHOLE
+        if divisible and not whole:
+            plan = choose(model, batches, planned, budget, group.any, divisible == "recorded", custom_operations)
+            if not plan.whole:
+                hand_back()
+        evaluate = partial(planned, plan)
+        monitor = Monitor(method, len(batches), callback, group)
+        event = Event(model, batches, evaluate, state.draw, monitor, group, plan)
         event.start = before.values
         try:
             reports, layers, losses = _measured(event, work, gradients, in_turn)
@@ -195,7 +216,7 @@ def run_event(
         fill_sizes(layers, event.named)
         seconds = time.perf_counter() - start
         numbers = (*losses, *_mean_norms(reports))
-        report = report_type(method, *numbers, batches=reports, layers=layers, seconds=seconds)
+        report = report_type(method, *numbers, batches=reports, layers=layers, seconds=seconds, memory=plan.chosen)
         if report.no_op:
             report.gradient_norm_after = report.gradient_norm_before  # evaluated twice, it may differ by rounding
             log.info("the teleport moved nothing: %s", "; ".join(report.reasons().splitlines()))
@@ -209,8 +230,18 @@ def run_event(
         check_signature(loss_fn)
         check_tensors(given)
         group.agree(method=method, number_of_batches=len(given), keep_modes=keep_modes)
-        one = partial(all_or_nothing, model, lambda before, state: moved(before, state, given), keep_modes, group)
-        return as_one_replica(group, model, one)
+
+        def attempt(whole: bool) -> Report:
+            one = partial(moved, batches=given, whole=whole)
+            return as_one_replica(group, model, partial(all_or_nothing, model, one, keep_modes, group))
+
+        try:
+            return attempt(False)
+        except NotRepeatable as reason:  # later than in the first evaluation
+            if budget is not None:
+                raise ValueError(f"memory={memory!r} needs parts of the event to be repeated, and {reason}") from reason
+            log.info("evaluated whole: %s", reason)
+            return attempt(True)
 
     try:
         return group.together(partial(with_whole_parameters, group, model, checked))
@@ -249,15 +280,17 @@ def _measured(
 
 def _evaluation(
     model: nn.Module, loss_fn: LossFn, state: ModelState, custom_operations: list[bool]
-) -> Callable[[Any], Tensor]:
-    """The loss of a batch as a scalar, checked, with the same random numbers each time.
+) -> Callable[[Plan, Any], Tensor]:
+    """The loss of a batch by a plan as a scalar, checked, with the same random numbers each time.
 
-    The first evaluation appends to ``custom_operations`` whether its graph has any.
+    The first evaluation, which must be whole, appends to ``custom_operations`` whether its graph has any.
     """
 
-    def evaluate(batch: Any) -> Tensor:
+    def evaluate(plan: Plan, batch: Any) -> Tensor:
         try:
-            loss = scalar(state.evaluate(lambda: loss_fn(model, batch)))
+            loss = scalar(state.evaluate(lambda: plan.loss(loss_fn, model, batch)))
+        except NotRepeatable:
+            raise
         except Exception as error:
             clearer = explained(error, loss_fn, model, batch, state, first=not custom_operations)
             if clearer is error:

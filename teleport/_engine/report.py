@@ -133,6 +133,8 @@ class TeleportReport:
     loss of each batch, in ``batches``. Gradient norms are means over ``batches`` of each batch's norm right before and
     right after its own steps (before them if they were rolled back): measuring all batches at the same parameters would
     take another gradient per batch.
+
+    ``memory`` says how the loss was evaluated to save memory, see :class:`teleport.Teleporter`; empty if it was not.
     """
 
     method: str
@@ -143,6 +145,7 @@ class TeleportReport:
     batches: list[BatchReport]
     layers: list[LayerReport]
     seconds: float
+    memory: str = ""
 
     _derived: ClassVar[tuple[str, ...]] = ()  # further properties of a subclass that to_dict holds
 

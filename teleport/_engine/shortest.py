@@ -89,7 +89,7 @@ def ascend_shortest(
     if metric is not None and metric.reason:
         return Ascent.refused(start, metric.reason)
     first, rise, shape = list(direction(start)), slope(start), shape or Shape()
-    line = Line(parameters, _steepest(first, metric))
+    line = Line(parameters, _steepest(first, metric), batch_loss.known)
     best = _Move(0.0, 0.0, line.directions, start)
     stopped, reason = Stopped.STEPS_DONE, ""
     for step in range(1, steps + 1):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from teleport._engine.batch_loss import NOTHING, copy_of
 from teleport._engine.finiteness import all_finite
 from teleport._engine.report import BatchReport
 from teleport._engine.statuses import Stopped
@@ -22,10 +23,15 @@ Result = TypeVar("Result")
 
 
 class Snapshot:
-    """A copy of the values of some parameters, without those whose elements share memory (not writable)."""
+    """A copy of the values of some parameters, without those whose elements share memory (not writable).
 
-    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
-        self._held = [(each, each.detach().clone()) for each in parameters if distinct_elements(each)]
+    Args:
+        parameters: to be copied.
+        known: earlier copies, which are taken in place of new ones where they have the current values.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], known: Mapping[nn.Parameter, Tensor] = NOTHING) -> None:
+        self._held = [(each, copy_of(each, known)) for each in parameters if distinct_elements(each)]
 
     @property
     def parameters(self) -> list[nn.Parameter]:

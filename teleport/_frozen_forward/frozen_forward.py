@@ -67,7 +67,7 @@ class FrozenForward(BatchLoss):
     """
 
     def __init__(self, whole: BatchLoss, record: GraphRecorder, start: Point, moving: Sequence[nn.Parameter]) -> None:
-        super().__init__(whole.evaluate, whole.parameters, whole.names, whole.batch, whole.group)
+        super().__init__(whole.evaluate, whole.parameters, whole.names, whole.batch, whole.group, whole.known)
         self.loss = start.loss
         self._graph = backward_graph_of(record, start.gradients, moving)
         simplify_normalizations(self._graph)
@@ -103,7 +103,7 @@ class FrozenForward(BatchLoss):
             self._checked = True
         return Point(self.loss, [], half)
 
-    def ascent_direction(self, point: Point, moving: Sequence[nn.Parameter]) -> list[Tensor]:
+    def ascent_direction(self, point: Point, moving: Sequence[nn.Parameter], keep: bool = False) -> list[Tensor]:
         """As of :class:`BatchLoss`, projected for the layers of :meth:`project_by_gram`."""
         if not point.differentiable:
             return [torch.zeros_like(parameter) for parameter in moving]

@@ -23,6 +23,7 @@ from teleport._engine.report import BatchReport, LayerReport, StepRecord, Telepo
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, roll_back_if_violated
 from teleport._processes.ranks import Processes
+from teleport._segments.plan import check_memory
 from teleport._spaces.norms import inner, length_of, product_of
 
 BACKTRACKS = 25
@@ -65,6 +66,7 @@ class LevelSet:
             ``tolerance * max(1, |f_0|)``, and undoes the steps on a batch if a value is infinite or NaN.
             ``"none"`` relies on the merit function alone.
         tolerance: of the guard, relative to ``max(1, |f_0|)``.
+        memory: the budget of an event, in bytes or as text such as ``"2GB"``; see :class:`teleport.Teleporter`.
 
     Raises:
         ValueError: an argument outside its range.
@@ -77,8 +79,10 @@ class LevelSet:
     guard: Literal["transaction", "none"] = "transaction"
     tolerance: float = 1e-3
     lr_unit: Literal["relative", "absolute"] = "relative"
+    memory: int | str | None = None
 
     def __post_init__(self) -> None:
+        check_memory(self.memory)
         check_steps(self.lr, self.steps, lr_unit=self.lr_unit)
         check_limits(self.cap, self.relative_cap, self.guard, self.tolerance)
 
@@ -121,6 +125,8 @@ class LevelSet:
             gradients=relative,
             keep_modes=keep_modes,
             process_group=process_group,
+            memory=self.memory,
+            divisible="whole",
         )
 
     def _work(self, event: Event) -> tuple[list[BatchReport], list[LayerReport]]:
@@ -139,7 +145,7 @@ class LevelSet:
 
     def _teleport(self, loss: BatchLoss, cap: float, monitor: StepMonitor) -> BatchReport:
         """At most K steps on the level set of one batch."""
-        snapshot = Snapshot(loss.parameters)
+        snapshot = Snapshot(loss.parameters, loss.known)
         ascent = _LevelSetAscent(self, loss, cap, monitor)
         ascent.run()
         start, end = ascent.trace[0], ascent.trace[-1]
@@ -246,7 +252,7 @@ class _LevelSetAscent:
             return
         self.gamma = max(self.gamma, 2 * here.multiplier)
         merit = self._merit(self.point)
-        line = Line(self.loss.parameters, here.q)
+        line = Line(self.loss.parameters, here.q, self.loss.known)
         longest = self._longest(here, line)
         self.rho = min(self.rho, longest)
         more = step < self.method.steps
@@ -267,7 +273,7 @@ class _LevelSetAscent:
 
     def _linearise(self) -> _Linearised:
         g = [gradient.detach() for gradient in self.point.gradients]
-        product = self.loss.ascent_direction(self.point, self.loss.parameters)  # H g
+        product = self.loss.ascent_direction(self.point, self.loss.parameters, keep=True)  # H g
         square = product_of(g, g)
         q = [part / square for part in product]
         return _Linearised(q, g, float(inner(q, g)), square, float(self.point.loss) - self.level)

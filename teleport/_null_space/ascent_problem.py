@@ -8,6 +8,7 @@ gradient norm without running the model again. Source: Wu et al. 2025, equations
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -86,12 +87,22 @@ def projection(
 
     def project(tensors: Sequence[Tensor]) -> list[Tensor]:
         given = dict(zip(parameters, tensors, strict=True))
-        results = {p: g if p in done else torch.zeros_like(p, requires_grad=False) for p, g in given.items()}
+        if isinstance(tensors, list):
+            tensors.clear()  # each is freed once it is projected
+        left = Counter(block.parameter for layer, _ in remaining for block in layer.blocks)
+        results = {p: g for p, g in given.items() if p in done}
         for layer, subspace in remaining:
             matrix = layer.gather({block.parameter: with_strides(given, block.parameter) for block in layer.blocks})
             part = subspace.project(matrix)
+            for block in layer.blocks:
+                if block.parameter not in results:
+                    results[block.parameter] = torch.zeros_like(block.parameter, requires_grad=False)
             if statistics.above_rounding(layer, matrix, part, record=whole):
                 layer.scatter(part, results)
+            left.subtract(block.parameter for block in layer.blocks)
+            for block in layer.blocks:
+                if not left[block.parameter]:
+                    given.pop(block.parameter, None)
         return [results[parameter] for parameter in parameters]
 
     return project

@@ -34,6 +34,7 @@ from teleport._null_space.ascent_problem import AscentProblem, StepRule, above_c
 from teleport._null_space.held_out import DriftMetric, HeldOutInputs
 from teleport._null_space.layer_statistics import LayerStatistics, NullSpaces
 from teleport._processes.ranks import Processes
+from teleport._segments.allocator import hand_back
 from teleport._tracing.layer_tracer import LayerTracer, TracedLayers, trace_layers
 from teleport._tracing.layers_of_ranks import layers_of_ranks
 from teleport._tracing.preconditions import check_tensors
@@ -52,6 +53,8 @@ class NullSpaceSettings:
         differentiable: whether the step rule needs gradients that can be differentiated again.
         frozen_forward: whether the step rule needs the gradient norm alone. The forward pass can then be frozen if
             no layer output changes.
+        memory: the budget of an event.
+        divisible: whether the step rule takes gradients and products of the Hessian alone.
     """
 
     threshold: float
@@ -64,6 +67,8 @@ class NullSpaceSettings:
     differentiable: bool
     steps: int
     frozen_forward: bool = False
+    memory: int | str | None = None
+    divisible: bool = True
 
 
 def run_null_space_event(
@@ -120,6 +125,8 @@ def run_null_space_event(
         keep_modes=keep_modes,
         in_turn=True,
         process_group=process_group,
+        memory=settings.memory,
+        divisible="" if not settings.divisible else "recorded" if settings.frozen_forward else "whole",
     )
 
 
@@ -138,8 +145,9 @@ class _NullSpaceEvent:
         self.step_rule = step_rule
         self.event = event
         self.constraint = constraint
-        self.statistics = LayerStatistics()
-        self.freeze = settings.frozen_forward and settings.threshold == 1 and constraint is None and event.group.alone
+        self.statistics = LayerStatistics(event.start)
+        once = settings.frozen_forward and event.plan.whole and event.plan.recorded
+        self.freeze = once and settings.threshold == 1 and constraint is None and event.group.alone
         self.differentiable = False  # whether the recorded gradients need a graph of their own
         self.null_spaces: NullSpaces | None = None  # of the current batch, or of the constraint
         self.constraint_loss: float | None = None  # at the current parameters
@@ -178,6 +186,8 @@ class _NullSpaceEvent:
                 return above_cap(start, monitor)  # saves the decomposition of its inputs
         if self.null_spaces is None or not lasting:
             self.null_spaces = self.statistics.open(self._traced(batch, recorder), settings.threshold)
+            if not event.plan.whole:
+                hand_back()
         self.statistics.next_batch()
         if self._versions() != versions:  # the model wrote into its parameters in the forward pass
             start = graph = None
@@ -211,7 +221,8 @@ class _NullSpaceEvent:
         if self.constraint is not None or self.settings.objective_params != "all":
             return None
         exact = self.settings.threshold == 1
-        return LayerTracer(self.event.named, exact, deferred=True, rank_only=exact)
+        deferred = self.event.plan.whole  # else inputs of all layers would be held
+        return LayerTracer(self.event.named, exact, deferred=deferred, rank_only=exact)
 
     def _traced(self, batch: Any, recorder: LayerTracer | None) -> TracedLayers:
         """The traced layers of the constraint, from a separate evaluation if ``recorder`` could not trace them all."""
@@ -229,7 +240,9 @@ class _NullSpaceEvent:
             return None, None
         loss = self.event.batch_loss(batch, self.event.trainable)
         if recorder is not None:
-            loss = BatchLoss(partial(recorder.trace, loss.evaluate), loss.parameters, loss.names, batch, loss.group)
+            traced = partial(recorder.trace, loss.evaluate)
+            known, lean = loss.known, loss.lean
+            loss = BatchLoss(traced, loss.parameters, loss.names, batch, loss.group, known, lean)
         if not self.freeze:
             return loss.point(self.settings.differentiable), None
         return recorded(loss, self.differentiable, lambda: recorder is not None and recorder.paused)
@@ -263,7 +276,7 @@ class _NullSpaceEvent:
         metric = None if self.held_out is None else DriftMetric(null_spaces, parameters, self.held_out)
         cap = caps.over(over)
         problem = AscentProblem(number, loss, parameters, cap, start, project, monitor, self.shape, metric)
-        snapshot = Snapshot(parameters if self._guarded or graph is not None else [])
+        snapshot = Snapshot(parameters if self._guarded or graph is not None else [], self.event.start)
         ascent = self._ascend(problem, graph, null_spaces, snapshot)
         report = ascent.report()
         if not null_spaces and report.stopped not in (Stopped.CALLBACK, Stopped.NOT_FINITE):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from teleport._engine.batch_loss import NOTHING
 from teleport._engine.parameter_statistics import relative_change
 from teleport._engine.report import BatchReport, NullSpaceLayerReport
 from teleport._spaces.norms import norm_of
@@ -27,24 +28,29 @@ NullSpaces = list[tuple[Layer, Subspace]]
 
 
 class LayerStatistics:
-    """The layer reports of one event, filled batch by batch."""
+    """The layer reports of one event, filled batch by batch.
 
-    def __init__(self) -> None:
+    Args:
+        start: the values of parameters before the event; layers of others are copied when they are first seen.
+    """
+
+    def __init__(self, start: Mapping[nn.Parameter, Tensor] = NOTHING) -> None:
+        self._start = start
         self._reports: dict[str, NullSpaceLayerReport] = {}
         self._layers: dict[str, Layer] = {}
-        self._before: dict[str, Tensor] = {}  # the layers' matrices before the event
+        self._before: dict[str, Tensor | None] = {}  # the layers' matrices then; None if they are those at the start
         self._recorded: set[str] = set()  # layers whose surviving share was recorded for the current batch
         self._projected: set[str] = set()  # layers whose gradient was projected
         self._above_rounding: set[str] = set()  # those whose projected gradient was above rounding at least once
 
     def open(self, traced: TracedLayers, threshold: float) -> NullSpaces:
-        """Decompose the traced representations; the result has the layers with null dimensions."""
+        """Decompose the traced representations, which are freed; the result has the layers with null dimensions."""
         self.note(traced)
         subspaces: dict[int, Subspace] = {}  # layers with one representation share one decomposition
         null_spaces = []
         for name, layer in traced.layers.items():
             report = self._report(name, layer)
-            representation = traced.representations[name]
+            representation = traced.representations.pop(name)  # freed once it is decomposed
             if representation is None:
                 report.reason = report.reason or INPUTS_WITHOUT_PARAMETERS
                 continue
@@ -94,6 +100,8 @@ class LayerStatistics:
         for name, before in self._before.items():
             report = self._reports[name]
             now = _matrices(self._layers[name])
+            if before is None:
+                before = self._layers[name].gather(self._start)
             report.relative_change = 0.0 if torch.equal(before, now) else relative_change(before, now)
             if report.relative_change:
                 report.reason = ""  # of another batch
@@ -111,7 +119,7 @@ class LayerStatistics:
     def _report(self, name: str, layer: Layer) -> NullSpaceLayerReport:
         if name not in self._layers:
             self._layers[name] = layer
-            self._before[name] = _matrices(layer)
+            self._before[name] = None if _as_at(self._start, layer) else _matrices(layer)
             self._reports[name] = NullSpaceLayerReport(name, layer.kind, layer.dimension * layer.groups)
         return self._reports[name]
 
@@ -121,6 +129,12 @@ def _shared_subspace(known: dict[int, Subspace], representation: Representation,
     if key not in known:
         known[key] = representation.subspace(threshold)
     return known[key]
+
+
+def _as_at(start: Mapping[nn.Parameter, Tensor], layer: Layer) -> bool:
+    """Whether the parameters of a layer have the values of ``start``."""
+    parameters = {block.parameter for block in layer.blocks}
+    return all(each in start and torch.equal(each.detach(), start[each]) for each in parameters)
 
 
 @torch.no_grad()

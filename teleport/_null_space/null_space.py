@@ -20,6 +20,7 @@ from teleport._engine.shortest import ascend_shortest
 from teleport._null_space.ascent_problem import AscentProblem
 from teleport._null_space.driver import NullSpaceSettings, run_null_space_event
 from teleport._processes.ranks import Processes
+from teleport._segments.plan import check_memory
 from teleport._spaces.norms import joint_norm
 
 
@@ -68,6 +69,8 @@ class NullSpace:
             move is shorter by 10 to 55 %; its drift on other data is mostly smaller, but not always.
             ``"least_drift"`` moves in one straight line as well, in the direction that raises the norm most per
             change of the layers' outputs on ``held_out`` batches, which the call takes.
+        memory: the budget of an event, in bytes or as text such as ``"2GB"``; see :class:`teleport.Teleporter`. It is
+            for objectives of the gradient norm alone.
 
     Raises:
         ValueError: an argument outside its range.
@@ -87,6 +90,7 @@ class NullSpace:
     forward: Literal["once", "each"] = "once"
     lr_unit: Literal["relative", "absolute"] = "relative"
     path: Literal["ascent", "shortest", "least_drift"] = "ascent"
+    memory: int | str | None = None
 
     def __post_init__(self) -> None:
         check_steps(self.lr, self.steps, self.step, self.lr_unit)
@@ -96,6 +100,7 @@ class NullSpace:
         check_choice("forward", self.forward, ("once", "each"))
         check_choice("path", self.path, ("ascent", "shortest", "least_drift"))
         objective = objective_of(self.objective, self.objective_scale)  # raises for an unknown objective
+        check_memory(self.memory, objective.of_norm)
         raised = objective.of_norm and objective.ascended
         if self.path != "ascent" and not (raised and self.step == "cap" and self.lr_unit == "relative"):
             raise ValueError(
@@ -155,6 +160,8 @@ class NullSpace:
             differentiable=self.steps > 0,
             steps=self.steps,
             frozen_forward=self.forward == "once" and self.steps > 0 and self._objective.of_norm,
+            memory=self.memory,
+            divisible=self._objective.of_norm,
         )
         return run_null_space_event(
             "nullspace",

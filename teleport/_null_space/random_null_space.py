@@ -20,6 +20,7 @@ from teleport._engine.statuses import Stopped
 from teleport._null_space.ascent_problem import AscentProblem
 from teleport._null_space.driver import NullSpaceSettings, run_null_space_event
 from teleport._processes.ranks import Processes
+from teleport._segments.plan import check_memory
 from teleport._spaces.norms import joint_norm
 
 
@@ -45,6 +46,7 @@ class RandomNullSpace:
         relative_cap: a cap as a factor on the mean gradient norm before the event; see :class:`teleport.Teleporter`.
         guard: ``"transaction"`` or ``"none"``.
         tolerance: of the guard, relative to ``max(1, |loss|)``.
+        memory: the budget of an event, in bytes or as text such as ``"2GB"``; see :class:`teleport.Teleporter`.
 
     Attributes:
         generator: the method's own source; each call draws one number from it.
@@ -60,11 +62,13 @@ class RandomNullSpace:
     relative_cap: float | None = 2.0
     guard: Literal["transaction", "none"] = "transaction"
     tolerance: float = 1e-3
+    memory: int | str | None = None
     generator: torch.Generator = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_positive(length=self.length)
         check_finite(length=self.length)
+        check_memory(self.memory)
         check_threshold(self.threshold)
         check_limits(self.cap, self.relative_cap, self.guard, self.tolerance)
         object.__setattr__(self, "generator", seeded(self.seed))
@@ -105,6 +109,7 @@ class RandomNullSpace:
             objective_params="all",
             differentiable=False,
             steps=1,
+            memory=self.memory,
         )
 
         directions = _Directions(generator or self.generator)
@@ -137,12 +142,13 @@ class RandomNullSpace:
             return Ascent(start, start, 0, Stopped.ABOVE_CAP, trace)
         if not problem.parameters:
             return Ascent(start, start, 0, Stopped.NOTHING_MOVES, trace)
+        start.forget_if(problem.loss.lean)
         drawn = problem.project(directions.draw(problem))
         drawn_norm, weight_norm = joint_norm(drawn), joint_norm(_values(problem.parameters))
         if drawn_norm == 0:
             return Ascent(start, start, 0, Stopped.NO_ASCENT, trace)
         whole = self.length * (weight_norm or 1.0) / drawn_norm
-        line = Line(problem.parameters, drawn)
+        line = Line(problem.parameters, drawn, problem.loss.known)
         length, end = capped_step(problem.loss, line, whole, start.norm, problem.cap, False, better=lambda point: True)
         end = end or problem.loss.point(False)
         if length == 0:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -99,18 +98,13 @@ class Subspace:
         """
         exact = coordinates.dtype
         working = torch.promote_types(matrix.dtype, exact if single_is_cut_short(matrix.device) else torch.float32)
-        basis = self._single if working == torch.float32 else self.basis
-        across = basis.to(matrix.device).transpose(1, 2)
+        across = self.basis.to(matrix.device, working).transpose(1, 2)
         if self.complement:
             return (coordinates.to(working) @ across).to(matrix.dtype)
         kept = torch.baddbmm(matrix.to(working), coordinates.to(working), across, alpha=-1)
         if working != exact and 4 * norm_of(kept) < norm_of(coordinates):
             kept = matrix.to(exact) - coordinates @ self.basis.to(matrix.device).transpose(1, 2)
         return kept.to(matrix.dtype)
-
-    @cached_property
-    def _single(self) -> Tensor:
-        return self.basis.float()
 
 
 def subspace_of(directions: Tensor, energies: Tensor, threshold: float, positions: int, dtype: torch.dtype) -> Subspace:

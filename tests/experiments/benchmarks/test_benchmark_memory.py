@@ -9,15 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments.benchmarks.memory import (
-    AXES,
-    EACH,
-    FULL,
-    ONCE,
-    TRAINING,
-    Case,
-    summary,
-)
+from experiments.benchmarks.against import BEFORE, NOW
+from experiments.benchmarks.memory import AIMS, AXES, EACH, FULL, METHODS, ONCE, TRAINING, Case, summary
 
 
 def test_teleports_take_their_steps_and_move(measured):
@@ -31,35 +24,35 @@ def test_teleports_take_their_steps_and_move(measured):
 
 
 def test_a_peak_is_felt_after_it_is_over():
+    """And one before the start is not."""
     code = (
         "import torch\n"
-        "from experiments.benchmarks.memory import peak_bytes\n"
-        "before = peak_bytes(torch.device('cpu'))\n"
-        "torch.ones(2**24)\n"  # 64 MiB, given back at once
-        "print((peak_bytes(torch.device('cpu')) - before) / 2**20)\n"
+        "from experiments.benchmarks.memory_process import _peak, _start\n"
+        "cpu = torch.device('cpu')\n"
+        "torch.ones(2**26)\n"  # 256 MiB, given back at once
+        "before = _start(cpu)\n"
+        "torch.ones(2**24)\n"
+        "print((_peak(cpu) - before) / 2**20)\n"
     )
     root = Path(__file__).parents[3]
-    told = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
+    command = [sys.executable, "-c", code]
+    told = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=120).stdout
     assert float(told) == pytest.approx(64, rel=0.1)
 
 
-def test_ratios_are_to_the_training_step_and_the_weights_and_slopes_of_bytes():
-    peaks = {
-        TRAINING: lambda length: 10 * length,
-        ONCE: lambda length: 2 * length**2,
-        EACH: lambda length: 3 * length**2,
-    }
+def test_ratios_and_aims_follow_from_bytes_and_seconds():
+    peaks = dict(zip(METHODS, (10, 400, 80, 200, 100, 3e9, 1e9, 2e9), strict=True))
     rows = [
-        (method, *vars(Case(length=length)).values(), 1.0, 100, peak(length))
+        (method, *vars(Case(length=length)).values(), 2.0 if NOW in method else 1.0, 100, length * peak / 256)
         for length in (256, 512)
         for method, peak in peaks.items()
     ]
     table = pd.DataFrame(rows, columns=["method", *AXES, "seconds", "weights_bytes", "peak_bytes"])
-    to_training, to_weights, exponents, _ = summary(table).values()
-    assert to_training[ONCE].tolist() == pytest.approx([0.2 * 256, 0.2 * 512])
-    assert to_weights[TRAINING].tolist() == pytest.approx([25.6, 51.2])
-    assert exponents.set_index("method").slope.to_dict() == pytest.approx({TRAINING: 1, ONCE: 2, EACH: 2})
-
-
-def test_the_full_cases_are_of_one_transformer_by_length():
-    assert [Case(12, 12, length) for length in (256, 512, 1024)] == FULL
+    to_training, to_weights, once, once_seconds, each, _ = summary(table).values()
+    assert to_training[f"{ONCE}, {NOW}"].tolist() == pytest.approx([8, 8])
+    assert to_weights[TRAINING].tolist() == pytest.approx([0.1, 0.2])
+    assert once[f"{ONCE}, {NOW}"].tolist() == pytest.approx([0.2, 0.2])
+    assert each[f"{EACH}, {NOW}"].tolist() == pytest.approx([0.5, 0.5])
+    assert once_seconds[f"{ONCE}, {BEFORE}"].tolist() == [1, 1]
+    assert [aim.figure(table) for aim in AIMS] == pytest.approx([0.5, 0.2, 10, 2, 8 / 3])
+    assert {(case.layers, case.length) for case in FULL} == {(6, 256), (6, 1024), (12, 256), (12, 1024)}

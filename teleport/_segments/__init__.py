@@ -1,0 +1,1 @@
+"""Evaluations in segments, of which a second derivative holds one at a time."""

@@ -1,0 +1,154 @@
+"""Chooses how an event evaluates its loss: by the size of the model, or by a budget in bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from teleport._segments.plan import WHOLE, Plan, pieces_of
+from teleport._segments.recomputed import NotRepeatable
+from teleport._segments.saved_bytes import Saved, saved_by
+from teleport._segments.segmented import parts_of
+from teleport._tracing.differentiability import nodes_of
+from teleport._tracing.linear_uses import as_matrix, linear_uses
+
+LARGE = 64 << 20
+"""Bytes of trainable parameters from which an event without a budget is evaluated in segments."""
+
+COPIES = 4.0
+"""Copies of the trainable parameters that an event holds: their values at its start and at that of a step, a gradient,
+a direction."""
+
+BASES = 2.0
+"""What representations and bases of layer inputs take, in units of the inputs in double precision."""
+
+RECORDED, WHOLE_GRAPH, SEGMENT = 13.0, 6.0, 9.0
+"""What the derivatives hold in units of what an evaluation saves: recorded for a frozen forward pass, with a graph of
+the whole gradient, and in the largest segment. Upper bounds of values measured on transformers and networks of
+convolutions."""
+
+Evaluate = Callable[[Plan, Any], Tensor]
+
+
+class _Inputs(TorchFunctionMode):
+    """Counts the bytes of the inputs of linear maps in double precision, at most as many vectors as dimensions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes: dict[int, int] = {}
+        self._sources: list[Tensor] = []  # so that no id is given to another
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for use in linear_uses(func, args, kwargs or {}):
+            groups, _, dimension = as_matrix(use.weight.detach(), use.groups, use.transposed).shape
+            if use.weight.requires_grad and id(use.source) not in self.bytes:
+                vectors = max(1, use.source.numel() * (1 if use.kind == "linear" else dimension) // dimension)
+                self.bytes[id(use.source)] = 8 * groups * dimension * min(dimension, vectors)
+                self._sources.append(use.source)
+        return func(*args, **(kwargs or {}))
+
+
+def choose(
+    model: nn.Module,
+    batches: Sequence[Any],
+    evaluate: Evaluate,
+    budget: int | None,
+    any_rank: Callable[[bool], bool],
+    recorded: bool,
+    custom_operations: list[bool],
+) -> Plan:
+    """The plan of an event: with a budget the first that fits, without one segments for a large model.
+
+    Args:
+        model: in the state in which it is evaluated.
+        batches: of the event.
+        evaluate: the loss on a batch by a plan.
+        budget: in bytes, of the event's own peak: without the model, its gradients and the batches.
+        any_rank: whether something is true on any process.
+        recorded: whether the method records whole evaluations (``NullSpace(forward="once")``).
+        custom_operations: whether a whole evaluation has some, entered by the first; such a loss has no segments.
+
+    Raises:
+        ValueError: no plan fits into the budget.
+    """
+    parameters = [each for each in model.parameters() if each.requires_grad]
+    weights = sum(each.numel() * each.element_size() for each in parameters)
+    parts = parts_of(model)
+    if budget is None:
+        if weights < LARGE or len(parts) < 2:
+            return WHOLE
+        plan = Plan(parts, chosen=f"{len(parts)} parts of the model one at a time, each computed again for derivatives")
+        return WHOLE if any_rank(not _valid(plan, evaluate, batches[:1], custom_operations)) else plan
+    inputs = _Inputs()
+    least: list[int] = []
+    with inputs:
+        saved = saved_by(partial(evaluate, WHOLE, batches[0]), parts, list(model.parameters()))[1]
+    fixed = COPIES * weights + BASES * sum(inputs.bytes.values())
+    for plan, variable in _plans(parts, saved, batches[0], recorded):
+        needed = int(fixed + variable)
+        least.append(needed)
+        if needed <= budget and (plan.whole or not any_rank(not _valid(plan, evaluate, batches, custom_operations))):
+            return dataclasses.replace(plan, chosen=f"{plan.chosen} (at most {_text(needed)} of {_text(budget)})")
+    raise ValueError(
+        f"memory={_text(budget)} is too little: this event needs about {_text(min(least))} besides the model, of which "
+        f"{_text(int(fixed))} are copies of its weights and bases of its layer inputs; give more, or smaller batches"
+    )
+
+
+def _plans(parts: Sequence[nn.Module], saved: Saved, batch: Any, recorded: bool) -> Iterator[tuple[Plan, float]]:
+    """The plans from the fastest to the smallest, each with the bytes that it takes besides what all take."""
+    whole = saved.inside + saved.outside
+    if recorded:
+        yield Plan(chosen="the whole record of an evaluation"), RECORDED * whole
+    yield Plan(recorded=False, chosen="the whole graph of a gradient"), WHOLE_GRAPH * whole
+    segments = len(parts) > 1
+    several = f"{len(parts)} parts of the model one at a time"
+    if segments:
+        yield Plan(parts, chosen=several), SEGMENT * (saved.outside + saved.largest)
+    pieces = 2
+    while _divides(batch, pieces):
+        text = f"{pieces} pieces of a batch one at a time"
+        yield Plan(pieces=pieces, chosen=text), SEGMENT * whole / pieces
+        if segments:
+            both = f"{text}, and {several}"
+            yield Plan(parts, pieces, chosen=both), SEGMENT * (saved.outside + saved.largest) / pieces
+        pieces *= 2
+
+
+def _divides(batch: Any, pieces: int) -> bool:
+    try:
+        return len(pieces_of(batch, pieces)) == pieces
+    except NotRepeatable:
+        return False
+
+
+def _valid(plan: Plan, evaluate: Evaluate, batches: Sequence[Any], custom_operations: list[bool]) -> bool:
+    """Whether a plan gives the losses of whole evaluations, and a graph down to the same parameters."""
+    try:
+        for batch in batches:
+            whole = evaluate(WHOLE, batch)
+            if any(custom_operations) or not _same(whole, evaluate(plan, batch), plan.pieces):
+                return False
+        return True
+    except NotRepeatable:
+        return False
+
+
+def _same(whole: Tensor, planned: Tensor, pieces: int) -> bool:
+    rounding = 0.0 if pieces == 1 else 64 * torch.finfo(whole.dtype).eps * max(1.0, abs(float(whole.detach())))
+    return abs(float(whole.detach()) - float(planned.detach())) <= rounding and _leaves(whole) == _leaves(planned)
+
+
+def _leaves(loss: Tensor) -> set[int]:
+    leaves = (getattr(node, "variable", None) for node in nodes_of(loss))
+    return {id(leaf) for leaf in leaves if leaf is not None}
+
+
+def _text(size: int) -> str:
+    return f"{size / 2**20:.0f} MiB" if size < 10 * 2**30 else f"{size / 2**30:.1f} GiB"
