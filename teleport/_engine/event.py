@@ -111,7 +111,7 @@ class Event:
     def batch_loss(self, batch: Any, parameters: list[nn.Parameter]) -> BatchLoss:
         """The loss on ``batch`` with its gradients for ``parameters``."""
         return BatchLoss(
-            lambda: self.evaluate(batch), parameters, self.names, batch, self.group, self.start, not self.plan.whole
+            lambda: self.evaluate(batch), parameters, self.names, batch, self.group, self.start, self.plan.lean
         )
 
     def halves_of(self, point: Point) -> Halves:

@@ -21,9 +21,12 @@ from teleport._tracing.linear_uses import as_matrix, linear_uses
 LARGE = 64 << 20
 """Bytes of trainable parameters from which an event without a budget is evaluated in segments."""
 
-COPIES = 4.0
+COPIES, COPIES_OF_GRAPH = 4.0, 5.0
 """Copies of the trainable parameters that an event holds: their values at its start and at that of a step, a gradient,
-a direction."""
+a direction; with the whole graph of a gradient one more."""
+
+KEPT = 48 << 20
+"""Bytes that the allocator keeps of what was freed."""
 
 BASES = 2.0
 """What representations and bases of layer inputs take, in units of the inputs in double precision."""
@@ -89,8 +92,8 @@ def choose(
     least: list[int] = []
     with inputs:
         saved = saved_by(partial(evaluate, WHOLE, batches[0]), parts, list(model.parameters()))[1]
-    fixed = COPIES * weights + BASES * sum(inputs.bytes.values())
-    for plan, variable in _plans(parts, saved, batches[0], recorded):
+    fixed = COPIES * weights + BASES * sum(inputs.bytes.values()) + KEPT
+    for plan, variable in _plans(parts, saved, batches[0], recorded, weights):
         needed = int(fixed + variable)
         least.append(needed)
         if needed <= budget and (plan.whole or not any_rank(not _valid(plan, evaluate, batches, custom_operations))):
@@ -101,12 +104,15 @@ def choose(
     )
 
 
-def _plans(parts: Sequence[nn.Module], saved: Saved, batch: Any, recorded: bool) -> Iterator[tuple[Plan, float]]:
+def _plans(
+    parts: Sequence[nn.Module], saved: Saved, batch: Any, recorded: bool, weights: int
+) -> Iterator[tuple[Plan, float]]:
     """The plans from the fastest to the smallest, each with the bytes that it takes besides what all take."""
     whole = saved.inside + saved.outside
     if recorded:
         yield Plan(chosen="the whole record of an evaluation"), RECORDED * whole
-    yield Plan(recorded=False, chosen="the whole graph of a gradient"), WHOLE_GRAPH * whole
+    more = (COPIES_OF_GRAPH - COPIES) * weights
+    yield Plan(recorded=False, chosen="the whole graph of a gradient"), WHOLE_GRAPH * whole + more
     segments = len(parts) > 1
     several = f"{len(parts)} parts of the model one at a time"
     if segments:

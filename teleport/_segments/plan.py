@@ -41,6 +41,11 @@ class Plan:
         """Whether nothing is computed again."""
         return not self.parts and self.pieces == 1
 
+    @property
+    def lean(self) -> bool:
+        """Whether gradients are freed as soon as no step needs them."""
+        return not (self.whole and self.recorded)
+
     def loss(self, loss_fn: Call, model: nn.Module, batch: Any) -> Any:
         """``loss_fn(model, batch)``, evaluated so."""
         if self.whole:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from experiments.benchmarks import memory_process
 from experiments.benchmarks.against import BEFORE, NOW
 from experiments.benchmarks.memory import AIMS, AXES, EACH, FULL, METHODS, ONCE, TRAINING, Case, summary
 
@@ -56,3 +59,27 @@ def test_ratios_and_aims_follow_from_bytes_and_seconds():
     assert once_seconds[f"{ONCE}, {BEFORE}"].tolist() == [1, 1]
     assert [aim.figure(table) for aim in AIMS] == pytest.approx([0.5, 0.2, 10, 2, 8 / 3])
     assert {(case.layers, case.length) for case in FULL} == {(6, 256), (6, 1024), (12, 256), (12, 1024)}
+
+
+@pytest.mark.slow
+def test_three_budgets_are_kept_and_a_smaller_one_is_refused():
+    """Peaks of whole processes on one transformer: by a record, by the graph of a gradient, in segments."""
+    root, chosen = Path(__file__).parents[3], []
+    for budget in ("900MB", "350MB", "250MB", "100MB"):
+        settings = {"steps": 2, "memory": budget}
+        asked = {"case": vars(Case(4, 4, 384, 500)), "settings": settings, "threads": 1, "device": "cpu"}
+        command = [sys.executable, "-P", memory_process.__file__, json.dumps(asked)]
+        path = {**os.environ, "PYTHONPATH": str(root)}
+        done = subprocess.run(command, env=path, capture_output=True, text=True, timeout=300)
+        if budget == "100MB":
+            assert "ValueError: memory=95 MiB is too little: this event needs about" in done.stderr
+            return
+        found = json.loads(done.stdout)
+        assert found["moved"] > 0
+        assert found["peak_bytes"] <= float(budget.removesuffix("MB")) * 1e6
+        chosen.append(found["chosen"].partition(" (")[0])
+    assert chosen == [
+        "the whole record of an evaluation",
+        "the whole graph of a gradient",
+        "4 parts of the model one at a time",
+    ]
