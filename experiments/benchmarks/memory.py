@@ -60,7 +60,22 @@ class Case:
 
 AXES = [axis.name for axis in fields(Case)]
 
-COLUMNS = ["method", *AXES, "commit", *TIMES, "weights_bytes", "peak_bytes", "steps_taken", "moved", "chosen", *MACHINE]
+KEY = "cell"
+"""A case and a method, in words."""
+
+COLUMNS = [
+    KEY,
+    "method",
+    *AXES,
+    "commit",
+    *TIMES,
+    "weights_bytes",
+    "peak_bytes",
+    "steps_taken",
+    "moved",
+    "chosen",
+    *MACHINE,
+]
 """``peak_bytes`` is beyond the weights and the batch; ``moved`` counts layers; ``chosen`` is ``report.memory``."""
 
 BUDGETED = Case(length=1024)
@@ -102,9 +117,12 @@ def measure(settings: Settings) -> Iterator[Row]:
             for method, (library, own) in METHODS.items():
                 if method.startswith("memory=") and not (settings.smoke or case == BUDGETED):
                     continue
+                cell = f"{case.layers} layers, {case.heads} heads, {case.length} tokens, {method}"
+                if cell in settings.done:
+                    continue
                 event = None if own is None else {**STEPS, **own}
                 found = _alone(earlier if library == BEFORE else ROOT, case, event, settings)
-                labels = {"method": method, **asdict(case), "commit": commit if library == BEFORE else ""}
+                labels = {KEY: cell, "method": method, **asdict(case), "commit": commit if library == BEFORE else ""}
                 yield {**labels, **found, **machine(settings.device)}
 
 
