@@ -93,3 +93,13 @@ def test_a_sweep_becomes_a_table_of_its_eight_runs(tmp_path):
     growth = numbers(r"digits-mlp-\w+-gentle-s\d-\w+\s+([\d.]+)\s+([\d.]+)", said)
     assert len(growth) == 4
     assert all(grown > 1.5 and steps >= 1 for grown, steps in growth)
+
+
+@pytest.mark.slow
+def test_two_matched_trainings_have_a_smaller_barrier_and_a_better_mean(tmp_path):
+    said = printed("match_two_models", tmp_path)
+    before, *matched = numbers(r"barrier ([\d.]+), accuracy of the mean of both ([\d.]+)", said)
+    assert len(matched) == 2
+    for barrier, right in matched:
+        assert barrier < before[0] / 4
+        assert right > before[1] + 0.05
