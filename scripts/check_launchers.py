@@ -48,6 +48,8 @@ def sweep(launcher: str, runs: Path, seeds: str, said: Path) -> subprocess.Popen
     """Start a sweep; what it says goes to the file ``said``."""
     overrides = [*SMALL, *WATCHED, f"seed={seeds}", f"machine.runs={runs}", *LAUNCHERS[launcher]]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TRAININGS": str(runs / "trainings")}
+    if launcher == "ray_cluster":  # whose workers have the environment of their node
+        overrides.append(f"+hydra.launcher.ray.init.runtime_env.env_vars.TRAININGS={runs / 'trainings'}")
     with said.open("wb") as file:
         command = [sys.executable, "run.py", "-m", *overrides]
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)

@@ -12,6 +12,8 @@ from typing import TypeVar
 
 import torch
 
+from teleport._tracing.accelerator import current_accelerator
+
 Result = TypeVar("Result")
 
 
@@ -19,7 +21,7 @@ class CallerAutocast:
     """The autocast of each kind of device as it is now."""
 
     def __init__(self) -> None:
-        accelerator = torch.accelerator.current_accelerator()
+        accelerator = current_accelerator()
         kinds = ["cpu"] if accelerator is None else ["cpu", accelerator.type]
         self._cached = torch.is_autocast_cache_enabled()
         self._kinds = [

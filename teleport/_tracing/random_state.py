@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from teleport._tracing.accelerator import current_accelerator
+
 
 class RandomState:
     """The random state as it is now.
@@ -16,7 +18,7 @@ class RandomState:
     """
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
-        accelerator = torch.accelerator.current_accelerator()
+        accelerator = current_accelerator()
         devices = {tensor.device for tensor in tensors}
         self._cpu = torch.random.get_rng_state()
         self._accelerators = [
