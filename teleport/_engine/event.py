@@ -186,6 +186,8 @@ def run_event(
     start = time.perf_counter()
     check_call(model, batches, loss_fn, callback, keep_modes)
     group, budget = group_of(process_group, model), bytes_of(memory)
+    if budget is not None and not group.alone:
+        raise ValueError("memory is a budget of one process; leave it out where several move a model together")
     custom_operations: list[bool] = []  # whether the graph of the first evaluation has any
 
     def moved(before: Snapshot, state: ModelState, batches: list[Any], whole: bool = False) -> Report:
@@ -193,7 +195,7 @@ def run_event(
         clear_caches(model, state, lambda: [planned(WHOLE, batches[0])])
         plan = WHOLE
         if divisible and not whole:
-            plan = choose(model, batches, planned, budget, group.any, divisible == "recorded", custom_operations)
+            plan = choose(model, batches, planned, budget, group, divisible == "recorded", custom_operations)
             if not plan.whole:
                 hand_back()
         evaluate = partial(planned, plan)
@@ -238,6 +240,8 @@ def run_event(
         try:
             return attempt(False)
         except NotRepeatable as reason:  # later than in the first evaluation
+            if not group.alone:
+                raise
             if budget is not None:
                 raise ValueError(f"memory={memory!r} needs parts of the event to be repeated, and {reason}") from reason
             log.info("evaluated whole: %s", reason)

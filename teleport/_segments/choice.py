@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from teleport._processes.group import Group
 from teleport._segments.plan import WHOLE, Plan, pieces_of
 from teleport._segments.recomputed import NotRepeatable
 from teleport._segments.saved_bytes import Saved, saved_by
@@ -62,7 +63,7 @@ def choose(
     batches: Sequence[Any],
     evaluate: Evaluate,
     budget: int | None,
-    any_rank: Callable[[bool], bool],
+    group: Group,
     recorded: bool,
     custom_operations: list[bool],
 ) -> Plan:
@@ -73,7 +74,7 @@ def choose(
         batches: of the event.
         evaluate: the loss on a batch by a plan.
         budget: in bytes, of the event's own peak: without the model, its gradients and the batches.
-        any_rank: whether something is true on any process.
+        group: of processes that choose alike; one process if there is a budget.
         recorded: whether the method records whole evaluations (``NullSpace(forward="once")``).
         custom_operations: whether a whole evaluation has some, entered by the first; such a loss has no segments.
 
@@ -87,7 +88,7 @@ def choose(
         if weights < LARGE or len(parts) < 2:
             return WHOLE
         plan = Plan(parts, chosen=f"{len(parts)} parts of the model one at a time, each computed again for derivatives")
-        return WHOLE if any_rank(not _valid(plan, evaluate, batches[:1], custom_operations)) else plan
+        return WHOLE if group.any(not _valid(plan, evaluate, batches[:1], custom_operations, group)) else plan
     inputs = _Inputs()
     least: list[int] = []
     with inputs:
@@ -96,7 +97,9 @@ def choose(
     for plan, variable in _plans(parts, saved, batches[0], recorded, weights):
         needed = int(fixed + variable)
         least.append(needed)
-        if needed <= budget and (plan.whole or not any_rank(not _valid(plan, evaluate, batches, custom_operations))):
+        if needed <= budget and (
+            plan.whole or not group.any(not _valid(plan, evaluate, batches, custom_operations, group))
+        ):
             return dataclasses.replace(plan, chosen=f"{plan.chosen} (at most {_text(needed)} of {_text(budget)})")
     raise ValueError(
         f"memory={_text(budget)} is too little: this event needs about {_text(min(least))} besides the model, of which "
@@ -134,13 +137,20 @@ def _divides(batch: Any, pieces: int) -> bool:
         return False
 
 
-def _valid(plan: Plan, evaluate: Evaluate, batches: Sequence[Any], custom_operations: list[bool]) -> bool:
-    """Whether a plan gives the losses of whole evaluations, and a graph down to the same parameters."""
+def _valid(plan: Plan, evaluate: Evaluate, batches: Sequence[Any], custom_operations: list[bool], group: Group) -> bool:
+    """Whether a plan gives the losses of whole evaluations, and a graph down to the same parameters.
+
+    One process evaluates whole if a part turns out later not to be repeatable; several must know it before.
+    """
     try:
         for batch in batches:
             whole = evaluate(WHOLE, batch)
-            if any(custom_operations) or not _same(whole, evaluate(plan, batch), plan.pieces):
+            planned = evaluate(plan, batch)
+            if any(custom_operations) or not _same(whole, planned, plan.pieces):
                 return False
+            del whole
+            if not group.alone:
+                torch.autograd.grad(planned, leaves_of(planned), allow_unused=True)
         return True
     except NotRepeatable:
         return False
@@ -148,13 +158,19 @@ def _valid(plan: Plan, evaluate: Evaluate, batches: Sequence[Any], custom_operat
 
 def _same(whole: Tensor, planned: Tensor, pieces: int) -> bool:
     rounding = 0.0 if pieces == 1 else 64 * torch.finfo(whole.dtype).eps * max(1.0, abs(float(whole.detach())))
-    return abs(float(whole.detach()) - float(planned.detach())) <= rounding and _leaves(whole) == _leaves(planned)
+    return abs(float(whole.detach()) - float(planned.detach())) <= rounding and set(leaves_of(whole)) == set(
+        leaves_of(planned)
+    )
 
 
-def _leaves(loss: Tensor) -> set[int]:
+def leaves_of(loss: Tensor) -> list[Tensor]:
+    """The leaves of a graph, the parameters of a loss."""
     leaves = (getattr(node, "variable", None) for node in nodes_of(loss))
-    return {id(leaf) for leaf in leaves if leaf is not None}
+    return [leaf for leaf in leaves if leaf is not None]
 
 
 def _text(size: int) -> str:
-    return f"{size / 2**20:.0f} MiB" if size < 10 * 2**30 else f"{size / 2**30:.1f} GiB"
+    for unit, name in ((2**30, "GiB"), (2**20, "MiB")):
+        if size >= 10 * unit:
+            return f"{size / unit:.0f} {name}" if name == "MiB" else f"{size / unit:.1f} {name}"
+    return f"{size / 2**20:.0f} MiB" if size >= 2**20 else f"{size / 2**10:.0f} KiB"

@@ -11,12 +11,15 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import teleport._engine.event as event_module
+import teleport._segments.choice as choice
 from teleport import LevelSet, NullSpace, RandomNullSpace
 from teleport._engine.batch_loss import BatchLoss
+from teleport._processes.group import ALONE
 from teleport._segments.choice import choose
 from teleport._segments.plan import WHOLE, Plan, bytes_of, pieces_of
 from teleport._segments.recomputed import NotRepeatable, Segment
 from teleport._segments.segmented import in_segments, parts_of
+from tests.teleport.processes.spawned import results_of_ranks
 
 
 @pytest.fixture(autouse=True)
@@ -220,8 +223,9 @@ def test_pieces_have_all_samples_and_their_shares():
 
 
 @pytest.mark.slow
-def test_a_budget_chooses_and_says_so():
+def test_a_budget_chooses_and_says_so(monkeypatch):
     """The less there is, the more is computed again; the least of all is refused in one sentence."""
+    monkeypatch.setattr(choice, "KEPT", 0)  # small networks
     model, _batch = network(blocks=4)
     given, chosen = (torch.randn(64, 16, 5).double(), torch.randn(64, 16, 5).double()), []
     for size in ("1GB", "40MB", "12MB", "3MB"):
@@ -231,16 +235,17 @@ def test_a_budget_chooses_and_says_so():
     assert len(set(chosen)) == 4
     assert "parts of the model" in chosen[2]
     assert "pieces of a batch" in chosen[3]
-    with pytest.raises(ValueError, match="memory=0 MiB is too little: this event needs about besides the model"):
+    with pytest.raises(ValueError, match=r"memory=49 KiB is too little: this event needs about \d+ KiB besides"):
         NullSpace(steps=1, memory="50kB")(model, [given], loss_of)
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_no_mean_is_not_evaluated_in_pieces():
+def test_a_loss_that_is_no_mean_is_not_evaluated_in_pieces(monkeypatch):
     """A sum over samples, and one over pairs of them."""
+    monkeypatch.setattr(choice, "KEPT", 0)  # small networks
     model, _ = network()
     batch = (torch.randn(8, 4, 5).double(), torch.randn(8, 4, 5).double())
-    for loss_fn in (lambda m, b: m(b[0]).square().sum(), lambda m, b: m(b[0]).var(0).mean()):
+    for loss_fn in (lambda m, b: m(b[0]).square().sum(), lambda m, b: m(b[0]).var(0, unbiased=False).mean()):
         calls = []
 
         def evaluate(plan, batch, loss_fn=loss_fn, calls=calls):
@@ -248,7 +253,7 @@ def test_a_loss_that_is_no_mean_is_not_evaluated_in_pieces():
             return plan.loss(loss_fn, model, batch)
 
         with pytest.raises(ValueError, match="is too little"):
-            choose(model, [batch], evaluate, 200_000, lambda flag: flag, False, [])
+            choose(model, [batch], evaluate, 200_000, ALONE, False, [])
         assert max(calls) > 1  # pieces were tried, and found to differ
 
 
@@ -257,3 +262,32 @@ def test_calls_outside_of_a_gradient_are_plain():
     model.eval()
     with torch.no_grad():
         assert torch.equal(in_segments(parts_of(model), lambda: model(batch[0])), model(batch[0]))
+
+
+def moved_by_rank(rank, size):
+    """The ends of two methods on a rank's part of the batch, and what was chosen; last a model that is no segment's."""
+    choice.LARGE, ends = 0, []
+    model, batch = network()
+    own = tuple(tensor.chunk(size)[rank] for tensor in batch)
+    for method in (NullSpace(steps=2), LevelSet(steps=2)):
+        moved = copy.deepcopy(model)
+        report = method(moved, [own], loss_of)
+        ends.append((torch.cat([each.detach().flatten() for each in moved.parameters()]), report.memory))
+    counting = nn.Sequential(*[Writing() for _ in range(2)]).double()
+    chunk = (torch.randn(3, 8).double(), torch.randn(3, 8).double())
+    return [*ends, (torch.zeros(1), NullSpace(steps=1)(counting, [chunk], loss_of).memory)]
+
+
+@pytest.mark.slow
+def test_ranks_in_segments_end_where_one_whole_process_does():
+    """Replicas are bit-identical, and a model that differs when it is repeated is whole on all ranks."""
+    ranks = results_of_ranks(moved_by_rank, 2)
+    model, batch = network()
+    for number, method in enumerate((NullSpace(steps=2), LevelSet(steps=2))):
+        alone = copy.deepcopy(model)
+        assert method(alone, [batch], loss_of).steps > 0
+        end = torch.cat([each.detach().flatten() for each in alone.parameters()])
+        assert torch.equal(ranks[0][number][0], ranks[1][number][0])
+        assert torch.allclose(ranks[0][number][0], end, rtol=1e-10, atol=1e-10)
+        assert [each[number][1].partition(" one")[0] for each in ranks] == ["3 parts of the model"] * 2
+    assert [each[2][1] for each in ranks] == ["", ""]
