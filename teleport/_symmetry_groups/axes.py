@@ -172,9 +172,9 @@ class AxisVariables:
             if link is None:
                 whole = [(*each, factor) for each in whole]
                 continue
-            turned = tuple(
-                tuple(each._replace(dual=each.dual != factor.dual) for each in inner) for inner in self.resolve(link)
-            )
+            turned = self.resolve(link)
+            if factor.dual:
+                turned = tuple(tuple(each._replace(dual=not each.dual) for each in inner) for inner in turned)
             whole = self._times(whole, list(turned))
         return whole
 
@@ -195,8 +195,10 @@ class AxisVariables:
         """Both axes cut at the ends of the segments of either, into one segment each."""
         while True:
             first, second = self.resolve(first), self.resolve(second)
-            places = sorted({0, size_of(first), *ends_of(first), *ends_of(second)})
-            if not any(self._cut_at(axis, place, reason) for axis in (first, second) for place in places):
+            one, two = set(ends_of(first)), set(ends_of(second))
+            places = sorted({0, size_of(first)} | one | two)
+            cuts = [(first, each) for each in sorted(two - one)] + [(second, each) for each in sorted(one - two)]
+            if not any(self._cut_at(axis, place, reason) for axis, place in cuts):
                 break
         spans = list(pairwise(places))
         return [(parts_of(first, *span)[0], parts_of(second, *span)[0]) for span in spans]

@@ -108,6 +108,8 @@ def factors_in(axes: Iterable[Axis]) -> Iterator[Factor]:
 
 def length_of(segment: Segment) -> int:
     """The number of elements of a segment."""
+    if len(segment) == 1:  # most are
+        return segment[0].size
     return math.prod(factor.size for factor in segment)
 
 

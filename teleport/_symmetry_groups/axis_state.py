@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from teleport._quiver.unreached import Scopes
 from teleport._symmetry_groups.axes import AxisVariables
 from teleport._symmetry_groups.axis import Axis, Level, factors_in, fixed
-from teleport._symmetry_groups.later import Later
+from teleport._symmetry_groups.later import Later, Mixture
 from teleport._tracing.functions import called
 from teleport._tracing.ownership import Owners, distinct_elements, storage_of
 from teleport._tracing.reasons import SHARED_STORAGE
@@ -161,6 +161,9 @@ class AxisState:
     def form(self, tensor: Any) -> Any:
         """The form of a tensor whose axes are put off, else ``None``."""
         later = self._later.get(id(tensor))
+        if later is not None and isinstance(later.form, Mixture) and not later.form.holds:
+            self.settle(tensor)
+            return None
         return None if later is None else later.form
 
     def folds(self, tensor: Any) -> bool:
@@ -192,9 +195,11 @@ class AxisState:
             self._uniform[id(tensor)] = (tensor, tensor._version)
 
     def is_uniform(self, tensor: Tensor) -> bool:
-        """Whether the tensor was made of one value and not written to since."""
+        """Whether the tensor was made of one value and not written to since, also by no other name of its memory."""
         made = self._uniform.get(id(tensor))
-        return made is not None and not tensor.is_inference() and tensor._version == made[1]
+        if made is None or tensor.is_inference() or tensor._version != made[1]:
+            return False
+        return not tensor.numel() or bool((tensor == tensor.flatten()[0]).all())
 
     def forget_tensors(self) -> None:
         """Release the tensors of an evaluation; constraints are kept."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from teleport._arguments import check_call
 from teleport._quiver.find_quiver import trace_quiver
 from teleport._quiver.quiver import Quiver
-from teleport._symmetry_groups.axis import Axis, Level, factors_in
+from teleport._symmetry_groups.axis import Axis, Factor, Level, factors_in
 from teleport._symmetry_groups.axis_state import AxisState
 from teleport._symmetry_groups.axis_tracer import AxisTracer
 from teleport._symmetry_groups.families import companions_of
@@ -138,22 +138,25 @@ def symmetries_of(state: AxisState, quiver: Quiver) -> Symmetries:
     acting = {each: variables.level[each] for each in found if variables.level[each] > Level.PINNED}
     owned = {variable: tuple(companions.get(variable, ())) for variable in acting}
     claimed: dict[int, set[int]] = {}
+    places: dict[int, list[tuple[str, int, Factor]]] = {}
     for name, place, factor, span in _places(axes):
+        places.setdefault(factor.variable, []).append((name, place, factor))
         if factor.variable in acting and name in quiver.scaled:
             claimed.setdefault(factor.variable, set()).update(_classes(quiver, name, place, factor.dual, span))
+    inverse = quiver.inverse.tolist()
     vertices = []
     counted: set[int] = set()
     for variable in sorted(acting, key=lambda each: (-acting[each], each)):
-        own = {_representative(quiver, each) for each in claimed.get(variable, set())} - counted
+        own = {_representative(inverse, each) for each in claimed.get(variable, set())} - counted
         counted |= own
         copies = math.prod(found[each] for each in owned[variable])
-        vertices.append(_vertex(state, axes, variable, found[variable], copies, len(own)))
+        vertices.append(_vertex(state, places[variable], variable, found[variable], copies, len(own)))
     matrices = set()
     for variable, level in acting.items():
         if level in FACTORED:
-            matrices |= {_representative(quiver, each) for each in claimed.get(variable, set())}
+            matrices |= {_representative(inverse, each) for each in claimed.get(variable, set())}
     sides = [side for scaled in quiver.scaled.values() for side in (scaled.output_class, scaled.input_class)]
-    free = {_representative(quiver, each) for side in sides for each in set(side.flatten().tolist()) - {0}}
+    free = {_representative(inverse, each) for side in sides for each in set(side.flatten().tolist()) - {0}}
     order = {name: number for number, name in enumerate(state.named)}
     vertices.sort(key=lambda each: order[each.name.partition("[")[0]])
     return Symmetries(
@@ -216,19 +219,24 @@ def classes_of_units(axes: Any, quiver: Quiver, variable: int) -> set[int]:
     return found
 
 
-def _representative(quiver: Quiver, of: int) -> int:
+def _representative(inverse: Sequence[int], of: int) -> int:
     """Of a class and that of its inverse, the first."""
-    inverse = int(quiver.inverse[of])
-    return min(of, inverse) if inverse >= 0 else of
+    return min(of, inverse[of]) if inverse[of] >= 0 else of
 
 
-def _vertex(state: AxisState, axes: Any, variable: int, units: int, copies: int, scalings: int) -> SymmetryVertex:
+def _vertex(
+    state: AxisState,
+    places: Sequence[tuple[str, int, Factor]],
+    variable: int,
+    units: int,
+    copies: int,
+    scalings: int,
+) -> SymmetryVertex:
     sides: dict[str, list[str]] = {}
     names: list[tuple[bool, str]] = []
-    for name, place, factor, _ in _places(axes):
-        if factor.variable == variable:
-            sides.setdefault(name, []).append(f"axis {place} ({'input' if factor.dual else 'output'})")
-            names.append((factor.dual, f"{name}[axis {place}]"))
+    for name, place, factor in places:
+        sides.setdefault(name, []).append(f"axis {place} ({'input' if factor.dual else 'output'})")
+        names.append((factor.dual, f"{name}[axis {place}]"))
     first = next((name for dual, name in names if not dual), names[0][1])
     level = state.variables.level[variable]
     vertex = SymmetryVertex(

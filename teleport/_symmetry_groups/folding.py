@@ -75,11 +75,7 @@ def folding_of(quiver: Quiver, parameters: Mapping[str, nn.Parameter], names: It
 
 def foldable_weights(quiver: Quiver, parameters: Mapping[str, nn.Parameter]) -> tuple[list[str], dict[str, str]]:
     """The names of the weights that may be folded, and of vectors that may not, with the reason."""
-    producers: dict[int, set[str]] = {}
-    for name, scaled in quiver.scaled.items():
-        if parameters[name].dim() == 1:
-            for each in {*scaled.output_class.flatten().tolist(), *scaled.input_class.flatten().tolist()} - {0}:
-                producers.setdefault(each, set()).add(name)
+    owner: dict[int, str] = {}
     found, refused = [], {}
     for name, parameter in parameters.items():
         if parameter.dim() != 1 or name not in quiver.kinds:
@@ -91,8 +87,11 @@ def foldable_weights(quiver: Quiver, parameters: Mapping[str, nn.Parameter]) -> 
             refused[name] = ZERO
         elif bool((quiver.freedom[classes] == Freedom.POSITIVE).any()) and bool((parameter <= 0).any()):
             refused[name] = "an element is negative, and positive factors alone pass through what reads it"
+        elif other := next((owner[each] for each in classes.tolist() if each in owner), None):
+            refused[name] = f"its factors are those of {other!r}, too"
         else:
             found.append(name)
+            owner.update(dict.fromkeys(classes.tolist(), name))
     return found, refused
 
 

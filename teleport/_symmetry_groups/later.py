@@ -8,7 +8,7 @@ a function reads it that does not know the form.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from torch import Tensor
@@ -17,6 +17,9 @@ from teleport._symmetry_groups.axis import Axis
 
 Layout = Literal["halves", "pairs", "axis"]
 """How an axis holds two parts: one after the other, in turn, or as an axis of length 2."""
+
+Term = tuple[int, tuple[Tensor, int] | None]
+"""A sign, and a constant with its version."""
 
 
 @dataclass(frozen=True)
@@ -42,35 +45,43 @@ class Mixture:
         of: the tensor.
         dim: its axis, counted from the last.
         layout: of the parts in the axis.
-        terms: part (0 or 1) -> sign and constant.
+        terms: part (0 or 1) -> sign, and constant with its version then.
+        version: of the tensor when its part was taken; a form of another one is void.
     """
 
     of: Tensor
     dim: int
     layout: Layout
-    terms: Mapping[int, tuple[int, Tensor | None]]
+    terms: Mapping[int, Term]
+    version: int
+
+    @property
+    def holds(self) -> bool:
+        """Whether the tensor was not written to since."""
+        return self.of._version == self.version
 
     def negative(self) -> Mixture:
         """With the other signs."""
         turned = {part: (-sign, constant) for part, (sign, constant) in self.terms.items()}
-        return Mixture(self.of, self.dim, self.layout, turned)
+        return replace(self, terms=turned)
 
     def times(self, constant: Tensor) -> Mixture | None:
         """Times a constant; ``None`` if it has one or is a sum."""
         if len(self.terms) > 1 or any(held is not None for _, held in self.terms.values()):
             return None
-        terms = {part: (sign, constant) for part, (sign, _) in self.terms.items()}
-        return Mixture(self.of, self.dim, self.layout, terms)
+        terms = {part: (sign, (constant, constant._version)) for part, (sign, _) in self.terms.items()}
+        return replace(self, terms=terms)
 
     def plus(self, other: Mixture) -> Mixture | None:
         """The sum of two, of one part each; ``None`` if they do not match."""
         if not self.matches(other) or set(self.terms) & set(other.terms):
             return None
-        return Mixture(self.of, self.dim, self.layout, {**self.terms, **other.terms})
+        return replace(self, terms={**self.terms, **other.terms})
 
     def matches(self, other: Mixture) -> bool:
         """Whether both are of the parts of one axis."""
-        return self.of is other.of and (self.dim, self.layout) == (other.dim, other.layout)
+        alike = (self.dim, self.layout, self.version) == (other.dim, other.layout, other.version)
+        return self.of is other.of and alike
 
     def turns(self, other: Mixture) -> bool:
         """Whether this and the other, as parts 0 and 1, are the parts times one complex number: ``a x0 + b x1`` and
@@ -82,7 +93,7 @@ class Mixture:
     @property
     def constants(self) -> list[Tensor]:
         """The constants of all terms."""
-        return [constant for _, constant in self.terms.values() if constant is not None]
+        return [constant[0] for _, constant in self.terms.values() if constant is not None]
 
 
 @dataclass
@@ -100,7 +111,9 @@ class Later:
     tensor: Tensor | None = field(default=None)
 
 
-def _same(one: tuple[int, Tensor | None] | None, other: tuple[int, Tensor | None] | None, sign: int) -> bool:
+def _same(one: Term | None, other: Term | None, sign: int) -> bool:
     if one is None or other is None:
         return one is other
-    return one[0] == sign * other[0] and one[1] is other[1]
+    if one[0] != sign * other[0] or one[1] is None or other[1] is None:
+        return one[0] == sign * other[0] and one[1] is other[1]
+    return one[1][0] is other[1][0] and one[1][1] == other[1][1]

@@ -46,12 +46,19 @@ def tensors_in(values: Any) -> Iterator[Tensor]:
     """The tensors among arguments or results, containers opened."""
     if isinstance(values, Tensor):
         yield values
-    elif isinstance(values, Mapping):
-        for value in values.values():
-            yield from tensors_in(value)
     elif isinstance(values, (list, tuple)):
         for value in values:
+            if isinstance(value, Tensor):
+                yield value
+            elif type(value) not in _PLAIN:  # this runs for each argument of each operation
+                yield from tensors_in(value)
+    elif type(values) not in _PLAIN and isinstance(values, Mapping):
+        for value in values.values():
             yield from tensors_in(value)
+
+
+_PLAIN = {int, float, bool, str, type(None), torch.dtype, torch.device}
+"""Types that hold no tensors."""
 
 
 def storage_of(tensor: Tensor) -> int | None:

@@ -152,7 +152,13 @@ def _multiply(call: AxisCall, input: Any, other: Any) -> Axes | Later:
 def _by_constant(call: AxisCall, input: Tensor, constant: Tensor) -> Later | None:
     """A part of an axis, or complex numbers, times a constant of the evaluation."""
     form = call.form(input)
-    if form is None or call.state.held(constant) or call.result is input or call.result.shape != input.shape:
+    if (
+        form is None
+        or constant.is_inference()
+        or call.state.held(constant)
+        or call.result is input
+        or call.result.shape != input.shape
+    ):
         return None
     if call.state.memory.of(constant):
         return None

@@ -32,9 +32,9 @@ def part(
     """
     axes = call.axes(input)
     dim %= len(axes)
-    if not any(True for _ in factors_in([axes[dim]])):
+    if input.is_inference() or not any(True for _ in factors_in([axes[dim]])):
         return normal()
-    return Later(Mixture(input, dim - len(axes), layout, {which: (1, None)}), normal)
+    return Later(Mixture(input, dim - len(axes), layout, {which: (1, None)}, input._version), normal)
 
 
 def part_of_slice(size: int, index: Any) -> tuple[int, Layout] | None:

@@ -166,6 +166,30 @@ def test_a_tied_reader_stays():
     assert torch.allclose(model(tokens), before, rtol=1e-11, atol=1e-11)
 
 
+def test_of_two_norms_that_are_added_one_is_folded():
+    """Both weights would need the factors of one linear map."""
+
+    class Added(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.inner, self.head = nn.Linear(5, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+            self.first, self.second = nn.RMSNorm(6), nn.RMSNorm(6)
+            for norm in (self.first, self.second):
+                nn.init.uniform_(norm.weight, 0.5, 1.5)
+
+        def forward(self, x):
+            x = self.embed(x)
+            return self.head(self.first(x) + self.second(self.inner(x)))
+
+    torch.manual_seed(0)
+    model, batch = Added().double(), torch.randn(3, 5).double()
+    before = model(batch).detach()
+    report = teleport.ChangeOfBasis(group="all", fold_norms=True, guard="none")(model, [batch])
+    assert torch.allclose(model(batch), before, rtol=1e-11, atol=1e-11)
+    assert report.symmetries.folded == ("first.weight",)
+    assert "'first.weight', too" in report.symmetries.pinned["second.weight"]
+
+
 def test_folding_is_not_of_factors():
     with pytest.raises(ValueError, match="fold_norms"):
         teleport.ChangeOfBasis(fold_norms=True)

@@ -142,3 +142,82 @@ def test_heads_with_constants_of_their_own_have_matrices_of_their_own():
     torch.manual_seed(0)
     found = kept(Slopes().double(), torch.randn(2, 4, 5).double(), torch.randn(3, 6, 5).double())
     assert [(each.group, each.units, each.copies) for each in found.vertices] == [("general linear", 4, 3)] * 2
+
+
+def before_a_write(h):
+    """One half is negated before the whole is doubled, the other is read after it."""
+    h = h.clone()
+    first, second = h[..., :4], h[..., 4:]
+    turned = -second
+    h.mul_(2)
+    return torch.cat((turned, first), -1) + h
+
+
+def before_a_shift(h):
+    h = h.clone()
+    first, second = h[..., :4], h[..., 4:]
+    turned = -second
+    first += 1
+    return torch.cat((turned, first), -1) + h
+
+
+def before_a_copy(h):
+    h = h.clone()
+    first, second = h[..., :4], h[..., 4:]
+    turned = -second
+    second.copy_(first)
+    return torch.cat((turned, first), -1) + h
+
+
+def constant_written_between(h):
+    first, second = h.chunk(2, -1)
+    factors, others = torch.linspace(0.1, 1, 4, dtype=h.dtype), torch.linspace(1, 2, 4, dtype=h.dtype)
+    turned = first * factors - second * others
+    factors.mul_(2)
+    return torch.cat((turned, second * factors + first * others), -1)
+
+
+def ones_written_by_numpy(h):
+    """Torch does not count the write."""
+    ones = torch.ones(8, dtype=h.dtype)
+    ones.numpy()[2] = 3.0
+    return h * ones
+
+
+def square_written(h):
+    square = h.pow(2)
+    square[..., 0].mul_(3.0)
+    return h * square.mean(-1, keepdim=True)
+
+
+def copies_that_differ(h):
+    twice = torch.arange(1, 5, dtype=h.dtype).repeat(2)
+    return h * (twice * torch.arange(8, dtype=h.dtype))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        before_a_write,
+        before_a_shift,
+        before_a_copy,
+        constant_written_between,
+        ones_written_by_numpy,
+        square_written,
+        copies_that_differ,
+    ],
+)
+def test_writes_in_between_keep_the_function(function):
+    """What was understood of a tensor does not hold for what is written to it later."""
+
+    class Written(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(5, 8), nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.last(function(self.first(x)))
+
+    torch.manual_seed(0)
+    with torch.no_grad():
+        kept(Written().double(), torch.randn(2, 5).double(), torch.randn(6, 5).double())
