@@ -29,6 +29,7 @@ SUBJECTS = {
     "nullspace_step": "one step of a null-space teleport, in gradient evaluations",
     "drift": "what a move changes on other data, by four ways: plain ascent, the shortest, of least drift, at random",
     "landing": "evaluations per landing on the cap, and the polynomial that the squared gradient norm is",
+    "symmetries": "the symmetries of a hundred models: dimensions, what pins, how far outputs move, the cost",
     "memory": "peak memory of a teleport of a transformer by length, compared with a training step and the weights",
 }
 """Module -> its description in the help of the script."""

@@ -28,11 +28,13 @@ MACHINE = ("hardware", "threads", "torch")
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of a measurement: ``repeats`` rounds on ``device``; ``smoke`` selects tiny cases, which take seconds."""
+    """Settings of a measurement: ``repeats`` rounds on ``device``; ``smoke`` selects tiny cases, which take seconds;
+    ``done`` names the rows of a subject with a ``KEY`` that are kept."""
 
     repeats: int
     smoke: bool
     device: torch.device
+    done: frozenset[str] = frozenset()
 
 
 @dataclass

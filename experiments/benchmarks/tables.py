@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,26 @@ def record(name: str, settings: Settings, results: Path) -> dict[str, pd.DataFra
 
     Two files are written under ``results``: the table, ``<subject>-<machine>.csv``, and the entry of the subject in
     ``<machine>.json``, with the command, the environment and the summary. Smoke measurements go to separate files whose
-    names end in ``-smoke``.
+    names end in ``-smoke``. The rows of a subject with a ``KEY`` are written one by one, and those in its table are
+    kept: delete the table to measure all anew.
 
     Raises:
         UserError: data are missing, or files cannot be written.
     """
     module, known = subject(name), environment(settings.device)
+    machine = slug(known["device_name"]) + (SMOKE if settings.smoke else "")
+    path = results / f"{name}-{machine}.csv"
+    key = getattr(module, "KEY", None)
     rows: list[Row] = []
+    if key is not None and path.is_file():
+        kept = pd.read_csv(path)
+        rows = kept.astype(object).where(kept.notna(), None).to_dict("records")  # type: ignore[assignment]
+        settings = replace(settings, done=frozenset(kept[key]))
     for row in module.measure(settings):
         rows.append(row)
         print(module.line(row), flush=True)
-    machine = slug(known["device_name"]) + (SMOKE if settings.smoke else "")
-    path = results / f"{name}-{machine}.csv"
+        if key is not None:
+            files.write_csv(path, module.COLUMNS, rows)
     files.write_csv(path, module.COLUMNS, rows)
     summary = module.summary(pd.DataFrame(rows, columns=module.COLUMNS))
     entry = {

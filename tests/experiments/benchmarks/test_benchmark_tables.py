@@ -20,6 +20,7 @@ from experiments.benchmarks import (
     runtime,
     start,
     subject,
+    symmetries,
     training,
 )
 from experiments.benchmarks import teleport as whole_teleport
@@ -38,12 +39,13 @@ METHODS = {
     "positions": [positions.GRADIENT, *positions.THRESHOLDS],
     "runtime": list(runtime.METHODS),
     "start": [start.HELP, start.MISTAKE],
+    "symmetries": [symmetries.METHOD],
     "teleport": list(whole_teleport.METHODS),
     "training": [training.SUITE, training.WHOLE, training.BARE, training.LOADER],
 }
 """Subject -> the methods of each case, in order."""
 
-ONE_ROUND = {"memory"}  # a fresh process per row
+ONE_ROUND = {"memory", "symmetries"}  # a fresh process per row, or many rows
 DIFFERENCES = {"nullspace_step"}  # whose fastest and slowest are differences of rounds
 
 
