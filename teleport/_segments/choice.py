@@ -34,8 +34,7 @@ BASES = 2.0
 
 RECORDED, WHOLE_GRAPH, SEGMENT = 13.0, 6.0, 9.0
 """What the derivatives hold in units of what an evaluation saves: recorded for a frozen forward pass, with a graph of
-the whole gradient, and in the largest segment. Upper bounds of values measured on transformers and networks of
-convolutions."""
+the whole gradient, and in the largest segment. Upper bounds of values measured on a few transformers."""
 
 Evaluate = Callable[[Plan, Any], Tensor]
 
