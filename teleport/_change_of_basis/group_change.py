@@ -64,12 +64,15 @@ def check_group(group: str, activations: str, fold_norms: bool) -> None:
 
     Raises:
         ValueError: the sentence names both.
+        TypeError: ``fold_norms`` is neither True nor False.
     """
     check_choice("group", group, GROUPS)
+    if not isinstance(fold_norms, bool):
+        raise TypeError(f"fold_norms must be True or False, got {fold_norms!r}")
     if group != "scaling" and activations == "teleport":
         raise ValueError(f'activations="teleport" is of group="scaling" alone, got group={group!r}')
     if group == "scaling" and fold_norms:
-        raise ValueError('fold_norms=True is of another group than "scaling"')
+        raise ValueError('fold_norms=True is for other groups than "scaling"')
 
 
 def group_move(

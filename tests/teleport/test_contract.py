@@ -271,7 +271,7 @@ METHODS = [
     *(teleport.Orbit, teleport.ChangeOfBasis, teleport.PseudoTeleport),
 ]
 WRONG: list[Any] = ["a", b"x", [object()], {}, object(), 1 + 2j, float("nan"), torch.tensor(1.0), None]
-SENSIBLE = {("cap", None), ("relative_cap", None), ("objective_scale", None), ("inverse", None)}
+SENSIBLE = {("cap", None), ("relative_cap", None), ("objective_scale", None), ("inverse", None), ("memory", None)}
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.__name__)
