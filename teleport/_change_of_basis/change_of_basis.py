@@ -31,7 +31,7 @@ from teleport._engine.contract import LossFn, Monitor
 from teleport._engine.event import Event, run_event
 from teleport._engine.finiteness import not_finite_at_any, not_finite_outputs
 from teleport._engine.loss_call import check_signature, with_devices_told
-from teleport._engine.progress import Callback, close_line
+from teleport._engine.progress import Callback, closing_line
 from teleport._engine.replicas import as_one_replica
 from teleport._engine.report import BatchReport, LayerReport
 from teleport._engine.sharded import with_whole_parameters
@@ -203,8 +203,6 @@ class ChangeOfBasis:
             if not any(map(is_sharded, model.parameters())):  # shards are written last
                 event.put_back()
             raise
-        finally:
-            close_line(callback)
 
     def capture(
         self, model: nn.Module, batch: Any, loss_fn: LossFn | None = None, forward: Forward | None = None
@@ -312,4 +310,5 @@ class ChangeOfBasis:
             report.difference = max(group.gathered(max(moves)))
             return report
 
-        return as_one_replica(group, event.model, partial(all_or_nothing, event.model, moved, keep_modes, group))
+        closed = closing_line(callback, moved)
+        return as_one_replica(group, event.model, partial(all_or_nothing, event.model, closed, keep_modes, group))

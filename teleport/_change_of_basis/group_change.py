@@ -19,7 +19,7 @@ from teleport._change_of_basis.group_value import GroupChange
 from teleport._change_of_basis.report import GroupReport
 from teleport._engine.contract import LossFn, Monitor
 from teleport._engine.loss_call import with_devices_told
-from teleport._engine.progress import Callback, close_line
+from teleport._engine.progress import Callback, closing_line
 from teleport._engine.report import LayerReport, fill_sizes
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, all_or_nothing, not_accepted
@@ -118,10 +118,7 @@ def group_move(
     tolerance = half_tolerance(settings.tolerance, model.parameters()) if settings.guard == "transaction" else None
     move = GroupMove(model, batches, loss_fn or forward or call_model, loss_fn is not None, draw, tolerance, callback)
     move.fold_norms = settings.fold_norms
-    try:
-        return move.run()
-    finally:
-        close_line(callback)
+    return move.run()
 
 
 class GroupMove:
@@ -149,7 +146,7 @@ class GroupMove:
     ) -> None:
         self.model, self.batches, self.evaluate, self.draw = model, batches, evaluate, draw
         self.loss, self.tolerance = loss, tolerance
-        self.monitor = Monitor("change of basis", len(batches), callback)
+        self.callback, self.monitor = callback, Monitor("change of basis", len(batches), callback)
         self.modes = modes_of(model)
         self.buffers = persistent_buffers(model)
         self.statistics: dict[str, Tensor] = {}  # buffers after the move, if it stays
@@ -160,7 +157,7 @@ class GroupMove:
         """Find, draw, apply and compare; after an exception parameters and buffers are as before."""
         old = {name: buffer.clone() for name, buffer in self.buffers.items()}
         try:
-            report = all_or_nothing(self.model, self._moved)
+            report = all_or_nothing(self.model, closing_line(self.callback, self._moved))
             self._write(self.statistics)  # after the buffers were restored, as evaluations may change them
             return report
         except BaseException:

@@ -17,7 +17,7 @@ from teleport._arguments import check_call
 from teleport._engine.batch_loss import BatchLoss, Point
 from teleport._engine.contract import LossFn, Monitor
 from teleport._engine.loss_call import check_signature, explained, scalar
-from teleport._engine.progress import Callback, close_line
+from teleport._engine.progress import Callback, closing_line
 from teleport._engine.replicas import as_one_replica
 from teleport._engine.report import BatchReport, LayerReport, TeleportReport, fill_sizes
 from teleport._engine.sharded import with_whole_parameters
@@ -234,7 +234,7 @@ def run_event(
         group.agree(method=method, number_of_batches=len(given), keep_modes=keep_modes)
 
         def attempt(whole: bool) -> Report:
-            one = partial(moved, batches=given, whole=whole)
+            one = closing_line(callback, partial(moved, batches=given, whole=whole))
             return as_one_replica(group, model, partial(all_or_nothing, model, one, keep_modes, group))
 
         try:
@@ -247,10 +247,7 @@ def run_event(
             log.info("evaluated whole: %s", reason)
             return attempt(True)
 
-    try:
-        return group.together(partial(with_whole_parameters, group, model, checked))
-    finally:
-        close_line(callback)
+    return group.together(partial(with_whole_parameters, group, model, checked))
 
 
 def _measured(

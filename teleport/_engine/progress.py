@@ -10,7 +10,10 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TextIO, TypeAlias
+from typing import ParamSpec, TextIO, TypeAlias, TypeVar
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 
 FIRST_NORM = re.compile(r" \(from [^)]*\)")
 """What a narrow terminal can do without."""
@@ -155,10 +158,17 @@ class ProgressLine:
         self._width = len(text)
 
 
-def close_line(callback: Callback | None) -> None:
-    """Clear the line of a callback that has one."""
-    if isinstance(callback, ProgressLine):
-        callback.close()
+def closing_line(callback: Callback | None, work: Callable[Given, Result]) -> Callable[Given, Result]:
+    """``work``, at whose end the line of ``callback`` is cleared, within what an interrupt undoes."""
+
+    def closed(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+        try:
+            return work(*args, **kwargs)
+        finally:
+            if isinstance(callback, ProgressLine):
+                callback.close()
+
+    return closed
 
 
 def _where(progress: Progress) -> str:

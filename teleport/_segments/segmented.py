@@ -31,7 +31,7 @@ def parts_of(model: nn.Module) -> list[nn.Module]:
             for each in children:
                 if isinstance(each, (nn.ModuleList, nn.Sequential)):  # of stages
                     waiting.append(each)
-                elif type(each).forward is not nn.Module.forward:
+                elif not isinstance(each, torch.jit.ScriptModule) and type(each).forward is not nn.Module.forward:
                     found.setdefault(each)
         else:
             waiting += children

@@ -82,7 +82,7 @@ def test_a_run_of_earlier_code_stays_valid(run, tmp_path):
 
 
 def test_a_run_that_was_stopped_does_not_go_on_with_other_data(run, tmp_path, monkeypatch):
-    def stop(self, event):
+    def stop(self, event, callback):
         raise KeyboardInterrupt
 
     when = ["teleport=nullspace", "teleport.epochs=[1]"]
