@@ -37,7 +37,9 @@ def interrupted(folder, tracker, monkeypatch, *overrides):
 
     with monkeypatch.context() as patch:
         teleport = Training._teleport
-        patch.setattr(Training, "_teleport", lambda self, event: stop(self, self.teleports.due(self.records.step)))
+        patch.setattr(
+            Training, "_teleport", lambda self, event, callback: stop(self, self.teleports.due(self.records.step))
+        )
         with pytest.raises(KeyboardInterrupt):
             run(folder, tracker, *overrides)
     return run(folder, tracker, *overrides)
