@@ -132,7 +132,7 @@ class Correlations:
         mean, other_mean, square, other_square, product = (each / self.count for each in self.sums)
         covariance = product - mean[:, None] * other_mean
         variance, other_variance = square - mean.square(), other_square - other_mean.square()
-        if any(kinds.get(self.block.variables[place]) is Kind.ROTATION for place in self.at):
+        if any(kinds.get(self.block.variables[place]) in (Kind.ROTATION, Kind.TURN) for place in self.at):
             variance, other_variance = (each.mean().expand_as(each) for each in (variance, other_variance))
         spread, other_spread = (
             torch.where(each > 1e-12 * each.max().clamp(min=1e-30), each, torch.inf).sqrt()

@@ -19,6 +19,12 @@ class Kind(Enum):
     PERMUTATION = "permutation"
     SIGNED = "signed permutation"
     ROTATION = "rotation"
+    TURN = "rotation of a plane"
+
+    @property
+    def assigns(self) -> bool:
+        """Whether its elements are found by the assignment problem."""
+        return self in (Kind.PERMUTATION, Kind.SIGNED)
 
 
 class Best(NamedTuple):
@@ -44,7 +50,7 @@ def best_of(kind: Kind, cross: Tensor) -> Best:
     """The element that maximises ``<A, cross>``.
 
     Permutations by the assignment problem (Kuhn 1955; Crouse 2016, in scipy), rotations by the orthogonal Procrustes
-    problem (Schönemann 1966).
+    problem (Schönemann 1966), those of a plane without reflections by its angle.
 
     Args:
         kind: of the group.
@@ -53,6 +59,12 @@ def best_of(kind: Kind, cross: Tensor) -> Best:
     if kind is Kind.ROTATION:
         left, singular, right = torch.linalg.svd(cross)
         return Best(singular.sum(-1), matrix=left @ right)
+    if kind is Kind.TURN:
+        cosine, sine = cross[:, 0, 0] + cross[:, 1, 1], cross[:, 1, 0] - cross[:, 0, 1]
+        value = torch.hypot(cosine, sine)
+        cosine = torch.where(value > 0, cosine, 1.0) / torch.where(value > 0, value, 1.0)
+        sine = sine / torch.where(value > 0, value, 1.0)
+        return Best(value, matrix=torch.stack([cosine, -sine, sine, cosine], -1).reshape(-1, 2, 2))
     gains = cross.abs() if kind is Kind.SIGNED else cross
     order = torch.stack([assigned(each) for each in gains])
     value = gains.gather(2, order[..., None])[..., 0].sum(-1)

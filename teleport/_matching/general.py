@@ -54,6 +54,36 @@ class Sides:
         step: Tensor = outer @ ((outer.mT @ right @ inner) / sums.clamp(min=least)) @ inner.mT
         return step
 
+    def balanced_factor(self) -> Tensor:
+        """The multiples of the identity of least norm, per copy."""
+        own, dual = _trace(self.gram), _trace(self.dual_gram)
+        both = (own > 0) & (dual > 0)
+        factor = (torch.where(both, dual, 1.0) / torch.where(both, own, 1.0)).pow(0.25)
+        return self._multiples(factor)
+
+    def nearest_factor(self) -> Tensor:
+        """The multiples of the identity that are nearest, per copy.
+
+        A factor r costs ``r^2 g - 2 r c + d / r^2 - 2 e / r``; its derivative times ``r^3`` has four roots.
+        """
+        own, dual = _trace(self.gram), _trace(self.dual_gram)
+        cross, dual_cross = _trace(self.cross), _trace(self.dual_cross)
+        whole = torch.where(own > 0, own, 1.0)
+        companion = torch.zeros(len(own), 4, 4).to(own)
+        companion[:, 1:, :3] = torch.eye(3).to(own)
+        companion[:, :, 3] = torch.stack([dual, -dual_cross, torch.zeros_like(own), cross], -1) / whole[:, None]
+        roots = torch.linalg.eigvals(companion).real
+        trials = torch.cat([roots, torch.ones_like(own)[:, None]], 1)
+        trials = torch.where(trials > 0, trials, 1.0)
+        sizes = own[:, None] * trials**2 - 2 * cross[:, None] * trials
+        costs = sizes + dual[:, None] / trials**2 - 2 * dual_cross[:, None] / trials
+        factor = trials.gather(1, costs.argmin(1, keepdim=True))[:, 0]
+        return self._multiples(torch.where(own > 0, factor, 1.0))
+
+    def _multiples(self, factor: Tensor) -> Tensor:
+        identity = torch.eye(self.gram.shape[1]).to(self.gram)
+        return factor[:, None, None] * identity
+
 
 def sides_of(pairs: Sequence[Pair], variable: int, companions: tuple[int, ...]) -> Sides:
     """The products of both networks over all axes on which a variable acts."""
@@ -103,6 +133,10 @@ def nearer(sides: Sides) -> Tensor:
 def acting(variable: int, companions: Mapping[int, tuple[int, ...]], matrix: Tensor) -> AxisAction:
     """Matrices as an action on a variable."""
     return AxisAction(variable, companions[variable], matrix=matrix, inverse=torch.linalg.inv(matrix))
+
+
+def _trace(matrix: Tensor) -> Tensor:
+    return matrix.diagonal(dim1=-2, dim2=-1).sum(-1)
 
 
 def _well(gram: Tensor) -> Tensor:

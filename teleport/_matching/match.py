@@ -18,7 +18,7 @@ from teleport._change_of_basis.common_move import half_tolerance
 from teleport._change_of_basis.group_change import GROUPS, GroupName
 from teleport._change_of_basis.group_value import GroupChange
 from teleport._matching.activations import Place, activation_pairs, symmetries_and_activations
-from teleport._matching.assignment import Kind, solver
+from teleport._matching.assignment import solver
 from teleport._matching.same_architecture import check_same, check_same_symmetries
 from teleport._matching.search import Groups, Moved, Search
 from teleport._symmetry_groups.axis_state import Axes
@@ -130,7 +130,7 @@ def match(
     found, axes = _found(a, model, held, by, evaluate, symmetries)
     named = {name: each for name, each in model.named_parameters() if each.is_floating_point()}
     groups = Groups.of(found, group, list(named))
-    if any(kind is not Kind.ROTATION for kind in groups.kinds.values()):
+    if any(kind.assigns for kind in groups.kinds.values()):
         solver()  # which tells that scipy is missing before anything is computed
     first = {
         name: each.detach().to(named[name].device, torch.float64)

@@ -42,12 +42,14 @@ class Groups:
         symmetries: that were found.
         kinds: the compact group that is sought on each variable.
         matrices: variables on which invertible matrices are sought.
+        turns: variables on which a factor besides the rotation of a plane is sought.
         scales: factors of channels, or ``None``.
     """
 
     symmetries: Symmetries
     kinds: Mapping[int, Kind]
     matrices: Sequence[int]
+    turns: Sequence[int]
     scales: Scales | None
 
     @classmethod
@@ -70,20 +72,29 @@ class Groups:
         for variable, level in symmetries.levels.items():
             if variable not in used:
                 continue
-            if level >= Level.ORTHOGONAL and group in ("orthogonal", "general", "all"):
+            if level in (Level.TURN, Level.SCALED_TURN):
+                if group in ("orthogonal", "general", "all"):
+                    kinds[variable] = Kind.TURN
+            elif level >= Level.ORTHOGONAL and group in ("orthogonal", "general", "all"):
                 kinds[variable] = Kind.ROTATION
             elif level.permutes and group in ("permutation", "all"):
                 kinds[variable] = Kind.SIGNED if level.signs else Kind.PERMUTATION
         large = group in ("general", "all")
         matrices = [each for each in kinds if large and symmetries.levels[each] == Level.GENERAL]
+        turns = [each for each in kinds if large and symmetries.levels[each] == Level.SCALED_TURN]
         held = {one for each in matrices for one in classes_of_units(symmetries.axes, symmetries.quiver, each)}
         scales = Scales(symmetries.quiver, held) if group in ("scaling", "all") else None
-        return cls(symmetries, kinds, matrices, scales if scales is not None and scales.free else None)
+        return cls(symmetries, kinds, matrices, turns, scales if scales is not None and scales.free else None)
 
     @property
     def axes(self) -> Mapping[str, Axes]:
         """Of all parameters and buffers."""
         return self.symmetries.axes
+
+    @property
+    def compact(self) -> bool:
+        """Whether no factor or matrix is sought, which could be of any length."""
+        return self.scales is None and not self.matrices and not self.turns
 
 
 @dataclass
@@ -195,7 +206,7 @@ class Search:
 
     def _candidates(self, starts: Sequence[Sequence[AxisAction]]) -> Iterator[Moved]:
         yield from self._compact(self.start, self.first, starts)
-        if self.groups.scales is None and not self.groups.matrices:
+        if self.groups.compact:
             return
         stays = Moved({name: each.clone() for name, each in self.first.items()})
         moves = self.start.copy()
@@ -249,13 +260,16 @@ class Search:
         for variable in groups.matrices:
             sides = general.sides_of(self._pairs(own, own, [variable]), variable, self.companions[variable])
             moved.act(groups, [general.acting(variable, self.companions, general.balanced(sides))])
+        for variable in groups.turns:
+            sides = general.sides_of(self._pairs(own, own, [variable]), variable, self.companions[variable])
+            moved.act(groups, [general.acting(variable, self.companions, sides.balanced_factor())])
         if groups.scales is not None:
             moved.multiply(groups, groups.scales.balanced(moved.tensors))
 
     def refine(self, moved: Moved, assign: bool = True) -> None:
         """Factors, matrices and, if said, assignments take turns as long as the distance becomes shorter."""
         groups = self.groups
-        if groups.scales is None and not groups.matrices:
+        if groups.compact:
             return
         reached = self.squared_distance(moved)
         for _ in range(ROUNDS):
@@ -278,6 +292,10 @@ class Search:
             pairs = self._pairs(self.first, moved.tensors, [variable])
             matrix = general.nearer(general.sides_of(pairs, variable, self.companions[variable]))
             moved.act(self.groups, [general.acting(variable, self.companions, matrix)])
+        for variable in self.groups.turns:
+            pairs = self._pairs(self.first, moved.tensors, [variable])
+            factor = general.sides_of(pairs, variable, self.companions[variable]).nearest_factor()
+            moved.act(self.groups, [general.acting(variable, self.companions, factor)])
 
     def _assign(self, moved: Moved) -> None:
         fixed = {each: kind for each, kind in self.groups.kinds.items() if each not in self.groups.matrices}
