@@ -37,6 +37,7 @@ class Switches:
         self._device = _default_device()
         self._plain: Any = None  # the CPU as the default device
         self._cudnn = torch._C._get_cudnn_enabled()
+        self._torch_functions = torch._C._get_torch_function_state()  # type: ignore[attr-defined]
         self._stack = overrides._get_current_function_mode_stack()  # type: ignore[no-untyped-call]
         self._dispatch_modes = _dispatch_modes()
         self._inference: Any = None
@@ -91,10 +92,11 @@ class Switches:
         self.autocast.restore()
 
     def leave_modes(self) -> None:
-        """Leave the modes of torch functions that an interrupted evaluation did not leave.
+        """Leave the modes of torch functions that an interrupted evaluation did not leave, or leave switched off.
 
         torch takes a mode off for the time of its handler; an interrupt there may lose one of the caller's.
         """
+        torch._C._set_torch_function_state(self._torch_functions)  # type: ignore[attr-defined]
         while _function_modes() > len(self._stack):
             overrides._pop_mode()  # type: ignore[no-untyped-call]
         for mode in self._stack[_function_modes() :]:

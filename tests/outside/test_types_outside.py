@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -32,14 +34,19 @@ def outside(project, tmp_path_factory) -> Path:  # noqa: F811
     return folder
 
 
+def alone(command: Sequence[object], folder: Path) -> subprocess.CompletedProcess[str]:
+    """The command without the checkout on its path, where a command line of the suite puts it."""
+    return finished(command, cwd=folder, env={key: os.environ[key] for key in os.environ if key != "PYTHONPATH"})
+
+
 def test_the_environment_has_the_wheel(outside):
-    told = finished([outside / "venv/bin/python", "-c", "import teleport; print(teleport.__file__)"], cwd=outside)
+    told = alone([outside / "venv/bin/python", "-c", "import teleport; print(teleport.__file__)"], outside)
     assert told.stdout.startswith(str(outside / "venv")), told.stderr
 
 
 def test_mypy_agrees(outside):
     command = [sys.executable, "-m", "mypy", "--strict", "--python-executable", outside / "venv/bin/python"]
-    done = finished([*command, "--cache-dir", outside / "cache", PROGRAM.name], cwd=outside)
+    done = alone([*command, "--cache-dir", outside / "cache", PROGRAM.name], outside)
     lines = re.findall(rf"^{PROGRAM.name}:(\d+): error: ", done.stdout, flags=re.MULTILINE)
     assert sorted({int(line) for line in lines}) == WRONG, done.stdout + done.stderr
     assert not re.search(r"^(?!typed_program).*: error: ", done.stdout, flags=re.MULTILINE), done.stdout
@@ -51,7 +58,7 @@ def test_pyright_agrees(outside):
         pytest.skip("pyright needs Node.js on the PATH")
     (outside / "pyrightconfig.json").write_text('{"typeCheckingMode": "standard", "include": ["typed_program.py"]}')
     command = [sys.executable, "-m", "pyright", "--pythonpath", outside / "venv/bin/python"]
-    done = finished(command, cwd=outside)
+    done = alone(command, outside)
     if done.returncode not in (0, 1):
         pytest.skip(f"pyright does not start here: {(done.stderr or done.stdout).strip()[-300:]}")
     lines = re.findall(rf"{PROGRAM.name}:(\d+):\d+ - error: ", done.stdout)
