@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import random
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -51,13 +51,19 @@ class Events:
         self.reports: dict[int, TeleportReport] = {}
 
     def before(
-        self, epoch: int, model: nn.Module, batches: Iterable[Any], optimizers: Iterable[torch.optim.Optimizer]
+        self,
+        epoch: int,
+        model: nn.Module,
+        loader: Iterable[Any],
+        optimizers: Iterable[torch.optim.Optimizer],
+        move: Callable[[Any], Any] = lambda batch: batch,
     ) -> TeleportReport | None:
-        """The event before ``epoch``, if one is due; its report."""
+        """The event before ``epoch``, if due, on batches of ``loader`` that ``move`` puts in place; its report."""
         if epoch not in self.epochs:
             return None
+        batches = [move(batch) for batch in first_batches(loader, self.batches)]
         with unwrapped(model):
-            report = self.teleporter(model, list(batches), self.loss_fn)
+            report = self.teleporter(model, batches, self.loss_fn)
         self.reports[epoch] = report
         for optimizer in optimizers:
             inner = getattr(optimizer, "optimizer", optimizer)  # Accelerate wraps it

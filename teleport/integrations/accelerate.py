@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from teleport import LossFn, Teleporter, TeleportReport
-from teleport.integrations._events import Events, first_batches
+from teleport.integrations._events import Events
 
 
 class Teleports:
@@ -54,6 +54,4 @@ class Teleports:
         self, epoch: int, model: nn.Module, loader: Iterable[Any], optimizer: torch.optim.Optimizer
     ) -> TeleportReport | None:
         """The event before ``epoch``, if one is due; its report. Called by all processes."""
-        if epoch not in self.events.epochs:
-            return None
-        return self.events.before(epoch, model, first_batches(loader, self.events.batches), [optimizer])
+        return self.events.before(epoch, model, loader, [optimizer])

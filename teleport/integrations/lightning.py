@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from teleport import Teleporter
-from teleport.integrations._events import Events, first_batches
+from teleport.integrations._events import Events
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -27,8 +27,7 @@ class TeleportCallback(Callback):
     """Teleport before the first step of some epochs, on the first batches of the training data.
 
     With several processes (strategy ``ddp``) all teleport together, each on its own batches. Mixed precision goes on
-    in the training; an event has the precision of the parameters. The optimizer of every kind of training is that of
-    ``configure_optimizers``.
+    in the training; an event has the precision of the parameters.
 
     Args:
         teleporter: the method.
@@ -63,5 +62,4 @@ class TeleportCallback(Callback):
             if isinstance(loader, list | tuple | dict):
                 raise TypeError(f"TeleportCallback takes batches of one loader, and this training has {len(loader)}")
             move = trainer.strategy.batch_to_device
-            batches = (move(batch) for batch in first_batches(loader, self.events.batches))
-            self.events.before(trainer.current_epoch, pl_module, batches, trainer.optimizers)
+            self.events.before(trainer.current_epoch, pl_module, loader, trainer.optimizers, move)

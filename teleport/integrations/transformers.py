@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from teleport import LossFn, Teleporter
-from teleport.integrations._events import Events, first_batches
+from teleport.integrations._events import Events
 
 try:
     from transformers import TrainerCallback
@@ -64,6 +64,5 @@ class TeleportCallback(TrainerCallback):
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The event of this epoch, if one is due; none within an epoch that a checkpoint continues."""
         epoch = round(state.epoch or 0)
-        if epoch in self.events.epochs and abs((state.epoch or 0) - epoch) < 1e-6:
-            batches = first_batches(kwargs["train_dataloader"], self.events.batches)
-            self.events.before(epoch, kwargs["model"], batches, [kwargs["optimizer"]])
+        if abs((state.epoch or 0) - epoch) < 1e-6:
+            self.events.before(epoch, kwargs["model"], kwargs["train_dataloader"], [kwargs["optimizer"]])

@@ -129,6 +129,16 @@ class Arms:
     lines: Mapping[str, tuple[str, str, str]]
     words: Mapping[str, str]
 
+    def check(self, drawing: str, rows: pd.DataFrame) -> None:
+        """Refuse rows of another line.
+
+        Raises:
+            UserError: the sentence names it, and those that the drawing shows.
+        """
+        if strange := set(rows[self.column]) - set(self.lines):
+            shown = ", ".join(self.lines)
+            raise UserError(f"the drawing '{drawing}' shows {shown}, but the table has '{min(strange)}'")
+
     def known(self, rows: pd.DataFrame) -> list[str]:
         """The values that the rows have, in order."""
         return [name for name in self.lines if name in set(rows[self.column])]
@@ -153,8 +163,7 @@ def draw_barriers(table: pd.DataFrame, title: str) -> page.Page:
         UserError: the table has another method than those of :data:`LINES`.
     """
     rows = table[table["reason"] == ""]
-    if strange := set(rows["teleport"]) - set(LINES):
-        raise UserError(f"the drawing 'barriers' shows {', '.join(LINES)}, but the table has '{min(strange)}'")
+    METHODS.check("barriers", rows)
     tasks = list(rows[["data", "model"]].drop_duplicates().itertuples(index=False, name=None))
     named = {
         f"{style.label(style.DATA, data)}, {style.label(style.MODELS, model)}": rows[

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.errors import UserError
 from experiments.figures import page, style
 from experiments.figures.runs import FigureRun, partner
 from experiments.figures.subjects.barriers import Arms, along_line, draw_arms
@@ -88,8 +87,7 @@ def draw_matching(table: pd.DataFrame, title: str) -> page.Page:
         UserError: the table has another matching than those of :data:`MATCHINGS`.
     """
     rows = table[table["reason"] == ""]
-    if strange := set(rows["matching"]) - set(MATCHINGS):
-        raise UserError(f"the drawing 'matching' shows {', '.join(MATCHINGS)}, but the table has '{min(strange)}'")
+    ARMS.check("matching", rows)
     sizes = [name for name in ("model.widths", "model.channels") if name in rows]
     tasks = {}
     for labels, here in rows.fillna(dict.fromkeys(sizes, "")).groupby(["data", "model", *sizes], sort=False):
