@@ -67,8 +67,8 @@ def _all() -> list[str]:
 def _how_to_get(name: str) -> str:
     from omegaconf import OmegaConf
 
+    from experiments.figures.composition import compose_config
     from experiments.figures.redraw import configurations
-    from experiments.figures.runs import compose_config
 
     with configurations():
         grids = OmegaConf.to_container(compose_config([f"figure={name}"]).figure.runs, resolve=True)

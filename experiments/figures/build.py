@@ -17,8 +17,9 @@ from experiments.configuration.config import RESULTS_VERSION
 from experiments.errors import UserError
 from experiments.figures import page, provenance, table
 from experiments.figures.choice import chosen
+from experiments.figures.composition import compose_config
 from experiments.figures.redraw import COMMITTED_SCALE, draw, verdict_of
-from experiments.figures.runs import FigureRun, compose_config, execute, expand, override_key, reason_of
+from experiments.figures.runs import FigureRun, execute, expand, override_key, reason_of
 from experiments.figures.subjects import DRAWINGS, MEASURES
 from experiments.run.environment import commit
 

@@ -19,8 +19,8 @@ from experiments.configuration.options import CONF
 from experiments.errors import UserError
 from experiments.figures import caption, page, provenance, table
 from experiments.figures.choice import chosen
+from experiments.figures.composition import compose_config
 from experiments.figures.page import Page
-from experiments.figures.runs import compose_config
 from experiments.figures.subjects import DRAWINGS
 from experiments.pools import process_pool
 

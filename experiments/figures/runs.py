@@ -13,14 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra import compose
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from experiments.configuration.identity import label_by_choices
-from experiments.configuration.mistakes import of_command_line
 from experiments.configuration.tuned import use_tuned
 from experiments.configuration.validate import resolve
 from experiments.errors import UserError
+from experiments.figures.composition import Composer
 from experiments.figures.progress import Progress
 from experiments.run.make_run import make_run
 from experiments.run.runs import complete, folder_of
@@ -66,23 +65,6 @@ def override_key(override: str) -> str:
     return override.split("=", 1)[0].lstrip("+~").split("@", 1)[0]
 
 
-def compose_config(overrides: list[str]) -> DictConfig:
-    """The configuration of ``overrides``, with that of Hydra under ``hydra``.
-
-    Hydra must have been initialised with the configuration directory, as it is inside ``run.py``.
-
-    Raises:
-        UserError: the overrides do not compose.
-    """
-    try:
-        return compose("config", overrides, return_hydra_config=True)
-    except Exception as error:
-        mistake = of_command_line(error)
-        if mistake is None:
-            raise
-        raise UserError(f"{' '.join(overrides)}: {mistake}") from error
-
-
 def expand(grids: Iterable[dict[str, Any]], overrides: Iterable[str]) -> list[FigureRun]:
     """The runs of ``grids``, each composed with the command line's ``overrides``, in order and without duplicates.
 
@@ -96,12 +78,13 @@ def expand(grids: Iterable[dict[str, Any]], overrides: Iterable[str]) -> list[Fi
     overrides = [override for override in overrides if override_key(override).split(".")[0] != "figure"]
     given = {override_key(override) for override in overrides}
     runs: dict[str, FigureRun] = {}
+    composer = Composer()
     for grid in grids:
         swept = {key: value if isinstance(value, list) else [value] for key, value in grid.items() if key not in given}
         for values in itertools.product(*swept.values()):
             point = [f"{key}={_literal(value)}" for key, value in zip(swept, values, strict=True)]
-            run = _compose_run(point + overrides, keys=list(grid))
-            runs.setdefault(OmegaConf.to_yaml(run.config), run)
+            run = _compose_run(composer, point + overrides, keys=list(grid))
+            runs.setdefault(repr(OmegaConf.to_container(run.config)), run)
     found = list(runs.values())
     for run in found:
         run.siblings = found
@@ -163,17 +146,14 @@ def _literal(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _compose_run(overrides: list[str], keys: list[str]) -> FigureRun:
+def _compose_run(composer: Composer, overrides: list[str], keys: list[str]) -> FigureRun:
     """One run, labelled by its choices of the groups, its seed, and the other ``keys`` of its grid."""
-    config = compose_config(overrides)
-    choices = config.hydra.runtime.choices
+    config, choices = composer(overrides)
     labels: dict[str, Any] = {group: choices[group] for group in GROUPS} | {"seed": config.seed}
     for key in keys:
         if key not in labels:
             value = choices[key] if key in choices else OmegaConf.select(config, key)
             labels[key] = str(value) if OmegaConf.is_config(value) else value
-    with open_dict(config):
-        del config["hydra"]
     label_by_choices(config, choices)
     run = FigureRun(labels, config)
     try:

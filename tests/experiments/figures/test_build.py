@@ -17,8 +17,8 @@ from experiments import files
 from experiments.errors import UserError
 from experiments.figures import table
 from experiments.figures.build import build, folder_of
+from experiments.figures.composition import compose_config
 from experiments.figures.redraw import draw
-from experiments.figures.runs import compose_config
 from experiments.run.runs import load_table
 from tests.experiments.figures.conftest import DIGITS, FASTER, ROOT, conf, places
 from tests.experiments.figures.tables import said
