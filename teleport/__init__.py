@@ -50,6 +50,10 @@ from teleport._matching.match import Match, match
 from teleport._null_space.layer_representations import representations
 from teleport._null_space.null_space import NullSpace
 from teleport._null_space.random_null_space import RandomNullSpace
+from teleport._orbits.orbit_report import orbit_report
+from teleport._orbits.report import OrbitDrift, OrbitReport, OrbitStep, OrbitVertex
+from teleport._orbits.sharpness import SharpnessMeasure
+from teleport._orbits.tracker import OrbitTracker
 from teleport._quiver.rules import register_rule
 from teleport._rescaling.rescaling import Rescaling
 from teleport._spaces.representation import Representation
@@ -94,6 +98,11 @@ __all__ = [
     "NullSpace",
     "NullSpaceLayerReport",
     "Orbit",
+    "OrbitDrift",
+    "OrbitReport",
+    "OrbitStep",
+    "OrbitTracker",
+    "OrbitVertex",
     "PairLayerReport",
     "Progress",
     "ProgressLine",
@@ -103,6 +112,7 @@ __all__ = [
     "Rescaling",
     "Schedule",
     "Sharpness",
+    "SharpnessMeasure",
     "SquaredGradientNorm",
     "StepRecord",
     "Stopped",
@@ -121,6 +131,7 @@ __all__ = [
     "find_symmetries",
     "load",
     "match",
+    "orbit_report",
     "preview",
     "register_optimizer",
     "register_rule",

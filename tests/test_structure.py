@@ -25,7 +25,7 @@ FLOORS = {
         {"_symmetry_groups"},
         {"_change_of_basis", "_frozen_forward", "_level_set", "_rescaling", "_symmetry"},
         {"_matching", "_null_space"},
-        {"_auto"},
+        {"_auto", "_orbits"},
         {""},
         {"integrations"},
     ],

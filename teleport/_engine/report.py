@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -209,8 +209,8 @@ class TeleportReport:
         content["batches"] = [dataclasses.asdict(batch) for batch in self.batches]
         content["layers"] = [dataclasses.asdict(layer) for layer in self.layers]
         derived = ("steps", "accepted", "drift", "relative_change", "no_op", *self._derived)
-        plain: dict[str, Any] = _plain(content | {name: getattr(self, name) for name in derived})
-        return plain
+        found: dict[str, Any] = plain(content | {name: getattr(self, name) for name in derived})
+        return found
 
     def to_frame(self, of: Literal["layers", "batches"] = "layers") -> Any:
         """A ``pandas.DataFrame`` with one row per layer, or per batch without its trace.
@@ -220,12 +220,8 @@ class TeleportReport:
             ValueError: ``of`` is neither ``"layers"`` nor ``"batches"``.
         """
         check_choice("of", of, ("layers", "batches"))
-        try:
-            import pandas as pd  # type: ignore[import-untyped]
-        except ImportError:
-            raise ImportError("report.to_frame() needs pandas; install it, or use report.to_dict()") from None
         rows = [dataclasses.asdict(row) for row in (self.layers if of == "layers" else self.batches)]
-        return pd.DataFrame([{key: value for key, value in row.items() if key != "trace"} for row in rows])
+        return frame_of([{key: value for key, value in row.items() if key != "trace"} for row in rows])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TeleportReport:
         """A copy of the numbers; models and parameters are shared, never copied."""
@@ -292,12 +288,25 @@ def _parameters(layers: Iterable[LayerReport]) -> int:
     return sum({layer.name.partition("[")[0]: layer.parameters for layer in layers}.values())
 
 
-def _plain(value: Any) -> Any:
+def frame_of(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """A ``pandas.DataFrame`` of rows.
+
+    Raises:
+        ImportError: pandas is not installed.
+    """
+    try:
+        import pandas as pd  # type: ignore[import-untyped]
+    except ImportError:
+        raise ImportError("report.to_frame() needs pandas; install it, or use report.to_dict()") from None
+    return pd.DataFrame(rows)
+
+
+def plain(value: Any) -> Any:
     """``value`` in what JSON has."""
     if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
+        return {key: plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
+        return [plain(entry) for entry in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, str) else value
