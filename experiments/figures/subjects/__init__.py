@@ -21,6 +21,7 @@ NAMES = (
     "coverage",
     "curves",
     "defaults",
+    "drift",
     "error_control",
     "feature_maps",
     "interpolation",
