@@ -96,7 +96,7 @@ class FrozenForward(BatchLoss):
             halves = [values[slot.number] for slot in self._halves]
             if self._constant is not None:
                 halves.append(self._constant)
-            half = torch.as_tensor(sum(halves))
+            half = sum(halves, start=self.loss.new_zeros(()))  # on its device, whatever the caller's default device is
         if differentiable and not self._checked:
             if any(node.name().endswith("::NotImplemented") for node in nodes_of(half)):
                 raise NoSecondDerivative("an operation of its backward pass has no derivative")
