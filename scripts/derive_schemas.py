@@ -36,7 +36,7 @@ NOT_PLAIN = {("Orbit", "action"): "action: str = MISSING  # the name of a test f
 NOT_PLAIN |= {("Auto", name): None for name in ("optimizer", "total_steps", "event_gradients", "method", "train_step")}
 NOT_PLAIN |= {(method, "memory"): None for method in ("NullSpace", "RandomNullSpace", "LevelSet")}  # bytes or text
 # Runs have factors alone, which an optimizer's state can follow; norms are folded for rotations.
-NOT_PLAIN |= {("ChangeOfBasis", name): None for name in ("group", "fold_norms")}
+NOT_PLAIN |= {("ChangeOfBasis", name): None for name in ("group", "fold_norms")} | {("Rescaling", "group"): None}
 """Parameters that no YAML value can express: the key in their place, or ``None`` for no key."""
 
 HEAD = '''\

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from teleport._matching.assignment import Kind
-from teleport._matching.pairs import Pair, leading_first, part_of
+from teleport._matching.pairs import Pair
 from teleport._symmetry_groups.axis import factors_in, fixed, size_of
 from teleport._symmetry_groups.axis_state import Axes
 from teleport._symmetry_groups.axis_tracer import AxisTracer
 from teleport._symmetry_groups.families import Block, blocks_of
 from teleport._symmetry_groups.find_symmetries import persistent_buffers, symmetries_by
+from teleport._symmetry_groups.parts import leading_first, part_of
 from teleport._symmetry_groups.symmetries import Symmetries
 from teleport._tracing.outputs import Forward
 from teleport._tracing.ownership import storage_of, tensors_in

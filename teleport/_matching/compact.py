@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from teleport._matching.assignment import Kind, assigned, best_of, values_of
-from teleport._matching.pairs import Pair, flat, leading_first
+from teleport._matching.pairs import Pair
 from teleport._symmetry_groups.elements import AxisAction
+from teleport._symmetry_groups.parts import flat, leading_first
 
 LARGEST = 2**26
 """Elements of the products between all heads of both networks; above that, heads and their insides take turns."""

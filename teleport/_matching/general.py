@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from teleport._matching.pairs import Pair, flat
+from teleport._matching.pairs import Pair
 from teleport._symmetry_groups.elements import AxisAction
+from teleport._symmetry_groups.parts import flat
 
 SMALLEST = 1e-8
 """Of the eigenvalues of a Gram matrix, relative to the largest: with a smaller one its matrix stays the identity."""

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from teleport._orbits.report import OrbitVertex
-from teleport._orbits.tangents import Generator, TangentSpace
+from teleport._symmetry_groups.places import Generator
 from teleport._symmetry_groups.symmetries import GROUPS
+from teleport._symmetry_groups.tangents import TangentSpace
 
 
 def vertices_of(space: TangentSpace, parameters: Mapping[str, Tensor]) -> list[OrbitVertex]:

@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from teleport._arguments import check_call, check_generator, check_positive, check_whole
 from teleport._engine.batch_loss import BatchLoss
 from teleport._engine.contract import LossFn
+from teleport._engine.loss_call import scalar
 from teleport._engine.transaction import Snapshot, all_or_nothing
 from teleport._orbits.balance import vertices_of
 from teleport._orbits.least_norm import least_norm, squared_norm
 from teleport._orbits.report import OrbitReport
 from teleport._orbits.sharpness import measures
-from teleport._orbits.tangents import TangentSpace, smallest_share
 from teleport._symmetry_groups.find_symmetries import trace_symmetries
+from teleport._symmetry_groups.places import trained
+from teleport._symmetry_groups.tangents import TangentSpace, smallest_share
 from teleport._tracing.evaluations import modes_of
 from teleport._tracing.preconditions import check_model, check_tensors
 from teleport._tracing.replicas import check_unsharded
@@ -58,14 +60,17 @@ def orbit_report(
     check_model(model)
     check_unsharded(model)
     check_tensors([batch])
-    if not any(each.requires_grad for each in model.parameters()):
+    if not trained(model):
         raise ValueError("the model has no trainable parameter")
     modes, source = modes_of(model), generator or torch.Generator().manual_seed(0)
 
     def work(before: Snapshot, state: ModelState) -> OrbitReport:
-        evaluate = partial(state.evaluate, partial(loss_fn, model, batch))
+        @torch.enable_grad()
+        def evaluate() -> Tensor:
+            return scalar(state.evaluate(partial(loss_fn, model, batch)))
+
         symmetries = trace_symmetries(model, [evaluate], modes, [batch])
-        named = {name: each for name, each in model.named_parameters() if each.requires_grad}
+        named = trained(model)
         space = TangentSpace(symmetries, list(named))
         loss = BatchLoss(evaluate, list(named.values()))
         point = loss.point(differentiable=False)

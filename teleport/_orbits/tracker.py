@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from teleport._orbits.balance import relative
 from teleport._orbits.report import OrbitDrift, OrbitStep
-from teleport._orbits.tangents import TangentSpace, norm, smallest_share
 from teleport._symmetry_groups.find_symmetries import find_symmetries
+from teleport._symmetry_groups.places import trained
+from teleport._symmetry_groups.tangents import TangentSpace, norm, smallest_share
 from teleport._tracing.outputs import Forward
 from teleport._tracing.replicas import check_unsharded
 
@@ -44,7 +45,7 @@ class OrbitTracker:
     def __init__(self, model: nn.Module, batch: Any, forward: Forward | None = None) -> None:
         symmetries = find_symmetries(model, batch, forward)
         check_unsharded(model)
-        self._named = {name: each for name, each in model.named_parameters() if each.requires_grad}
+        self._named = trained(model)
         if not self._named:
             raise ValueError("the model has no trainable parameter")
         self._space = TangentSpace(symmetries, list(self._named))

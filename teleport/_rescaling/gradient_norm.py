@@ -8,48 +8,21 @@ every rescaling. The squared norm is convex in ``log tau`` and has no upper boun
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from teleport._engine.ascent import BELOW_CAP
 from teleport._engine.statuses import Stopped
 from teleport._quiver.quiver import Scaled
+from teleport._rescaling.ascent import NormMonitor, SquaredGradientNorm, Trajectory
 from teleport._rescaling.factor_variables import FactorVariables
 
 CONVERGED = 1e-10
 """The minimum is reached if a sweep changes no ``log tau`` by more."""
 
-BISECTIONS = 60
-"""Halvings of a step at most. Each costs one product per weight and no evaluation of the loss."""
 
-NormMonitor = Callable[[int, float], bool]
-"""Called with the number of a step and the squared norm after it; ``True`` ends the event."""
-
-
-@dataclass
-class Trajectory:
-    """The result of an ascent or a descent in the factor variables.
-
-    Attributes:
-        x: ``[variables]`` at the end.
-        squared_norms: the squared gradient norm at the start and after each step.
-        stopped: why it ended.
-    """
-
-    x: Tensor
-    squared_norms: list[float]
-    stopped: Stopped
-
-    @property
-    def steps(self) -> int:
-        """The number of steps or sweeps."""
-        return len(self.squared_norms) - 1
-
-
-class SquaredGradientNormOfFactors:
+class SquaredGradientNormOfFactors(SquaredGradientNorm[Tensor]):
     """``|grad L|^2`` as a function of the variables ``x`` of ``FactorVariables``.
 
     Args:
@@ -104,78 +77,23 @@ class SquaredGradientNormOfFactors:
             rising.index_add_(0, factor_variables.variable[classes], up[classes])
         return falling, rising
 
-    def ascend(
-        self,
-        x: Tensor,
-        *,
-        lr: float,
-        steps: int,
-        cap: float,
-        rule: str,
-        bound: float,
-        monitor: NormMonitor | None = None,
-    ) -> Trajectory:
-        """Ascend from ``x`` along the gradient, each step scaled so that its largest change is ``lr``.
+    def uphill(self, x: Tensor, lr: float, bound: float) -> Tensor | Stopped:
+        """The gradient, without variables that the bound holds, scaled so that its largest change is ``lr``."""
+        gradient = self.gradient(x)
+        free = (gradient != 0) & ~((x.abs() >= bound) & (x.sign() == gradient.sign()))
+        if not bool(free.any()):
+            return Stopped.BOUND_REACHED if bool((gradient != 0).any()) else Stopped.NO_ASCENT
+        direction = torch.where(free, gradient, 0)
+        direction *= lr / float(direction.abs().max())
+        return direction
 
-        Args:
-            x: ``[variables]``, where the ascent starts.
-            lr: the largest change of a ``log tau`` in one step.
-            steps: the largest number of steps.
-            cap: the largest gradient norm.
-            rule: ``"cap"`` shortens the step that would pass the cap, so that it ends within 2 % below it; ``"fixed"``
-                takes the whole step and stops after it.
-            bound: on ``|x|``.
-            monitor: called after each step; ``True`` ends the ascent.
-        """
-        squared = [self.at(x)]
-        stopped = Stopped.STEPS_DONE
-        for step in range(steps):
-            norm = math.sqrt(squared[-1])
-            if norm > cap or (rule == "cap" and norm >= BELOW_CAP * cap):
-                stopped = Stopped.CAP_REACHED if step else Stopped.ABOVE_CAP
-                break
-            gradient = self.gradient(x)
-            free = (gradient != 0) & ~((x.abs() >= bound) & (x.sign() == gradient.sign()))
-            if not bool(free.any()):
-                stopped = Stopped.BOUND_REACHED if bool((gradient != 0).any()) else Stopped.NO_ASCENT
-                break
-            direction = torch.where(free, gradient, 0)
-            direction *= lr / float(direction.abs().max())
-            reached = self._step(x, direction, norm, cap if rule == "cap" else math.inf, bound)
-            if reached is None:
-                stopped = Stopped.NO_ASCENT
-                break
-            x = reached
-            squared.append(self.at(x))
-            if monitor is not None and monitor(step + 1, squared[-1]):
-                stopped = Stopped.CALLBACK
-                break
-        return Trajectory(x, squared, stopped)
+    def along(self, x: Tensor, direction: Tensor, length: float, bound: float) -> Tensor:
+        """The variables after a step, within the bound."""
+        return (x + length * direction).clamp(-bound, bound)
 
-    def _step(self, x: Tensor, direction: Tensor, norm: float, cap: float, bound: float) -> Tensor | None:
-        """The point after the longest step, at most the whole one, at which the norm is larger and at most the cap.
-
-        The norm is convex, so it grows along a straight line in the direction of its gradient. It can only decrease if
-        the bound clips the step.
-
-        Returns:
-            ``[variables]``, or ``None`` if no step length meets both conditions.
-        """
-        low, high = 0.0, 1.0
-        best = None
-        for attempt in range(BISECTIONS):
-            length = high if attempt == 0 else 0.5 * (low + high)
-            trial = (x + length * direction).clamp(-bound, bound)
-            reached = math.sqrt(self.at(trial))
-            if norm < reached <= cap and math.isfinite(reached):
-                best, low = trial, length
-                if attempt == 0 or reached >= BELOW_CAP * cap:
-                    break
-            else:
-                high = length
-        return best
-
-    def balance(self, x: Tensor, *, sweeps: int, bound: float, monitor: NormMonitor | None = None) -> Trajectory:
+    def balance(
+        self, x: Tensor, *, sweeps: int, bound: float, monitor: NormMonitor | None = None
+    ) -> Trajectory[Tensor]:
         """Descend from ``x`` to the minimum by block coordinate descent, with the closed-form minimum of each block.
 
         With all other variables fixed, ``a exp(-2x) + b exp(2x)`` has its minimum at ``(log a - log b) / 4``. With a

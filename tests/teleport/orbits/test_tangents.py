@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from teleport import find_symmetries
-from teleport._orbits.tangents import TangentSpace
+from teleport._symmetry_groups.tangents import TangentSpace
 from tests.teleport.symmetry_networks import Adapted, Attention, Images, Packed, Rotatable
 
 ROUNDING = 1e-14

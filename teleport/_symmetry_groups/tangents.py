@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from teleport._matching.pairs import flat, leading_first, part_of
-from teleport._quiver.quiver import Freedom
+from teleport._quiver.quiver import Freedom, Scaled
 from teleport._symmetry_groups.axis import Level
-from teleport._symmetry_groups.families import Block, blocks_of
 from teleport._symmetry_groups.find_symmetries import FACTORED, classes_of_units
+from teleport._symmetry_groups.places import Generator, Place, places_of
 from teleport._symmetry_groups.symmetries import Symmetries
 
 PRODUCTS = 300
@@ -32,73 +30,30 @@ SETTLED = 1e-6
 Tensors = Mapping[str, Tensor]
 
 
-@dataclass
-class Generator:
-    """An element of the Lie algebra of a network's group, or of its dual space.
-
-    Attributes:
-        logarithms: ``[classes]``, of the factors; one number per class and the class with the inverse factor.
-        matrices: of each variable, ``[copies, units, units]``.
-    """
-
-    logarithms: Tensor
-    matrices: dict[int, Tensor]
-
-    def inner(self, other: Generator) -> float:
-        """The sum of the products of all entries."""
-        pairs = [(each, other.matrices[variable]) for variable, each in self.matrices.items()]
-        return float(self.logarithms @ other.logarithms) + sum(float((one * two).sum()) for one, two in pairs)
-
-    def combined(self, factor: float, other: Generator) -> Generator:
-        """``self + factor * other``."""
-        matrices = {variable: each + factor * other.matrices[variable] for variable, each in self.matrices.items()}
-        return Generator(self.logarithms + factor * other.logarithms, matrices)
-
-    def divided(self, other: Generator) -> Generator:
-        """Entry by entry."""
-        matrices = {variable: each / other.matrices[variable] for variable, each in self.matrices.items()}
-        return Generator(self.logarithms / other.logarithms, matrices)
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a variable acts: a factor of a block of a parameter, with the factors that tell its copies apart first."""
-
-    name: str
-    block: Block
-    lead: tuple[int, ...]
-    dual: bool
-
-    def values(self, tensors: Tensors) -> Tensor:
-        """``[copies, units, others]``."""
-        return flat(part_of(tensors[self.name], self.block).reshape(self.block.sizes), self.lead)
-
-    def add(self, tensors: Tensors, moves: Tensor) -> None:
-        """Add moves, in the form of :meth:`values`, to a tensor."""
-        sizes = leading_first(torch.empty(self.block.sizes, device="meta"), self.lead).shape
-        part = part_of(tensors[self.name], self.block)
-        part += moves.reshape(sizes).movedim(list(range(len(self.lead))), list(self.lead)).reshape(part.shape)
-
-
 class TangentSpace:
     """The tangent space of the orbit of a network's continuous symmetries, at any of its parameters.
 
     Args:
         symmetries: of the network.
         names: of its parameters. Vertices that act on buffers, too, are left out: statistics are not trained.
+        scalings: whether factors of channels belong to it, besides those that matrices hold.
+        compact: whether rotations do.
     """
 
-    def __init__(self, symmetries: Symmetries, names: Collection[str]) -> None:
+    def __init__(
+        self, symmetries: Symmetries, names: Collection[str], scalings: bool = True, compact: bool = True
+    ) -> None:
         self.symmetries, quiver = symmetries, symmetries.quiver
         self.names = [name for name in names if name in symmetries.axes or name in quiver.scaled]
-        self.places: dict[int, list[_Place]] = {}
+        self.places: dict[int, list[Place]] = {}
         beside = set()
         for name, axes in symmetries.axes.items():
-            for variable, place in _places_of(name, axes, symmetries):
+            for variable, place in places_of(name, axes, symmetries):
                 self.places.setdefault(variable, []).append(place)
                 beside |= {variable} if name not in names else set()
-        for variable in beside:
-            del self.places[variable]
+        for variable in list(self.places):
+            if variable in beside or not (compact or symmetries.levels[variable] in FACTORED):
+                del self.places[variable]
         held = {0}
         for variable in self.places:
             if symmetries.levels[variable] in FACTORED:  # their matrices hold the factors
@@ -109,7 +64,40 @@ class TangentSpace:
         sign = torch.where(second, -1.0, 1.0).double()
         sign[quiver.freedom.cpu() == Freedom.PINNED] = 0.0
         sign[[one for each in held for one in (each, int(inverse[each])) if one >= 0]] = 0.0
-        self.sign = sign
+        self.sign = sign if scalings else torch.zeros_like(sign)
+
+    @property
+    def moving(self) -> list[str]:
+        """The parameters on which anything acts, in order."""
+        placed = {place.name for places in self.places.values() for place in places}
+        factored = {
+            name
+            for name, scaled in self.symmetries.quiver.scaled.items()
+            if any(bool(self.sign[side.cpu()].any()) for side in (scaled.output_class, scaled.input_class))
+        }
+        return [name for name in self.names if name in placed | factored]
+
+    def carried(self, logarithms: Tensor) -> Tensor:
+        """The logarithm of the factor of each class, ``[classes]``, of which one leads each class and its inverse."""
+        return self.sign * logarithms[self.of]
+
+    def identities(self) -> dict[int, Tensor]:
+        """The identity matrix of each variable, ``[copies, units, units]``, float64."""
+        found = {}
+        for variable, (place, *_) in self.places.items():
+            *copies, units = (place.block.sizes[at] for at in place.lead)
+            device = self.symmetries.quiver.freedom.device
+            found[variable] = torch.eye(units, dtype=torch.float64, device=device).repeat(math.prod(copies), 1, 1)
+        return found
+
+    @torch.no_grad()
+    def multiply(self, parameters: Tensors, logarithms: Tensor) -> None:
+        """Multiply tensors in place by the factors of these logarithms, ``[classes]``."""
+        carried = self.carried(logarithms)
+        for name, scaled in self._scaled(parameters):
+            if bool(carried.any()):
+                factor = carried[scaled.output_class.cpu()] - carried[scaled.input_class.cpu()]
+                parameters[name].mul_(factor.exp().to(parameters[name]))
 
     @property
     def empty(self) -> bool:
@@ -136,8 +124,8 @@ class TangentSpace:
             generator: with matrices in the algebra of each variable.
         """
         moves = {name: torch.zeros_like(parameters[name]) for name in self.names}
-        carried = self.sign * generator.logarithms[self.of]
-        for name, scaled in self.symmetries.quiver.scaled.items():
+        carried = self.carried(generator.logarithms)
+        for name, scaled in self._scaled(parameters):
             factor = carried[scaled.output_class.cpu()] - carried[scaled.input_class.cpu()]
             moves[name] += parameters[name] * factor.to(parameters[name])
         for variable, places in self.places.items():
@@ -162,7 +150,7 @@ class TangentSpace:
     def sizes(self, parameters: Tensors) -> Generator:
         """What the moments are relative to: sums of both sides, ``[classes]`` and ``[copies, 1, 1]``."""
         both = torch.zeros_like(self.sign)
-        for name, scaled in self.symmetries.quiver.scaled.items():
+        for name, scaled in self._scaled(parameters):
             for side in (scaled.output_class.cpu(), scaled.input_class.cpu()):
                 both.index_add_(0, side.flatten(), _summed(parameters[name].square(), side).flatten())
         both = torch.zeros_like(both).index_add(0, self.of, self.sign.abs() * both)
@@ -209,6 +197,12 @@ class TangentSpace:
             direction, old = scaled.combined(new / old, direction), new
         return min(1.0, norm(inside) / whole)
 
+    def _scaled(self, tensors: Tensors) -> Iterator[tuple[str, Scaled]]:
+        """The parameters that factors multiply, of those among ``tensors``."""
+        for name, scaled in self.symmetries.quiver.scaled.items():
+            if name in tensors:
+                yield name, scaled
+
     def _dimension(self, variable: int) -> int:
         *copies, units = (self.places[variable][0].block.sizes[at] for at in self.places[variable][0].lead)
         each = {
@@ -236,7 +230,7 @@ class TangentSpace:
 
     def _by_class(self, parameters: Tensors, moves: Tensors) -> Tensor:
         found = torch.zeros_like(self.sign)
-        for name, scaled in self.symmetries.quiver.scaled.items():
+        for name, scaled in self._scaled(parameters):
             product = parameters[name] * moves[name]
             for side, sign in ((scaled.output_class.cpu(), 1.0), (scaled.input_class.cpu(), -1.0)):
                 found.index_add_(0, side.flatten(), sign * _summed(product, side).flatten())
@@ -272,7 +266,7 @@ class TangentSpace:
         units = matrix.shape[1]
         return torch.eye(units).to(matrix) * _diagonal(matrix).mean(1)[:, None, None]
 
-    def _gram(self, places: list[_Place], parameters: Tensors, dual: bool) -> Tensor:
+    def _gram(self, places: list[Place], parameters: Tensors, dual: bool) -> Tensor:
         values = [(place.values(parameters), place.dual) for place in places]
         shape = values[0][0]
         total = shape.new_zeros(shape.shape[0], shape.shape[1], shape.shape[1])
@@ -280,16 +274,6 @@ class TangentSpace:
             if is_dual == dual:
                 total = total + torch.bmm(each, each.mT)
         return total
-
-
-def _places_of(name: str, axes: tuple, symmetries: Symmetries) -> Iterator[tuple[int, _Place]]:  # type: ignore[type-arg]
-    """The places of a tensor at which matrices act."""
-    for block in blocks_of(axes):
-        for at, variable in enumerate(block.variables):
-            if variable in symmetries.levels and symmetries.levels[variable].matrices:
-                outer = [block.companion(at, each) for each in symmetries.companions[variable]]
-                lead = (*(each for each in outer if each is not None), at)
-                yield variable, _Place(name, block, lead, block.dual[at])
 
 
 def _summed(values: Tensor, side: Tensor) -> Tensor:
