@@ -16,6 +16,7 @@ from typing import Any
 
 NAMES = (
     "angles",
+    "ascent",
     "barriers",
     "convolution",
     "coverage",
