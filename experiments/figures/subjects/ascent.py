@@ -122,11 +122,12 @@ def draw_ascent(table: pd.DataFrame, title: str) -> page.Page:
     if len(failed):
         page.no_result(dots, failed)
     _reach(dots, rows)
-    page.legend(
-        figure, [Line2D([], [], color=color, linestyle=line, label=words) for words, color, line in LINES.values()]
-    )
+    handles = [Line2D([], [], color=color, linestyle=line, label=words) for words, color, line in LINES.values()]
+    page.legend(figure, handles)
     grown = rows.loc[rows["moved_by"] != "none", "growth"].max()
-    told = f"mean and 95 % interval over {rows['seed'].nunique()} seeds; the move ends at {grown:.2g} times the norm at most"
+    told = (
+        f"mean and 95 % interval over {rows['seed'].nunique()} seeds; moves end at {grown:.2g} times the norm at most"
+    )
     page.footnote(figure, table, told)
     return figure
 
