@@ -26,13 +26,13 @@ def main(arguments: list[str]) -> int:
             f"error: there is no folder '{results}' of results; name the one with the figures' tables", file=sys.stderr
         )
         return 2
-    from experiments.claims import page
+    from experiments.claims import page, understood
     from experiments.claims.judging import judge_all
 
     try:
         judged, errors = judge_all(ROOT, results, (ROOT / "conf" / "claims").glob("*.yaml"))
         files.write_csv(results / "claims.csv", page.COLUMNS, page.rows(judged))
-        files.write_text(results / "claims.md", page.page(judged))
+        files.write_text(results / "claims.md", page.page(judged, understood.read(results)))
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -37,8 +37,8 @@ FLOORS = {
         {"run"},
         {"benchmarks"},
         {"figures"},
-        {"report"},
         {"claims", "show", "tuning"},
+        {"report"},
         {"command_line"},
     ],
 }

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from itertools import groupby
 from typing import Any
 
 from experiments.claims.judging import Judged
 from experiments.claims.ledger import Line
+from experiments.claims.understood import Understood
 from experiments.claims.verdicts import FAILS, HOLDS, NOT_MEASURED, UNDECIDED
 
 COLUMNS = (
@@ -34,6 +36,7 @@ growth (`95 % slope`). Claims about every value, or about some, are decided by a
 - Lines are judged one by one. Where an effect is exactly the smallest that counts, 1 line in 20 is decided by chance.
 - *rule first*: whether the rule was committed before the code that made the table and each of its runs. A verdict on
   an older table is marked `(older table)`: its rule could have been written with the numbers in view.
+- Beside a claim that does not hold is what was tried to understand it (`understood.yaml`), and what is not known.
 """
 
 
@@ -57,13 +60,13 @@ def rows(judged: list[Judged]) -> list[dict[str, Any]]:
     ]
 
 
-def page(judged: list[Judged]) -> str:
-    """The page ``claims.md``."""
+def page(judged: list[Judged], understood: Mapping[str, Understood]) -> str:
+    """The page ``claims.md``; beside a claim that does not hold, what was tried to understand it."""
     parts = [INTRODUCTION, _summary(judged)]
     for paper, of_paper in groupby(judged, key=lambda each: each.line.paper):
         parts.append(f"## {paper}\n")
         for _, of_claim in groupby(of_paper, key=lambda each: each.line.id):
-            parts.append(_claim(list(of_claim)))
+            parts.append(_claim(list(of_claim), understood))
     return "\n".join(parts)
 
 
@@ -78,7 +81,7 @@ def _summary(judged: list[Judged]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _claim(judged: list[Judged]) -> str:
+def _claim(judged: list[Judged], understood: Mapping[str, Understood]) -> str:
     line = judged[0].line
     text = [f"### {line.id}\n", f"{line.claim} ({line.place})\n", f"Rule: {rule(line)}\n"]
     text += ["| comparison | n | effect | interval | verdict | rule first |", "|---" * 6 + "|"]
@@ -96,7 +99,10 @@ def _claim(judged: list[Judged]) -> str:
         cells = [case, str(found.n), number(found.effect, line), bounds, verdict, each.rule_first]
         text.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     commands = dict.fromkeys(each.command for each in judged)
-    return "\n".join([*text, "", *(f"    {command}" for command in commands), ""])
+    text += ["", *(f"    {command}" for command in commands), ""]
+    if line.id in understood and any(each.verdict.verdict == FAILS for each in judged):
+        text.append(str(understood[line.id]))
+    return "\n".join(text)
 
 
 def rule(line: Line) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from experiments.claims import understood
+from experiments.claims.verdicts import FAILS
 from experiments.errors import UserError
 from experiments.report.markup import NOT_JUDGED, badge, escaped, number, table
 
@@ -22,7 +24,8 @@ AGAIN = "write it again with: python scripts/claims.py"
 def read(conf: Path, results: Path) -> pd.DataFrame:
     """The ledger as texts, one row per verdict; before the first judgement, one row per claim of ``conf/claims``.
 
-    Its column ``claim`` has the names of claims, ``text`` what they say.
+    Its column ``claim`` has the names of claims, ``text`` what they say, ``tried`` what is known about why one does
+    not hold.
 
     Raises:
         UserError: a file is no such table or list.
@@ -40,7 +43,11 @@ def read(conf: Path, results: Path) -> pd.DataFrame:
         raise UserError(f"the ledger '{path}' lacks the column '{missing[0]}'; {AGAIN}")
     rows = rows.apply(lambda column: column.str.strip())
     texts = dict(zip(told["claim"], told["text"], strict=True))
-    return rows.assign(text=[texts.get(name, name) for name in rows["claim"]])
+    tried = understood.read(results)
+    return rows.assign(
+        text=[texts.get(name, name) for name in rows["claim"]],
+        tried=[str(tried.get(name, "")) for name in rows.get("id", rows["claim"])],
+    )
 
 
 def _told(folder: Path) -> pd.DataFrame:
@@ -73,6 +80,8 @@ def by_claim(rows: pd.DataFrame) -> str:
         first = own.iloc[0]
         place = f" ({escaped(first['place'])})" if first.get("place") else ""
         parts += [f"**{escaped(first['text'])}**{place}", table(*_cells(own, COMPARED))]
+        if first.get("tried") and (own["verdict"] == FAILS).any():
+            parts.append(first["tried"])
     return "\n\n".join(parts)
 
 

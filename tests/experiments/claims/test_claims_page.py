@@ -109,7 +109,7 @@ def test_what_is_missing_says_which_figure_to_make(place):
     assert "the figure has no table yet" in found[1].verdict.reason
     assert "no rows with data=ptb" in found[2].verdict.reason
     assert found[3].verdict.reason == "the table has no pair with data=ptb"
-    text = page(found)
+    text = page(found, {})
     assert "python run.py figure=nullspace/fig4" in text
     assert "not measured: the figure has no table yet" in text
 
@@ -143,7 +143,7 @@ def test_a_damaged_table_is_refused_by_name_and_the_others_are_judged(place, dam
     assert "gain" in errors[0]
     assert "\n" not in errors[0]
     assert str(place) not in found[0].verdict.reason
-    assert found[0].verdict.reason in page(found)
+    assert found[0].verdict.reason in page(found, {})
 
 
 @pytest.mark.parametrize(
@@ -222,15 +222,15 @@ def test_a_verdict_on_an_older_table_is_marked(place):
     origin.write_text(json.dumps(kept))
     own = GAIN | {"at": ["equal epochs"]}
     found, _ = judged(place, own)
-    assert "(older table)" in page(found).partition("## A paper")[2]
+    assert "(older table)" in page(found, {}).partition("## A paper")[2]
     git(place, "add", "-A")
     git(place, "commit", "-qm", "the rule")
     origin.write_text(json.dumps(kept | {"commit": git(place, "rev-parse", "HEAD")}))
     age._ancestor.cache_clear()
     found, _ = judged(place, own)
     assert found[0].rule_first == "yes"
-    assert "| yes |" in page(found)
-    assert "(older table)" not in page(found).partition("## A paper")[2]
+    assert "| yes |" in page(found, {})
+    assert "(older table)" not in page(found, {}).partition("## A paper")[2]
 
 
 def test_without_git_the_age_is_unknown(place):
