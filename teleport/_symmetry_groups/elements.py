@@ -52,12 +52,27 @@ class AxisAction:
             if variable == self.variable:
                 outer = [block.companion(place, each) for each in self.companions]
                 first = [*(at for at in outer if at is not None), place]
+                if self.matrix is None and first == list(range(first[0], place + 1)):
+                    values = self._reordered(values, first)
+                    continue
                 moved = values.movedim(first, list(range(len(first))))
                 copies = math.prod(moved.shape[: len(first) - 1])
                 flat = moved.reshape(copies, moved.shape[len(first) - 1], -1)
                 acted = self._act(flat, block.dual[place]).reshape(moved.shape)
                 values = acted.movedim(list(range(len(first))), first)
         return values
+
+    def _reordered(self, values: Tensor, places: Sequence[int]) -> Tensor:
+        """Signs and order on neighbouring axes of the copies and the units, in one pass without moving axes."""
+        shape = values.shape
+        joined = values.reshape(*shape[: places[0]], -1, *shape[places[-1] + 1 :])
+        if self.signs is not None:
+            others = joined.dim() - places[0] - 1
+            joined = joined * self.signs.to(values).reshape(-1, *[1] * others)
+        if self.order is not None:
+            starts = torch.arange(len(self.order))[:, None] * self.order.shape[1]
+            joined = joined.index_select(places[0], (starts + self.order).flatten().to(values.device))
+        return joined.reshape(shape)
 
     def _act(self, values: Tensor, dual: bool) -> Tensor:
         """On ``values [copies, units, others]``."""
