@@ -24,6 +24,7 @@ METHODS = {
     "random": "RandomNullSpace",
     "levelset": "LevelSet",
     "rescaling": "Rescaling",
+    "balance": "Balance",
     "symmetry": "Symmetry",
     "orbit": "Orbit",
     "auto": "Auto",

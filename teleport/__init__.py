@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from teleport._auto.assess import assess
 from teleport._auto.auto import Auto
 from teleport._auto.report import Assessment, AutoReport, Family, Trial
+from teleport._balance.balance import Balance
+from teleport._balance.report import BalanceReport
 from teleport._change_of_basis.basis_change import BasisChange
 from teleport._change_of_basis.change_of_basis import ChangeOfBasis
 from teleport._change_of_basis.group_value import GroupChange
@@ -74,6 +76,8 @@ __all__ = [
     "Assessment",
     "Auto",
     "AutoReport",
+    "Balance",
+    "BalanceReport",
     "Barrier",
     "BasisChange",
     "BatchReport",

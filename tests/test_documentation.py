@@ -60,7 +60,7 @@ def test_every_page_is_in_the_navigation():
 
 
 def test_every_method_of_the_readme_has_a_page_with_the_same_parts():
-    assert len(METHODS) == 9
+    assert len(METHODS) == 10
     for method in METHODS:
         own = [text for text in TEXTS.values() if f"<!-- method: {method} -->" in text]
         assert len(own) == 1, method

@@ -25,7 +25,7 @@ FLOORS = {
         {"_symmetry_groups"},
         {"_change_of_basis", "_frozen_forward", "_level_set", "_symmetry"},
         {"_matching", "_null_space", "_rescaling"},
-        {"_auto", "_orbits"},
+        {"_auto", "_balance", "_orbits"},
         {""},
         {"integrations"},
     ],

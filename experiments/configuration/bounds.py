@@ -121,6 +121,7 @@ BOUNDS: dict[str, Bounds] = {
     "teleport.length": POSITIVE,
     "teleport.bound": POSITIVE,
     "teleport.range": POSITIVE,
+    "teleport.p": POSITIVE,
     "teleport.center": FINITE,
     "teleport.seed": SEED,
     "training.epochs": COUNT_OR_0,  # a run of no epochs is the initial model, evaluated

@@ -77,6 +77,16 @@ class RescalingConfig(TeleportConfig):
 
 
 @dataclass
+class BalanceConfig(TeleportConfig):
+    """The parameters of ``teleport.Balance``."""
+
+    criterion: str = "minimal_norm"  # minimal_norm | equal_norm | path_conditioning
+    p: float = 2.0
+    guard: str = "transaction"  # transaction | none
+    tolerance: float = 0.001
+
+
+@dataclass
 class SymmetryConfig(TeleportConfig):
     """The parameters of ``teleport.Symmetry``."""
 
@@ -148,6 +158,7 @@ KINDS: dict[str, type[TeleportConfig]] = {
     "random": RandomNullSpaceConfig,
     "levelset": LevelSetConfig,
     "rescaling": RescalingConfig,
+    "balance": BalanceConfig,
     "symmetry": SymmetryConfig,
     "orbit": OrbitConfig,
     "auto": AutoConfig,

@@ -35,6 +35,7 @@ METHODS = {
     "symmetry_corrected": Look("symmetry corrected", PALETTE[3]),
     "levelset": Look("level set", PALETTE[5]),
     "rescaling": Look("rescaling", "#8C6D31"),
+    "balance": Look("balance", PALETTE[3], "-."),
     "change_of_basis_inter": Look("change of basis", PALETTE[0]),
     "pseudo_teleport": Look("pseudo-teleport", PALETTE[1]),
     "random": Look("random null-space move", "#000000", ":"),

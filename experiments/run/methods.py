@@ -12,6 +12,7 @@ from torch import nn
 from experiments.configuration.config import AdagradConfig, AdamConfig, OptimizerConfig, SGDConfig
 from experiments.configuration.teleport_config import (
     AutoConfig,
+    BalanceConfig,
     ChangeOfBasisConfig,
     LevelSetConfig,
     NullSpaceConfig,
@@ -26,6 +27,7 @@ from experiments.errors import UserError, one_of
 from experiments.models.point import rotation_action
 from teleport import (
     Auto,
+    Balance,
     ChangeOfBasis,
     LevelSet,
     NullSpace,
@@ -82,6 +84,7 @@ TELEPORTERS: dict[str, tuple[type[TeleportConfig], Callable[..., Teleporter | No
     "random": (RandomNullSpaceConfig, RandomNullSpace),
     "levelset": (LevelSetConfig, LevelSet),
     "rescaling": (RescalingConfig, Rescaling),
+    "balance": (BalanceConfig, Balance),
     "symmetry": (SymmetryConfig, Symmetry),
     "orbit": (OrbitConfig, _orbit),
     "auto": (AutoConfig, Auto),
@@ -89,7 +92,7 @@ TELEPORTERS: dict[str, tuple[type[TeleportConfig], Callable[..., Teleporter | No
     "pseudo_teleport": (PseudoTeleportConfig, PseudoTeleport),
 }
 
-DIAGONAL = ["rescaling", "change_of_basis"]
+DIAGONAL = ["rescaling", "balance", "change_of_basis"]
 """Methods that multiply parameters by factors, which an optimizer's state can be carried through."""
 
 

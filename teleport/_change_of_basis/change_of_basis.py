@@ -135,7 +135,7 @@ class ChangeOfBasis:
         if self.group != "scaling":
             return group_move(self, model, list(batches), loss_fn, forward, generator, callback, keep_modes, group)
 
-        def choose(quiver: Quiver) -> BasisChange:
+        def choose(quiver: Quiver, _: Any) -> BasisChange:
             draw_alike(group, quiver, generator or self.generator)
             return self.sample(quiver, generator)
 

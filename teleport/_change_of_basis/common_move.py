@@ -41,10 +41,15 @@ def report_of(
     return BatchReport(loss_before, loss_after, norm_before, norm_after, steps, why)
 
 
-def draw_alike(group: Group, quiver: Quiver, generator: torch.Generator) -> None:
-    """Let all ranks of a group draw what the first one draws, for a quiver that must be the same on all."""
+def agree_on_quiver(group: Group, quiver: Quiver) -> None:
+    """Check that all ranks of a group found the same quiver."""
     classes = (each for scaled in quiver.scaled.values() for each in (scaled.output_class, scaled.input_class))
     group.agree_on("classes_of_channels", (quiver.freedom, *classes))
+
+
+def draw_alike(group: Group, quiver: Quiver, generator: torch.Generator) -> None:
+    """Let all ranks of a group draw what the first one draws, for a quiver that must be the same on all."""
+    agree_on_quiver(group, quiver)
     group.draw_alike(generator)
 
 

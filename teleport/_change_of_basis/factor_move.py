@@ -49,7 +49,7 @@ _CHECKPOINTED = (
 
 Report = TypeVar("Report", bound=ChangeOfBasisReport)
 
-_Change = Callable[[Sequence[Callable[[], Any]]], set[nn.Parameter]]
+_Change = Callable[[Sequence[Callable[[], Any]], list[Any]], set[nn.Parameter]]
 """Finds and chooses a change of basis for what evaluations of the batches show; tells which parameters it moves."""
 
 
@@ -61,7 +61,7 @@ class FactorMove(Generic[Report]):
         name: of the method, for the report.
         report_type: of its reports.
         event: around the given model.
-        choose: the change of basis, of the quiver that was found.
+        choose: the change of basis, of the quiver that was found and the first batch.
         activations: ``"keep"`` or ``"teleport"``.
         guard, tolerance: as of ``ChangeOfBasis``.
         callback, keep_modes: of the caller.
@@ -71,7 +71,7 @@ class FactorMove(Generic[Report]):
     name: str
     report_type: type[Report]
     event: BasisEvent
-    choose: Callable[[Quiver], BasisChange]
+    choose: Callable[[Quiver, Any], BasisChange]
     activations: str
     guard: Literal["transaction", "none"]
     tolerance: float
@@ -83,9 +83,9 @@ class FactorMove(Generic[Report]):
         """Make the event; arguments and errors as of a call of ``ChangeOfBasis``."""
         event, group = self.event, self.group
 
-        def change(evaluations: Sequence[Callable[[], Any]]) -> set[nn.Parameter]:
+        def change(evaluations: Sequence[Callable[[], Any]], given: list[Any]) -> set[nn.Parameter]:
             runs = evaluations[0], event.modes, evaluations[1:]
-            return event.prepare(self.choose(quiver_for(self.activations, event.model, *runs, list(batches))))
+            return event.prepare(self.choose(quiver_for(self.activations, event.model, *runs, given), given[0]))
 
         def moved() -> Report:
             report: Report
@@ -124,7 +124,7 @@ class FactorMove(Generic[Report]):
     def _by_loss(self, change: _Change, losses: Event) -> tuple[list[BatchReport], list[LayerReport]]:
         """Change the basis, and check the function by the losses of the batches."""
         event = self.event
-        losses.moved |= change([partial(losses.evaluate, batch) for batch in losses.batches])
+        losses.moved |= change([partial(losses.evaluate, batch) for batch in losses.batches], losses.batches)
         losses.names = event.names
         objectives = [losses.batch_loss(batch, losses.trainable) for batch in losses.batches]
         points = [objective.point(differentiable=False) for objective in objectives]
@@ -168,7 +168,7 @@ class FactorMove(Generic[Report]):
 
             clear_caches(event.model, state, lambda: outputs(batches[0]))
             first = [outputs(batch) for batch in batches]
-            moved = change([partial(evaluate, batch) for batch in batches])
+            moved = change([partial(evaluate, batch) for batch in batches], batches)
             unknown = [(math.nan, math.nan)] * len(batches)
             monitor = Monitor(self.name, len(batches), self.callback, group)
             stopped = tell_of_step(monitor, 0, unknown)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import ClassVar
 
 from torch import nn
 
@@ -25,7 +26,7 @@ class ChangeOfBasisReport(FactorReport):
 
     change: BasisChange | GroupChange
     difference: float | None = None
-    _derived = ("difference", "channels", "pins", "value_reads")
+    _derived: ClassVar[tuple[str, ...]] = ("difference", "channels", "pins", "value_reads")
     _model: nn.Module | None = None
 
     @property

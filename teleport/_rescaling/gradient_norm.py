@@ -37,7 +37,7 @@ class SquaredGradientNormOfFactors(SquaredGradientNorm[Tensor]):
         self.factor_variables = factor_variables
         log_tau = factor_variables.log_tau(origin)
         self._terms = [
-            _ParameterTerm(scaled, squares[scaled.parameter], log_tau) for scaled in factor_variables.scaled.values()
+            ParameterTerm(scaled, squares[scaled.parameter], log_tau) for scaled in factor_variables.scaled.values()
         ]
         scaled = {each.parameter for each in factor_variables.scaled.values()}
         self.constant = sum(float(square.sum()) for parameter, square in squares.items() if parameter not in scaled)
@@ -61,7 +61,7 @@ class SquaredGradientNormOfFactors(SquaredGradientNorm[Tensor]):
         falling, rising = self._parts(x, self._terms)
         return rising - falling
 
-    def _parts(self, x: Tensor, terms: Sequence[_ParameterTerm]) -> tuple[Tensor, Tensor]:
+    def _parts(self, x: Tensor, terms: Sequence[ParameterTerm]) -> tuple[Tensor, Tensor]:
         """The sums of the terms that fall as ``exp(-2x)`` and that rise as ``exp(2x)``, each ``[variables]``."""
         factor_variables = self.factor_variables
         log_tau = factor_variables.log_tau(x)
@@ -121,7 +121,7 @@ class SquaredGradientNormOfFactors(SquaredGradientNorm[Tensor]):
         return Trajectory(x, squared, Stopped.STEPS_DONE)
 
 
-class _ParameterTerm:
+class ParameterTerm:
     """The term of one parameter: ``sum square[element] exp(2 (log_tau[input_class] - log_tau[output_class]))``.
 
     The elements are arranged as ``square [shared, rows, columns]`` and summed over axes along which neither class
@@ -156,3 +156,18 @@ class _ParameterTerm:
         by_row = rows * (self.square @ columns[:, :, None])[:, :, 0]
         by_column = columns * (rows[:, None, :] @ self.square)[:, 0]
         return by_row, by_column
+
+    def products(self, log_tau: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`sums`, with each element times ``direction[input_class] - direction[output_class]``.
+
+        Args:
+            log_tau: ``[classes]``.
+            direction: ``[classes]``, along which ``log_tau`` changes; twice the sums are the change of the sums.
+        """
+        rows, columns = torch.exp(-2 * log_tau[self.rows]), torch.exp(2 * log_tau[self.columns])
+        of_rows, of_columns = direction[self.rows], direction[self.columns]
+        both = torch.stack([columns, columns * of_columns], -1)
+        by_row = rows[..., None] * (self.square @ both)
+        both = torch.stack([rows, rows * of_rows], -2)
+        by_column = columns[:, None, :] * (both @ self.square)
+        return by_row[..., 1] - of_rows * by_row[..., 0], of_columns * by_column[:, 0] - by_column[:, 1]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import teleport
 from teleport import (
+    Balance,
     ChangeOfBasis,
     LevelSet,
     NullSpace,
@@ -72,6 +73,7 @@ ROWS = [
     Row("random", lambda: RandomNullSpace(relative_cap=3.0), keeps=1e-10, raises_norm=False, relative_cap=3.0),
     Row("levelset", lambda: LevelSet(relative_cap=3.0), keeps=1e-3, may_fall=True, relative_cap=3.0),
     Row("rescaling", lambda: Rescaling(relative_cap=3.0), keeps=1e-10, relative_cap=3.0),
+    Row("balance", Balance, keeps=1e-10, raises_norm=False),
     Row("change of basis", ChangeOfBasis, keeps=1e-10, raises_norm=False),
     Row("change of basis, teleported", inter_teleport, keeps=1e-10, raises_norm=False),
     Row("pseudo-teleportation", PseudoTeleport, keeps=math.inf, raises_norm=False, guarded=False),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import teleport
 from teleport import (
+    Balance,
     ChangeOfBasis,
     LevelSet,
     NullSpace,
@@ -56,7 +57,7 @@ def test_the_callback_ends_the_event_after_the_step(row):
     model, batches = CLASSES.make(batches=3)
     start, [loss, *_] = values(model), [float(CLASSES.loss_fn(model, batch).detach()) for batch in batches]
     report = row.make()(model, batches, CLASSES.loss_fn, callback=lambda progress: progress.step == 1)
-    together = isinstance(row.make(), ChangeOfBasis | PseudoTeleport)
+    together = isinstance(row.make(), Balance | ChangeOfBasis | PseudoTeleport)
     assert len(report.batches) == (3 if together else 1)
     assert {batch.stopped for batch in report.batches} == {Stopped.CALLBACK}
     assert [batch.steps for batch in report.batches] == [1] * len(report.batches)
@@ -268,7 +269,7 @@ def test_an_interrupt_while_the_report_is_made_restores_the_parameters(monkeypat
 
 METHODS = [
     *(teleport.NullSpace, teleport.RandomNullSpace, teleport.LevelSet, teleport.Rescaling, teleport.Symmetry),
-    *(teleport.Orbit, teleport.ChangeOfBasis, teleport.PseudoTeleport),
+    *(teleport.Orbit, teleport.Balance, teleport.ChangeOfBasis, teleport.PseudoTeleport),
 ]
 WRONG: list[Any] = ["a", b"x", [object()], {}, object(), 1 + 2j, float("nan"), torch.tensor(1.0), None]
 SENSIBLE = {("cap", None), ("relative_cap", None), ("objective_scale", None), ("inverse", None), ("memory", None)}

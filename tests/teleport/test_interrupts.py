@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import teleport
 from teleport import (
+    Balance,
     ChangeOfBasis,
     LevelSet,
     NullSpace,
@@ -104,6 +105,7 @@ METHODS: dict[str, Any] = {
     "symmetry": lambda: Symmetry("corrected", lr=0.01, step="cap", relative_cap=3.0, guard="transaction"),
     "orbit": lambda: Orbit(scaled, shape=(6,), relative_cap=3.0, steps=2),
     "pseudo-teleportation": PseudoTeleport,
+    "balance": Balance,
     "change of basis": ChangeOfBasis,
     "teleported": teleported,
 }

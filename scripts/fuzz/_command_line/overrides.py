@@ -165,7 +165,7 @@ def choices() -> SearchStrategy[dict[str, str]]:
         {}, {}, {"optimizer": "adam"}, {"optimizer": "momentum"}, {"optimizer": "adagrad"}, {"teleport": "nullspace"},
         {"data": "random", "model": "cnn"}, {"data": "random", "model": "resnet"}, {"data": "booth", "model": "point"},
         {"teleport": "random"}, {"teleport": "rescaling"}, {"teleport": "change_of_basis"}, {"teleport": "levelset"},
-        {"teleport": "pseudo_teleport"}, {"teleport": "symmetry"}, {"model": "mlp_small"},
+        {"teleport": "balance"}, {"teleport": "pseudo_teleport"}, {"teleport": "symmetry"}, {"model": "mlp_small"},
     ])  # fmt: skip
     group = st.sampled_from(sorted(CHOICES)).flatmap(
         lambda name: st.sampled_from(CHOICES[name]).map(lambda option: {name: option})

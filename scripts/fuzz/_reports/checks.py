@@ -185,7 +185,10 @@ def number_findings(call: Call) -> Iterator[str]:
     else:
         after = [reference.at(call.values, batch) for batch in case.batches]
     told = report.batches
-    together = call.drawn.name in ("ChangeOfBasis", "PseudoTeleport") or call.drawn.settings.get("mode") == "balance"
+    together = (
+        call.drawn.name in ("Balance", "ChangeOfBasis", "PseudoTeleport")
+        or call.drawn.settings.get("mode") == "balance"
+    )
     points = [("before", 0, before[0], told[0].loss_before, told[0].gradient_norm_before)]
     last = len(told) - 1
     if told[last].accepted:

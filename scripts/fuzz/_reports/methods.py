@@ -163,6 +163,14 @@ def change_of_basis(draws: random.Random, model: nn.Module, batches: list[Any]) 
     return Drawn("ChangeOfBasis", settings, make, options, keeps_function=True, keeps_loss=not options, draws=True)
 
 
+def balance(draws: random.Random, model: nn.Module, batches: list[Any]) -> Drawn:
+    """``Balance`` of norms, with a loss or without."""
+    settings = {"criterion": draws.choice(["minimal_norm", "equal_norm"]), "p": draws.choice([1.0, 2.0, 3.0])}
+    options = {"without a loss": True} if draws.random() < 0.3 else {}
+    make = lambda: teleport.Balance(**settings)  # noqa: E731
+    return Drawn("Balance", settings, make, options, keeps_function=True, keeps_loss=not options)
+
+
 def pseudo_teleport(draws: random.Random, model: nn.Module, batches: list[Any]) -> Drawn:
     """``PseudoTeleport``."""
     settings = _basis(draws)
@@ -189,6 +197,7 @@ METHODS = {
     "LevelSet": level_set,
     "Symmetry": symmetry,
     "Rescaling": rescaling,
+    "Balance": balance,
     "ChangeOfBasis": change_of_basis,
     "PseudoTeleport": pseudo_teleport,
     "Orbit": orbit,

@@ -87,7 +87,7 @@ def test_a_revised_method_has_new_names_for_its_runs_alone():
     assert computed(resolve(composed("teleport=random", *options)))["teleport"]["revision"] == 3
     assert computed(resolve(composed("teleport=nullspace_paper")))["teleport"]["revision"] == 3
     assert computed(resolve(composed("teleport=auto")))["teleport"]["revision"] == 2
-    for method in ("none", "levelset", "rescaling", "change_of_basis", "pseudo_teleport"):
+    for method in ("none", "levelset", "rescaling", "balance", "change_of_basis", "pseudo_teleport"):
         assert "revision" not in computed(resolve(composed(f"teleport={method}")))["teleport"]
     symmetry = resolve(composed("teleport=symmetry"))  # with step: fixed, as published
     assert "revision" not in computed(symmetry)["teleport"]

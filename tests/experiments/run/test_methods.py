@@ -25,6 +25,7 @@ from experiments.errors import UserError
 from experiments.run.methods import OPTIMIZERS, TELEPORTERS, build_optimizer, build_schedule, build_teleporter
 from teleport import (
     Auto,
+    Balance,
     ChangeOfBasis,
     LevelSet,
     NullSpace,
@@ -126,6 +127,7 @@ VALUES = {
     "random": (RandomNullSpace, COMMON | {"length": 0.5, "seed": 4, "threshold": 0.99}),
     "levelset": (LevelSet, ASCENT | {"lr_unit": "absolute"}),
     "rescaling": (Rescaling, ASCENT | {"mode": "balance", "bound": 0.5, "step": "fixed"}),
+    "balance": (Balance, {"criterion": "equal_norm", "p": 3.0, "guard": "none", "tolerance": 0.25}),
     "change_of_basis": (ChangeOfBasis, BASIS | {"guard": "none", "tolerance": 0.25}),
     "pseudo_teleport": (PseudoTeleport, BASIS),
     "symmetry": (Symmetry, ASCENT | {"variant": "2022", "step": "cap", "inverse": "exact", "lr_unit": "absolute"}),
@@ -173,7 +175,7 @@ def test_a_state_is_transported_only_by_a_method_of_factors():
         PseudoTeleportConfig(name="pseudo_teleport", seed=0, optimizer_state="transported"),
     ):
         with pytest.raises(
-            UserError, match=r"transported needs .* \(rescaling, change_of_basis\), which teleport=\w+ is not"
+            UserError, match=r"transported needs .* \(rescaling, balance, change_of_basis\), which teleport=\w+ is not"
         ):
             build_teleporter(config)
 

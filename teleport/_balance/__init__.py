@@ -1,0 +1,1 @@
+"""``Balance``: the positive factors at which a criterion on the parameters alone is smallest."""
