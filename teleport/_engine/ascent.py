@@ -267,11 +267,11 @@ def ascend(
             stopped = Stopped.ABOVE_CAP if taken == 0 else Stopped.CAP_REACHED
             break
         directions, more = direction(point), step < steps
-        if not all_finite(directions):
+        if batch_loss.group.anywhere(not all_finite(directions)):
             stopped, reason = Stopped.NOT_FINITE, not_finite_along(batch_loss, moving)
             break
         needed = unit is not None or (slope is not None and rule == "cap")
-        square = product_of(directions, directions) if needed else 0.0
+        square = batch_loss.group.totals([product_of(directions, directions)])[0] if needed else 0.0
         length = representable(lr if unit is None else lr * unit / (math.sqrt(square) or 1.0), parameters)
         if rule == "fixed":
             _advance(parameters, directions, length)

@@ -148,8 +148,11 @@ class BatchLoss:
         )
         if self.lean:
             hand_back()
-        value, *means = self.group.mean([loss.detach(), *gradients])
-        return Point(value.detach(), means)
+        value, means = self.group.mean_with_gradients(loss.detach(), gradients)
+        if not self.group.holds_parts:
+            return Point(value.detach(), means)
+        with torch.enable_grad():
+            return Point(value.detach(), means, self.group.total(half_squared_norm(means)))
 
     def ascent_direction(self, point: Point, moving: Sequence[nn.Parameter], keep: bool = False) -> list[Tensor]:
         """``grad_W (1/2 |grad L|^2)`` for the ``moving`` parameters, a Hessian-vector product.
@@ -167,6 +170,6 @@ class BatchLoss:
             )
             point.forget()
             hand_back()
-            return self.group.mean(directions)
+            return self.group.mean_gradients(directions)
         directions = torch.autograd.grad(point.half_square, list(moving), allow_unused=True, materialize_grads=True)
-        return self.group.mean(directions)
+        return self.group.mean_gradients(directions)

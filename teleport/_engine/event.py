@@ -17,6 +17,7 @@ from teleport._arguments import check_call
 from teleport._engine.batch_loss import BatchLoss, Point
 from teleport._engine.contract import LossFn, Monitor
 from teleport._engine.loss_call import check_signature, explained, scalar
+from teleport._engine.on_shards import ShardedModel
 from teleport._engine.progress import Callback, closing_line
 from teleport._engine.replicas import as_one_replica
 from teleport._engine.report import BatchReport, LayerReport, TeleportReport, fill_sizes
@@ -66,6 +67,7 @@ class Event:
         monitor: of the steps, for the callback.
         group: of processes that move the model together.
         plan: how ``evaluate`` computes the loss.
+        traced: the parameters by name as tracers see them; of shards, those that stand for whole ones.
         start: the values of the parameters before the first evaluation, which may write into them.
         ended: of the moved parameters when the method is done, if later evaluations may write into them.
         halves: of every batch but the first before the event, if the cap is relative.
@@ -81,6 +83,7 @@ class Event:
         monitor: Monitor,
         group: Group,
         plan: Plan = WHOLE,
+        traced: Mapping[str, nn.Parameter] | None = None,
     ) -> None:
         self.plan = plan
         self.model = model
@@ -90,6 +93,7 @@ class Event:
         self.monitor = monitor
         self.group = group
         self.named = dict(model.named_parameters())
+        self.traced = self.named if traced is None else traced
         self.names = {parameter: name for name, parameter in self.named.items()}
         self.trainable = [parameter for parameter in self.named.values() if parameter.requires_grad]
         self.moved: set[nn.Parameter] = set()
@@ -117,7 +121,7 @@ class Event:
     def halves_of(self, point: Point) -> Halves:
         """``1/2 |g|^2`` per trainable parameter, of a point whose gradients are over these."""
         with torch.no_grad():
-            halves = [float(half_squared_norm([gradient])) for gradient in point.gradients]
+            halves = self.group.totals([float(half_squared_norm([gradient])) for gradient in point.gradients])
         return dict(zip(self.trainable, halves, strict=True))
 
     def measure_from(self, first: int, gradients: bool = False) -> None:
@@ -156,6 +160,7 @@ def run_event(
     process_group: Processes | Group = None,
     memory: int | str | None = None,
     divisible: Literal["", "whole", "recorded"] = "",
+    on_shards: bool = False,
 ) -> Report:
     """Run ``work``, which moves the parameters of ``model`` in place; nothing else of the model changes.
 
@@ -177,6 +182,7 @@ def run_event(
         memory: the budget of the event, see :class:`teleport.Teleporter`.
         divisible: ``"whole"`` if ``work`` takes gradients and products of the Hessian alone, so that the loss may be
             evaluated in segments; ``"recorded"`` if it records whole evaluations where the plan lets it.
+        on_shards: whether ``work`` moves the rows of parameters that a rank holds; else sharded ones are made whole.
 
     Raises:
         TypeError: an argument is of another type, such as swapped ones.
@@ -186,21 +192,26 @@ def run_event(
     start = time.perf_counter()
     check_call(model, batches, loss_fn, callback, keep_modes)
     group, budget = group_of(process_group, model), bytes_of(memory)
+    shards = ShardedModel.of(group, model) if on_shards else None
+    group = group if shards is None else shards.group
     if budget is not None and not group.alone:
         raise ValueError("memory is a budget of one process; leave it out where several move a model together")
     custom_operations: list[bool] = []  # whether the graph of the first evaluation has any
 
     def moved(before: Snapshot, state: ModelState, batches: list[Any], whole: bool = False) -> Report:
-        planned = _evaluation(model, loss_fn, state, custom_operations)
+        planned = _evaluation(model, loss_fn, state, custom_operations, shards)
         clear_caches(model, state, lambda: [planned(WHOLE, batches[0])])
         plan = WHOLE
-        if divisible and not whole:
+        if shards is not None:
+            plan = shards.plan(planned, batches[0], custom_operations)
+        elif divisible and not whole:
             plan = choose(model, batches, planned, budget, group, divisible == "recorded", custom_operations)
             if not plan.whole:
                 hand_back()
         evaluate = partial(planned, plan)
         monitor = Monitor(method, len(batches), callback, group)
-        event = Event(model, batches, evaluate, state.draw, monitor, group, plan)
+        traced = None if shards is None else shards.whole
+        event = Event(model, batches, evaluate, state.draw, monitor, group, plan, traced)
         event.start = before.values
         try:
             reports, layers, losses = _measured(event, work, gradients, in_turn)
@@ -215,7 +226,7 @@ def run_event(
         if event.ended is not None:
             event.ended.restore()
         layers = [*layers, *(LayerReport(*each, 0, reason=QUANTIZED) for each in quantized_modules(model).items())]
-        fill_sizes(layers, event.named)
+        fill_sizes(layers, event.traced)
         seconds = time.perf_counter() - start
         numbers = (*losses, *_mean_norms(reports))
         report = report_type(method, *numbers, batches=reports, layers=layers, seconds=seconds, memory=plan.chosen)
@@ -247,6 +258,8 @@ def run_event(
             log.info("evaluated whole: %s", reason)
             return attempt(True)
 
+    if shards is not None:
+        return group.together(partial(shards.during, checked))
     return group.together(partial(with_whole_parameters, group, model, checked))
 
 
@@ -280,7 +293,11 @@ def _measured(
 
 
 def _evaluation(
-    model: nn.Module, loss_fn: LossFn, state: ModelState, custom_operations: list[bool]
+    model: nn.Module,
+    loss_fn: LossFn,
+    state: ModelState,
+    custom_operations: list[bool],
+    shards: ShardedModel | None,
 ) -> Callable[[Plan, Any], Tensor]:
     """The loss of a batch by a plan as a scalar, checked, with the same random numbers each time.
 
@@ -288,12 +305,14 @@ def _evaluation(
     """
 
     def evaluate(plan: Plan, batch: Any) -> Tensor:
+        by_plan = plan.loss if shards is None else partial(shards.loss, plan)
         try:
-            loss = scalar(state.evaluate(lambda: plan.loss(loss_fn, model, batch)))
+            loss = scalar(state.evaluate(lambda: by_plan(loss_fn, model, batch)))
         except NotRepeatable:
             raise
         except Exception as error:
-            clearer = explained(error, loss_fn, model, batch, state, first=not custom_operations)
+            first = not custom_operations and shards is None  # no rank evaluates shards alone
+            clearer = explained(error, loss_fn, model, batch, state, first=first)
             if clearer is error:
                 raise
             raise clearer from error

@@ -36,7 +36,7 @@ def not_finite_at(loss: BatchLoss, point: Point, moving: Iterable[nn.Parameter])
     """
     value, norm = float(point.loss), point.norm
     if math.isfinite(value) and math.isfinite(norm):
-        bad = bad_parameters(loss.names, moving)
+        bad = loss.group.common(bad_parameters(loss.names, moving))
         return f"not finite before any step: {bad}, which would move" if bad else ""
     cause = bad_parameters(loss.names, loss.names) or ("values of the batch" if not batch_is_finite(loss.batch) else "")
     if not math.isfinite(value):
@@ -94,8 +94,11 @@ def not_finite_along(loss: BatchLoss, moving: Sequence[nn.Parameter]) -> str:
     """
     plain = BatchLoss(loss.evaluate, loss.parameters, group=loss.group)  # without a frozen forward pass
     names = named_bad(loss.names, zip(moving, plain.ascent_direction(plain.point(True), moving), strict=True))
+    names = loss.group.common(names)
     if not names:
         return "not finite: the direction of the step"
+    if loss.group.holds_parts:  # no rank evaluates the loss alone
+        return f"not finite: the second derivative by {names}"
     operation = _first_nan(BatchLoss(loss.evaluate, loss.parameters), moving)  # here, as it may end early
     what = f"not finite: the second derivative by {names}"
     return f"{what}, in the backward pass of {operation}" if operation else what

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from teleport._engine.report import LayerReport
+from teleport._processes.group import ALONE, Group
 from teleport._spaces.norms import norm_of
 
 
@@ -48,18 +49,23 @@ def _in_double(parameter: Tensor) -> Tensor:
     return (torch.view_as_real(values) if values.is_complex() else values).double()
 
 
-def relative_change(before: Tensor, after: Tensor) -> float:
+def relative_change(before: Tensor, after: Tensor, group: Group = ALONE) -> float:
     """``|after - before| / |before|``, infinite if an element turned infinite or NaN.
 
     Elements that are NaN in both, or the same infinity, count as unchanged.
+
+    Args:
+        before, after: of a tensor, or of the rows of it that this rank of the ``group`` holds.
+        group: of processes.
     """
     distance = norm_of(after - before)
     if not math.isfinite(distance):
         unchanged = (after == before) | (after.isnan() & before.isnan())
         distance = norm_of((after - before).masked_fill(unchanged, 0))
-    if not math.isfinite(distance):
-        return math.inf
     size = norm_of(before)
     if not math.isfinite(size):
         size = norm_of(before.nan_to_num(0, 0, 0))
+    distance, size = group.lengths(distance, size)
+    if not math.isfinite(distance):
+        return math.inf
     return distance / (size or 1.0)

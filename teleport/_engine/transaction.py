@@ -186,7 +186,11 @@ def not_accepted(
 
 
 def roll_back_if_violated(
-    report: BatchReport, tolerance: float, snapshot: Snapshot, losses: tuple[float, float] | None = None
+    report: BatchReport,
+    tolerance: float,
+    snapshot: Snapshot,
+    losses: tuple[float, float] | None = None,
+    group: Group = ALONE,
 ) -> None:
     """Restore the parameters if the loss changed beyond the tolerance, and set that in the report of the batch.
 
@@ -195,11 +199,12 @@ def roll_back_if_violated(
         tolerance: as of :func:`violation`.
         snapshot: of the parameters that moved.
         losses: the loss that must not change, before and after, if it is not the batch's own.
+        group: of processes that may hold rows of the parameters.
     """
     if not report.accepted:  # nothing moved
         return
     before, after = losses or (report.loss_before, report.loss_after)
-    if reason := violation(before, after, report.gradient_norm_after, tolerance, snapshot):
+    if reason := group.common(violation(before, after, report.gradient_norm_after, tolerance, snapshot)):
         report.reason = reason
         snapshot.restore()
         report.accepted, report.stopped = False, Stopped.ROLLED_BACK

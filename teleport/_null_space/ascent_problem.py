@@ -92,8 +92,8 @@ def projection(
         left = Counter(block.parameter for layer, _ in remaining for block in layer.blocks)
         results = {p: g for p, g in given.items() if p in done}
         for layer, subspace in remaining:
-            matrix = layer.gather({block.parameter: with_strides(given, block.parameter) for block in layer.blocks})
-            part = subspace.project(matrix)
+            own = {block.parameter: with_strides(given, block.parameter) for block in layer.blocks}
+            matrix, part = layer.gather(own), layer.projected(own, subspace.project)
             for block in layer.blocks:
                 if block.parameter not in results:
                     results[block.parameter] = torch.zeros_like(block.parameter, requires_grad=False)

@@ -34,9 +34,11 @@ from teleport._null_space.ascent_problem import AscentProblem, StepRule, above_c
 from teleport._null_space.held_out import DriftMetric, HeldOutInputs
 from teleport._null_space.layer_statistics import LayerStatistics, NullSpaces
 from teleport._processes.ranks import Processes
+from teleport._processes.shards import Shards
 from teleport._segments.allocator import hand_back
 from teleport._tracing.layer_tracer import LayerTracer, TracedLayers, trace_layers
 from teleport._tracing.layers_of_ranks import layers_of_ranks
+from teleport._tracing.layers_of_shards import layers_of_shards
 from teleport._tracing.preconditions import check_tensors
 
 log = logging.getLogger(__name__)
@@ -83,6 +85,7 @@ def run_null_space_event(
     keep_modes: bool,
     held_out: Iterable[Any] | None = None,
     process_group: Processes = None,
+    on_shards: bool = False,
 ) -> TeleportReport:
     """One event: apply ``step_rule`` on each batch, in the null space of the layer inputs.
 
@@ -98,6 +101,7 @@ def run_null_space_event(
         keep_modes: whether the loss is evaluated in the modes of the modules.
         held_out: batches that give the step rule a metric of moves; ``None`` for no metric.
         process_group: the processes that move the model together.
+        on_shards: whether the step rule moves the rows of parameters that a rank holds.
 
     Raises:
         ValueError: no batches, a loss that is no scalar or depends on no trainable parameter, or no such parameter.
@@ -127,6 +131,7 @@ def run_null_space_event(
         process_group=process_group,
         memory=settings.memory,
         divisible="" if not settings.divisible else "recorded" if settings.frozen_forward else "whole",
+        on_shards=on_shards and settings.divisible,
     )
 
 
@@ -145,7 +150,7 @@ class _NullSpaceEvent:
         self.step_rule = step_rule
         self.event = event
         self.constraint = constraint
-        self.statistics = LayerStatistics(event.start)
+        self.statistics = LayerStatistics(event.start, event.group)
         once = settings.frozen_forward and event.plan.whole and event.plan.recorded
         self.freeze = once and settings.threshold == 1 and constraint is None and event.group.alone
         self.differentiable = False  # whether the recorded gradients need a graph of their own
@@ -214,7 +219,7 @@ class _NullSpaceEvent:
         """Enter the layers of a batch whose inputs are not decomposed in the report."""
         if recorder is not None:
             recorder.recorded.clear()
-            self.statistics.note(recorder.result())
+            self.statistics.note(self._held(recorder.result()))
 
     def _recorder(self) -> LayerTracer | None:
         """Traces the layer inputs in the evaluation of the start, if each batch is its own constraint."""
@@ -222,17 +227,22 @@ class _NullSpaceEvent:
             return None
         exact = self.settings.threshold == 1
         deferred = self.event.plan.whole  # else inputs of all layers would be held
-        return LayerTracer(self.event.named, exact, deferred=deferred, rank_only=exact)
+        return LayerTracer(self.event.traced, exact, deferred=deferred, rank_only=exact)
 
     def _traced(self, batch: Any, recorder: LayerTracer | None) -> TracedLayers:
         """The traced layers of the constraint, from a separate evaluation if ``recorder`` could not trace them all."""
         if recorder is not None and not recorder.overwritten:
             recorder.end_batch()
-            return layers_of_ranks(self.event.group, recorder.result())
+            return self._held(layers_of_ranks(self.event.group, recorder.result()))
         exact = self.settings.threshold == 1
         shared = self.constraint is None and exact
-        traced = trace_layers(self.event.evaluate, self.constraint or [batch], self.event.named, shared, exact)
-        return layers_of_ranks(self.event.group, traced)
+        traced = trace_layers(self.event.evaluate, self.constraint or [batch], self.event.traced, shared, exact)
+        return self._held(layers_of_ranks(self.event.group, traced))
+
+    def _held(self, traced: TracedLayers) -> TracedLayers:
+        """The traced layers in what this rank holds of the parameters."""
+        group = self.event.group
+        return layers_of_shards(group, traced) if isinstance(group, Shards) else traced
 
     def _start(self, batch: Any, recorder: LayerTracer | None) -> tuple[Point | None, GraphRecorder | None]:
         """The start on ``batch`` and its recorded graph, if the gradient norm is over all parameters."""
@@ -285,7 +295,7 @@ class _NullSpaceEvent:
             losses = None
             if self.constraint and self.constraint_loss is not None:  # the guard is on the constraint's loss
                 losses = self.constraint_loss, self.event.mean_loss(self.constraint)
-            roll_back_if_violated(report, settings.tolerance, snapshot, losses)
+            roll_back_if_violated(report, settings.tolerance, snapshot, losses, self.event.group)
             if losses and report.accepted:
                 self.constraint_loss = losses[1]
         return report

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from teleport._engine.batch_loss import NOTHING
 from teleport._engine.parameter_statistics import relative_change
 from teleport._engine.report import BatchReport, NullSpaceLayerReport
+from teleport._processes.group import ALONE, Group
 from teleport._spaces.norms import norm_of
 from teleport._spaces.representation import Representation
 from teleport._spaces.subspace import Subspace
@@ -32,9 +33,11 @@ class LayerStatistics:
 
     Args:
         start: the values of parameters before the event; layers of others are copied when they are first seen.
+        group: of processes that may hold rows of the layers' matrices.
     """
 
-    def __init__(self, start: Mapping[nn.Parameter, Tensor] = NOTHING) -> None:
+    def __init__(self, start: Mapping[nn.Parameter, Tensor] = NOTHING, group: Group = ALONE) -> None:
+        self._group = group
         self._start = start
         self._reports: dict[str, NullSpaceLayerReport] = {}
         self._layers: dict[str, Layer] = {}
@@ -80,8 +83,8 @@ class LayerStatistics:
         the squared norm of the projection over that of the gradient.
         """
         self._projected.add(layer.name)
-        whole = norm_of(matrix)
-        share = (norm_of(projected) / whole) ** 2 if whole else 0.0
+        whole, left = self._group.lengths(norm_of(matrix), norm_of(projected))
+        share = (left / whole) ** 2 if whole else 0.0
         if record and layer.name not in self._recorded:
             self._recorded.add(layer.name)
             self._reports[layer.name].surviving.append(share)
@@ -102,7 +105,8 @@ class LayerStatistics:
             now = _matrices(self._layers[name])
             if before is None:
                 before = self._layers[name].gather(self._start)
-            report.relative_change = 0.0 if torch.equal(before, now) else relative_change(before, now)
+            changed = self._group.anywhere(not torch.equal(before, now))
+            report.relative_change = relative_change(before, now, self._group) if changed else 0.0
             if report.relative_change:
                 report.reason = ""  # of another batch
             elif not report.reason:

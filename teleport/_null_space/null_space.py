@@ -175,6 +175,7 @@ class NullSpace:
             keep_modes,
             held_out,
             process_group,
+            on_shards=self.path == "ascent",
         )
 
     def _check_held_out(self, held_out: Iterable[Any] | None) -> None:
@@ -195,7 +196,9 @@ class NullSpace:
             projected = problem.project(objective.direction(loss, point, parameters))
             return projected if objective.ascended else [-part for part in projected]
 
-        unit = (joint_norm(map(torch.Tensor.detach, parameters)) or 1.0) if self.lr_unit == "relative" else None
+        unit: float | None = None
+        if self.lr_unit == "relative":
+            unit = loss.group.lengths(joint_norm(map(torch.Tensor.detach, parameters)))[0] or 1.0
         if self.path != "ascent" and unit is not None:
             return ascend_shortest(
                 loss,

@@ -128,6 +128,7 @@ class RandomNullSpace:
             callback,
             keep_modes,
             process_group=process_group,
+            on_shards=True,
         )
 
     def _ascend(self, problem: AscentProblem, directions: _Directions) -> Ascent:
@@ -144,7 +145,7 @@ class RandomNullSpace:
             return Ascent(start, start, 0, Stopped.NOTHING_MOVES, trace)
         start.forget_if(problem.loss.lean)
         drawn = problem.project(directions.draw(problem))
-        drawn_norm, weight_norm = joint_norm(drawn), joint_norm(_values(problem.parameters))
+        drawn_norm, weight_norm = problem.loss.group.lengths(joint_norm(drawn), joint_norm(_values(problem.parameters)))
         if drawn_norm == 0:
             return Ascent(start, start, 0, Stopped.NO_ASCENT, trace)
         whole = self.length * (weight_norm or 1.0) / drawn_norm
@@ -174,14 +175,18 @@ class _Directions:
 
         Every parameter of every batch has numbers of its own, so that a batch or a layer that stays shifts no others.
         """
-        self._event = problem.loss.group.first(self._event)
+        group = problem.loss.group
+        self._event = group.first(self._event)
         place = {parameter: number for number, parameter in enumerate(problem.loss.parameters)}
-        return [self._normal(parameter, problem.batch, place[parameter]) for parameter in problem.parameters]
+        return [
+            group.part_of(each, self._normal(each, group.whole_shape(each), problem.batch, place[each]))
+            for each in problem.parameters
+        ]
 
-    def _normal(self, parameter: nn.Parameter, batch: int, place: int) -> Tensor:
+    def _normal(self, parameter: nn.Parameter, shape: torch.Size, batch: int, place: int) -> Tensor:
         digest = hashlib.sha256(f"{self._event} {batch} {place}".encode()).digest()
         source = torch.Generator(self._device).manual_seed(int.from_bytes(digest[:8]) >> 1)
-        drawn = torch.randn(parameter.shape, generator=source, dtype=torch.float64, device=self._device)
+        drawn = torch.randn(shape, generator=source, dtype=torch.float64, device=self._device)
         return drawn.to(parameter.device, parameter.dtype)
 
 

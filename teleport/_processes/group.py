@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Result = TypeVar("Result")
 
@@ -34,6 +34,48 @@ class Group:
         taken by the caller.
         """
         return list(tensors)
+
+    @property
+    def holds_parts(self) -> bool:
+        """Whether each rank holds some rows of the parameters, gradients and moves; else it holds all of them."""
+        return False
+
+    def mean_with_gradients(self, loss: Tensor, gradients: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """:meth:`mean` of a rank's loss and of its gradients, in one exchange."""
+        value, *means = self.mean([loss, *gradients])
+        return value, means
+
+    def mean_gradients(self, gradients: Sequence[Tensor]) -> list[Tensor]:
+        """:meth:`mean` of gradients that :func:`torch.autograd.grad` found on each rank."""
+        return self.mean(gradients)
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of what the ranks compute from the rows that they hold, differentiable by a rank's own value."""
+        return value
+
+    def totals(self, numbers: Sequence[float]) -> list[float]:
+        """:meth:`total` of numbers."""
+        return list(numbers)
+
+    def lengths(self, *lengths: float) -> list[float]:
+        """The norms of tensors of which each rank has the norm of the rows that it holds."""
+        return list(lengths)
+
+    def anywhere(self, flag: bool) -> bool:
+        """Whether something is true of the rows of any rank."""
+        return flag
+
+    def common(self, reason: str) -> str:
+        """The first reason that the rows of a rank give, empty if none does."""
+        return reason
+
+    def whole_shape(self, parameter: nn.Parameter) -> torch.Size:
+        """The shape of a parameter of which this rank may hold some rows."""
+        return parameter.shape
+
+    def part_of(self, parameter: nn.Parameter, whole: Tensor) -> Tensor:
+        """What this rank holds of a tensor of the shape of a whole parameter."""
+        return whole
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over the ranks, without a graph."""

@@ -31,8 +31,8 @@ class Ranks(Group):
     """
 
     def __init__(self, processes: distributed.ProcessGroup, device: torch.device) -> None:
-        self._processes = processes
-        self._device = device
+        self.processes = processes
+        self.device = device
         self.size = distributed.get_world_size(processes)
         self.rank = distributed.get_rank(processes)
         self._source = distributed.get_global_rank(processes, 0)
@@ -49,7 +49,7 @@ class Ranks(Group):
         widest = torch.float32
         for tensor in real:
             widest = torch.promote_types(widest, tensor.dtype)
-        whole = torch.cat([tensor.detach().to(self._device, widest).flatten() for tensor in real])
+        whole = torch.cat([tensor.detach().to(self.device, widest).flatten() for tensor in real])
         parts = torch.split(self._reduced(whole).div_(self.size), [tensor.numel() for tensor in real])
         means = [part.to(tensor).view(tensor.shape) for part, tensor in zip(parts, real, strict=True)]
         pairs = zip(means, tensors, strict=True)
@@ -57,24 +57,24 @@ class Ranks(Group):
 
     def sum(self, tensor: Tensor) -> Tensor:
         """See :class:`Group`."""
-        own = tensor.detach().to(self._device, copy=True, memory_format=torch.contiguous_format)
+        own = tensor.detach().to(self.device, copy=True, memory_format=torch.contiguous_format)
         return self._reduced(own).to(tensor.device)
 
     def joined(self, tensor: Tensor, dim: int = 0) -> Tensor:
         """See :class:`Group`."""
         lengths = self.gathered(tensor.shape[dim])
-        moved = tensor.detach().movedim(dim, 0).to(self._device)
+        moved = tensor.detach().movedim(dim, 0).to(self.device)
         padded = moved.new_zeros(max(lengths), *moved.shape[1:])
         padded[: len(moved)] = moved
         parts = [torch.empty_like(padded) for _ in lengths]
-        self._exchange(lambda: distributed.all_gather(parts, padded, group=self._processes))
+        self._exchange(lambda: distributed.all_gather(parts, padded, group=self.processes))
         whole = torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
         return whole.movedim(0, dim).to(tensor.device)
 
     def gathered(self, value: Result) -> list[Result]:
         """See :class:`Group`."""
         values: list[Any] = [None] * self.size
-        self._exchange(lambda: distributed.all_gather_object(values, value, group=self._processes))
+        self._exchange(lambda: distributed.all_gather_object(values, value, group=self.processes))
         return values
 
     def first(self, value: Result) -> Result:
@@ -84,8 +84,8 @@ class Ranks(Group):
     def write_first(self, tensors: Sequence[Tensor]) -> None:
         """See :class:`Group`."""
         for tensor in tensors:
-            sent = tensor.detach().to(self._device, copy=True, memory_format=torch.contiguous_format)
-            self._exchange(partial(distributed.broadcast, sent, self._source, group=self._processes))
+            sent = tensor.detach().to(self.device, copy=True, memory_format=torch.contiguous_format)
+            self._exchange(partial(distributed.broadcast, sent, self._source, group=self.processes))
             with torch.no_grad():
                 tensor.copy_(sent)
 
@@ -99,12 +99,12 @@ class Ranks(Group):
 
     def mean_of(self, numbers: Sequence[float]) -> list[float]:
         """See :class:`Group`."""
-        sums = self._reduced(torch.tensor(list(numbers), dtype=torch.float64, device=self._device))
+        sums = self._reduced(torch.tensor(list(numbers), dtype=torch.float64, device=self.device))
         return [float(each) / self.size for each in sums]
 
     def any(self, flag: bool) -> bool:
         """See :class:`Group`."""
-        return bool(self._reduced(torch.tensor([int(flag)], device=self._device)).item())
+        return bool(self._reduced(torch.tensor([int(flag)], device=self.device)).item())
 
     def agree(self, **facts: Any) -> None:
         """See :class:`Group`."""
@@ -140,7 +140,7 @@ class Ranks(Group):
 
     def _reduced(self, tensor: Tensor) -> Tensor:
         """The sum over the ranks, in place."""
-        self._exchange(lambda: distributed.all_reduce(tensor, group=self._processes))
+        self._exchange(lambda: distributed.all_reduce(tensor, group=self.processes))
         return tensor
 
     def _exchange(self, call: Callable[[], Any]) -> None:
@@ -149,10 +149,10 @@ class Ranks(Group):
 
     def _meet(self, raised: bool = False) -> None:
         """Learn whether all ranks got here; the number of one that ``raised`` is known to the others."""
-        highest = torch.tensor([self.rank + 1 if raised else 0], device=self._device)
+        highest = torch.tensor([self.rank + 1 if raised else 0], device=self.device)
         self._over = self._over or raised
         maximum = distributed.ReduceOp.MAX
-        self._connected(lambda: distributed.all_reduce(highest, maximum, group=self._processes))
+        self._connected(lambda: distributed.all_reduce(highest, maximum, group=self.processes))
         if (number := int(highest.item())) and not raised:
             self._over = True
             raise EndedElsewhere(

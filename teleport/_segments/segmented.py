@@ -35,15 +35,29 @@ def parts_of(model: nn.Module) -> list[nn.Module]:
                     found.setdefault(each)
         else:
             waiting += children
-    return [module for module in model.modules() if module in found and _plain(module)]
+    return [module for module in model.modules() if module in found and plain(module)]
 
 
-def in_segments(parts: Sequence[nn.Module], evaluate: Callable[[], Result]) -> Result:
-    """The result of an evaluation in which each call of ``parts`` is a segment, if it builds a graph."""
+def _as_it_is(module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+    return forward
+
+
+def in_segments(
+    parts: Sequence[nn.Module],
+    evaluate: Callable[[], Result],
+    around: Callable[[nn.Module, Callable[..., Any]], Callable[..., Any]] = _as_it_is,
+) -> Result:
+    """The result of an evaluation in which each call of ``parts`` is a segment, if it builds a graph.
+
+    Args:
+        parts: of a model.
+        evaluate: the evaluation.
+        around: from a part and its ``forward`` to what is called in place of that, within the segment.
+    """
     forwards = {module: module.forward for module in parts}
     try:
         for module, forward in forwards.items():
-            module.__dict__["forward"] = _Segmented(forward)
+            module.__dict__["forward"] = _Segmented(around(module, forward))
         return evaluate()
     finally:
         for module in forwards:
@@ -80,7 +94,7 @@ class _Segmented:
         return tree_unflatten([next(outputs) if value is TENSOR else value for value in values], outer)
 
 
-def _plain(module: nn.Module) -> bool:
+def plain(module: nn.Module) -> bool:
     """Whether the calls of a module run its ``forward`` as it stands, and nothing compiled from it."""
     return not isinstance(module, torch.jit.ScriptModule) and "forward" not in module.__dict__
 

@@ -93,9 +93,9 @@ def nodes_of(tensor: Tensor) -> Iterator[Node]:
 
 
 def _operations_of(loss: Tensor) -> Iterator[type[Any]]:
-    """The custom operations (``torch.autograd.Function``) in the graph of ``loss``."""
+    """The custom operations (``torch.autograd.Function``) in the graph of ``loss``, but for those of this library."""
     found = (getattr(node, "_forward_cls", None) for node in nodes_of(loss))
-    return (operation for operation in found if operation is not None)
+    return (each for each in found if each is not None and not each.__module__.startswith("teleport."))
 
 
 def _once_differentiable(operation: type[Any]) -> bool:

@@ -8,14 +8,16 @@ A subclass says which calls concern it (:meth:`FunctionTracer.concerns`), what i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from teleport._errors import UnsupportedModel
+from teleport._processes.shards import Shards, gathered
 from teleport._tracing.functions import called
 from teleport._tracing.ownership import Owners, tensors_in
 from teleport._tracing.reasons import unseen_read
@@ -102,12 +104,22 @@ class FunctionTracer(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.paused:
             return func(*args, **kwargs)
+        if func is gathered:
+            with self.unseen.pause():
+                return self._gathered(*args)
         if self.values is None:
             return self._traced(func, args, kwargs)
         self.values.before(func)
         result = self._traced(func, args, kwargs)
         self.values.after(func, args, kwargs, result)
         return result
+
+    def _gathered(self, group: Shards, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+        """The whole parameters, whose memory is then known as theirs."""
+        wholes = gathered(group, parameters)
+        for parameter, whole in zip(parameters, wholes, strict=True):
+            self.owners.admit(group.rows[parameter].name, whole)
+        return wholes
 
     def _traced(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         given = Counter(name for tensor in tensors_in((args, kwargs)) for name in self.owners.of(tensor))

@@ -235,11 +235,17 @@ class LayerTracer(FunctionTracer):
                 parts.setdefault(block.owner, []).append(block)
         for name, blocks in parts.items():
             if len(blocks) > 1 and name not in self._pinned:  # else a block's place may not exist in a new tensor
-                count = torch.zeros_like(self.parameters[name], dtype=torch.int32, requires_grad=False)
+                count = _counts_of(self.parameters[name])
                 for block in blocks:
                     block.within(count).add_(1)
                 if int(count.max()) > 1:
                     self._pinned.setdefault(name, "layers share a part of it in different ways (a tied weight or bias)")
+
+
+def _counts_of(parameter: Tensor) -> Tensor:
+    """Zeros with the shape and strides of a parameter, which may stand for one that is sharded."""
+    device = "cpu" if parameter.is_meta else parameter.device
+    return torch.zeros_like(parameter, dtype=torch.int32, device=device, requires_grad=False)
 
 
 class _BatchInputs:

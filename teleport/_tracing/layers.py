@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -118,6 +118,10 @@ class Layer:
             return matrix
         bias = self.bias.within(tensors[self.bias.parameter])
         return torch.cat([matrix, bias.reshape(self.groups, -1, 1)], dim=2)
+
+    def projected(self, tensors: Mapping[nn.Parameter, Tensor], project: Callable[[Tensor], Tensor]) -> Tensor:
+        """What ``project`` makes of the layer's matrices; it acts on their columns."""
+        return project(self.gather(tensors))
 
     def scatter(self, matrix: Tensor, tensors: Mapping[nn.Parameter, Tensor]) -> None:
         """Write matrices ``[groups, out, dimension]`` to the places that :meth:`gather` takes them from."""

@@ -59,7 +59,7 @@ class LinearUse:
 
 def as_matrix(block: Tensor, groups: int, transposed: bool) -> Tensor:
     """A stored weight as matrices ``[groups, out, dimension]`` (a copy if the layout requires one)."""
-    matrix = block.reshape(groups, block.shape[0] // groups, -1)
+    matrix = block.reshape(groups, block.shape[0] // groups, block.shape[1:].numel())
     return matrix.transpose(1, 2) if transposed else matrix
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,6 +23,13 @@ class Owners:
             storage = storage_of(parameter)
             if storage is not None:
                 self._extents.setdefault(storage, []).append((*_extent(parameter), name))
+
+    def admit(self, name: str, tensor: Tensor) -> None:
+        """Take the memory of a tensor for that of a parameter, as long as the tensor exists."""
+        storage = storage_of(tensor)
+        if storage is not None:
+            self._extents.setdefault(storage, []).append((*_extent(tensor), name))
+            weakref.finalize(tensor, self._extents.pop, storage, None)
 
     def of(self, tensor: Tensor | None) -> list[str]:
         """The names of the parameters whose memory ``tensor`` overlaps, mostly none or one."""
