@@ -7,13 +7,14 @@ rest of the model during an evaluation, as FSDP keeps them between the forward a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from teleport._engine.transaction import always_undone
 from teleport._processes.group import Group
@@ -24,13 +25,38 @@ from teleport._segments.recomputed import NotRepeatable
 from teleport._segments.segmented import in_segments, plain
 from teleport._tracing.differentiability import check_graph
 from teleport._tracing.ownership import tensors_in
-from teleport._tracing.replicas import is_sharded, local_part, sharding_modules
+from teleport._tracing.replicas import is_sharded, local_part, sharding_modules, shards_again
 
 Result = TypeVar("Result")
 Slots = dict[tuple[nn.Module, str], nn.Parameter]
 """Parameters by the module that holds them and their name there."""
 
 HOOKS = ("_forward_pre_hooks", "_forward_hooks")
+
+
+HARMLESS = {
+    *("device", "dtype", "layout", "requires_grad", "is_leaf", "grad_fn", "ndim", "is_cuda", "is_meta"),
+    *("dim", "element_size", "is_complex", "is_floating_point", "get_device"),
+}
+"""What is the same of a parameter and of some rows of it."""
+
+
+class _ReadsOfRows(TorchFunctionMode):
+    """Refuses an evaluation that takes the rows of this process for a parameter, as a penalty on weights would."""
+
+    def __init__(self, rows: Iterable[nn.Parameter]) -> None:
+        super().__init__()
+        self._rows = set(map(id, rows))
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        name = getattr(func.__self__, "__name__", "") if name == "__get__" else name
+        if func is not gathered and name not in HARMLESS:
+            for tensor in tensors_in((args, kwargs)):
+                if id(tensor) in self._rows:
+                    raise NotRepeatable(f"a parameter is read by {name} outside of the module that holds it")
+        return func(*args, **kwargs)
 
 
 class ShardedModel:
@@ -70,11 +96,9 @@ class ShardedModel:
         All of its parameters must be shards of rows, of one mesh of one axis over the ranks of the group in their
         order, used in the precision in which they are kept, and in modules that hold them as plain attributes.
         """
-        modules = sharding_modules(model)
+        modules = shards_again(model)
         if not isinstance(group, Ranks) or not modules:
             return None
-        for module in modules:
-            module.reshard()  # after an evaluation the root is whole
         shards = dict(model.named_parameters())
         if all(_by_rows(name, shard, group) for name, shard in shards.items()) and _plain_slots(model, modules):
             return cls(group, model)
@@ -111,7 +135,8 @@ class ShardedModel:
             plan = Plan(self._parts, chosen=f"{count} sharded parts gathered one at a time, again for derivatives")
             self._inspecting = True
             try:
-                loss = evaluate(plan, batch)
+                with _ReadsOfRows(self.group.rows):
+                    loss = evaluate(plan, batch)
                 trained = [parameter for parameter in self.group.rows if parameter.requires_grad]
                 torch.autograd.grad(loss, trained, allow_unused=True)
                 return plan

@@ -13,6 +13,7 @@ from teleport._engine.contract import LossFn, Teleporter
 from teleport._engine.report import TeleportReport
 from teleport._engine.transaction import Snapshot, always_undone
 from teleport._tracing.preconditions import check_model
+from teleport._tracing.replicas import is_sharded, local_part, shards_again
 from teleport._tracing.undisturbed import ModelState
 
 
@@ -23,7 +24,8 @@ def preview(
 
     Parameters are bit-identical afterwards, and so are torch's global random state, the given ``generator`` and the
     method's own, if it has one: the same call without ``preview`` makes the same move. Buffers, modes and ``.grad`` are
-    restored by the method. An iterator of batches is used up.
+    restored by the method. An iterator of batches is used up. Of a model that several processes move together, each of
+    them calls this.
 
     Args:
         method: a teleport method.
@@ -36,8 +38,9 @@ def preview(
     Raises:
         ValueError: as the method.
     """
-    check_model(model)
-    snapshot = Snapshot(model.parameters())
+    check_model(model, sharded=True)
+    shards_again(model)
+    snapshot = Snapshot(_held(parameter) for parameter in model.parameters())
     extra = [
         (module, copy.deepcopy(module.get_extra_state())) for module in model.modules() if _has_extra_state(module)
     ]
@@ -54,6 +57,11 @@ def preview(
             source.set_state(state)
 
     return always_undone(lambda: method(model, batches, loss_fn, **options), undo)
+
+
+def _held(parameter: nn.Parameter) -> nn.Parameter:
+    """What this process holds of a parameter, in the same memory."""
+    return nn.Parameter(local_part(parameter.detach()), requires_grad=False) if is_sharded(parameter) else parameter
 
 
 def _has_extra_state(module: nn.Module) -> bool:

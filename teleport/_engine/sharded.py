@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +18,16 @@ from teleport._engine.report import FactorReport
 from teleport._engine.transaction import always_undone
 from teleport._errors import UnsupportedModel
 from teleport._processes.group import Group
-from teleport._tracing.replicas import is_sharded, local_part, sharding_modules
+from teleport._tracing.replicas import is_sharded, local_part, shards_again
 
 Result = TypeVar("Result")
 
 SWITCHES = ("reduce_grads", "all_reduce_grads", "reshard_after_backward", "post_forward_mesh_info")
 """Of a group of parameters: whether gradients are reduced, and whether shards alone are kept after each pass."""
+
+
+_WHOLE: WeakSet[nn.Module] = WeakSet()
+"""The modules of ``fully_shard`` whose parameters are whole at present, within such a call."""
 
 
 def with_whole_parameters(group: Group, model: nn.Module, work: Callable[[], Result]) -> Result:
@@ -31,8 +36,10 @@ def with_whole_parameters(group: Group, model: nn.Module, work: Callable[[], Res
     Raises:
         UnsupportedModel: shards of other processes than those of the group, or of another precision than in use.
     """
+    if any(module in _WHOLE for module in model.modules()):  # a method that calls another
+        return work()
+    modules = shards_again(model)
     shards = {name: parameter for name, parameter in model.named_parameters() if is_sharded(parameter)}
-    modules = sharding_modules(model)
     if not shards or not modules:
         return work()
     for name, shard in shards.items():
@@ -44,6 +51,7 @@ def with_whole_parameters(group: Group, model: nn.Module, work: Callable[[], Res
     switches = [(part, name, getattr(part, name)) for part in _parts(modules) for name in SWITCHES]
 
     def whole() -> Result:
+        _WHOLE.update(modules)
         for part in _parts(modules):
             part.reduce_grads = part.all_reduce_grads = part.reshard_after_backward = False
             part.post_forward_mesh_info = None
@@ -65,6 +73,7 @@ def with_whole_parameters(group: Group, model: nn.Module, work: Callable[[], Res
         return result
 
     def shard_again() -> None:
+        _WHOLE.difference_update(modules)
         for module in modules:
             module.reshard()
         for part, name, value in switches:

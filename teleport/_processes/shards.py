@@ -18,7 +18,6 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from teleport._processes.ranks import Ranks
 
-
 _ALL_GATHER: Any = getattr(distributed, "all_gather_single", None) or getattr(
     distributed, "all_gather_into_tensor", None
 )
@@ -93,19 +92,12 @@ class Shards(Ranks):
         return total
 
     def totals(self, numbers: Sequence[float]) -> list[float]:
-        """See :class:`Group`."""
-        return [self.size * number for number in self.mean_of(numbers)]
+        """See :class:`Group`; in double precision."""
+        return self._reduced(torch.tensor(list(numbers), dtype=torch.float64, device=self.device)).tolist()
 
     def lengths(self, *lengths: float) -> list[float]:
         """See :class:`Group`."""
-        unit = self.highest([max(lengths, default=0.0)])[0]  # squares of small or large numbers leave the range
-        if not (unit > 0 and math.isfinite(unit)):
-            return [math.sqrt(square) for square in self.totals([length * length for length in lengths])]
-        return [unit * math.sqrt(square) for square in self.totals([(length / unit) ** 2 for length in lengths])]
-
-    def highest(self, numbers: Sequence[float]) -> list[float]:
-        """The largest of each number over the ranks."""
-        return [max(values) for values in zip(*self.gathered(list(numbers)), strict=True)]
+        return [math.sqrt(square) for square in self.totals([length * length for length in lengths])]
 
     def anywhere(self, flag: bool) -> bool:
         """See :class:`Group`."""
@@ -163,7 +155,7 @@ def gathered(group: Shards, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
         group: of the processes that hold them.
         parameters: rows of this process.
     """
-    if has_torch_function(parameters):  # type: ignore[arg-type]
+    if has_torch_function(parameters):
         found: list[Tensor] = handle_torch_function(gathered, parameters, group, parameters)
         return found
     trained = [parameter for parameter in parameters if parameter.requires_grad and torch.is_grad_enabled()]

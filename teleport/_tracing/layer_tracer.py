@@ -242,6 +242,14 @@ class LayerTracer(FunctionTracer):
                     self._pinned.setdefault(name, "layers share a part of it in different ways (a tied weight or bias)")
 
 
+def _place_of(tensor: Tensor) -> Hashable:
+    """Identifies a tensor's elements among those of tensors that exist."""
+    storage = storage_of(tensor)
+    if storage is None:
+        return id(tensor)
+    return storage, int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride(), tensor.dtype
+
+
 def _counts_of(parameter: Tensor) -> Tensor:
     """Zeros with the shape and strides of a parameter, which may stand for one that is sharded."""
     device = "cpu" if parameter.is_meta else parameter.device
@@ -253,14 +261,14 @@ class _BatchInputs:
 
     def __init__(self, rank_only: bool) -> None:
         self._rank_only = rank_only
-        # The values hold the tensors and representations whose id is a key, so that the id is not given to another.
+        # The values hold the tensors and representations whose place or id is a key, so that no other gets it.
         self._of: dict[Hashable, tuple[Tensor, Representation]] = {}
         self._joined: dict[tuple[int, int], tuple[Representation, Representation, Representation]] = {}
 
     def of(self, layer: Layer, recorded: RecordedUse) -> Representation:
         """The representation of one use's inputs."""
         use, ones = recorded.use, layer.bias is not None
-        key = (id(use.source), recorded.version, use.key or use.kind, ones)
+        key = (_place_of(use.source), recorded.version, use.key or use.kind, ones)
         if key not in self._of:
             made = Representation(layer.dimension, layer.groups, recorded.dtype, ones, use.source.device)
             if self._rank_only:
@@ -268,7 +276,8 @@ class _BatchInputs:
             else:
                 for rows in use.rows():
                     made.update(rows.to(recorded.dtype))
-            self._of[key] = (use.source, made)
+            # without its graph, which would keep alive all that was computed before in a segment
+            self._of[key] = (use.source.detach() if storage_of(use.source) else use.source, made)
         return self._of[key][1]
 
     def joined(self, first: Representation | None, second: Representation) -> Representation:

@@ -14,8 +14,12 @@ from teleport._tracing.ownership import tensors_in
 from teleport._tracing.replicas import check_unsharded
 
 
-def check_model(model: nn.Module) -> None:
+def check_model(model: nn.Module, sharded: bool = False) -> None:
     """Refuse a model whose parameters have no values or no gradients, or are not all in this process.
+
+    Args:
+        model: any module.
+        sharded: whether parameters may be shards, which the method that is called will judge.
 
     Raises:
         UnsupportedModel: lazy parameters before their first use, parameters on the device ``meta`` or made under
@@ -34,7 +38,8 @@ def check_model(model: nn.Module) -> None:
             raise UnsupportedModel(
                 f"'{name}' was made under torch.inference_mode, so it has no gradient: make the model outside of it"
             )
-    check_unsharded(model)
+    if not sharded:
+        check_unsharded(model)
 
 
 def no_trainable_parameter(model: nn.Module) -> str:

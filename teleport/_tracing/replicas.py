@@ -39,6 +39,15 @@ def sharding_modules(model: nn.Module) -> list[Any]:
     return [each for each in model.modules() if any(kind.__name__ == "FSDPModule" for kind in type(each).__mro__)]
 
 
+def shards_again(model: nn.Module) -> list[Any]:
+    """The :func:`sharding_modules`, whose parameters are shards then: FSDP keeps those of the root whole after an
+    evaluation without a backward pass."""
+    modules = sharding_modules(model)
+    for module in modules:
+        module.reshard()
+    return modules
+
+
 def _sharded(name: str) -> str:
     return (
         f"'{name}' is sharded over processes, and a teleport needs whole parameters; gather them first "

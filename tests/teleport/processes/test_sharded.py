@@ -101,6 +101,7 @@ def all_of_it(rank: int, size: int) -> dict[str, Any]:
         return [tuple(tensor.chunk(size)[rank] for tensor in batch) for batch in batches]
 
     found: dict[str, Any] = {name: moved_and_trained(name, sharded(), part) for name in METHODS}
+    found |= {name: after_an_evaluation(name, sharded(), part) for name in AFTER_AN_EVALUATION}
     model, batches = sharded(), part(sequences(4))
     before = [full(parameter) for parameter in model.parameters()]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -112,13 +113,25 @@ def all_of_it(rank: int, size: int) -> dict[str, Any]:
     found["refused"] = [
         told_by(lambda: NullSpace()(model, batches, loss_fn, process_group="alone")),
         told_by(lambda: Auto(optimizer)(model, batches, loss_fn)),
-        told_by(lambda: preview(NullSpace(), model, batches, loss_fn)),
         told_by(lambda: NullSpace()(model, batches, loss_fn, callback=failing)),
     ]
+    previews = [preview(method(), model, batches, loss_fn) for method in (NullSpace, LevelSet)]
+    found["previewed"] = [report.no_op for report in previews]
     after = [full(parameter) for parameter in model.parameters()]
     found["unchanged"] = all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
     found["shards"] = all(parameter.to_local().numel() < parameter.numel() for parameter in model.parameters())
     return found
+
+
+AFTER_AN_EVALUATION = {"level set after an evaluation": "level set"}
+
+
+def after_an_evaluation(name: str, model: nn.Module, part: Callable[[Any], Any]) -> list[Tensor]:
+    """The parameters after a teleport; the evaluation before it, without a backward pass, leaves the root whole."""
+    with torch.no_grad():
+        loss_fn(model, part(sequences(2))[0])
+    METHODS[AFTER_AN_EVALUATION[name]]()(model, part(sequences(2)), loss_fn)
+    return [full(parameter) for parameter in model.parameters()]
 
 
 @pytest.fixture(scope="module")
@@ -137,12 +150,20 @@ def test_a_sharded_model_moves_and_trains_as_the_whole_one(ranks, name):
                 torch.testing.assert_close(value, right, atol=1e-9, rtol=1e-9)
 
 
+@pytest.mark.parametrize("name", AFTER_AN_EVALUATION)
+def test_a_model_that_was_evaluated_moves_as_a_whole(ranks, name):
+    one = after_an_evaluation(name, transformer(), whole)
+    for rank in ranks:
+        for value, right in zip(rank[name], one, strict=True):
+            torch.testing.assert_close(value, right, atol=1e-10, rtol=1e-10)
+
+
 def test_what_needs_whole_parameters_says_so_and_a_failure_changes_nothing(ranks):
     for rank, found in enumerate(ranks):
-        alone, auto, previewed, failed = found["refused"]
+        alone, auto, failed = found["refused"]
         assert "is sharded over 2 processes, and 1 teleport" in alone
-        for told in (auto, previewed):
-            assert "is sharded over processes, and" in told
+        assert "is sharded over processes, and" in auto
         assert failed.startswith("KeyError" if rank else "EndedElsewhere: rank 1")
+        assert found["previewed"] == [False, False]
         assert found["unchanged"]
         assert found["shards"]
