@@ -11,6 +11,7 @@ compares both. Each parameter of a method is a key with the library's default. A
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import inspect
 import sys
 import types
@@ -73,7 +74,8 @@ def text() -> str:
 
 def _keys(name: str, method: type) -> list[str]:
     """The key of each parameter of ``method``."""
-    hints = typing.get_type_hints(method.__init__)
+    dataclass = dataclasses.is_dataclass(method)  # its settings may be inherited, from a module with other names
+    hints = typing.get_type_hints(method if dataclass else method.__init__)
     keys = []
     for parameter in list(inspect.signature(method).parameters.values()):
         if (name, parameter.name) in NOT_PLAIN:
