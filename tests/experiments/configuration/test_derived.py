@@ -29,9 +29,8 @@ def test_every_parameter_is_a_key_with_the_default_of_the_library(kind):
     of_the_loop = {field.name for field in fields(TeleportConfig)} | {"constraint_batches", "held_out_batches"}
     parameters = inspect.signature(getattr(teleport, METHODS[kind])).parameters
     budget = {"optimizer", "total_steps", "event_gradients", "method", "train_step"}  # of the training
-    left_out = {"action", "shape", "memory"} | {"auto": budget, "change_of_basis": {"group", "fold_norms"}}.get(
-        kind, set()
-    )
+    groups = {"change_of_basis": {"group", "fold_norms"}, "rescaling": {"group"}}
+    left_out = {"action", "shape", "memory"} | (groups | {"auto": budget}).get(kind, set())
     own = {name: parameter for name, parameter in parameters.items() if name not in left_out}
     assert set(keys) - of_the_loop - {"action"} == set(own)
     assert {name: keys[name].default for name in own} == {name: each.default for name, each in own.items()}
