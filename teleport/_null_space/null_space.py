@@ -175,7 +175,7 @@ class NullSpace:
             keep_modes,
             held_out,
             process_group,
-            on_shards=self.path == "ascent",
+            on_shards=self.path == "ascent" and isinstance(self.objective, str),  # others may reduce whole gradients
         )
 
     def _check_held_out(self, held_out: Iterable[Any] | None) -> None:
