@@ -82,8 +82,6 @@ MODELS: dict[str, tuple[Made, tuple[int, ...]]] = {
     "LSTM": (lambda: Head(nn.LSTM(12, 48, 2, batch_first=True), 48), (6, 7, 12)),
     "RNN": (lambda: Head(nn.RNN(12, 48, 2, batch_first=True), 48), (6, 7, 12)),
     "squeezenet1_1": (by_name("squeezenet1_1"), (2, 3, 64, 64)),
-    "shufflenet_v2_x0_5": (by_name("shufflenet_v2_x0_5"), (4, 3, 32, 32)),
-    "mnasnet0_5": (by_name("mnasnet0_5"), (4, 3, 32, 32)),
     "VisionTransformer": (vision_transformer, (3, 3, 32, 32)),
     "SwinTransformer": (
         lambda: torchvision().models.SwinTransformer([4, 4], 24, [1, 1], [2, 4], [4, 4], num_classes=10),
@@ -91,6 +89,8 @@ MODELS: dict[str, tuple[Made, tuple[int, ...]]] = {
     ),
 }
 LARGE: dict[str, tuple[Made, tuple[int, ...]]] = {
+    "shufflenet_v2_x0_5": (by_name("shufflenet_v2_x0_5"), (4, 3, 32, 32)),
+    "mnasnet0_5": (by_name("mnasnet0_5"), (4, 3, 32, 32)),
     "resnet18": (by_name("resnet18"), (4, 3, 32, 32)),
     "densenet121": (by_name("densenet121"), (2, 3, 32, 32)),
     "alexnet": (by_name("alexnet"), (4, 3, 64, 64)),

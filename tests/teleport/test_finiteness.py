@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 import teleport
-from teleport import ChangeOfBasis, LevelSet, NullSpace, PseudoTeleport, RandomNullSpace, Rescaling, Symmetry
+from teleport import Balance, ChangeOfBasis, LevelSet, NullSpace, PseudoTeleport, RandomNullSpace, Rescaling, Symmetry
 from tests.teleport.methods import CLASSES, after_it, every_method, inter_teleport, values
 
-COMMON = (ChangeOfBasis, PseudoTeleport)
+COMMON = (Balance, ChangeOfBasis, PseudoTeleport)
 """Methods that make one move for all batches."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -12,6 +13,8 @@ from experiments.tasks import Spec
 from tests.experiments.small import composed
 
 NETWORKS = ("mlp500", "vgg16", "resnet18", "densenet121")
+QUICK_FIRST = (*NETWORKS[:3], pytest.param("densenet121", marks=pytest.mark.slow))
+"""The same for tests that differentiate through them, which takes ten seconds for the deepest."""
 
 
 def network(name: str, width: float = 0.125, activation: str = "relu") -> nn.Module:

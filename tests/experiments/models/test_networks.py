@@ -63,6 +63,7 @@ def torchvisions(name):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_at_full_width_it_is_torchvisions_network(name):
     ours = network(name, width=1.0, init="kaiming")

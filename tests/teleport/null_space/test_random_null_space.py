@@ -68,6 +68,7 @@ def test_a_long_move_is_shortened_to_the_cap(factor, seed):
     assert (again.batches[0].stopped, again.no_op) == ("above cap", True)
 
 
+@pytest.mark.slow
 def test_the_direction_is_uniform_on_the_sphere_of_the_null_space():
     """Each coordinate in that space has mean 0 and mean square 1/k, and coordinates are uncorrelated."""
     torch.manual_seed(0)

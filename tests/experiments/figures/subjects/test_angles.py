@@ -11,11 +11,11 @@ import torch
 
 from experiments.figures.subjects.angles import PAIRS, angles, draw_angles, measure_angles
 from experiments.figures.weight_space import RandomChanges, angle, displacement, flatten, gradient, trainable, unit
-from tests.experiments.figures.networks import NETWORKS, batch, loss_fn, network
+from tests.experiments.figures.networks import QUICK_FIRST, batch, loss_fn, network
 from tests.experiments.figures.tables import MLP, VGG, angle_rows, tabled
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", QUICK_FIRST)
 def test_a_micro_teleport_is_perpendicular_to_the_gradient_of_any_batch(name):
     model = network(name)
     gradients = [flatten(gradient(model, batch(samples), loss_fn)) for samples in (2, 8)]

@@ -16,6 +16,7 @@ from teleport import NullSpace
 from tests.experiments.figures.tables import said, tabled
 
 
+@pytest.mark.slow
 def test_the_row_of_a_network_is_what_its_event_did():
     name, samples, side = "mnasnet0_5", 2, 32
     row, unknown = measure_defaults(None, names=[name, "resnet19"], side=side, samples=samples).to_dict("records")

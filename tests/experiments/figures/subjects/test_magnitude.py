@@ -18,11 +18,11 @@ from experiments.figures.subjects.magnitude import (
     measure_magnitude,
 )
 from experiments.figures.weight_space import RandomChanges, gradient
-from tests.experiments.figures.networks import NETWORKS, batch, loss_fn, network
+from tests.experiments.figures.networks import QUICK_FIRST, batch, loss_fn, network
 from tests.experiments.figures.tables import VGG, magnitude_rows, tabled
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", QUICK_FIRST)
 def test_theorem_and_backpropagation_agree_and_the_model_stays(name):
     model, data = network(name), batch(4)
     kept = copy.deepcopy(model.state_dict())

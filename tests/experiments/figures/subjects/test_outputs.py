@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 from experiments.figures.style import MODELS
 from experiments.figures.subjects import outputs
 from experiments.figures.subjects.outputs import NAMES, PAPER, draw_outputs, measure_outputs, trials
 from tests.experiments.figures.tables import tabled
 
 
+@pytest.mark.slow
 def test_outputs_of_every_style_are_kept_in_both_precisions(monkeypatch):
     few = {name: trial for name, trial in trials().items() if name not in PAPER}
     monkeypatch.setattr(outputs, "trials", lambda: few)
