@@ -219,7 +219,7 @@ def test_pages_show_all_of_themselves(built, chromium, width):
     watching = Watched(chromium, width)
     names = ["index", "tutorial", "gallery", "reference/glossary", "reference/contract"]
     paths = [built / f"{name}.html" for name in names] + sorted((built / "methods").glob("*.html"))
-    assert len(paths) == 15
+    assert len(paths) == 16
     assert {path.name: wrong for path in paths if (wrong := faults(watching, path))} == {}
     watching.page.close()
 
