@@ -11,9 +11,7 @@ from torch import nn
 from teleport._arguments import check_call, check_choice, check_generator, check_positive, seeded
 from teleport._change_of_basis.basis_change import BasisChange
 from teleport._change_of_basis.basis_event import BasisEvent
-from teleport._change_of_basis.common_move import (
-    draw_alike,
-)
+from teleport._change_of_basis.common_move import draw_alike
 from teleport._change_of_basis.factor_move import FactorMove
 from teleport._change_of_basis.finding import quiver_for
 from teleport._change_of_basis.group_change import GroupName, check_group, group_move

@@ -291,6 +291,7 @@ def _total(matrix: Tensor) -> Tensor:
 
 
 def norm(tensors: Tensors) -> float:
+    """The Euclidean norm of all elements together."""
     return math.sqrt(sum(float(each.square().sum()) for each in tensors.values()))
 
 

@@ -10,14 +10,11 @@ import copy
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 
-from experiments.errors import UserError
 from experiments.figures import page, style
-from experiments.figures.intervals import mean_interval
+from experiments.figures.arms import Arms
 from experiments.figures.runs import FigureRun
 
 if TYPE_CHECKING:
@@ -32,6 +29,8 @@ LINES = {
     "all": ("factors and matrices", "#000000", ":"),
 }
 """Group -> words of the legend, color and style."""
+
+ARMS = Arms("moved_by", LINES, {"scaling": "factors", "general": "matrices", "all": "both"})
 
 
 def measure_ascent(
@@ -108,13 +107,12 @@ def draw_ascent(table: pd.DataFrame, title: str) -> page.Page:
         UserError: the table has another group than those of :data:`LINES`.
     """
     rows, failed = table[table["reason"] == ""], table[table["reason"] != ""]
-    if strange := set(rows["moved_by"]) - set(LINES):
-        raise UserError(f"the drawing 'ascent' shows {', '.join(LINES)}, but the table has '{min(strange)}'")
+    ARMS.check("ascent", rows)
     rates = sorted(rows["rate"].unique())
     figure = page.start(title, 1.9)
     *panels, dots = figure.subplots(1, len(rates) + 1)
     for axes, rate in zip(panels, rates, strict=True):
-        _curves(axes, rows[rows["rate"] == rate])
+        ARMS.curves(axes, rows[rows["rate"] == rate], "step", "loss", shade=0.12)
         axes.set_title(f"rate {rate:g}")
         axes.set_xlabel("step")
     if panels:
@@ -122,8 +120,7 @@ def draw_ascent(table: pd.DataFrame, title: str) -> page.Page:
     if len(failed):
         page.no_result(dots, failed)
     _reach(dots, rows)
-    handles = [Line2D([], [], color=color, linestyle=line, label=words) for words, color, line in LINES.values()]
-    page.legend(figure, handles)
+    page.legend(figure, ARMS.handles(LINES))
     grown = rows.loc[rows["moved_by"] != "none", "growth"].max()
     told = (
         f"mean and 95 % interval over {rows['seed'].nunique()} seeds; moves end at {grown:.2g} times the norm at most"
@@ -132,32 +129,9 @@ def draw_ascent(table: pd.DataFrame, title: str) -> page.Page:
     return figure
 
 
-def _curves(axes: Axes, rows: pd.DataFrame) -> None:
-    for name, (_, color, line) in LINES.items():
-        here = rows[rows["moved_by"] == name]
-        if here.empty:
-            continue
-        steps = np.sort(here["step"].unique())
-        found = np.array([mean_interval(values) for _, values in here.groupby("step")["loss"]])
-        mean, low, high = np.vectorize(_rounded)(found.T)
-        axes.plot(steps, mean, color=color, linestyle=line)
-        if np.isfinite(low).all():
-            axes.fill_between(steps, low, high, color=color, alpha=0.12, linewidth=0)
-
-
 def _reach(axes: Axes, rows: pd.DataFrame) -> None:
-    known = [name for name in LINES if name != "none"]
-    for place, name in enumerate(known):
-        mean, low, high = map(_rounded, mean_interval(rows[rows["moved_by"] == name].groupby("seed")["reach"].first()))
-        color = LINES[name][1]
-        if np.isfinite(low):
-            axes.plot([place] * 2, [low, high], color=color, linewidth=0.9)
-        axes.plot(place, mean, "o", color=color, markersize=3.2)
-    axes.set_xticks(range(len(known)), ["factors", "matrices", "both"], fontsize=6)
-    axes.set_xlim(-0.5, len(known) - 0.5)
+    for place, name in enumerate(ARMS.words):
+        ARMS.dot(axes, name, place, rows[rows["moved_by"] == name].groupby("seed")["reach"].first())
+    axes.set_xticks(range(len(ARMS.words)), list(ARMS.words.values()), fontsize=6)
+    axes.set_xlim(-0.5, len(ARMS.words) - 0.5)
     axes.set_title("growth of the norm without a cap")
-
-
-def _rounded(value: float) -> float:
-    """Without the last bits, which differ between processors."""
-    return float(f"{value:.4g}")

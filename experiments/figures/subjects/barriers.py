@@ -7,17 +7,14 @@ Entezari et al. 2022). Networks are compared as they are: no permutation of chan
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 
-from experiments.errors import UserError
 from experiments.figures import page, style
-from experiments.figures.intervals import mean_interval
+from experiments.figures.arms import Arms
 from experiments.figures.runs import FigureRun, partner
 
 if TYPE_CHECKING:
@@ -115,35 +112,6 @@ def distance(first: nn.Module, second: nn.Module) -> float:
     return float((difference / sum(a.detach().double().square().sum().item() for a, _ in pairs)) ** 0.5)
 
 
-@dataclass(frozen=True)
-class Arms:
-    """What the lines of a picture are.
-
-    Attributes:
-        column: of the table, that tells them apart.
-        lines: its values -> words of the legend, color and style.
-        words: its values -> words below the barriers.
-    """
-
-    column: str
-    lines: Mapping[str, tuple[str, str, str]]
-    words: Mapping[str, str]
-
-    def check(self, drawing: str, rows: pd.DataFrame) -> None:
-        """Refuse rows of another line.
-
-        Raises:
-            UserError: the sentence names it, and those that the drawing shows.
-        """
-        if strange := set(rows[self.column]) - set(self.lines):
-            shown = ", ".join(self.lines)
-            raise UserError(f"the drawing '{drawing}' shows {shown}, but the table has '{min(strange)}'")
-
-    def known(self, rows: pd.DataFrame) -> list[str]:
-        """The values that the rows have, in order."""
-        return [name for name in self.lines if name in set(rows[self.column])]
-
-
 LINES = {
     "none": ("two seeds without teleports", style.GRAY, "--"),
     "nullspace": ("without and with null-space teleports", style.PALETTE[0], "-"),
@@ -189,7 +157,8 @@ def draw_arms(table: pd.DataFrame, title: str, arms: Arms, tasks: Mapping[str, p
     panels = figure.subplots(max(len(tasks), 1), 3, squeeze=False, width_ratios=(1, 1, 0.8))
     for (name, here), (*lines, dots) in zip(tasks.items(), panels, strict=False):
         for axes, split in zip(lines, SPLITS, strict=True):
-            _lines(axes, here[here["split"] == split], arms)
+            arms.curves(axes, here[here["split"] == split], "alpha", "excess")
+            axes.axhline(0.0, color=style.GRAY, linewidth=0.6)
         _barriers(dots, here, arms)
         lines[0].set_ylabel(f"{name}\nloss above the line", fontsize=6.5)
     for axes, name in zip(panels[0], ("training loss", "test loss", "barrier"), strict=True):
@@ -198,30 +167,11 @@ def draw_arms(table: pd.DataFrame, title: str, arms: Arms, tasks: Mapping[str, p
         axes.set_xlabel(along, fontsize=6.5)
     if len(failed):
         page.no_result(panels[0][0], failed)
-    known = [arms.lines[name] for name in arms.known(rows)]
-    page.legend(figure, [Line2D([], [], color=color, linestyle=line, label=words) for words, color, line in known])
+    page.legend(figure, arms.handles(arms.known(rows)))
     seeds = sorted({count for here in tasks.values() for count in here.groupby(arms.column)["seed"].nunique()})
     told = f"mean and 95 % interval over {' or '.join(map(str, seeds))} pairs of networks"
     page.footnote(figure, table, f"{told}; barrier: the largest loss above the line, filled: training, hollow: test")
     return figure
-
-
-def _rounded(value: Any) -> float:
-    """Without the last bits, which differ between processors."""
-    return float(f"{value:.4g}")
-
-
-def _lines(axes: Axes, rows: pd.DataFrame, arms: Arms) -> None:
-    for name, (_, color, line) in arms.lines.items():
-        of_line = rows[rows[arms.column] == name]
-        if of_line.empty:
-            continue
-        found = of_line.groupby("alpha")["excess"].apply(lambda values: tuple(map(_rounded, mean_interval(values))))
-        mean, low, high = np.array(found.to_list()).T
-        axes.plot(found.index, mean, color=color, linestyle=line)
-        if np.isfinite(low).all():
-            axes.fill_between(found.index, low, high, color=color, alpha=0.15, linewidth=0)
-    axes.axhline(0.0, color=style.GRAY, linewidth=0.6)
 
 
 def _barriers(axes: Axes, rows: pd.DataFrame, arms: Arms) -> None:
@@ -230,12 +180,9 @@ def _barriers(axes: Axes, rows: pd.DataFrame, arms: Arms) -> None:
     for place, name in enumerate(known):
         for split, shift in zip(SPLITS, (-0.12, 0.12), strict=True):
             here = rows[(rows[arms.column] == name) & (rows["split"] == split)]
-            mean, low, high = map(_rounded, mean_interval(here.groupby("seed")["excess"].max()))
-            color = arms.lines[name][1]
-            if np.isfinite(low):
-                axes.plot([place + shift] * 2, [low, high], color=color, linewidth=0.9)
-            face = color if split == "train" else "white"
-            axes.plot(place + shift, mean, "o", color=color, mfc=face, markersize=3.2, markeredgewidth=0.8)
+            face = arms.lines[name][1] if split == "train" else "white"
+            highest = here.groupby("seed")["excess"].max()
+            arms.dot(axes, name, place + shift, highest, mfc=face, markeredgewidth=0.8)
     axes.set_xticks(range(len(known)), [arms.words[name] for name in known], fontsize=6)
     axes.set_xlim(-0.5, max(len(known), 1) - 0.5)
     axes.axhline(0.0, color=style.GRAY, linewidth=0.6)

@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from experiments.errors import UserError
 from experiments.figures import page, style
-from experiments.figures.intervals import mean_interval
+from experiments.figures.arms import Arms
 from experiments.figures.runs import FigureRun
 
 if TYPE_CHECKING:
@@ -30,6 +28,8 @@ LINES = {
     "muon": ("Muon on matrices, AdamW on the rest", "#000000", ":"),
 }
 """Optimizer -> words of the legend, color and style."""
+
+ARMS = Arms("optimizer_here", LINES)
 
 PANELS = {
     "tangent": "component of a step\nalong the orbit",
@@ -119,14 +119,15 @@ def draw_drift(table: pd.DataFrame, title: str) -> page.Page:
         UserError: the table has another optimizer than those of :data:`LINES`.
     """
     rows, failed = table[table["reason"] == ""], table[table["reason"] != ""]
-    if strange := set(rows["optimizer_here"]) - set(LINES):
-        raise UserError(f"the drawing 'drift' shows {', '.join(LINES)}, but the table has '{min(strange)}'")
+    ARMS.check("drift", rows)
     tasks = list(rows.groupby(["data", "model"], sort=False))
     figure = page.start(title, 0.2 + 1.5 * max(len(tasks), 1))
     grid = figure.subplots(max(len(tasks), 1), len(PANELS), squeeze=False)
     for ((data, model), here), panels in zip(tasks, grid, strict=False):
         for axes, (column, words) in zip(panels, PANELS.items(), strict=True):
-            _panel(axes, here, column)
+            ARMS.curves(axes, here, "step", column, above_zero=True)
+            if column != "imbalance":
+                axes.set_yscale("log")
             axes.set_ylabel(words, fontsize=6.5)
         panels[0].axhline(here["random"].iloc[0], color=style.GRAY, linewidth=0.8, linestyle="--")
         panels[1].set_title(f"{style.label(style.DATA, data)}, {style.label(style.MODELS, model)}")
@@ -134,8 +135,7 @@ def draw_drift(table: pd.DataFrame, title: str) -> page.Page:
         axes.set_xlabel("step")
     if len(failed):
         page.no_result(grid[0][0], failed)
-    known = [each for name, each in LINES.items() if name in set(rows["optimizer_here"])]
-    handles = [Line2D([], [], color=color, linestyle=line, label=words) for words, color, line in known]
+    handles = ARMS.handles(ARMS.known(rows))
     page.legend(figure, [*handles, Line2D([], [], color=style.GRAY, linestyle="--", label="a random direction")])
     seeds = rows["seed"].nunique()
     told = (
@@ -143,22 +143,3 @@ def draw_drift(table: pd.DataFrame, title: str) -> page.Page:
     )
     page.footnote(figure, table, told)
     return figure
-
-
-def _panel(axes: Axes, rows: pd.DataFrame, column: str) -> None:
-    for name, (_, color, line) in LINES.items():
-        here = rows[rows["optimizer_here"] == name]
-        if here.empty:
-            continue
-        found = np.array([mean_interval(values) for _, values in here.groupby("step")[column]])
-        steps, (mean, low, high) = np.sort(here["step"].unique()), np.vectorize(_rounded)(found.T)
-        axes.plot(steps, mean, color=color, linestyle=line)
-        if np.isfinite(low).all() and (low > 0).all():
-            axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
-    if column != "imbalance":
-        axes.set_yscale("log")
-
-
-def _rounded(value: float) -> float:
-    """Without the last bits, which differ between processors."""
-    return float(f"{value:.4g}")

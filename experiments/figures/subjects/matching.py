@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from experiments.figures import page, style
+from experiments.figures.arms import Arms
 from experiments.figures.runs import FigureRun, partner
-from experiments.figures.subjects.barriers import Arms, along_line, draw_arms
+from experiments.figures.subjects.barriers import along_line, draw_arms
 
 MATCHINGS: dict[str, dict[str, Any] | None] = {
     "none": None,

@@ -12,6 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from experiments.errors import UserError
 from experiments.figures import page, style
+from experiments.figures.arms import rounded
 from experiments.figures.intervals import mean_interval
 from experiments.figures.runs import FigureRun
 from experiments.figures.subjects.curves import measure_curves
@@ -156,7 +157,7 @@ def _panel(axes: Axes, rows: pd.DataFrame) -> None:
         if of_line.empty:
             continue
         values = of_line.groupby(RATE)["train_loss"].agg(["mean", "std"]).sort_index()
-        values = values.map(lambda value: float(f"{value:.4g}"))  # not of the processor's last bits
+        values = values.map(rounded)
         shift = (0.97, 0.99, 1.01, 1.03)[number]  # so that the bars do not cover each other
         axes.errorbar(
             values.index * shift, values["mean"], values["std"].fillna(0.0), color=look.color, linestyle=look.line,

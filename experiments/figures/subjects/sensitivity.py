@@ -16,6 +16,7 @@ from scipy import stats
 
 from experiments.errors import one_of
 from experiments.figures import page, style
+from experiments.figures.arms import rounded
 from experiments.figures.intervals import CONFIDENCE, mean_interval
 from experiments.figures.runs import FigureRun, partner
 from experiments.figures.table import refuse_mixed_hardware
@@ -231,16 +232,11 @@ def _notes(rows: pd.DataFrame, table: pd.DataFrame, counts: Sequence[int]) -> li
     return [*notes, f"{len(failed)} runs have no result: {failed['reason'].iloc[0]}"] if len(failed) else notes
 
 
-def _rounded(value: float) -> float:
-    """Without the last bits, which differ between processors."""
-    return float(f"{value:.4g}")
-
-
 def _panel(axes: Axes, rows: pd.DataFrame, setting: str) -> None:
     for ratio, (_, color, shift) in RATIOS.items():
         levels = by_level(rows, setting, ratio)
         for place, level in enumerate(levels.itertuples()):
-            mean, low, high = (_rounded(1 + value) for value in (level.effect, level.low, level.high))
+            mean, low, high = (rounded(1 + value) for value in (level.effect, level.low, level.high))
             if np.isfinite([low, high]).all():
                 axes.plot([place + shift] * 2, [low, high], color=color, linewidth=0.8)
             face = color if level.kept >= FEW_KEPT else "white"
@@ -258,7 +254,7 @@ def _words(level: Any) -> str:
 def _effects(axes: Axes, rows: pd.DataFrame, settings: Sequence[str]) -> None:
     for ratio, (_, color, shift) in RATIOS.items():
         for place, effect in enumerate(main_effects(rows, settings, ratio).itertuples()):
-            low, mean, high = (_rounded(1 + value) for value in (effect.low, effect.effect, effect.high))
+            low, mean, high = (rounded(1 + value) for value in (effect.low, effect.effect, effect.high))
             axes.plot([low, high], [place + shift] * 2, color=color, linewidth=0.8)
             axes.plot(mean, place + shift, "o", color=color, markersize=2.8)
     axes.axvline(1.0, color=style.GRAY, linewidth=0.8, linestyle="--")
