@@ -27,7 +27,7 @@ class Tuning:
         trials: of each side.
         seeds: of the runs of a trial.
         sampler: ``tpe`` or ``random``.
-        at: where losses count: ``seconds``, those that a run without teleports takes at the suite's rate, or ``end``.
+        at: where losses count: ``seconds``, those that a run's own steps take without its teleports, or ``end``.
         overrides: of the runs, ``machine.*``, ``data.root`` and ``scale``.
         into: the table of rates that winners go into.
     """

@@ -15,6 +15,7 @@ from experiments.figures.runs import FigureRun, expand
 from experiments.run.make_run import make_run
 from experiments.run.runs import load_table, read_summary
 from experiments.run.sweep import Sweep
+from experiments.tuning.plan import SECONDS
 
 COMMON = {"rates": "suite", "training.last_batch": "spread"}
 """The keys of all trials; the last batch is that of the figures that report the winners."""
@@ -59,13 +60,14 @@ def make(pair: dict[str, Any], settings: dict[str, Any], seeds: list[int], overr
     return runs
 
 
-def measure(run: FigureRun, seconds: float | None) -> Measured:
+def measure(run: FigureRun, at: str) -> Measured:
     """The numbers of a finished run.
 
     Args:
         run: the run.
-        seconds: of training and teleports at which its loss counts, interpolated in the logarithm between evaluations
-            (at the end if it ends before); ``None``: at the end.
+        at: where its loss counts. ``seconds``: when training and teleports have taken as long as all of the run's
+            steps do without its teleports, interpolated in the logarithm between evaluations. Both times are of the
+            same run, so that other processes, which lengthen both, change little. ``end``: at the end.
     """
     folder = run.folder
     if folder is None:
@@ -74,8 +76,8 @@ def measure(run: FigureRun, seconds: float | None) -> Measured:
     losses = curve["train_loss"].to_numpy(float)
     diverged = bool(summary["diverged"])
     loss = losses[0] if diverged else losses[-1]
-    if not diverged and seconds is not None:
-        loss = math.exp(np.interp(seconds, curve["seconds"].to_numpy(float), np.log(losses)))
+    if not diverged and at == SECONDS:
+        loss = math.exp(np.interp(summary["training_seconds"], curve["seconds"].to_numpy(float), np.log(losses)))
     return Measured(
         seed=int(run.config.seed),
         loss=float(loss),

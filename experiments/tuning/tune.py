@@ -57,33 +57,24 @@ def _tune(tuning: Tuning, configs: list[Any], storage: Path, path: Path) -> Path
     (reference,) = make(tuning.pair | {"teleport": NONE}, {}, [tuning.seeds[0]], list(tuning.overrides))
     curve = load_table(reference.folder, "curve")
     epoch = round(float(curve["step"].iloc[-1] / curve["epoch"].iloc[-1]))
-    own = measure(reference, None)
+    hardware = measure(reference, tuning.at).hardware
     terms = {"seeds": list(tuning.seeds), "at": tuning.at, "sampler": tuning.sampler, "scale": configs[0].scale}
-    terms |= {"hardware": own.hardware} if tuning.at == SECONDS else {}
+    terms |= {"hardware": hardware} if tuning.at == SECONDS else {}
     studies = [
         Study(storage, arm(side, config, epoch), tuning.sampler, terms)
         for side, config in zip([NONE, *tuning.teleports], configs, strict=True)
     ]
-    place = _common(studies, own.seconds) if tuning.at == SECONDS else None
     trials = max(tuning.trials, *(len(study.finished()) for study in studies))  # as many for each
     while (study := min(studies, key=lambda one: len(one.finished()))) and len(study.finished()) < trials:
-        _trial(tuning, study, place, trials)  # in turn, so that a stop leaves equal numbers
+        _trial(tuning, study, trials)  # in turn, so that a stop leaves equal numbers
         files.write_text(path, tables.trials(tuning.pair, [one for one in studies if one.finished()], configs[0].scale))
     files.write_text(path, tables.trials(tuning.pair, studies, configs[0].scale))
-    how = {"trials": trials, **terms, "seconds": place, "commit": commit()}
+    how = {"trials": trials, **terms, "commit": commit()}
     tables.write_winners(tuning.into, tuning.pair, studies, how)
     return path
 
 
-def _common(studies: list[Study], seconds: float) -> float:
-    """The seconds at which all losses count: those of the reference run of the first call."""
-    known = [study.study.user_attrs["seconds"] for study in studies if "seconds" in study.study.user_attrs]
-    for study in studies:
-        study.study.set_user_attr("seconds", known[0] if known else seconds)
-    return known[0] if known else seconds
-
-
-def _trial(tuning: Tuning, study: Study, place: float | None, trials: int) -> None:
+def _trial(tuning: Tuning, study: Study, trials: int) -> None:
     """Make one trial of a side, and tell its study."""
     trial = study.next()
     settings = study.arm.settings(trial.params)
@@ -91,6 +82,6 @@ def _trial(tuning: Tuning, study: Study, place: float | None, trials: int) -> No
     done = len(study.finished())
     log.info("\ntrial %d of %d, teleport=%s: %s", done + 1, trials, study.arm.teleport, words)
     pair = tuning.pair | {"teleport": study.arm.teleport}
-    measured = [measure(run, place) for run in make(pair, settings, list(tuning.seeds), list(tuning.overrides))]
+    measured = [measure(run, tuning.at) for run in make(pair, settings, list(tuning.seeds), list(tuning.overrides))]
     study.tell(trial, score(measured), kept(measured))
     log.info("loss %.4g, best %.4g", score(measured), study.best().value)

@@ -24,7 +24,7 @@ from experiments.configuration.validate import resolve
 from experiments.errors import UserError
 from experiments.figures import table
 from experiments.figures.runs import FigureRun
-from experiments.run.runs import load_table
+from experiments.run.runs import load_table, read_summary
 from experiments.tuning.arms import GROWTHS, OF_TELEPORT, RATES, arm
 from experiments.tuning.plan import Tuning, check
 from experiments.tuning.trials import measure
@@ -137,19 +137,19 @@ def used_by_runs(winners, rows, tmp_path):
 
 
 @pytest.mark.slow
-def test_losses_count_at_the_seconds_of_the_side_without_teleports(optuna, tmp_path):
+def test_losses_count_when_the_seconds_of_the_steps_are_used_up(optuna, tmp_path):
     """And a second call with more trials goes on, for all sides to the same number."""
     first = table.read(tuned(tiny(tmp_path, trials=1, at="seconds", seeds=[100])))
-    how = yaml.safe_load((tmp_path / "rates" / "mine.yaml").read_text())["tuned"]["digits"]["mlp_small"]["sgd"]["how"]
-    reference = first[(first["teleport"] == "none") & (first["trial"] == 0)].iloc[0]
-    assert how["seconds"] == reference["seconds"]
-    assert reference["loss"] == pytest.approx(reference["train_loss"])
+    without = first[first["teleport"] == "none"].iloc[0]
+    assert without["loss"] == pytest.approx(without["train_loss"])
     tuned(tiny(tmp_path, trials=1, at="seconds", seeds=[100], teleports=["gentle"]))
     rows = table.read(tuned(tiny(tmp_path, trials=2, at="seconds", seeds=[100])))
     assert dict(rows.groupby("teleport").size()) == {"none": 2, "nullspace": 2}
     for row in rows.to_dict("records"):
-        curve = load_table(tmp_path / "runs" / row["run"], "curve")
-        between = np.interp(how["seconds"], curve["seconds"], np.log(curve["train_loss"]))
+        folder = tmp_path / "runs" / row["run"]
+        curve, steps = load_table(folder, "curve"), read_summary(folder)["training_seconds"]
+        assert (steps < row["seconds"]) == (row["teleport"] != "none")
+        between = np.interp(steps, curve["seconds"], np.log(curve["train_loss"]))
         assert row["loss"] == pytest.approx(math.exp(between))
     with pytest.raises(UserError, match=r"were made with seeds \[100\], not \[102\]"):
         tuned(tiny(tmp_path, at="seconds", seeds=[102]))
@@ -166,26 +166,28 @@ def test_a_score_is_the_geometric_mean_over_seeds(optuna, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "diverged", "loss"),
+    ("steps", "at", "diverged", "loss"),
     [
-        (1.0, False, 2.0),
-        (2.0, False, 1.0),
-        (3.0, False, 0.5),
-        (9.0, False, 0.25),
-        (None, False, 0.25),
-        (1.0, True, 4.0),
+        (1.0, "seconds", False, 2.0),
+        (2.0, "seconds", False, 1.0),
+        (3.0, "seconds", False, 0.5),
+        (4.0, "seconds", False, 0.25),
+        (1.0, "end", False, 0.25),
+        (1.0, "seconds", True, 4.0),
     ],
 )
-def test_a_loss_counts_at_a_place_and_a_divergence_as_the_start(tmp_path, seconds, diverged, loss):
-    """Halved each second: between evaluations the logarithm is straight, and after the end the last loss stays."""
+def test_a_loss_counts_at_a_place_and_a_divergence_as_the_start(tmp_path, steps, at, diverged, loss):
+    """Halved each second: between evaluations the logarithm is straight."""
     rows = pd.DataFrame(
         {"step": range(3), "epoch": range(3), "seconds": [0.0, 2.0, 4.0], "train_loss": [4.0, 1.0, 0.25]}
     )
     rows.assign(train_metric=0, test_loss=3.0, test_metric=0, lr=0.1).to_csv(tmp_path / "curve.csv", index=False)
-    (tmp_path / "summary.json").write_text(json.dumps({"diverged": diverged, "seconds": 4.0}))
+    (tmp_path / "summary.json").write_text(
+        json.dumps({"diverged": diverged, "seconds": 4.0, "training_seconds": steps})
+    )
     where = {"device_name": "it", "device": "cpu", "threads": 1, "packages": {"torch": "2"}}
     (tmp_path / "environment.json").write_text(json.dumps(where))
-    found = measure(FigureRun({}, composed("seed=107"), tmp_path), seconds)
+    found = measure(FigureRun({}, composed("seed=107"), tmp_path), at)
     assert (found.loss, found.train_loss, found.seconds) == (pytest.approx(loss), 0.25, 4.0)
     assert (found.seed, found.diverged, found.hardware) == (107, diverged, "it (cpu), 1 thread, torch 2")
 
