@@ -21,7 +21,7 @@ FUNCTIONS: Mapping[str, tuple[str, ...]] = {
         "teleport._tracing.preconditions:check_model",
         "teleport._tracing.preconditions:check_tensors",
     ),
-    "losses": ("teleport._engine.event:Event.measure_from", "teleport._engine.event:_measured"),
+    "losses": ("teleport._engine.event:Event.measure_from", "teleport._engine.run_event:_measured"),
     "record": (
         "teleport._null_space.driver:_NullSpaceEvent._start",
         "teleport._null_space.driver:_NullSpaceEvent._out_of_room",

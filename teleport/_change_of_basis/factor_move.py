@@ -24,12 +24,13 @@ from teleport._change_of_basis.common_move import (
 from teleport._change_of_basis.finding import quiver_for
 from teleport._change_of_basis.report import ChangeOfBasisReport
 from teleport._engine.contract import LossFn, Monitor
-from teleport._engine.event import Event, run_event
+from teleport._engine.event import Event
 from teleport._engine.finiteness import not_finite_at_any, not_finite_outputs
 from teleport._engine.loss_call import with_devices_told
 from teleport._engine.progress import Callback, closing_line
 from teleport._engine.replicas import as_one_replica
 from teleport._engine.report import BatchReport, LayerReport
+from teleport._engine.run_event import run_event
 from teleport._engine.sharded import with_whole_parameters
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, all_or_nothing, not_accepted, violation

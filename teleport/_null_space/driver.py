@@ -21,11 +21,12 @@ from teleport._engine.ascent import Ascent, out_of_room
 from teleport._engine.batch_loss import BatchLoss, Point
 from teleport._engine.caps import Caps
 from teleport._engine.contract import LossFn, StepMonitor
-from teleport._engine.event import Event, run_event
+from teleport._engine.event import Event
 from teleport._engine.finiteness import not_finite_at
 from teleport._engine.landing import Shape
 from teleport._engine.progress import Callback
 from teleport._engine.report import BatchReport, NullSpaceLayerReport, TeleportReport
+from teleport._engine.run_event import run_event
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, roll_back_if_violated
 from teleport._frozen_forward.frozen_forward import FrozenForward, NoSecondDerivative, recorded

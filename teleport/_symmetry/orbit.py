@@ -13,12 +13,13 @@ from teleport._engine.ascent import ascend
 from teleport._engine.batch_loss import BatchLoss, Point
 from teleport._engine.caps import Caps
 from teleport._engine.contract import LossFn, StepMonitor
-from teleport._engine.event import Event, run_event
+from teleport._engine.event import Event
 from teleport._engine.finiteness import all_finite
 from teleport._engine.objectives import TeleportObjective, objective_of
 from teleport._engine.parameter_statistics import ParameterStatistics
 from teleport._engine.progress import Callback
 from teleport._engine.report import BatchReport, LayerReport, TeleportReport
+from teleport._engine.run_event import run_event
 from teleport._engine.transaction import Snapshot, roll_back_if_violated
 from teleport._errors import UnsupportedModel
 from teleport._processes.ranks import Processes

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-import teleport._engine.event as event_module
+import teleport._engine.run_event as event_module
 import teleport._segments.choice as choice
 from teleport import LevelSet, NullSpace, RandomNullSpace
 from teleport._engine.batch_loss import BatchLoss
