@@ -140,4 +140,9 @@ class OptimizerMemory:
             fresh = copy.deepcopy(self.fresh)  # the optimizer writes into the tensors that it loads
             self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": fresh})
         elif self.rule == "transported":
-            transport_state(self.optimizer, report.group or {})
+            if report.carriers is None:  # nothing moved, or not linearly
+                return
+            try:
+                transport_state(self.optimizer, report)
+            except ValueError as error:
+                raise UserError(f"teleport.optimizer_state=transported: {error}") from error

@@ -9,6 +9,7 @@ from torch import nn
 
 from teleport._change_of_basis.basis_change import BasisChange
 from teleport._change_of_basis.group_value import GroupChange
+from teleport._engine.carriers import Carriers
 from teleport._engine.report import ChannelReport, FactorReport
 from teleport._symmetry_groups.symmetries import Symmetries
 from teleport._tracing.value_reads import ValueRead
@@ -87,10 +88,16 @@ class ChangeOfBasisReport(FactorReport):
 class GroupReport(ChangeOfBasisReport):
     """What an element of the groups that :func:`teleport.find_symmetries` finds did; ``symmetries`` are these groups.
 
-    No factors follow the move, so an optimizer's state must be kept or reset.
+    The move is no mere factors (``group`` is ``None``); :func:`teleport.transport_state` takes the report itself.
     """
 
     symmetries: Symmetries
+
+    @property
+    def carriers(self) -> Carriers | None:
+        """How the state of an optimizer follows the move of each parameter."""
+        change = getattr(self, "change", None)
+        return change.carriers(self.model) if isinstance(change, GroupChange) and self.model is not None else None
 
     @property
     def _reads(self) -> list[ValueRead]:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from teleport._arguments import check_choice
+from teleport._engine.carriers import Carriers
 from teleport._engine.statuses import Stopped
 
 SCREEN = 12
@@ -153,6 +154,12 @@ class TeleportReport:
     def group(self) -> Mapping[nn.Parameter, Tensor] | None:
         """The factors of each parameter that moved, for :func:`teleport.transport_state`; ``None``: there are none."""
         return None
+
+    @property
+    def carriers(self) -> Mapping[nn.Parameter, Tensor] | Carriers | None:
+        """How the state of an optimizer follows the move of each parameter, for :func:`teleport.transport_state`:
+        the factors, or a carrier by permutations and matrices; ``None``: the move is not linear."""
+        return self.group
 
     @property
     def model(self) -> nn.Module | None:

@@ -70,6 +70,7 @@ _OF_NAME: dict[str, StateRule] = {
     "pytorch_optimizer.AdEMAMix": _MOMENTS | {"exp_avg_slow": -1},
     "pytorch_optimizer.ADOPT": {"exp_avg": _by_sign, "exp_avg_sq": -2},
     "pytorch_optimizer.Lion": _FIRST,
+    "pytorch_optimizer.Lookahead": {"slow_params": 1, "backup_params": 1, "slow_momentum": -1},
     "pytorch_optimizer.RAdam": _MOMENTS,
     "pytorch_optimizer.ScheduleFreeAdamW": _SCHEDULE_FREE,
     "pytorch_optimizer.ScheduleFreeSGD": _SCHEDULE_FREE,
@@ -86,8 +87,9 @@ def register_optimizer(optimizer: type[torch.optim.Optimizer], rule: StateRule) 
         optimizer: the class; subclasses that override ``step`` need a rule of their own.
         rule: for each entry of the state of a parameter (``optimizer.state[parameter]``) the power of the factors
             that multiplies it: -1 for averages of gradients, -2 for averages of their squares, 1 for values in the
-            unit of the parameter, 0 for what stays. Or a function of the entry and the factors that returns the new
-            entry.
+            unit of the parameter, 0 for what no factor changes. Or a function of the entry and the factors that returns
+            the new entry. Permutations move the elements of entries that have the parameter's shape; a rotation or
+            another matrix acts on entries of power -1 and 1 alone.
 
     Raises:
         TypeError: ``optimizer`` is no class of optimizers, or an entry is neither a whole number nor a function.

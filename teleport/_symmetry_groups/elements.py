@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from teleport._symmetry_groups.axis import factors_in
 from teleport._symmetry_groups.axis_state import Axes
 from teleport._symmetry_groups.families import Block, blocks_of
 
@@ -40,6 +41,17 @@ class AxisAction:
         if signs is not None and self.order is not None:
             signs = signs.gather(1, self.order)
         return AxisAction(self.variable, self.companions, order, signs, self.inverse, self.matrix)
+
+    def cotangent(self) -> AxisAction:
+        """The inverse transpose, by which gradients follow; permutations with signs are their own."""
+        if self.matrix is None or self.inverse is None:
+            return self
+        return replace(self, matrix=self.inverse.mT, inverse=self.matrix.mT)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether a matrix mixes units."""
+        return self.matrix is not None and self.matrix.shape[-1] > 1
 
     def on(self, values: Tensor, block: Block) -> Tensor:
         """The values of a block after the action.
@@ -114,6 +126,28 @@ class GroupElement:
         if self.axes != other.axes:
             raise ValueError("only elements of one network's group compose")
         return GroupElement(self.axes, [*other.actions, *self.actions], self.ones)
+
+    def cotangent(self) -> GroupElement:
+        """The element that acts on gradients as this one does on parameters."""
+        return GroupElement(self.axes, [each.cotangent() for each in self.actions], self.ones)
+
+    def order(self) -> GroupElement:
+        """The permutations of this element, without signs and matrices."""
+        actions = [AxisAction(each.variable, each.companions, each.order) for each in self.actions]
+        return GroupElement(self.axes, [each for each in actions if each.order is not None], self.ones)
+
+    def moves(self, name: str) -> list[AxisAction]:
+        """What acts on the tensor of a name."""
+        variables = {factor.variable for factor in factors_in(self.axes.get(name, ()))}
+        return [each for each in self.actions if each.variable in variables]
+
+    @torch.no_grad()
+    def acted(self, name: str, tensor: Tensor) -> Tensor:
+        """A tensor after the action that the element has on the one of this name, which has the same shape."""
+        values = tensor.detach().clone()
+        for block in blocks_of(self.axes.get(name, ())):
+            self._apply(values, block)
+        return values
 
     def tensors(self, model: nn.Module) -> dict[str, Tensor]:
         """The parameters and buffers of a model that the element moves, by name.

@@ -54,10 +54,7 @@ class Folding:
                 raise ValueError(f"the folding is of another model: this one has no parameter {name!r} of its shape")
             if not _usable(named[name]):
                 raise ValueError(f"{name!r} cannot be folded: {ZERO}")
-        tau = torch.ones(len(self.quiver.freedom), dtype=torch.float64)
-        for name, value in self.after.items():
-            classes, power = own_classes(self.quiver, name)
-            tau[classes] = (value.double() / named[name].double()).cpu() ** power
+        tau = self._tau(named)
         for name, scaled in self.quiver.scaled.items():
             factors = scaled.factors(tau)
             if name not in self.after and bool((factors != 1).any()):
@@ -65,6 +62,18 @@ class Folding:
         for name, value in self.after.items():
             named[name].copy_(value)
         return model
+
+    @property
+    def tau(self) -> Tensor:
+        """The factors of the quiver's classes, where the weights are as ``before``."""
+        return self._tau(self.before)
+
+    def _tau(self, weights: Mapping[str, Tensor]) -> Tensor:
+        tau = torch.ones(len(self.quiver.freedom), dtype=torch.float64)
+        for name, value in self.after.items():
+            classes, power = own_classes(self.quiver, name)
+            tau[classes] = (value.double() / weights[name].detach().double()).cpu() ** power
+        return tau
 
 
 def folding_of(quiver: Quiver, parameters: Mapping[str, nn.Parameter], names: Iterable[str]) -> Folding:

@@ -14,6 +14,7 @@ from torch import nn
 
 from teleport import LossFn, Teleporter, TeleportReport, transport_state
 from teleport._arguments import check_choice, check_whole
+from teleport._engine.state_reset import reset_state
 
 OPTIMIZER_STATES = ("keep", "reset", "transported")
 
@@ -27,7 +28,7 @@ class Events:
         epochs: from 0, before whose first step a teleport happens.
         batches: per event, and per process if there are several.
         optimizer_state: ``"keep"`` as it is, ``"reset"`` to that of a new optimizer, or ``"transported"`` by
-            :func:`teleport.transport_state`, for methods that multiply parameters by factors.
+            :func:`teleport.transport_state`, for methods that move parameters by factors, permutations or matrices.
 
     Attributes:
         reports: of the events so far, by epoch.
@@ -66,11 +67,10 @@ class Events:
             report = self.teleporter(model, batches, self.loss_fn)
         self.reports[epoch] = report
         for optimizer in optimizers:
-            inner = getattr(optimizer, "optimizer", optimizer)  # Accelerate wraps it
             if self.optimizer_state == "reset":
-                inner.state.clear()
+                reset_state(optimizer)
             elif self.optimizer_state == "transported":
-                transport_state(inner, report)
+                transport_state(optimizer, report)
         return report
 
 

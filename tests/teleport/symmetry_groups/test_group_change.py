@@ -92,8 +92,8 @@ def test_a_loss_is_measured_and_no_factors_are_reported():
     report = teleport.ChangeOfBasis(group="all")(model, [batch], lambda m, b: (m(b[0]) - b[1]).square().mean())
     assert report.accepted
     assert report.loss_after == pytest.approx(report.loss_before, rel=1e-5)
-    with pytest.raises(ValueError, match="has no factors"):
-        teleport.transport_state(torch.optim.SGD(model.parameters(), 0.1), report)
+    assert report.group is None
+    assert set(report.carriers) == {model[0].weight, model[0].bias, model[2].weight}
 
 
 def test_a_parameter_that_is_read_outside_of_torch_stays():
