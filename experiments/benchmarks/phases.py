@@ -40,7 +40,7 @@ FUNCTIONS: Mapping[str, tuple[str, ...]] = {
     ),
     "looks": ("teleport._engine.ascent:capped_step",),
     "checks": (
-        "teleport._null_space.driver:_NullSpaceEvent._ascend",
+        "teleport._null_space.frozen_steps:FrozenSteps.ascend",
         "teleport._null_space.ascent_problem:agree",
         "teleport._engine.finiteness:all_finite",
         "teleport._engine.finiteness:not_finite_at",

@@ -6,34 +6,31 @@ rule of the method on it and rolls the batch back if the guard is violated.
 
 from __future__ import annotations
 
-import dataclasses
-import logging
 import math
-from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 from torch import nn
 
 from teleport._arguments import check_batches
-from teleport._engine.ascent import Ascent, out_of_room
+from teleport._engine.ascent import out_of_room
 from teleport._engine.batch_loss import BatchLoss, Point
 from teleport._engine.caps import Caps
 from teleport._engine.contract import LossFn, StepMonitor
 from teleport._engine.event import Event
-from teleport._engine.finiteness import not_finite_at
 from teleport._engine.landing import Shape
 from teleport._engine.progress import Callback
 from teleport._engine.report import BatchReport, NullSpaceLayerReport, TeleportReport
 from teleport._engine.run_event import run_event
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, roll_back_if_violated
-from teleport._frozen_forward.frozen_forward import FrozenForward, NoSecondDerivative, recorded
-from teleport._frozen_forward.recorded_graph import GraphRecorder, Untraceable
-from teleport._null_space.ascent_problem import AscentProblem, StepRule, above_cap, agree, freeze_forward, projection
+from teleport._frozen_forward.recorded_graph import GraphRecorder
+from teleport._null_space.ascent_problem import AscentProblem, StepRule, above_cap, projection
+from teleport._null_space.frozen_steps import FrozenSteps
 from teleport._null_space.held_out import DriftMetric, HeldOutInputs
 from teleport._null_space.layer_statistics import LayerStatistics, NullSpaces
+from teleport._null_space.settings import NullSpaceSettings
 from teleport._processes.ranks import Processes
 from teleport._processes.shards import Shards
 from teleport._segments.allocator import hand_back
@@ -42,36 +39,8 @@ from teleport._tracing.layers_of_ranks import layers_of_ranks
 from teleport._tracing.layers_of_shards import layers_of_shards
 from teleport._tracing.preconditions import check_tensors
 
-log = logging.getLogger(__name__)
-
 FAR_ABOVE = 1.25
 """A norm so many times the cap makes one below the cap unlikely on the next batch."""
-
-
-@dataclass(frozen=True)
-class NullSpaceSettings:
-    """The settings that methods in the null space share; :class:`teleport.NullSpace` says what they mean.
-
-    Attributes:
-        differentiable: whether the step rule needs gradients that can be differentiated again.
-        frozen_forward: whether the step rule needs the gradient norm alone. The forward pass can then be frozen if
-            no layer output changes.
-        memory: the budget of an event.
-        divisible: whether the step rule takes gradients and products of the Hessian alone.
-    """
-
-    threshold: float
-    cap: float | None
-    relative_cap: float | None
-    rule: str
-    guard: str
-    tolerance: float
-    objective_params: str
-    differentiable: bool
-    steps: int
-    frozen_forward: bool = False
-    memory: int | str | None = None
-    divisible: bool = True
 
 
 def run_null_space_event(
@@ -148,17 +117,15 @@ class _NullSpaceEvent:
         held_out: Iterable[Any] | None,
     ) -> None:
         self.settings = settings
-        self.step_rule = step_rule
         self.event = event
         self.constraint = constraint
         self.statistics = LayerStatistics(event.start, event.group)
         once = settings.frozen_forward and event.plan.whole and event.plan.recorded
-        self.freeze = once and settings.threshold == 1 and constraint is None and event.group.alone
-        self.differentiable = False  # whether the recorded gradients need a graph of their own
+        freeze = once and settings.threshold == 1 and constraint is None and event.group.alone
+        self.frozen = FrozenSteps(step_rule, settings.rule, self.statistics, freeze)
         self.null_spaces: NullSpaces | None = None  # of the current batch, or of the constraint
         self.constraint_loss: float | None = None  # at the current parameters
         self.shape = Shape()
-        self.agreed: set[Hashable] = set()  # structures of the backward pass with which steps ended at the model's norm
         self.held_out = (
             None if held_out is None else HeldOutInputs(event.evaluate, held_out, event.named, event.draw, event.group)
         )
@@ -211,7 +178,7 @@ class _NullSpaceEvent:
         if last is None or last.steps or last.stopped == Stopped.NOT_FINITE or self.settings.objective_params != "all":
             return None
         cap, rule = caps.over(self.event.trainable), self.settings.rule
-        if not out_of_room(last.gradient_norm_after / (FAR_ABOVE if self.freeze else 1), cap, rule):
+        if not out_of_room(last.gradient_norm_after / (FAR_ABOVE if self.frozen.enabled else 1), cap, rule):
             return None
         start = self.event.batch_loss(batch, self.event.trainable).point(False)
         return above_cap(start, monitor) if math.isfinite(start.norm) and out_of_room(start.norm, cap, rule) else None
@@ -254,9 +221,9 @@ class _NullSpaceEvent:
             traced = partial(recorder.trace, loss.evaluate)
             known, lean = loss.known, loss.lean
             loss = BatchLoss(traced, loss.parameters, loss.names, batch, loss.group, known, lean)
-        if not self.freeze:
+        if not self.frozen.enabled:
             return loss.point(self.settings.differentiable), None
-        return recorded(loss, self.differentiable, lambda: recorder is not None and recorder.paused)
+        return self.frozen.start(loss, lambda: recorder is not None and recorder.paused)
 
     def _versions(self) -> list[int]:
         return [parameter._version for parameter in self.event.trainable]
@@ -281,14 +248,14 @@ class _NullSpaceEvent:
         loss = self.event.batch_loss(batch, over)
         if self.constraint and self._guarded and self.constraint_loss is None:
             self.constraint_loss = self.event.mean_loss(self.constraint)
-        if start is None and self.freeze and parameters:
-            start, graph = recorded(loss, self.differentiable)
+        if start is None and self.frozen.enabled and parameters:
+            start, graph = self.frozen.start(loss)
         project = projection(null_spaces, parameters, self.statistics)
         metric = None if self.held_out is None else DriftMetric(null_spaces, parameters, self.held_out)
         cap = caps.over(over)
         problem = AscentProblem(number, loss, parameters, cap, start, project, monitor, self.shape, metric)
         snapshot = Snapshot(parameters if self._guarded or graph is not None else [], self.event.start)
-        ascent = self._ascend(problem, graph, null_spaces, snapshot)
+        ascent = self.frozen.ascend(problem, graph, null_spaces, snapshot)
         report = ascent.report()
         if not null_spaces and report.stopped not in (Stopped.CALLBACK, Stopped.NOT_FINITE):
             report.stopped = Stopped.NOTHING_MOVES
@@ -300,63 +267,6 @@ class _NullSpaceEvent:
             if losses and report.accepted:
                 self.constraint_loss = losses[1]
         return report
-
-    def _ascend(
-        self, problem: AscentProblem, graph: GraphRecorder | None, null_spaces: NullSpaces, snapshot: Snapshot
-    ) -> Ascent:
-        """The ascent, with the forward pass frozen if its graph was recorded.
-
-        The last loss is always evaluated, the last gradient norm once per structure of the backward pass.
-
-        ``snapshot`` is of the parameters before it; they are restored if the frozen forward pass turns out to be wrong.
-        """
-        start = problem.start
-        if graph is None or start is None or not null_spaces or not_finite_at(problem.loss, start, problem.parameters):
-            return self.step_rule(problem)
-        if out_of_room(start.norm, problem.cap, self.settings.rule):
-            return self.step_rule(problem)
-        frozen = self._frozen(problem, graph, null_spaces)
-        if frozen is None:
-            return self.step_rule(dataclasses.replace(problem, start=None))
-        ascent = self.step_rule(frozen)
-        if not ascent.steps:
-            return ascent
-        assert isinstance(frozen.loss, FrozenForward)
-        if frozen.loss.structure in self.agreed:
-            ascent.end.loss = problem.loss.value()
-        else:
-            end = problem.loss.point(False)
-            if not agree(ascent.end, end, problem.parameters):
-                self._thaw("its gradient norm after the steps is not the model's")
-                snapshot.restore()
-                return self.step_rule(dataclasses.replace(problem, start=None))
-            self.agreed.add(frozen.loss.structure)
-            ascent.end.loss = end.loss
-        ascent.trace[-1] = dataclasses.replace(ascent.trace[-1], loss=float(ascent.end.loss))
-        return ascent
-
-    def _frozen(self, problem: AscentProblem, graph: GraphRecorder, null_spaces: NullSpaces) -> AscentProblem | None:
-        """``problem`` with the forward pass frozen; ``None``, here and later, if its start is not the model's."""
-        assert problem.start is not None
-        try:
-            frozen = freeze_forward(problem, graph, null_spaces, self.statistics)
-            if not agree(frozen.start, problem.start, problem.parameters):
-                raise Untraceable("its gradient norm at the start is not the model's")
-        except Untraceable as reason:
-            if isinstance(reason, NoSecondDerivative) and not self.differentiable:
-                self.differentiable = True
-                start, graph = recorded(problem.loss, True)
-                return self._frozen(dataclasses.replace(problem, start=start), graph, null_spaces)
-            self._thaw(str(reason))
-            return None
-        problem.start.forget()
-        graph.operations.clear()
-        return frozen
-
-    def _thaw(self, reason: str) -> None:
-        """Run the forward pass at each step from now on."""
-        log.debug("the forward pass is run again at each step: %s", reason)
-        self.freeze = False
 
     @property
     def _guarded(self) -> bool:

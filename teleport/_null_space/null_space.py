@@ -18,7 +18,8 @@ from teleport._engine.progress import Callback
 from teleport._engine.report import TeleportReport
 from teleport._engine.shortest import ascend_shortest
 from teleport._null_space.ascent_problem import AscentProblem
-from teleport._null_space.driver import NullSpaceSettings, run_null_space_event
+from teleport._null_space.driver import run_null_space_event
+from teleport._null_space.settings import NullSpaceSettings
 from teleport._processes.ranks import Processes
 from teleport._segments.plan import check_memory
 from teleport._spaces.norms import joint_norm
