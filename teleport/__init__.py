@@ -64,7 +64,8 @@ from teleport._symmetry.symmetry import Symmetry
 from teleport._symmetry_groups.elements import GroupElement
 from teleport._symmetry_groups.find_symmetries import find_symmetries
 from teleport._symmetry_groups.symmetries import Symmetries, SymmetryVertex
-from teleport._tracing.linear_uses import LinearUse, register_view
+from teleport._tracing.linear_use import LinearUse
+from teleport._tracing.linear_uses import register_view
 
 try:
     __version__ = version("teleport-suite")

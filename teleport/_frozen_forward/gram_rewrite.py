@@ -19,7 +19,7 @@ from teleport._frozen_forward.projected_products import Projection, projected_pr
 from teleport._frozen_forward.recorded_graph import value_of
 from teleport._spaces.norms import half_squared_norm
 from teleport._tracing.layers import Layer
-from teleport._tracing.linear_uses import as_matrix
+from teleport._tracing.linear_use import as_matrix
 
 mm = torch.ops.aten.mm.default
 

@@ -17,7 +17,8 @@ from teleport._segments.recomputed import NotRepeatable
 from teleport._segments.saved_bytes import Saved, saved_by
 from teleport._segments.segmented import parts_of
 from teleport._tracing.differentiability import nodes_of
-from teleport._tracing.linear_uses import as_matrix, linear_uses
+from teleport._tracing.linear_use import as_matrix
+from teleport._tracing.linear_uses import linear_uses
 
 LARGE = 64 << 20
 """Bytes of trainable parameters from which an event without a budget is evaluated in segments."""

@@ -21,7 +21,8 @@ from teleport._tracing.activations import IDENTITY, ElementwiseActivation, activ
 from teleport._tracing.function_tracer import FunctionTracer, TracedCall
 from teleport._tracing.functions import called
 from teleport._tracing.layers import Block, Layer
-from teleport._tracing.linear_uses import LinearUse, linear_uses
+from teleport._tracing.linear_use import LinearUse
+from teleport._tracing.linear_uses import linear_uses
 from teleport._tracing.lone_biases import bias_of
 from teleport._tracing.ownership import Owners, distinct_elements, keeps_layout, storage_of, tensors_in
 from teleport._tracing.reasons import SHARED_STORAGE, other_use

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from teleport._spaces.representation import Representation
 from teleport._tracing.function_tracer import FunctionTracer, T, TracedCall
 from teleport._tracing.layers import Block, Layer, RecordedUse
-from teleport._tracing.linear_uses import LinearUse, as_matrix, is_linear_operation, linear_uses
+from teleport._tracing.linear_use import LinearUse, as_matrix
+from teleport._tracing.linear_uses import is_linear_operation, linear_uses
 from teleport._tracing.lone_biases import bias_of
 from teleport._tracing.ownership import Owners, distinct_elements, keeps_layout, storage_of
 from teleport._tracing.reasons import SHARED_STORAGE, UNUSED, other_use, unregistered_use

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from teleport._tracing.linear_uses import LinearUse, as_matrix, from_matrix
+from teleport._tracing.linear_use import LinearUse, as_matrix, from_matrix
 
 
 @dataclass(frozen=True)
