@@ -36,6 +36,7 @@ NAMES = (
     "runtime",
     "sensitivity",
     "spectrum",
+    "starts",
     "trajectory",
     "walks",
     "weight_histogram",
