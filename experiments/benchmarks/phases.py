@@ -38,7 +38,7 @@ FUNCTIONS: Mapping[str, tuple[str, ...]] = {
         "teleport._rescaling.gradient_norm:SquaredGradientNormOfFactors.ascend",
         "teleport._rescaling.gradient_norm:SquaredGradientNormOfFactors.balance",
     ),
-    "looks": ("teleport._engine.ascent:capped_step",),
+    "looks": ("teleport._engine.capped_step:capped_step",),
     "checks": (
         "teleport._null_space.frozen_steps:FrozenSteps.ascend",
         "teleport._null_space.ascent_problem:agree",

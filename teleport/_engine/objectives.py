@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from teleport._arguments import check_choice, check_finite, check_positive
-from teleport._engine.ascent import Line
 from teleport._engine.batch_loss import BatchLoss, Point
+from teleport._engine.capped_step import Line
 from teleport._spaces.norms import half_squared_norm, inner
 
 __all__ = [

@@ -16,8 +16,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from teleport._engine.ascent import Ascent, Line, capped_step, out_of_room
+from teleport._engine.ascent import Ascent
 from teleport._engine.batch_loss import BatchLoss, Point
+from teleport._engine.capped_step import Line, capped_step, out_of_room
 from teleport._engine.contract import StepMonitor, unmonitored
 from teleport._engine.finiteness import all_finite, not_finite_along, not_finite_at
 from teleport._engine.landing import Shape
@@ -80,14 +81,9 @@ def ascend_shortest(
     start = point = start or batch_loss.point(steps > 0)
     norm = start.norm
     trace = [StepRecord(0, float(start.loss), norm)]
-    if monitor(trace[0]):
-        return Ascent(start, start, 0, Stopped.CALLBACK, trace)
-    if reason := not_finite_at(batch_loss, start, parameters):
-        return Ascent.refused(start, reason)
-    if steps == 0 or out_of_room(norm, cap, "cap"):
-        return Ascent(start, start, 0, Stopped.ABOVE_CAP if steps else Stopped.STEPS_DONE, trace)
-    if metric is not None and metric.reason:
-        return Ascent.refused(start, metric.reason)
+    ended = _before_steps(batch_loss, parameters, start, trace, steps, cap, monitor, metric)
+    if ended is not None:
+        return ended
     first, rise, shape = list(direction(start)), slope(start), shape or Shape()
     line = Line(parameters, _steepest(first, metric), batch_loss.known)
     best = _Move(0.0, 0.0, line.directions, start)
@@ -118,6 +114,28 @@ def ascend_shortest(
     if stopped == Stopped.STEPS_DONE and out_of_room(point.norm, cap, "cap"):
         stopped = Stopped.CAP_REACHED
     return Ascent(start, point, len(trace) - 1, stopped, trace, reason)
+
+
+def _before_steps(
+    batch_loss: BatchLoss,
+    parameters: Sequence[nn.Parameter],
+    start: Point,
+    trace: list[StepRecord],
+    steps: int,
+    cap: float,
+    monitor: StepMonitor,
+    metric: Metric | None,
+) -> Ascent | None:
+    """The ascent if it ends before its first step, else ``None``."""
+    if monitor(trace[0]):
+        return Ascent(start, start, 0, Stopped.CALLBACK, trace)
+    if reason := not_finite_at(batch_loss, start, parameters):
+        return Ascent.refused(start, reason)
+    if steps == 0 or out_of_room(start.norm, cap, "cap"):
+        return Ascent(start, start, 0, Stopped.ABOVE_CAP if steps else Stopped.STEPS_DONE, trace)
+    if metric is not None and metric.reason:
+        return Ascent.refused(start, metric.reason)
+    return None
 
 
 @dataclass

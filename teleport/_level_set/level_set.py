@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from teleport._arguments import check_limits, check_steps
-from teleport._engine.ascent import Line, out_of_room
 from teleport._engine.batch_loss import BatchLoss, Point
+from teleport._engine.capped_step import Line, out_of_room
 from teleport._engine.caps import Caps
 from teleport._engine.contract import LossFn, StepMonitor
 from teleport._engine.event import Event

@@ -14,8 +14,8 @@ from typing import Any
 from torch import nn
 
 from teleport._arguments import check_batches
-from teleport._engine.ascent import out_of_room
 from teleport._engine.batch_loss import BatchLoss, Point
+from teleport._engine.capped_step import out_of_room
 from teleport._engine.caps import Caps
 from teleport._engine.contract import LossFn, StepMonitor
 from teleport._engine.event import Event

@@ -11,8 +11,9 @@ import dataclasses
 import logging
 from collections.abc import Callable, Hashable
 
-from teleport._engine.ascent import Ascent, out_of_room
+from teleport._engine.ascent import Ascent
 from teleport._engine.batch_loss import BatchLoss, Point
+from teleport._engine.capped_step import out_of_room
 from teleport._engine.finiteness import not_finite_at
 from teleport._engine.transaction import Snapshot
 from teleport._frozen_forward.frozen_forward import FrozenForward, NoSecondDerivative, recorded

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from teleport._arguments import check_finite, check_generator, check_limits, check_positive, check_threshold, seeded
-from teleport._engine.ascent import Ascent, Line, capped_step, out_of_room
+from teleport._engine.ascent import Ascent
+from teleport._engine.capped_step import Line, capped_step, out_of_room
 from teleport._engine.contract import LossFn
 from teleport._engine.finiteness import not_finite_at
 from teleport._engine.progress import Callback

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from teleport._engine.ascent import BELOW_CAP
+from teleport._engine.capped_step import BELOW_CAP
 from teleport._engine.statuses import Stopped
 
 BISECTIONS = 60

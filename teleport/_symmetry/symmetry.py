@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from teleport._arguments import check_choice, check_limits, check_steps
-from teleport._engine.ascent import Ascent, capped_step, out_of_room
+from teleport._engine.ascent import Ascent
 from teleport._engine.batch_loss import BatchLoss
+from teleport._engine.capped_step import capped_step, out_of_room
 from teleport._engine.caps import Caps
 from teleport._engine.contract import LossFn, StepMonitor
 from teleport._engine.event import Event

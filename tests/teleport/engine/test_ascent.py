@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from teleport._engine.ascent import BELOW_CAP, Line, ascend, capped_step
+from teleport._engine.ascent import ascend
 from teleport._engine.batch_loss import BatchLoss
+from teleport._engine.capped_step import BELOW_CAP, Line, capped_step
 from teleport._engine.objectives import half_squared_norm
 
 FEW = settings(derandomize=True, max_examples=25, deadline=None)

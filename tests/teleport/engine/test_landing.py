@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from numpy.polynomial import Polynomial
 from torch import nn
 
-from teleport._engine.ascent import BELOW_CAP, Line, capped_step
 from teleport._engine.batch_loss import BatchLoss
+from teleport._engine.capped_step import BELOW_CAP, Line, capped_step
 from teleport._engine.landing import Shape, SquaredNormAlongPath
 
 FEW = settings(derandomize=True, max_examples=25, deadline=None)
