@@ -53,15 +53,7 @@ def orbit_report(
         ValueError: no trainable parameter, or ``iterations`` or ``probes`` below 1.
         UnsupportedModel: the loss cannot be differentiated twice, or the parameters are sharded.
     """
-    check_call(model, [batch], loss_fn)
-    check_whole(iterations=iterations, probes=probes)
-    check_positive(iterations=iterations, probes=probes)
-    check_generator(generator)
-    check_model(model)
-    check_unsharded(model)
-    check_tensors([batch])
-    if not trained(model):
-        raise ValueError("the model has no trainable parameter")
+    _check(model, batch, loss_fn, iterations, probes, generator)
     modes, source = modes_of(model), generator or torch.Generator().manual_seed(0)
 
     def work(before: Snapshot, state: ModelState) -> OrbitReport:
@@ -96,6 +88,21 @@ def orbit_report(
         )
 
     return all_or_nothing(model, work)
+
+
+def _check(
+    model: nn.Module, batch: Any, loss_fn: LossFn, iterations: int, probes: int, generator: torch.Generator | None
+) -> None:
+    """Refuse arguments that no report can be made of; see :func:`orbit_report`."""
+    check_call(model, [batch], loss_fn)
+    check_whole(iterations=iterations, probes=probes)
+    check_positive(iterations=iterations, probes=probes)
+    check_generator(generator)
+    check_model(model)
+    check_unsharded(model)
+    check_tensors([batch])
+    if not trained(model):
+        raise ValueError("the model has no trainable parameter")
 
 
 def _dense(gradient: Tensor) -> Tensor:
