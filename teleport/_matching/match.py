@@ -19,8 +19,9 @@ from teleport._change_of_basis.group_change import GROUPS, GroupName
 from teleport._change_of_basis.group_value import GroupChange
 from teleport._matching.activations import Place, activation_pairs, symmetries_and_activations
 from teleport._matching.assignment import solver
+from teleport._matching.groups import Groups, Moved
 from teleport._matching.same_architecture import check_same, check_same_symmetries
-from teleport._matching.search import Groups, Moved, Search
+from teleport._matching.search import Search
 from teleport._symmetry_groups.axis_state import Axes
 from teleport._symmetry_groups.elements import AxisAction
 from teleport._symmetry_groups.find_symmetries import find_symmetries, persistent_buffers
@@ -132,11 +133,7 @@ def match(
     groups = Groups.of(found, group, list(named))
     if any(kind.assigns for kind in groups.kinds.values()):
         solver()  # which tells that scipy is missing before anything is computed
-    first = {
-        name: each.detach().to(named[name].device, torch.float64)
-        for name, each in a.named_parameters()
-        if name in named
-    }
+    first = _values_beside(a, named)
     moving = {**{name: each for name, each in persistent_buffers(model).items() if name in found.axes}, **named}
     second = {name: each.detach().double().clone() for name, each in moving.items()}
     search = Search(groups, first, second, generator, sweeps)
@@ -205,6 +202,15 @@ def _found(
         found, axes = find_symmetries(b, held[0], evaluate), {}
     check_same_symmetries(find_symmetries(a, held[0], evaluate), found)
     return found, axes
+
+
+def _values_beside(a: nn.Module, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The parameters of ``a`` with these names, float64, on the devices of those of ``b``."""
+    return {
+        name: each.detach().to(named[name].device, torch.float64)
+        for name, each in a.named_parameters()
+        if name in named
+    }
 
 
 def _random(symmetries: Symmetries, group: str, generator: torch.Generator) -> Sequence[AxisAction]:

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from teleport._matching.search import Groups, Moved, Search
+from teleport._matching.groups import Groups, Moved
+from teleport._matching.search import Search
 from teleport._symmetry_groups.symmetries import Symmetries
 
 ROUNDS = 100
