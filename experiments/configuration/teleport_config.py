@@ -29,7 +29,7 @@ class NullSpaceConfig(TeleportConfig):
     objective_scale: float | None = None
     forward: str = "once"  # once | each
     lr_unit: str = "relative"  # relative | absolute
-    path: str = "ascent"  # ascent | shortest | least_drift
+    path: str = "ascent"  # ascent | shortest | least_drift | random
     constraint_batches: int = 0  # > 0: the constraint is taken on that many batches of its own
     held_out_batches: int = 0  # > 0: of path=least_drift, the batches that it measures drift on
 

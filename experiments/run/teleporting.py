@@ -91,9 +91,9 @@ class Teleports:
             options["constraint"] = self._draw(Stream.CONSTRAINT, event, constraint_batches)
         if held_out_batches := getattr(settings, "held_out_batches", 0):
             options["held_out"] = self._draw(Stream.HELD_OUT, event, held_out_batches)
-        if hasattr(self.teleporter, "generator"):  # by event: a resumed run draws the same
+        if hasattr(self.teleporter, "generator") or getattr(self.teleporter, "path", "") == "random":
             seed = getattr(settings, "seed", self.config.seed)
-            options["generator"] = generator(seed, Stream.DRAW, event)
+            options["generator"] = generator(seed, Stream.DRAW, event)  # by event: a resumed run draws the same
         if isinstance(self.teleporter, Auto):
             size = self.config.training.batch_size
             batches = batches[:1] + self._draw(Stream.TRIAL, event, self.teleporter.needed, size)

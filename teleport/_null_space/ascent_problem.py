@@ -45,7 +45,8 @@ class AscentProblem:
         parameters: those that may move.
         cap: the largest gradient norm.
         start: loss and gradients at the current parameters, or ``None`` if they have not been computed.
-        project: projects one tensor per parameter onto the null space.
+        project: projects the gradients of ``loss``, one tensor per parameter, onto the null space.
+        project_drawn: projects tensors that are no gradients (those of a frozen forward pass are projected in part).
         monitor: called at the start and after each step; the event ends there if it returns ``True``.
         shape: of the norm along the lines of earlier batches.
         metric: of moves in the null space, if held-out batches are given.
@@ -57,6 +58,7 @@ class AscentProblem:
     cap: float
     start: Point | None
     project: Project
+    project_drawn: Project
     monitor: StepMonitor
     shape: Shape
     metric: Metric | None = None

@@ -251,9 +251,21 @@ class _NullSpaceEvent:
         if start is None and self.frozen.enabled and parameters:
             start, graph = self.frozen.start(loss)
         project = projection(null_spaces, parameters, self.statistics)
+        project_drawn = projection(null_spaces, parameters, self.statistics, ())
         metric = None if self.held_out is None else DriftMetric(null_spaces, parameters, self.held_out)
         cap = caps.over(over)
-        problem = AscentProblem(number, loss, parameters, cap, start, project, monitor, self.shape, metric)
+        problem = AscentProblem(
+            batch=number,
+            loss=loss,
+            parameters=parameters,
+            cap=cap,
+            start=start,
+            project=project,
+            project_drawn=project_drawn,
+            monitor=monitor,
+            shape=self.shape,
+            metric=metric,
+        )
         snapshot = Snapshot(parameters if self._guarded or graph is not None else [], self.event.start)
         ascent = self.frozen.ascend(problem, graph, null_spaces, snapshot)
         report = ascent.report()

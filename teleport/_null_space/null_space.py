@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from teleport._arguments import check_choice, check_iterable, check_limits, check_steps, check_threshold
-from teleport._engine.ascent import Ascent, ascend
+from teleport._arguments import (
+    check_choice,
+    check_generator,
+    check_iterable,
+    check_limits,
+    check_steps,
+    check_threshold,
+)
+from teleport._engine.ascent import Ascent, Line, ascend, capped_step
 from teleport._engine.batch_loss import Point
-from teleport._engine.contract import LossFn
+from teleport._engine.contract import LossFn, unmonitored
 from teleport._engine.objectives import TeleportObjective, objective_of
 from teleport._engine.progress import Callback
-from teleport._engine.report import TeleportReport
+from teleport._engine.report import StepRecord, TeleportReport
 from teleport._engine.shortest import ascend_shortest
-from teleport._null_space.ascent_problem import AscentProblem
+from teleport._engine.statuses import Stopped
+from teleport._null_space.ascent_problem import AscentProblem, StepRule
 from teleport._null_space.driver import run_null_space_event
+from teleport._null_space.random_directions import RandomDirections
 from teleport._null_space.settings import NullSpaceSettings
 from teleport._processes.ranks import Processes
 from teleport._segments.plan import check_memory
@@ -69,7 +79,9 @@ class NullSpace:
             moves in one straight line to the cap, at most by ``lr * steps``; each step improves its direction. The
             move is shorter by 10 to 55 %; its drift on other data is mostly smaller, but not always.
             ``"least_drift"`` moves in one straight line as well, in the direction that raises the norm most per
-            change of the layers' outputs on ``held_out`` batches, which the call takes.
+            change of the layers' outputs on ``held_out`` batches, which the call takes. ``"random"`` is the control of
+            equal length: the steps of the ascent are taken and undone, and the weights move as far as they did, in a
+            direction drawn from ``generator``, which the call takes. It costs as much as the ascent.
         memory: the budget of an event, in bytes or as text such as ``"2GB"``; see :class:`teleport.Teleporter`. It is
             for objectives of the gradient norm alone.
 
@@ -90,7 +102,7 @@ class NullSpace:
     objective_scale: float | None = None
     forward: Literal["once", "each"] = "once"
     lr_unit: Literal["relative", "absolute"] = "relative"
-    path: Literal["ascent", "shortest", "least_drift"] = "ascent"
+    path: Literal["ascent", "shortest", "least_drift", "random"] = "ascent"
     memory: int | str | None = None
 
     def __post_init__(self) -> None:
@@ -99,11 +111,12 @@ class NullSpace:
         check_limits(self.cap, self.relative_cap, self.guard, self.tolerance)
         check_choice("objective_params", self.objective_params, ("all", "moved"))
         check_choice("forward", self.forward, ("once", "each"))
-        check_choice("path", self.path, ("ascent", "shortest", "least_drift"))
+        check_choice("path", self.path, ("ascent", "shortest", "least_drift", "random"))
         objective = objective_of(self.objective, self.objective_scale)  # raises for an unknown objective
         check_memory(self.memory, objective.of_norm)
         raised = objective.of_norm and objective.ascended
-        if self.path != "ascent" and not (raised and self.step == "cap" and self.lr_unit == "relative"):
+        to_the_cap = self.path in ("shortest", "least_drift")
+        if to_the_cap and not (raised and self.step == "cap" and self.lr_unit == "relative"):
             raise ValueError(
                 f"path={self.path!r} moves to the cap on the gradient norm: it takes an objective that raises the "
                 "norm, step='cap' and lr_unit='relative'"
@@ -135,7 +148,8 @@ class NullSpace:
             loss_fn: ``loss_fn(model, batch)``, a scalar tensor.
             constraint: batches whose layer inputs are protected, all of them at once, instead of those of each batch.
                 If the constraint has other data than the batches, the first layer can move as well.
-            generator: not used, as no random numbers are drawn; all methods accept it.
+            generator: the source of the directions of ``path="random"``, which needs it; each call draws one number
+                from it. Other paths draw no random numbers.
             callback: called per batch and per step, see ``teleport.Callback``.
             keep_modes: see :class:`teleport.Teleporter`.
             process_group: see :class:`teleport.Teleporter`.
@@ -146,10 +160,17 @@ class NullSpace:
 
         Raises:
             ValueError: there are no batches or no trainable parameters, or the loss is not a scalar or depends on no
-                trainable parameter; ``held_out`` does not go with the ``path``, or is empty.
+                trainable parameter; ``held_out`` does not go with the ``path``, or is empty; ``path="random"`` has no
+                ``generator``.
             UnsupportedModel: torch cannot differentiate the loss twice (a ``ValueError`` too).
         """
         self._check_held_out(held_out)
+        check_generator(generator)
+        step_rule: StepRule = self._ascend
+        if self.path == "random":
+            if generator is None:
+                raise ValueError("path='random' draws its directions: pass generator=torch.Generator() as well")
+            step_rule = partial(self._move_as_far, RandomDirections(generator))
         settings = NullSpaceSettings(
             self.threshold,
             self.cap,
@@ -159,7 +180,7 @@ class NullSpace:
             tolerance=self.tolerance,
             objective_params=self.objective_params,
             differentiable=self.steps > 0,
-            steps=self.steps,
+            steps=min(self.steps, 1) if self.path == "random" else self.steps,
             frozen_forward=self.forward == "once" and self.steps > 0 and self._objective.of_norm,
             memory=self.memory,
             divisible=self._objective.of_norm,
@@ -167,7 +188,7 @@ class NullSpace:
         return run_null_space_event(
             "nullspace",
             settings,
-            self._ascend,
+            step_rule,
             model,
             batches,
             loss_fn,
@@ -200,7 +221,7 @@ class NullSpace:
         unit: float | None = None
         if self.lr_unit == "relative":
             unit = loss.group.lengths(joint_norm(map(torch.Tensor.detach, parameters)))[0] or 1.0
-        if self.path != "ascent" and unit is not None:
+        if self.path in ("shortest", "least_drift") and unit is not None:
             return ascend_shortest(
                 loss,
                 parameters,
@@ -229,3 +250,25 @@ class NullSpace:
             shape=problem.shape,
             monitor=problem.monitor,
         )
+
+    def _move_as_far(self, directions: RandomDirections, problem: AscentProblem) -> Ascent:
+        """One move along a random direction, as long as that of the ascent, or up to the cap."""
+        start = problem.start or problem.loss.point(self.steps > 0)
+        first = StepRecord(0, float(start.loss), start.norm)
+        if problem.monitor(first):
+            return Ascent(start, start, 0, Stopped.CALLBACK, [first])
+        drawn = problem.project_drawn(directions.draw(problem))
+        line = Line(problem.parameters, drawn, problem.loss.known)
+        ascent = self._ascend(replace(problem, start=start, monitor=unmonitored))
+        if not ascent.steps or ascent.stopped == Stopped.NOT_FINITE:
+            return ascent
+        moved = [now.detach() - before for now, before in zip(problem.parameters, line.start, strict=True)]
+        length, unit = problem.loss.group.lengths(joint_norm(moved), joint_norm(drawn))
+        whole = length / (unit or 1.0)
+        taken, end = capped_step(problem.loss, line, whole, start.norm, problem.cap, False, better=lambda point: True)
+        end = end or problem.loss.point(False)
+        if taken == 0:
+            return Ascent(start, end, 0, Stopped.NO_ASCENT, [first])
+        trace = [first, StepRecord(1, float(end.loss), end.norm)]
+        stopped = Stopped.STEPS_DONE if taken == whole else Stopped.CAP_REACHED
+        return Ascent(start, end, 1, Stopped.CALLBACK if problem.monitor(trace[-1]) else stopped, trace)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -20,6 +19,7 @@ from teleport._engine.report import StepRecord, TeleportReport
 from teleport._engine.statuses import Stopped
 from teleport._null_space.ascent_problem import AscentProblem
 from teleport._null_space.driver import run_null_space_event
+from teleport._null_space.random_directions import RandomDirections
 from teleport._null_space.settings import NullSpaceSettings
 from teleport._processes.ranks import Processes
 from teleport._segments.plan import check_memory
@@ -114,7 +114,7 @@ class RandomNullSpace:
             memory=self.memory,
         )
 
-        directions = _Directions(generator or self.generator)
+        directions = RandomDirections(generator or self.generator)
 
         def step_rule(problem: AscentProblem) -> Ascent:
             return self._ascend(problem, directions)
@@ -133,7 +133,7 @@ class RandomNullSpace:
             on_shards=True,
         )
 
-    def _ascend(self, problem: AscentProblem, directions: _Directions) -> Ascent:
+    def _ascend(self, problem: AscentProblem, directions: RandomDirections) -> Ascent:
         """One step along a random direction."""
         start = problem.start or problem.loss.point(False)
         trace = [StepRecord(0, float(start.loss), start.norm)]
@@ -159,37 +159,6 @@ class RandomNullSpace:
         trace.append(StepRecord(1, float(end.loss), end.norm))
         stopped = Stopped.STEPS_DONE if length == whole else Stopped.CAP_REACHED
         return Ascent(start, end, 1, Stopped.CALLBACK if problem.monitor(trace[-1]) else stopped, trace)
-
-
-class _Directions:
-    """The random directions of one event.
-
-    Args:
-        source: of the event; one number is drawn from it.
-    """
-
-    def __init__(self, source: torch.Generator) -> None:
-        self._device = source.device
-        self._event = int(torch.randint(2**62, (), generator=source, device=source.device))
-
-    def draw(self, problem: AscentProblem) -> list[Tensor]:
-        """Standard normal numbers for each parameter, drawn on the source's device.
-
-        Every parameter of every batch has numbers of its own, so that a batch or a layer that stays shifts no others.
-        """
-        group = problem.loss.group
-        self._event = group.first(self._event)
-        place = {parameter: number for number, parameter in enumerate(problem.loss.parameters)}
-        return [
-            group.part_of(each, self._normal(each, group.whole_shape(each), problem.batch, place[each]))
-            for each in problem.parameters
-        ]
-
-    def _normal(self, parameter: nn.Parameter, shape: torch.Size, batch: int, place: int) -> Tensor:
-        digest = hashlib.sha256(f"{self._event} {batch} {place}".encode()).digest()
-        source = torch.Generator(self._device).manual_seed(int.from_bytes(digest[:8]) >> 1)
-        drawn = torch.randn(shape, generator=source, dtype=torch.float64, device=self._device)
-        return drawn.to(parameter.device, parameter.dtype)
 
 
 def _values(parameters: Iterable[nn.Parameter]) -> list[Tensor]:

@@ -66,6 +66,9 @@ CASES |= {
     "least drift": Case(
         lambda model, part: NullSpace(path="least_drift"), lambda part: {"held_out": part(drawn(4, 7, samples=12))}
     ),
+    "random path": Case(
+        lambda model, part: NullSpace(path="random"), lambda part: {"generator": torch.Generator().manual_seed(3)}
+    ),
     "balance": Case(lambda model, part: Rescaling(mode="balance")),
     "change of basis without a loss": Case(lambda model, part: ChangeOfBasis(), loss=False),
     "symmetry 2022": Case(lambda model, part: Symmetry("2022", lr=0.01, steps=3, step="fixed", guard="none")),
