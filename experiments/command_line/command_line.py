@@ -19,7 +19,7 @@ from experiments.configuration.mistakes import before_any_run, names_no_key, of_
 from experiments.configuration.scalars import check_overrides
 from experiments.configuration.sweeps import check_sweep
 from experiments.errors import UserError
-from experiments.run.launched import place
+from experiments.run.launched import Place, place
 from experiments.run.sweep import log_to_console
 
 ROOT = Path(__file__).parents[2]
@@ -40,19 +40,7 @@ def main() -> int:
     on stderr; 130: interrupted. What a run raises besides is a bug and keeps its traceback. After a sweep that is
     interrupted or breaks off, the table of its runs so far is printed and written.
     """
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # the processes of a launcher find experiments/
-    here = place()
-    log_to_console()
-    if here.size > 1:
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # that all parameters are used is no warning
-    if not here.first:
-        logging.getLogger("experiments").setLevel(logging.CRITICAL)
-    schema.register()
-    results.pool = results.collection = None
-    job.mistakes.clear()
-    job.started = job.diverged = False
+    here = _prepare()
     overrides: list[str] = []
     try:
         flags = _flags()
@@ -74,16 +62,40 @@ def main() -> int:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
     except Exception as error:
-        mistake = _kept_mistake()
-        if mistake is None and not names_no_key(error):
-            mistake = of_command_line(error)
-        if mistake is None and not job.started:
-            mistake = before_any_run(error, overrides)
+        mistake = _mistake(error, overrides)
         if mistake is None:
             raise
         if here.local == 0:  # once per machine
             print(f"error: {' '.join(str(mistake).split())}", file=sys.stderr)
         return 2
+
+
+def _prepare() -> Place:
+    """Set the environment of Hydra and of its launchers, and what earlier calls left; this process's place."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # the processes of a launcher find experiments/
+    here = place()
+    log_to_console()
+    if here.size > 1:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # that all parameters are used is no warning
+    if not here.first:
+        logging.getLogger("experiments").setLevel(logging.CRITICAL)
+    schema.register()
+    results.pool = results.collection = None
+    job.mistakes.clear()
+    job.started = job.diverged = False
+    return here
+
+
+def _mistake(error: Exception, overrides: list[str]) -> UserError | None:
+    """The user's mistake that an exception of the command tells of; ``None`` for a bug."""
+    mistake = _kept_mistake()
+    if mistake is None and not names_no_key(error):
+        mistake = of_command_line(error)
+    if mistake is None and not job.started:
+        mistake = before_any_run(error, overrides)
+    return mistake
 
 
 def _close(interrupted: bool = False) -> int:
