@@ -10,7 +10,7 @@ from typing import Any
 from experiments import files
 from experiments.run.evaluation import Evaluation
 from experiments.run.tables import COLUMNS, Row, is_number, is_row
-from teleport import TeleportReport
+from teleport import LayerReport, TeleportReport
 
 LOSSES = ("train_loss", "train_metric", "test_loss", "test_metric")
 """The columns of the curve that an evaluation fills."""
@@ -103,30 +103,7 @@ class Records:
             own_values = {column: getattr(batch, column) for column in columns}
             own_values["stopped"] = str(batch.stopped)  # a checkpoint holds plain values only
             self.tables["teleports"].append(row | own_values)
-        for layer in report.layers:
-            ranks, surviving = getattr(layer, "ranks", []), getattr(layer, "surviving", [])
-            null = getattr(layer, "null_dimensions", [])
-            channels = [getattr(layer, kind, 0) for kind in ("free", "shared", "pinned")]
-            free, shared, pinned = channels if any(channels) else (None, None, None)
-            self.tables["teleport_layers"].append(
-                {
-                    "event": event,
-                    "layer": layer.name,
-                    "kind": layer.kind,
-                    "dimension": layer.dimension,
-                    "rank_min": min(ranks, default=None),
-                    "rank_max": max(ranks, default=None),
-                    "null_min": min(null, default=None),
-                    "null_max": max(null, default=None),
-                    "surviving": sum(surviving) / len(surviving) if surviving else None,
-                    "relative_change": layer.relative_change,
-                    "residual": getattr(layer, "residual", None),
-                    "free": free,
-                    "shared": shared,
-                    "pinned": pinned,
-                    "reason": layer.reason,
-                }
-            )
+        self.tables["teleport_layers"] += [{"event": event, **_layer_values(layer)} for layer in report.layers]
 
     def _add_position(self, moment: str, evaluation: Evaluation) -> None:
         """Add one row per coordinate, for models with few parameters."""
@@ -162,6 +139,30 @@ class Records:
             "diverged": self.diverged_step is not None,
             "diverged_step": self.diverged_step,
         }
+
+
+def _layer_values(layer: LayerReport) -> Row:
+    """What a layer's row in ``teleport_layers`` says of the layer; what its method does not measure is ``None``."""
+    ranks, surviving = getattr(layer, "ranks", []), getattr(layer, "surviving", [])
+    null = getattr(layer, "null_dimensions", [])
+    channels = [getattr(layer, kind, 0) for kind in ("free", "shared", "pinned")]
+    free, shared, pinned = channels if any(channels) else (None, None, None)
+    return {
+        "layer": layer.name,
+        "kind": layer.kind,
+        "dimension": layer.dimension,
+        "rank_min": min(ranks, default=None),
+        "rank_max": max(ranks, default=None),
+        "null_min": min(null, default=None),
+        "null_max": max(null, default=None),
+        "surviving": sum(surviving) / len(surviving) if surviving else None,
+        "relative_change": layer.relative_change,
+        "residual": getattr(layer, "residual", None),
+        "free": free,
+        "shared": shared,
+        "pinned": pinned,
+        "reason": layer.reason,
+    }
 
 
 def write_json(path: Path, content: Row) -> None:
