@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
@@ -104,12 +105,7 @@ def draw_curves(
         if _draw_row(line, cells, looks, x, remarks):
             remarks.add("the loss before the first step is above the panel", " ".join(names[shared:]))
         line[0].set_ylabel("\n".join([*names, *([QUANTITIES[of_row].name] if of_row else [])]))
-    for (optimizer, name), panel in zip(columns, axes[0], strict=True):
-        label = style.label(style.OPTIMIZERS, optimizer)
-        panel.set_title(f"{QUANTITIES[name].name}, {label}" if name else label)
-    for panel in axes.flat if x == "seconds" else axes[-1]:
-        panel.set_xlabel(AXES[x])
-        panel.xaxis.set_major_locator(MaxNLocator(6, integer=x != "seconds"))
+    _label_columns(axes, columns, x)
     names = [style.KEYS.get(key, key.rpartition(".")[2]) for key in ("seed", *average)]
     panels.legend(figure, table, looks, remarks, f"pairs of {' and '.join(names)}" if average else "seeds")
     return figure
@@ -146,6 +142,16 @@ class Cell(NamedTuple):
     quantity: Quantity
     table: pd.DataFrame
     name: str
+
+
+def _label_columns(axes: np.ndarray, columns: Sequence[tuple[str, str | None]], x: str) -> None:
+    """The titles of the columns, and what is on the horizontal axes."""
+    for (optimizer, name), panel in zip(columns, axes[0], strict=True):
+        label = style.label(style.OPTIMIZERS, optimizer)
+        panel.set_title(f"{QUANTITIES[name].name}, {label}" if name else label)
+    for panel in axes.flat if x == "seconds" else axes[-1]:
+        panel.set_xlabel(AXES[x])
+        panel.xaxis.set_major_locator(MaxNLocator(6, integer=x != "seconds"))
 
 
 def _draw_row(
