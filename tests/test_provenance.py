@@ -8,12 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 KNOWN: dict[str, str] = {
-    "neural/fig11": "runs",
-    "neural/fig2": "runs",
-    "neural/fig4": "runs",
-    "neural/fig6": "runs",
     "nullspace/fig3": "figure",
-    "nullspace/fig6a": "runs",
     "nullspace/fig8": "figure and runs",
     "nullspace/gain": "figure and runs",
     "nullspace/quick": "runs",

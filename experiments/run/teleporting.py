@@ -71,6 +71,7 @@ class Teleports:
             batches = [(*self.task.train.batch(few), len(few))]
             options = {"held_out": batches} if getattr(self.config.teleport, "held_out_batches", 0) else {}
             options |= {"process_group": "alone"} if self.processes.size > 1 else {}
+            options |= self._generator(method, 0)
             self._call(copy.deepcopy(model), batches, method, **options)
 
     def affordable(self, step: int, events: int) -> bool:
@@ -91,14 +92,18 @@ class Teleports:
             options["constraint"] = self._draw(Stream.CONSTRAINT, event, constraint_batches)
         if held_out_batches := getattr(settings, "held_out_batches", 0):
             options["held_out"] = self._draw(Stream.HELD_OUT, event, held_out_batches)
-        if hasattr(self.teleporter, "generator") or getattr(self.teleporter, "path", "") == "random":
-            seed = getattr(settings, "seed", self.config.seed)
-            options["generator"] = generator(seed, Stream.DRAW, event)  # by event: a resumed run draws the same
+        options |= self._generator(self.teleporter, event)
         if isinstance(self.teleporter, Auto):
             size = self.config.training.batch_size
             batches = batches[:1] + self._draw(Stream.TRIAL, event, self.teleporter.needed, size)
         report = self._call(model, batches, self.teleporter, **options)
         return clock.stop(), report
+
+    def _generator(self, method: Teleporter | None, event: int) -> dict[str, torch.Generator]:
+        """The generator of a method that draws random numbers, one per event, so that a resumed run draws the same."""
+        if not hasattr(method, "generator") and getattr(method, "path", "") != "random":
+            return {}
+        return {"generator": generator(getattr(self.config.teleport, "seed", self.config.seed), Stream.DRAW, event)}
 
     def _draw(self, stream: Stream, event: int, batches: int, samples: int | None = None) -> list[Part]:
         """This process's parts of batches, each with the number of samples of the whole."""
