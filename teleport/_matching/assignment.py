@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from teleport._symmetry_groups.elements import AxisAction
+from teleport._symmetry_groups.axis_action import AxisAction
 
 
 class Kind(Enum):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from teleport._matching.assignment import Kind, assigned, best_of, values_of
 from teleport._matching.pairs import Pair
-from teleport._symmetry_groups.elements import AxisAction
+from teleport._symmetry_groups.axis_action import AxisAction
 from teleport._symmetry_groups.parts import flat, leading_first
 
 LARGEST = 2**26

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from teleport._matching.pairs import Pair
-from teleport._symmetry_groups.elements import AxisAction
+from teleport._symmetry_groups.axis_action import AxisAction
 from teleport._symmetry_groups.parts import flat
 
 SMALLEST = 1e-8

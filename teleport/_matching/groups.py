@@ -11,8 +11,9 @@ from teleport._change_of_basis.basis_change import BasisChange
 from teleport._matching.assignment import Kind
 from teleport._matching.scales import Scales
 from teleport._symmetry_groups.axis import Level
+from teleport._symmetry_groups.axis_action import AxisAction
 from teleport._symmetry_groups.axis_state import Axes
-from teleport._symmetry_groups.elements import AxisAction, GroupElement
+from teleport._symmetry_groups.elements import GroupElement
 from teleport._symmetry_groups.find_symmetries import classes_of_units
 from teleport._symmetry_groups.parts import act_on
 from teleport._symmetry_groups.symmetries import Symmetries

@@ -22,8 +22,8 @@ from teleport._matching.assignment import solver
 from teleport._matching.groups import Groups, Moved
 from teleport._matching.same_architecture import check_same, check_same_symmetries
 from teleport._matching.search import Search
+from teleport._symmetry_groups.axis_action import AxisAction
 from teleport._symmetry_groups.axis_state import Axes
-from teleport._symmetry_groups.elements import AxisAction
 from teleport._symmetry_groups.find_symmetries import find_symmetries, persistent_buffers
 from teleport._symmetry_groups.symmetries import Symmetries
 from teleport._tracing.outputs import Forward, call_model, difference, outputs_of

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from teleport._symmetry_groups.axis_action import AxisAction
 from teleport._symmetry_groups.axis_state import Axes
-from teleport._symmetry_groups.elements import AxisAction
 from teleport._symmetry_groups.families import Block, blocks_of
 from teleport._symmetry_groups.parts import part_of
 

@@ -13,7 +13,7 @@ from teleport._matching.assignment import Kind
 from teleport._matching.compact import GAIN, Descent
 from teleport._matching.groups import Groups, Moved, Part, Tensors
 from teleport._matching.pairs import Pair, pairs_of
-from teleport._symmetry_groups.elements import AxisAction
+from teleport._symmetry_groups.axis_action import AxisAction
 
 ROUNDS = 50
 """Of factors, matrices and assignments that take turns at the end."""

@@ -16,7 +16,8 @@ from teleport._engine.report import LayerReport
 from teleport._engine.transaction import Snapshot
 from teleport._rescaling.group_norm import Position, SquaredGradientNormOfGroup
 from teleport._rescaling.rescaling_event import MoveEvent, Settings
-from teleport._symmetry_groups.elements import AxisAction, GroupElement
+from teleport._symmetry_groups.axis_action import AxisAction
+from teleport._symmetry_groups.elements import GroupElement
 from teleport._symmetry_groups.find_symmetries import trace_symmetries
 from teleport._symmetry_groups.places import trained
 from teleport._symmetry_groups.tangents import TangentSpace

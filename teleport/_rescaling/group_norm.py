@@ -19,7 +19,7 @@ from torch import Tensor
 
 from teleport._engine.statuses import Stopped
 from teleport._rescaling.ascent import SquaredGradientNorm
-from teleport._symmetry_groups.elements import AxisAction
+from teleport._symmetry_groups.axis_action import AxisAction
 from teleport._symmetry_groups.parts import act_on
 from teleport._symmetry_groups.tangents import TangentSpace
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from teleport._symmetry_groups.axis_action import AxisAction
 from teleport._symmetry_groups.axis_state import Axes
-from teleport._symmetry_groups.elements import AxisAction
 from teleport._symmetry_groups.families import Block, blocks_of
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from teleport._quiver.quiver import Quiver
 from teleport._symmetry_groups.axis import Level
+from teleport._symmetry_groups.axis_action import AxisAction
 from teleport._symmetry_groups.axis_state import Axes
 from teleport._symmetry_groups.elements import (
-    AxisAction,
     GroupElement,
     centered_rotation,
     random_order,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from teleport._symmetry_groups.elements import AxisAction, random_order, random_signs
+from teleport._symmetry_groups.axis_action import AxisAction
+from teleport._symmetry_groups.elements import random_order, random_signs
 from teleport._symmetry_groups.families import Block
 
 HEAD, UNIT = 7, 8
