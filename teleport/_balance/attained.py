@@ -46,6 +46,8 @@ def _reached(function: LogSum, variables: ClassVariables) -> Tensor:
             left = (reached[rows].double()[:, None, :] @ term.square)[:, 0] > 0
             reached[term.rows[entered]] = True
             reached[columns[left]] = True
+        if function.group.holds_parts:
+            reached = function.group.total(reached.double()) > 0
         if int(reached.sum()) == before:
             return reached
 
@@ -62,4 +64,6 @@ def _both_ways(function: LogSum, variables: ClassVariables) -> Tensor:
             sign = variables.sign[present]
             for wanted in (1, -1):
                 (rising if (wanted > 0) == up else falling)[variables.variable[present[sign == wanted]]] = True
+    if function.group.holds_parts:
+        rising, falling = function.group.total(torch.stack([rising, falling]).double()) > 0
     return (rising & falling)[variables.variable]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from teleport._engine.progress import Callback
 from teleport._processes.group import Group
 from teleport._processes.ranks import Processes, group_of
 from teleport._quiver.quiver import Quiver
+from teleport._quiver.rows import in_rows
 from teleport._tracing.outputs import Forward, call_model
 
 Criterion = Literal["minimal_norm", "equal_norm", "path_conditioning"]
@@ -104,13 +106,14 @@ class Balance:
         event, group = BasisEvent(model, False), group_of(process_group, model)
         found: list[_Balanced] = []
 
-        def choose(quiver: Quiver, batch: Any) -> BasisChange:
+        def choose(quiver: Quiver, batch: Any, group: Group) -> BasisChange:
             agree_on_quiver(group, quiver)
-            found[:] = [_Balanced(self, event.model, quiver, batch, forward or call_model)]
-            return BasisChange(quiver, found[0].tau(group))
+            found[:] = [_Balanced(self, event.model, quiver, batch, forward or call_model, group)]
+            return BasisChange(quiver, found[0].tau())
 
-        settings = ("keep", self.guard, self.tolerance)
-        move = FactorMove("balance", BalanceReport, event, choose, *settings, callback, keep_modes, group)
+        given = ("keep", self.guard, self.tolerance, callback, keep_modes, group)
+        shards = self.criterion != "path_conditioning"  # whose terms are of paths through whole layers
+        move = FactorMove("balance", BalanceReport, event, choose, *given, on_shards=shards)
         report = move.run(model, batches, loss_fn, forward)
         found[0].enter(report)
         return report
@@ -119,13 +122,18 @@ class Balance:
 class _Balanced:
     """The minimum of a criterion over the factors of a quiver."""
 
-    def __init__(self, method: Balance, model: nn.Module, quiver: Quiver, batch: Any, forward: Forward) -> None:
-        self.method = method
-        device = next((each.parameter.device for each in quiver.scaled.values()), torch.device("cpu"))
+    def __init__(
+        self, method: Balance, model: nn.Module, quiver: Quiver, batch: Any, forward: Forward, group: Group
+    ) -> None:
+        self.method, self.group = method, group
+        quiver = dataclasses.replace(quiver, scaled=in_rows(group, quiver.scaled))
+        on_model = next((each.device for each in model.parameters()), torch.device("cpu"))
+        device = next((each.parameter.device for each in quiver.scaled.values()), on_model)
         self.variables = ClassVariables(quiver, device)
         masses, self.offset = self._masses(model, quiver, batch, forward)
-        self.count = sum(int((mass > 0).sum()) for mass in masses.values())
-        self.function = LogSum(quiver, masses, self.variables)
+        (count,) = group.totals([sum(int((mass > 0).sum()) for mass in masses.values())])
+        self.count = int(count)
+        self.function = LogSum(quiver, masses, self.variables, group)
         if method.criterion == "path_conditioning":
             present = {parameter: (mass > 0).double() for parameter, mass in masses.items()}
             numbers = LogSum(quiver, present, self.variables)
@@ -134,6 +142,9 @@ class _Balanced:
         else:
             pin_unattained(self.function)
         self.minimum: Minimum = minimum(self.function)
+        start, end = torch.zeros_like(self.minimum.x), self.minimum.x
+        self.values = self._value(start), self._value(end)
+        self.imbalances = self.function.imbalance(start), self.function.imbalance(end)
 
     def _masses(
         self, model: nn.Module, quiver: Quiver, batch: Any, forward: Forward
@@ -152,19 +163,18 @@ class _Balanced:
         p = self.method.p
         return {parameter: parameter.detach().abs().double() ** p for parameter in norm_of.values()}, 0.0
 
-    def tau(self, group: Group) -> Tensor:
+    def tau(self) -> Tensor:
         """``[classes]``, on the CPU; the mean over the processes, whose rounding may differ."""
         log_tau = self.variables.of_classes(self.minimum.x)
         if self.method.criterion != "path_conditioning":
             log_tau = -2 / self.method.p * log_tau
-        (mean,) = group.mean([log_tau])
+        (mean,) = self.group.mean([log_tau])
         return mean.exp().cpu()
 
     def enter(self, report: BalanceReport) -> None:
         """The numbers of the criterion, into the report."""
-        start, end = torch.zeros_like(self.minimum.x), self.minimum.x
-        report.criterion_before, report.criterion_after = self._value(start), self._value(end)
-        report.imbalance_before, report.imbalance_after = self.function.imbalance(start), self.function.imbalance(end)
+        report.criterion_before, report.criterion_after = self.values
+        report.imbalance_before, report.imbalance_after = self.imbalances
         report.newton_steps = self.minimum.steps
 
     def _value(self, x: Tensor) -> float:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from teleport._processes.group import ALONE, Group
 from teleport._quiver.quiver import Freedom, Quiver
 from teleport._rescaling.gradient_norm import ParameterTerm
 
@@ -72,20 +73,29 @@ class LogSum:
         masses: the term of each element at ``x = 0``, not negative, float64, in the parameter's shape; parameters that
             are not in it have none.
         variables: the factors.
+        group: of processes, of which each may have the terms of the rows that it holds.
 
     Attributes:
-        terms: of the parameters that scale.
+        terms: of the parameters that scale, those of this process.
         constant: the sum of the terms of the others.
         slope: ``[variables]``.
     """
 
-    def __init__(self, quiver: Quiver, masses: Mapping[nn.Parameter, Tensor], variables: ClassVariables) -> None:
+    def __init__(
+        self,
+        quiver: Quiver,
+        masses: Mapping[nn.Parameter, Tensor],
+        variables: ClassVariables,
+        group: Group = ALONE,
+    ) -> None:
         zeros = torch.zeros_like(variables.sign)
         scaled = [each for each in quiver.scaled.values() if each.parameter in masses]
         self.variables = variables
+        self.group = group
         self.terms = [ParameterTerm(each, masses[each.parameter], zeros) for each in scaled]
         moving = {each.parameter for each in scaled}
-        self.constant = sum(float(mass.sum()) for parameter, mass in masses.items() if parameter not in moving)
+        fixed = sum(float(mass.sum()) for parameter, mass in masses.items() if parameter not in moving)
+        (self.constant,) = group.totals([fixed])
         self.slope = zeros.new_zeros(variables.count)
 
     def value(self, x: Tensor) -> float:
@@ -96,17 +106,21 @@ class LogSum:
     def total(self, x: Tensor) -> float:
         """The sum of all terms at ``x``."""
         y = self.variables.of_classes(x)
-        return self.constant + sum(float(term.sums(y)[0].sum()) for term in self.terms)
+        (terms,) = self.group.totals([sum(float(term.sums(y)[0].sum()) for term in self.terms)])
+        return self.constant + terms
 
     def around(self, x: Tensor) -> tuple[Tensor, Tensor, float]:
         """The gradient ``[variables]`` of the sum, the diagonal of its second derivative, and the sum, at ``x``."""
         y = self.variables.of_classes(x)
-        by_output, by_input, total = torch.zeros_like(y), torch.zeros_like(y), self.constant
+        by_output, by_input = torch.zeros_like(y), torch.zeros_like(y)
+        total = self.constant if self.group.rank == 0 or not self.group.holds_parts else 0.0
         for term in self.terms:
             rows, columns = term.sums(y)
             by_output.index_add_(0, term.rows.flatten(), rows.flatten())
             by_input.index_add_(0, term.columns.flatten(), columns.flatten())
             total += float(rows.sum())
+        by_output, by_input = self.group.total(torch.stack([by_output, by_input]))
+        (total,) = self.group.totals([total])
         gradient = 2 * self.variables.of_variables(by_input - by_output)
         diagonal = 4 * self.variables.of_variables(self.variables.sign * (by_input + by_output))
         return gradient, diagonal, total
@@ -119,7 +133,7 @@ class LogSum:
             rows, columns = term.products(y, along)
             change.index_add_(0, term.rows.flatten(), -rows.flatten())
             change.index_add_(0, term.columns.flatten(), columns.flatten())
-        return 4 * self.variables.of_variables(change)
+        return 4 * self.variables.of_variables(self.group.total(change))
 
     def separate_step(self, x: Tensor) -> Tensor:
         """The step ``[variables]`` to the minimum of a separable upper bound, which lowers the function from any ``x``.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,8 +14,11 @@ from teleport._change_of_basis.multiplication import multiplications_of
 from teleport._change_of_basis.teleported import Teleported, unwrapped
 from teleport._engine.report import BatchReport, ChannelReport, LayerReport, fill_sizes
 from teleport._engine.transaction import Snapshot, not_accepted
-from teleport._quiver.channel_changes import channel_changes
+from teleport._processes.group import ALONE, Group
+from teleport._processes.shards import Shards
+from teleport._quiver.channel_changes import channel_changes, zero_parameters
 from teleport._quiver.quiver import Freedom, Quiver
+from teleport._quiver.rows import FactorsOfShards, in_rows
 from teleport._tracing.evaluations import modes_of
 from teleport._tracing.reasons import ZERO_WEIGHTS
 
@@ -31,6 +35,8 @@ class BasisEvent:
         modes: the training modes of its modules at the start.
         change: the change that acted; all factors are 1 if it was undone.
         moved: a snapshot of the parameters that the change moves; of none before it is known.
+        group: of processes that move the model together; set once it is known whether they hold parts of it.
+        whole: the parameters by name as tracers see them, if they are not those of the model.
     """
 
     change: BasisChange
@@ -38,6 +44,9 @@ class BasisEvent:
 
     def __init__(self, model: nn.Module, teleport: bool) -> None:
         self._given = model
+        self.group: Group = ALONE
+        self.whole: Mapping[str, nn.Parameter] | None = None
+        self._rows: Quiver | None = None
         self.moved = Snapshot([])
         self.model = Teleported(model) if teleport and not isinstance(model, Teleported) else model
         self.modes = modes_of(self.model)
@@ -54,12 +63,23 @@ class BasisEvent:
         """The name of each parameter in the model that the caller gave."""
         return {parameter: name for name, parameter in unwrapped(self.model).named_parameters()}
 
+    @property
+    def factors(self) -> Mapping[nn.Parameter, Tensor]:
+        """The factors of each parameter that moved, by the parameters that the optimizer knows."""
+        change, group = self.change, self.group
+        if not isinstance(group, Shards):
+            return change.group
+        names = multiplications_of(change.quiver).moved(change.tau)
+        return FactorsOfShards(group, {name: change.quiver.scaled[name] for name in names}, change.tau)
+
     def prepare(self, change: BasisChange) -> set[nn.Parameter]:
         """Set the change of basis; returns the parameters that it moves."""
         self.change = change
         named = dict(unwrapped(self.model).named_parameters())
         moved = {named[name] for name in multiplications_of(change.quiver).moved(change.tau)}
         self.moved = Snapshot(moved)
+        if self.group.holds_parts:
+            self._rows = dataclasses.replace(change.quiver, scaled=in_rows(self.group, change.quiver.scaled))
         return moved
 
     def act(self, stopped: bool) -> bool:
@@ -68,8 +88,8 @@ class BasisEvent:
             self.undo()
         if bool((self.change.tau == 1).all()):
             return False
-        multiplied = any(bool(parameter.any()) for parameter in self.moved.parameters)
-        self.change.act_on(self.model)
+        multiplied = self.group.anywhere(any(bool(parameter.any()) for parameter in self.moved.parameters))
+        (self.change if self._rows is None else BasisChange(self._rows, self.change.tau)).act_on(self.model)
         return multiplied or self.result is not self._given
 
     def handing(self, function: Callable[[nn.Module, Any], Any]) -> Callable[[nn.Module, Any], Any]:
@@ -111,7 +131,8 @@ class BasisEvent:
         alone = _sizes(quiver) == 1
         reports: list[LayerReport] = []
         groups = {name: units.cpu().flatten() for name, units in quiver.channel_classes.items()}
-        changes, zero = channel_changes(tau - 1, groups, quiver.scaled)
+        empty = zero_parameters(in_rows(self.group, quiver.scaled), self.group)
+        changes, zero = channel_changes(tau - 1, groups, quiver.scaled, empty)
         for name, classes in groups.items():
             change = changes[name]
             own, single = free[classes], alone[classes]
@@ -132,7 +153,7 @@ class BasisEvent:
         others = {name: reason for name, reason in quiver.reasons.items() if name not in groups}
         others |= {name: "" for name in changes if name not in groups}
         reports += [ChannelReport(name, "parameter", 0, changes.get(name, 0.0), why) for name, why in others.items()]
-        fill_sizes(reports, dict(unwrapped(self.model).named_parameters()))
+        fill_sizes(reports, dict(unwrapped(self.model).named_parameters()) if self.whole is None else self.whole)
         return list(reports)
 
 

@@ -20,6 +20,7 @@ from teleport._change_of_basis.sampling import Sampling, check_sampling, draw_ta
 from teleport._engine.contract import LossFn
 from teleport._engine.loss_call import check_signature
 from teleport._engine.progress import Callback
+from teleport._processes.group import Group
 from teleport._processes.ranks import Processes, group_of
 from teleport._quiver.quiver import Freedom, Quiver
 from teleport._tracing.evaluations import Modes, modes_of
@@ -133,12 +134,13 @@ class ChangeOfBasis:
         if self.group != "scaling":
             return group_move(self, model, list(batches), loss_fn, forward, generator, callback, keep_modes, group)
 
-        def choose(quiver: Quiver, _: Any) -> BasisChange:
+        def choose(quiver: Quiver, _: Any, group: Group) -> BasisChange:
             draw_alike(group, quiver, generator or self.generator)
             return self.sample(quiver, generator)
 
-        settings = (self.activations, self.guard, self.tolerance)
-        move = FactorMove("change of basis", ChangeOfBasisReport, event, choose, *settings, callback, keep_modes, group)
+        given = (self.activations, self.guard, self.tolerance, callback, keep_modes, group)
+        shards = self.activations == "keep"
+        move = FactorMove("change of basis", ChangeOfBasisReport, event, choose, *given, on_shards=shards)
         return move.run(model, batches, loss_fn, forward)
 
     def capture(

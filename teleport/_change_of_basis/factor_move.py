@@ -27,6 +27,7 @@ from teleport._engine.contract import LossFn, Monitor
 from teleport._engine.event import Event
 from teleport._engine.finiteness import not_finite_at_any, not_finite_outputs
 from teleport._engine.loss_call import with_devices_told
+from teleport._engine.on_shards import ShardedModel
 from teleport._engine.progress import Callback, closing_line
 from teleport._engine.replicas import as_one_replica
 from teleport._engine.report import BatchReport, LayerReport
@@ -37,6 +38,7 @@ from teleport._engine.transaction import Snapshot, all_or_nothing, not_accepted,
 from teleport._errors import UnsupportedModel
 from teleport._processes.group import Group
 from teleport._quiver.quiver import Quiver
+from teleport._segments.plan import Plan
 from teleport._tracing.caches import clear_caches
 from teleport._tracing.outputs import Forward, call_model, difference, outputs_of
 from teleport._tracing.preconditions import check_model, check_tensors
@@ -62,39 +64,42 @@ class FactorMove(Generic[Report]):
         name: of the method, for the report.
         report_type: of its reports.
         event: around the given model.
-        choose: the change of basis, of the quiver that was found and the first batch.
+        choose: the change of basis, of the quiver that was found, the first batch, and the group that decides together.
         activations: ``"keep"`` or ``"teleport"``.
         guard, tolerance: as of ``ChangeOfBasis``.
         callback, keep_modes: of the caller.
-        group: of processes that move their replicas together.
+        group: of processes that move the model together.
+        on_shards: whether ``choose`` takes a group that holds rows of the parameters; else sharded ones are made whole.
     """
 
     name: str
     report_type: type[Report]
     event: BasisEvent
-    choose: Callable[[Quiver, Any], BasisChange]
+    choose: Callable[[Quiver, Any, Group], BasisChange]
     activations: str
     guard: Literal["transaction", "none"]
     tolerance: float
     callback: Callback | None
     keep_modes: bool
     group: Group
+    on_shards: bool
 
     def run(self, model: nn.Module, batches: Iterable[Any], loss_fn: LossFn | None, forward: Forward | None) -> Report:
         """Make the event; arguments and errors as of a call of ``ChangeOfBasis``."""
         event, group = self.event, self.group
+        shards = ShardedModel.of(group, model) if self.on_shards else None
 
         def change(evaluations: Sequence[Callable[[], Any]], given: list[Any]) -> set[nn.Parameter]:
-            runs = evaluations[0], event.modes, evaluations[1:]
-            return event.prepare(self.choose(quiver_for(self.activations, event.model, *runs, given), given[0]))
+            runs = evaluations[0], event.modes, evaluations[1:], given, event.whole, event.group
+            return event.prepare(self.choose(quiver_for(self.activations, event.model, *runs), given[0], event.group))
 
         def moved() -> Report:
             report: Report
-            check_model(model)
+            check_model(model, sharded=shards is not None)
             try:
                 if loss_fn is None:
                     handed = event.handing(forward or call_model)
-                    report = group.together(lambda: self._by_outputs(change, list(batches), handed))
+                    report = self._by_outputs_together(change, list(batches), handed, shards)
                 else:
                     report = run_event(
                         self.name,
@@ -106,8 +111,9 @@ class FactorMove(Generic[Report]):
                         self.report_type,
                         keep_modes=self.keep_modes,
                         process_group=group,
+                        on_shards=shards is not None,
                     )
-                report.model, report.change, report.group = event.result, event.change, event.change.group
+                report.model, report.change, report.group = event.result, event.change, event.factors
                 return report
             except BaseException as error:
                 event.put_back()  # also after the move: without its report the teleported form would be lost
@@ -116,16 +122,17 @@ class FactorMove(Generic[Report]):
                 raise
 
         try:
-            return with_whole_parameters(group, model, moved)
+            return moved() if shards is not None else with_whole_parameters(group, model, moved)
         except BaseException:  # an interrupt after the move, before the report is the caller's
-            if not any(map(is_sharded, model.parameters())):  # shards are written last
+            if shards is not None or not any(map(is_sharded, model.parameters())):  # gathered ones are written last
                 event.put_back()
             raise
 
     def _by_loss(self, change: _Change, losses: Event) -> tuple[list[BatchReport], list[LayerReport]]:
         """Change the basis, and check the function by the losses of the batches."""
         event = self.event
-        losses.moved |= change([partial(losses.evaluate, batch) for batch in losses.batches], losses.batches)
+        event.group, event.whole = losses.group, losses.traced
+        losses.moved |= change([partial(losses.evaluate_once, batch) for batch in losses.batches], losses.batches)
         losses.names = event.names
         objectives = [losses.batch_loss(batch, losses.trainable) for batch in losses.batches]
         points = [objective.point(differentiable=False) for objective in objectives]
@@ -143,15 +150,45 @@ class FactorMove(Generic[Report]):
             event.judge(
                 reports,
                 [
-                    violation(old[0], new[0], new[1], tolerance, event.moved)
+                    losses.group.common(violation(old[0], new[0], new[1], tolerance, event.moved))
                     for old, new in zip(before, after, strict=True)
                 ],
             )
         return reports, event.layers()
 
-    def _by_outputs(self, change: _Change, batches: list[Any], forward: Forward) -> Report:
+    def _by_outputs_together(
+        self, change: _Change, batches: list[Any], forward: Forward, shards: ShardedModel | None
+    ) -> Report:
+        """As :meth:`_by_outputs`, on the shards that the model has, and undone in all processes if one fails."""
+        event = self.event
+        if shards is None:
+            event.group = self.group
+            return event.group.together(lambda: self._by_outputs(change, batches, forward))
+        event.group, event.whole = shards.group, shards.whole
+        plan = Plan(differentiated=False)
+
+        def gathering(model: nn.Module, batch: Any) -> Any:
+            return shards.evaluated(plan, lambda: forward(model, batch))
+
+        def choose_plan(state: ModelState) -> None:
+            nonlocal plan
+            plan = shards.plan_once(lambda: state.evaluate(lambda: forward(event.model, batches[0])))
+
+        report: Report = event.group.together(
+            partial(shards.during, lambda: self._by_outputs(change, batches, gathering, choose_plan))
+        )
+        report.memory = plan.chosen
+        return report
+
+    def _by_outputs(
+        self,
+        change: _Change,
+        batches: list[Any],
+        forward: Forward,
+        first_of_all: Callable[[ModelState], None] = lambda state: None,
+    ) -> Report:
         """Change the basis, and check the function by the outputs on the batches."""
-        event, group = self.event, self.group
+        event, group = self.event, self.event.group
         start = time.perf_counter()
         if not batches:
             raise ValueError("a teleport needs at least one batch")
@@ -167,6 +204,7 @@ class FactorMove(Generic[Report]):
                 call = partial(outputs_of, event.model, batch, forward)
                 return with_devices_told(lambda: state.evaluate(call), event.model, batch)
 
+            first_of_all(state)
             clear_caches(event.model, state, lambda: outputs(batches[0]))
             first = [outputs(batch) for batch in batches]
             moved = change([partial(evaluate, batch) for batch in batches], batches)

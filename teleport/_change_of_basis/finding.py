@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from teleport._change_of_basis.teleported import unwrapped
 from teleport._errors import UnsupportedModel
+from teleport._processes.group import ALONE, Group
 from teleport._quiver.find_quiver import trace_quiver
 from teleport._quiver.quiver import Quiver
 from teleport._tracing.evaluations import Modes, first_call, in_modes, leaves_out, reached_modules
@@ -23,6 +24,8 @@ def quiver_for(
     modes: Modes,
     others: Sequence[Callable[[], Any]] = (),
     batches: Sequence[Any] = (),
+    whole: Mapping[str, nn.Parameter] | None = None,
+    group: Group = ALONE,
 ) -> Quiver:
     """The quiver of ``model`` as traced in ``evaluate``.
 
@@ -33,19 +36,21 @@ def quiver_for(
         activations: ``"keep"`` or ``"teleport"``.
         model, evaluate, modes, others: of the evaluations.
         batches: of all evaluations; reads of their values are told.
+        whole: the parameters by name as tracers see them, if they are not those of the model.
+        group: of processes that may hold rows of the parameters.
 
     Raises:
         ValueError: activations are to be teleported in a model that ``evaluate`` does not call.
         UnsupportedModel: or in one that calls others in training than in evaluation.
     """
-    named = dict(unwrapped(model).named_parameters())
+    named = dict(unwrapped(model).named_parameters()) if whole is None else whole
     values = value_reads_of(unwrapped(model), batches)
     if activations == "keep":
         with reached_modules() as reached:
-            quiver = trace_quiver([evaluate], named, True, True, "it is an output", others, values)
-        if leaves_out(reached, modes):
+            quiver = trace_quiver([evaluate], named, True, True, "it is an output", others, values, group)
+        if group.anywhere(leaves_out(reached, modes)):
             runs = [evaluate, in_modes(model, evaluate, modes)]
-            quiver = trace_quiver(runs, named, True, True, "it is an output", others, values)
+            quiver = trace_quiver(runs, named, True, True, "it is an output", others, values, group)
         return quiver
     run = first_call(unwrapped(model), evaluate, model)  # calls of functions beside the model's are not counted
     with reached_modules() as reached:

@@ -29,6 +29,8 @@ class Event:
         batches: of the event, at least one.
         evaluate: the loss of a batch of this process, a scalar with a graph, at the current parameters; with the same
             random numbers each time. Tracers watch it. Numbers come from :meth:`loss` and :meth:`batch_loss`.
+        evaluate_once: the same, not to be differentiated: each tensor is computed once, in the order of the model's
+            code, for tracers that follow it.
         draw: the result of the caller's code that makes a batch; its random numbers go on from call to call.
         named: all parameters by name; ``names``: the reverse; ``trainable``: those that require a gradient.
         moved: parameters that the method moves. Changes of others, by evaluations of the loss, are undone.
@@ -52,11 +54,13 @@ class Event:
         group: Group,
         plan: Plan = WHOLE,
         traced: Mapping[str, nn.Parameter] | None = None,
+        evaluate_once: Callable[[Any], Tensor] | None = None,
     ) -> None:
         self.plan = plan
         self.model = model
         self.batches = batches
         self.evaluate = evaluate
+        self.evaluate_once = evaluate_once or evaluate
         self.draw = draw
         self.monitor = monitor
         self.group = group

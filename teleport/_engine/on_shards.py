@@ -8,12 +8,13 @@ rest of the model during an evaluation, as FSDP keeps them between the forward a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from functools import wraps
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
 from teleport._engine.transaction import always_undone
@@ -81,7 +82,7 @@ class ShardedModel:
         self._shards = _slots(model)
         self._own = {slot: own[shard] for slot, shard in self._shards.items()}
         rows = {own[shard]: Rows.of(name, shard.shape, group.rank, group.size) for name, shard in shards.items()}
-        self.group = Shards(group.processes, group.device, rows)
+        self.group = Shards(group.processes, group.device, rows, {own[shard]: shard for shard in shards.values()})
         self.whole = {
             name: nn.Parameter(torch.empty(shard.shape, dtype=shard.dtype, device="meta"), shard.requires_grad)
             for name, shard in shards.items()
@@ -146,11 +147,27 @@ class ShardedModel:
                 self._inspecting = False
         return Plan(recorded=False, chosen="all parts gathered for each evaluation; gradients and moves stay sharded")
 
+    def plan_once(self, evaluate: Callable[[], Any]) -> Plan:
+        """How evaluations are made that are not differentiated: the modules of ``fully_shard`` gathered one at a time,
+        unless code outside of them reads their parameters in ``evaluate``."""
+        if self._parts:
+            plan = Plan(self._parts, differentiated=False, chosen=f"{len(self._parts)} sharded parts gathered in turn")
+            with suppress(NotRepeatable), _ReadsOfRows(self.group.rows):
+                self.evaluated(plan, evaluate)
+                return plan
+        return Plan(differentiated=False, chosen="all parts gathered for each evaluation; moves stay sharded")
+
     def loss(self, plan: Plan, loss_fn: Call, model: nn.Module, batch: Any) -> Any:
         """``loss_fn(model, batch)`` by a plan."""
+        return self.evaluated(plan, lambda: loss_fn(model, batch))
+
+    def evaluated(self, plan: Plan, evaluate: Callable[[], Result]) -> Result:
+        """The result of an evaluation by a plan."""
         within = {module for part in plan.parts for module in part.modules()}
-        with self._gathered({slot: each for slot, each in self._own.items() if slot[0] not in within}):
-            return in_segments(plan.parts, lambda: loss_fn(model, batch), self._around)
+        rest = {slot: each for slot, each in self._own.items() if slot[0] not in within}
+        kept = nullcontext() if plan.differentiated else saved_tensors_hooks(_nothing, _nothing)
+        with kept, self._gathered(rest):
+            return in_segments(plan.parts, evaluate, self._around, repeated=plan.differentiated)
 
     def _around(self, part: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
         within = set(part.modules())
@@ -177,6 +194,11 @@ class ShardedModel:
         finally:
             wholes.clear()
             _put(slots)
+
+
+def _nothing(_: Any) -> Any:
+    """What a graph keeps that is not differentiated, so that it holds no gathered parameters."""
+    return None
 
 
 def _slots(model: nn.Module) -> Slots:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import re
 import time
@@ -204,7 +205,9 @@ class _Run(Generic[Report]):
                 hand_back()
         monitor = Monitor(self.method, len(batches), self.callback, self.group)
         traced = None if self.shards is None else self.shards.whole
-        return Event(self.model, batches, partial(planned, plan), state.draw, monitor, self.group, plan, traced)
+        evaluations = [partial(planned, dataclasses.replace(plan, differentiated=each)) for each in (True, False)]
+        evaluate, once = evaluations if self.shards is not None else (evaluations[0], None)
+        return Event(self.model, batches, evaluate, state.draw, monitor, self.group, plan, traced, once)
 
     def _report(
         self,

@@ -65,13 +65,19 @@ class Shards(Ranks):
         processes: that move it together.
         device: of the model.
         rows: what this process holds of each parameter.
+        shards: the sharded parameters of the model by what this process holds of them.
     """
 
     def __init__(
-        self, processes: distributed.ProcessGroup, device: torch.device, rows: Mapping[nn.Parameter, Rows]
+        self,
+        processes: distributed.ProcessGroup,
+        device: torch.device,
+        rows: Mapping[nn.Parameter, Rows],
+        shards: Mapping[nn.Parameter, nn.Parameter],
     ) -> None:
         super().__init__(processes, device)
         self.rows = dict(rows)
+        self.shards = dict(shards)
 
     @property
     def holds_parts(self) -> bool:

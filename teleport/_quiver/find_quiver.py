@@ -9,12 +9,14 @@ say which scale index the result of a function has and which scale variables mus
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from teleport._processes.group import ALONE, Group
+from teleport._processes.shards import Shards
 from teleport._quiver.quiver import Quiver
 from teleport._quiver.rules import ACTIVATIONS, Call, indices_of_result
 from teleport._quiver.scale_indices import compact
@@ -55,6 +57,7 @@ def trace_quiver(
     output: str,
     spare: Iterable[Callable[[], Any]] = (),
     values: ValueReads | None = None,
+    group: Group = ALONE,
 ) -> Quiver:
     """The quiver that several evaluations of one network allow together.
 
@@ -64,12 +67,13 @@ def trace_quiver(
         output: why an output carries 1.
         spare: evaluations that are made, one after the other, only while there are parameters that none has read.
         values: finds the reads of values, for the quiver to name.
+        group: of processes that may hold rows of the parameters, and make the same evaluations then.
     """
     tracker = QuiverTracer(named_parameters, in_place, frozen_stay, values)
     for run in runs:
         tracker.trace_run(run, output)
     for run in spare:
-        if not tracker.unread:
+        if not group.anywhere(bool(tracker.unread)):
             break
         tracker.trace_run(run, output)
     return tracker.result()
@@ -107,6 +111,12 @@ class QuiverTracer(FunctionTracer):
         if func in ZEROS and isinstance(result, Tensor):
             self.state.note_zero(result)
         return result
+
+    def _gathered(self, group: Shards, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+        wholes = super()._gathered(group, parameters)
+        for rows, whole in zip(parameters, wholes, strict=True):
+            self.state.note_gathered(rows, group.rows[rows].name, whole)
+        return wholes
 
     def trace_run(self, run: Callable[[], Any], output: str) -> None:
         """Evaluate the model and add the constraints that follow."""

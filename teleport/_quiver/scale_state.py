@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -58,7 +59,8 @@ class ScaleState:
         self.sites: list[Site] = []
         self.calls: Counter[Callable[..., Any]] = Counter()  # of activations, in the evaluation that runs
         self._names = {parameter: name for name, parameter in parameters.items()}
-        self.scopes = Scopes(parameters, self.indices_at)
+        self._gathered: dict[int, str] = {}
+        self.scopes = Scopes(self._name, self.indices_at)
         self._zeros: dict[int, tuple[Tensor, int]] = {}  # tensors made as zeros, with their version then
         self._indices: dict[int, tuple[Tensor, Tensor]] = {}  # the tensors are held so that no other takes their id
         for name, parameter in parameters.items():
@@ -101,7 +103,13 @@ class ScaleState:
 
     def _name(self, tensor: Tensor) -> str | None:
         """The name of the parameter that this tensor is, not only a part or a view of one."""
-        return self._names.get(tensor) if isinstance(tensor, nn.Parameter) else None
+        return self._names.get(tensor) if isinstance(tensor, nn.Parameter) else self._gathered.get(id(tensor))
+
+    def note_gathered(self, rows: nn.Parameter, name: str, whole: Tensor) -> None:
+        """A tensor is a parameter as a whole, as long as it exists, gathered from processes that hold rows of it."""
+        self._names[rows] = name
+        self._gathered[id(whole)] = name
+        weakref.finalize(whole, self._gathered.pop, id(whole), None)
 
     def parameters_of(self, tensor: Tensor) -> list[str]:
         """The parameters that an indexed tensor, or a parameter, overlaps."""

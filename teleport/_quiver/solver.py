@@ -43,7 +43,8 @@ def quiver_of(
     scaled = {}
     for name in (name for name in scales.parameters if name in uses):
         parameter = scales.parameters[name]
-        sides = (_short(classes.of[side]).to(parameter.device) for side in _sides(uses[name]))
+        device = torch.device("cpu") if parameter.is_meta else parameter.device  # meta: stands for shards
+        sides = (_short(classes.of[side]).to(device) for side in _sides(uses[name]))
         scaled[name] = Scaled(parameter, *sides)
     scaled = {name: each for name, each in scaled.items() if _moves(each)}
     made = {name: torch.cat([each.flatten() for each in scales.made[name]]) for name in scales.made}

@@ -12,7 +12,7 @@ A tensor that is kept in an attribute of a module, or that a hook hands on, esca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,12 +27,12 @@ class Scopes:
     """The modules whose code runs, and the indices of the tensors that the code of each can read.
 
     Args:
-        parameters: of the model, by name; they tell the path of a module.
+        name_of: the name of a parameter, which tells the path of its module; ``None`` if it is not of the model.
         indices_of: the scale indices of a tensor, empty if it carries no factor.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], indices_of: Callable[[Tensor], list[Tensor]]) -> None:
-        self._names = {parameter: name for name, parameter in parameters.items()}
+    def __init__(self, name_of: Callable[[Tensor], str | None], indices_of: Callable[[Tensor], list[Tensor]]) -> None:
+        self._name_of = name_of
         self._indices_of = indices_of
         self._stack: list[str | None] = []
         self._paths: dict[nn.Module, str | None] = {}
@@ -77,9 +77,9 @@ class Scopes:
 
     def _path(self, module: nn.Module) -> str | None:
         """The path of the module in the model, by the first parameter in it; ``None`` if it has none of the model's."""
-        if module not in self._paths:
+        if self._paths.get(module) is None:  # shards are known by name once the first ones were gathered
             inside = module.named_parameters()
-            found = ((name, self._names[held]) for name, held in inside if held in self._names)
+            found = ((name, self._name_of(held) or "") for name, held in inside)
             self._paths[module] = next(
                 (whole.removesuffix(name).rstrip(".") for name, whole in found if whole.endswith(name)), None
             )

@@ -58,7 +58,10 @@ class FactorVariables:
 
 
 def find_factor_variables(
-    evaluate: Callable[[Any], Tensor], batches: Iterable[Any], named_parameters: Mapping[str, nn.Parameter]
+    evaluate: Callable[[Any], Tensor],
+    batches: Iterable[Any],
+    named_parameters: Mapping[str, nn.Parameter],
+    device: torch.device | None = None,
 ) -> FactorVariables:
     """Trace the loss of each batch and find the channels that may be scaled.
 
@@ -67,11 +70,12 @@ def find_factor_variables(
         batches: at least one. A factor is free only if it is free in the traces of all batches.
         named_parameters: of the model. Parameters that require no gradient are not scaled, so the channels that would
             scale them have ``tau = 1``.
+        device: of the variables; by default that of the first parameter.
     """
     with torch.enable_grad():
         runs = (partial(evaluate, batch) for batch in batches)
         quiver = trace_quiver(runs, named_parameters, in_place=True, frozen_stay=True, output="its output is the loss")
-    return _VariableNumbering(quiver).result(next(iter(named_parameters.values())).device)
+    return _VariableNumbering(quiver).result(device or next(iter(named_parameters.values())).device)
 
 
 class _VariableNumbering:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from teleport._engine.statuses import Stopped
+from teleport._processes.group import ALONE, Group
 from teleport._quiver.quiver import Scaled
 from teleport._rescaling.ascent import NormMonitor, SquaredGradientNorm, Trajectory
 from teleport._rescaling.factor_variables import FactorVariables
@@ -29,18 +30,25 @@ class SquaredGradientNormOfFactors(SquaredGradientNorm[Tensor]):
         factor_variables: the factors of each parameter as functions of ``x``.
         squares: for each parameter the squares of its gradient's elements at ``x = origin``, in the parameter's shape.
         origin: ``[variables]``.
+        group: of processes, of which each may have the squares of the rows that it holds.
     """
 
     def __init__(
-        self, factor_variables: FactorVariables, squares: Mapping[nn.Parameter, Tensor], origin: Tensor
+        self,
+        factor_variables: FactorVariables,
+        squares: Mapping[nn.Parameter, Tensor],
+        origin: Tensor,
+        group: Group = ALONE,
     ) -> None:
         self.factor_variables = factor_variables
+        self.group = group
         log_tau = factor_variables.log_tau(origin)
         self._terms = [
             ParameterTerm(scaled, squares[scaled.parameter], log_tau) for scaled in factor_variables.scaled.values()
         ]
         scaled = {each.parameter for each in factor_variables.scaled.values()}
-        self.constant = sum(float(square.sum()) for parameter, square in squares.items() if parameter not in scaled)
+        fixed = sum(float(square.sum()) for parameter, square in squares.items() if parameter not in scaled)
+        (self.constant,) = group.totals([fixed])
         of_term = [factor_variables.variable[term.free(factor_variables.sign)] for term in self._terms]
         self._of_block = [
             [
@@ -54,7 +62,8 @@ class SquaredGradientNormOfFactors(SquaredGradientNorm[Tensor]):
     def at(self, x: Tensor) -> float:
         """The squared norm at ``x [variables]``."""
         log_tau = self.factor_variables.log_tau(x)
-        return self.constant + sum(float(term.sums(log_tau)[0].sum()) for term in self._terms)
+        (terms,) = self.group.totals([sum(float(term.sums(log_tau)[0].sum()) for term in self._terms)])
+        return self.constant + terms
 
     def gradient(self, x: Tensor) -> Tensor:
         """``grad_x (1/2 |grad L|^2)``, ``[variables]``."""
@@ -70,6 +79,7 @@ class SquaredGradientNormOfFactors(SquaredGradientNorm[Tensor]):
             rows, columns = term.sums(log_tau)
             by_row.index_add_(0, term.rows.flatten(), rows.flatten())
             by_column.index_add_(0, term.columns.flatten(), columns.flatten())
+        by_row, by_column = self.group.total(torch.stack([by_row, by_column]))
         falling, rising = torch.zeros_like(x), torch.zeros_like(x)
         for sign, down, up in ((1, by_row, by_column), (-1, by_column, by_row)):
             classes = (factor_variables.sign == sign).nonzero().flatten()

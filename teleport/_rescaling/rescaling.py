@@ -13,6 +13,7 @@ from teleport._arguments import check_call, check_choice, check_limits, check_po
 from teleport._change_of_basis.report import GroupReport
 from teleport._engine.contract import LossFn
 from teleport._engine.event import Event
+from teleport._engine.on_shards import ShardedModel
 from teleport._engine.progress import Callback
 from teleport._engine.report import BatchReport, FactorReport, LayerReport
 from teleport._engine.run_event import run_event
@@ -123,6 +124,7 @@ class Rescaling(Settings):
                 gradients=relative,
                 keep_modes=keep_modes,
                 process_group=processes,
+                on_shards=self.group == "scaling",
             )
             if isinstance(report, GroupReport):
                 report.model, report.change, report.symmetries = model, done[-1].change, done[-1].symmetries
@@ -137,4 +139,6 @@ class Rescaling(Settings):
                 f'{processes.size} processes teleport together with group="scaling" alone, got group={self.group!r}'
             )
         modes = modes_of(model)
+        if self.group == "scaling" and ShardedModel.of(processes, model) is not None:
+            return moved()
         return with_whole_parameters(processes, model, moved)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -18,7 +19,9 @@ from teleport._engine.finiteness import not_finite_at_any
 from teleport._engine.report import BatchReport, LayerReport, StepRecord
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, not_accepted, violation
-from teleport._quiver.channel_changes import channel_changes
+from teleport._processes.shards import Shards
+from teleport._quiver.channel_changes import channel_changes, zero_parameters
+from teleport._quiver.rows import FactorsOfShards, in_rows
 from teleport._rescaling.ascent import SquaredGradientNorm, Trajectory, X
 from teleport._rescaling.factor_variables import find_factor_variables
 from teleport._rescaling.gradient_norm import SquaredGradientNormOfFactors
@@ -142,7 +145,8 @@ class MoveEvent(ABC, Generic[X]):
     def _violation(self, report: BatchReport) -> str:
         """The violation of the guard on a batch, empty if there is none."""
         norm, tolerance = report.gradient_norm_after, self.method.tolerance
-        return violation(report.loss_before, report.loss_after, norm, tolerance, self.snapshot)
+        found = violation(report.loss_before, report.loss_after, norm, tolerance, self.snapshot)
+        return self.event.group.common(found)
 
 
 class RescalingEvent(MoveEvent[Tensor]):
@@ -158,8 +162,11 @@ class RescalingEvent(MoveEvent[Tensor]):
         self.method = method
         self.event = event
         self.group = group
-        self.factor_variables = find_factor_variables(event.evaluate, event.batches, event.named)
-        event.group.agree_on("classes_of_channels", [self.factor_variables.variable, self.factor_variables.sign])
+        device = next(iter(event.named.values())).device
+        found = find_factor_variables(event.evaluate_once, event.batches, event.traced, device)
+        event.group.agree_on("classes_of_channels", [found.variable, found.sign])
+        self.whole = found.scaled
+        self.factor_variables = dataclasses.replace(found, scaled=in_rows(event.group, found.scaled))
         parameters = [scaled.parameter for scaled in self.factor_variables.scaled.values()]
         event.moved |= set(parameters)
         self.snapshot = Snapshot(parameters)
@@ -177,7 +184,7 @@ class RescalingEvent(MoveEvent[Tensor]):
             parameter: torch.stack([_square(gradient) for gradient in gradients]).mean(0)
             for parameter, *gradients in zip(self.event.trainable, *(point.gradients for point in points), strict=True)
         }
-        return SquaredGradientNormOfFactors(self.factor_variables, squares, self.x)
+        return SquaredGradientNormOfFactors(self.factor_variables, squares, self.x, self.event.group)
 
     @torch.no_grad()
     def apply(self, x: Tensor) -> None:
@@ -191,17 +198,19 @@ class RescalingEvent(MoveEvent[Tensor]):
 
     def _keep_group(self) -> None:
         """Store the factors of each parameter that was scaled, for the report."""
-        tau = self.factor_variables.log_tau(self.x).exp()
-        for scaled in self.factor_variables.scaled.values():
-            factors = scaled.factors(tau)
-            if bool((factors != 1).any()):
-                self.group[scaled.parameter] = factors
+        tau, group = self.factor_variables.log_tau(self.x).exp(), self.event.group
+        moved = {name: each for name, each in self.whole.items() if bool((each.factors(tau) != 1).any())}
+        if isinstance(group, Shards):
+            self.group.update(FactorsOfShards(group, moved, tau))
+        else:
+            self.group.update({each.parameter: each.factors(tau) for each in moved.values()})
 
     def layers(self) -> list[LayerReport]:
         """One report per group of channels: the root mean square of ``tau - 1``, or the reason why it is 0."""
         self._keep_group()
         variables, log_tau = self.factor_variables, self.factor_variables.log_tau(self.x)
-        changes, zero = channel_changes(torch.expm1(log_tau), variables.groups, variables.scaled)
+        empty = zero_parameters(variables.scaled, self.event.group)
+        changes, zero = channel_changes(torch.expm1(log_tau), variables.groups, self.whole, empty)
         reports = []
         for name, classes in variables.groups.items():
             change, still = changes[name], ZERO_WEIGHTS if name in zero else "no step was taken or kept"

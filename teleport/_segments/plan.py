@@ -28,12 +28,14 @@ class Plan:
         parts: of the model, evaluated as segments.
         pieces: of a batch, whose samples are evaluated one piece after the other.
         recorded: whether a method may record a whole evaluation.
+        differentiated: whether derivatives are taken; else each tensor is computed once, as it is without a plan.
         chosen: what was chosen and why, in words; empty if nothing was.
     """
 
     parts: Sequence[nn.Module] = ()
     pieces: int = 1
     recorded: bool = True
+    differentiated: bool = True
     chosen: str = ""
 
     @property

@@ -46,6 +46,7 @@ def in_segments(
     parts: Sequence[nn.Module],
     evaluate: Callable[[], Result],
     around: Callable[[nn.Module, Callable[..., Any]], Callable[..., Any]] = _as_it_is,
+    repeated: bool = True,
 ) -> Result:
     """The result of an evaluation in which each call of ``parts`` is a segment, if it builds a graph.
 
@@ -53,11 +54,13 @@ def in_segments(
         parts: of a model.
         evaluate: the evaluation.
         around: from a part and its ``forward`` to what is called in place of that, within the segment.
+        repeated: ``False`` for plain calls of what ``around`` gives, which are no segments.
     """
     forwards = {module: module.forward for module in parts}
     try:
         for module, forward in forwards.items():
-            module.__dict__["forward"] = _Segmented(around(module, forward))
+            call = around(module, forward)
+            module.__dict__["forward"] = _Segmented(call) if repeated else call
         return evaluate()
     finally:
         for module in forwards:

@@ -68,8 +68,8 @@ class AxisState:
         self.held_axes: dict[str, Axes] = {}
         self.contexts: list[Axes] = []
         self.pinned: dict[str, str] = {}
-        self.scopes = Scopes(parameters, self.axes_at)  # type: ignore[arg-type]
         self._names = {id(tensor): name for name, tensor in self.named.items()}
+        self.scopes = Scopes(lambda held: self._names.get(id(held)), self.axes_at)  # type: ignore[arg-type]
         self._axes: dict[int, tuple[Tensor, Axes]] = {}  # the tensors are held so that no other takes their id
         self._later: dict[int, Later] = {}
         self._uniform: dict[int, tuple[Tensor, int]] = {}  # tensors made of one value, with their version then
