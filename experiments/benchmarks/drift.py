@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.benchmarks.aims import Aim
-from experiments.benchmarks.common import MACHINE, TIMES, Row, Settings, machine, take_turns
+from experiments.benchmarks.common import MACHINE, TIMES, Row, Settings, machine, ratios, take_turns
 from experiments.benchmarks.suite import Prepared, configuration
 from experiments.run.batches import Batch
 from experiments.run.methods import Teleporter
@@ -116,6 +116,7 @@ def summary(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
         "change of the outputs on other samples": pivot(whole, "output_change"),
         "share of moves that reached the cap": pivot(table, "reached"),
         "moves in which least drift drifts less": _pairs(whole),
+        "seconds of a move, in units of those of the shortest": ratios(table, ["network", "growth"], "shortest"),
     }
 
 

@@ -28,6 +28,7 @@ from experiments.benchmarks.common import MACHINE, TIMES, Row, Settings, machine
 from experiments.data.compat import torchvision
 from teleport import NullSpace, TeleportReport
 from teleport._engine import ascent
+from teleport._engine.capped_step import BELOW_CAP
 
 METHODS: dict[str, dict[str, Any]] = {"default": {}, "long steps": {"lr": 10.0}}
 """Settings besides the cap. Long steps pass every cap by far, so that every search starts from the slope."""
@@ -235,7 +236,7 @@ def counted() -> Iterator[Searches]:
         finally:
             del loss.point
         searches.evaluated.append(norms)
-        searches.landed.append(ascent.BELOW_CAP <= norms[-1] <= 1 and taken[0] > 0)
+        searches.landed.append(BELOW_CAP <= norms[-1] <= 1 and taken[0] > 0)
         return taken
 
     ascent.capped_step = counting

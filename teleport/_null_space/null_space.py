@@ -18,8 +18,9 @@ from teleport._arguments import (
     check_steps,
     check_threshold,
 )
-from teleport._engine.ascent import Ascent, Line, ascend, capped_step
+from teleport._engine.ascent import Ascent, ascend
 from teleport._engine.batch_loss import Point
+from teleport._engine.capped_step import Line, capped_step
 from teleport._engine.contract import LossFn, unmonitored
 from teleport._engine.objectives import TeleportObjective, objective_of
 from teleport._engine.progress import Callback

@@ -252,14 +252,14 @@ def test_settings_of_another_type_are_refused_in_a_sentence(make, message):
 
 def test_an_interrupt_while_the_report_is_made_restores_the_parameters(monkeypatch):
     """The last moment of an event, after all evaluations."""
-    from teleport._engine import event
+    from teleport._engine import run_event
 
     def interrupt(layers, named):
         raise KeyboardInterrupt
 
     model = nn.Sequential(nn.Linear(6, 12), nn.Tanh(), nn.Linear(12, 12), nn.Tanh(), nn.Linear(12, 3))
     start = [each.detach().clone() for each in model.parameters()]
-    monkeypatch.setattr(event, "fill_sizes", interrupt)
+    monkeypatch.setattr(run_event, "fill_sizes", interrupt)
     with pytest.raises(KeyboardInterrupt):
         NullSpace(relative_cap=2.0)(
             model, [(torch.randn(4, 6), torch.arange(4) % 3)], lambda m, b: nn.functional.cross_entropy(m(b[0]), b[1])
