@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -17,12 +17,13 @@ from teleport._auto.rollout import Rollout, TrainStep
 from teleport._engine.batch_loss import BatchLoss
 from teleport._engine.contract import LossFn, Teleporter
 from teleport._engine.objectives import Curvature
-from teleport._engine.transaction import Snapshot, always_undone
+from teleport._engine.sharded import with_whole_parameters
+from teleport._engine.transaction import always_undone, snapshot_of
 from teleport._errors import UnsupportedModel
 from teleport._null_space.random_null_space import RandomNullSpace
 from teleport._processes.ranks import Processes, group_of
 from teleport._rescaling.rescaling import Rescaling
-from teleport._tracing.replicas import check_unsharded
+from teleport._tracing.replicas import check_shards, is_sharded, shards_again
 from teleport._tracing.undisturbed import ModelState, undisturbed
 
 LEAST_GROWTH = 1.1
@@ -70,7 +71,7 @@ def assess(
         UnsupportedModel: the loss cannot be differentiated twice.
     """
     check_call(model, batches, loss_fn)
-    check_unsharded(model)
+    check_shards(model)
     started = time.perf_counter()
     auto = Auto(optimizer, share=share, growth=growth, horizon=horizon, tolerance=tolerance, train_step=train_step)
     horizon = auto.horizon
@@ -107,7 +108,6 @@ class _Trials:
         self.rollout = Rollout(model, optimizer, loss_fn, steps, probes, train_step, self._group)
         self._still = Rollout(model, optimizer, loss_fn, [], probes, train_step, self._group)
         self._once = Rollout(model, optimizer, loss_fn, steps[:1], probes, train_step, self._group)
-        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.share_moved = 0.0  # the norm of the last move over that of the parameters that it moved
         clock = time.perf_counter()
         self.start = self.look()
@@ -122,30 +122,48 @@ class _Trials:
             def evaluate() -> Tensor:
                 return state.evaluate(lambda: self.loss_fn(self.model, self.first))
 
-            loss = BatchLoss(evaluate, self._parameters, group=self._group)
+            loss = BatchLoss(evaluate, self._trained(), group=self._group)
             point = loss.point(True)
             return float(point.loss), point.norm, Curvature().value(loss, point)
 
-        return undisturbed(self.model, work)
+        return with_whole_parameters(self._group, self.model, lambda: undisturbed(self.model, work))
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def _lengths(self, tensors: Sequence[Tensor]) -> list[float]:
+        """The norm of each tensor; of shards, that of the whole one."""
+        found: list[float] = []
+        for tensor in tensors:
+            norm = tensor.norm()
+            found.append(float(norm.full_tensor() if is_sharded(norm) else norm))
+        return found
 
     def family(self, auto: Auto, name: str, method: Teleporter) -> Family:
         """Move by ``method``, measure, and undo it."""
-        before = Snapshot(self.model.parameters())
-        return always_undone(lambda: self._moved(auto, name, method, before.values), before.restore)
+        shards_again(self.model)
+        before = snapshot_of(self.model)
 
-    def _moved(self, auto: Auto, name: str, method: Teleporter, before: Mapping[nn.Parameter, Tensor]) -> Family:
+        def undo() -> None:
+            shards_again(self.model)
+            before.restore()
+
+        return always_undone(lambda: self._moved(auto, name, method), undo)
+
+    def _moved(self, auto: Auto, name: str, method: Teleporter) -> Family:
+        parameters = self._trained()
+        start = [parameter.detach().clone() for parameter in parameters]
         try:
             report = method(self.model, [self.first], self.loss_fn, process_group=self._processes)
         except UnsupportedModel as error:
             return Family(name, reason=str(error))
         if report.no_op or not report.accepted:
             return Family(name, reason=report.batches[0].reason or f"nothing moved: {report.batches[0].stopped}")
-        start = [before.get(parameter, parameter).detach() for parameter in self._parameters]  # some are not writable
         _, norm, curvature = self.start
         _, grown, bent = self.look()
         with torch.no_grad():
-            distances = [float((new - old).norm()) for new, old in zip(self._parameters, start, strict=True)]
-        sizes = [float(old.norm()) for old in start]
+            distances = self._lengths([new - old for new, old in zip(parameters, start, strict=True)])
+        sizes = self._lengths(start)
         distance, size = math.hypot(*distances), math.hypot(*sizes) or 1.0
         moving = math.hypot(*(own for own, moved in zip(sizes, distances, strict=True) if moved)) or 1.0
         self.share_moved = distance / moving

@@ -17,11 +17,11 @@ from teleport._engine.contract import LossFn, Teleporter
 from teleport._engine.progress import Callback
 from teleport._engine.report import TeleportReport
 from teleport._engine.statuses import Stopped
-from teleport._engine.transaction import Snapshot
+from teleport._engine.transaction import snapshot_of
 from teleport._null_space.null_space import NullSpace
 from teleport._processes.group import Group
 from teleport._processes.ranks import Processes, group_of
-from teleport._tracing.replicas import check_unsharded
+from teleport._tracing.replicas import check_shards, shards_again
 
 EVENT_GRADIENTS = 12.0
 """The assumed cost of a move on one batch, in gradients of that batch."""
@@ -186,7 +186,7 @@ class Auto:
             UnsupportedModel: as the method.
         """
         check_call(model, batches, loss_fn, callback)
-        check_unsharded(model)
+        check_shards(model)
         options: dict[str, Any] = {"generator": generator, "callback": callback, "keep_modes": keep_modes}
         group = group_of(process_group, model)
         if process_group is not None:  # methods of others may not take it
@@ -199,7 +199,8 @@ class Auto:
         first, probes, steps = split_batches(batches, self.horizon)
         group.agree(number_of_batches=(len(probes), len(steps)))
         rollout = Rollout(model, self.optimizer, loss_fn, steps, probes, self.train_step, group)
-        before = Snapshot(model.parameters())
+        shards_again(model)
+        before = snapshot_of(model)
         try:
             without = rollout.losses()
             found = self.method(model, [first], loss_fn, **options)
@@ -211,6 +212,7 @@ class Auto:
                 before.restore()
             group.commit()
         except BaseException:
+            shards_again(model)
             before.restore()
             raise
         self._book(report)

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from teleport._engine.contract import LossFn
-from teleport._engine.transaction import Snapshot, always_undone
+from teleport._engine.transaction import always_undone, snapshot_of
 from teleport._processes.group import ALONE, Group
+from teleport._tracing.replicas import is_sharded, shards_again
 from teleport._tracing.undisturbed import ModelState
 
 TrainStep = Callable[[nn.Module, Any], None]
@@ -32,7 +33,8 @@ class Rollout:
         steps: the batches to train on, one step per batch.
         probes: the batches to measure the loss on afterwards.
         train_step: one step of training; ``None`` for the gradient of ``loss_fn`` and a step of ``optimizer``.
-        group: of processes that train together, each on batches of its own.
+        group: of processes that train together, each on batches of its own. The wrapper of replicas or shards averages
+            the gradients, without one this class does.
     """
 
     def __init__(
@@ -59,10 +61,12 @@ class Rollout:
         Args:
             rate: a factor on the learning rate of every parameter group.
         """
-        parameters, optimizer = Snapshot(self.model.parameters()), OptimizerState(self.optimizer)
+        shards_again(self.model)
+        parameters, optimizer = snapshot_of(self.model), OptimizerState(self.optimizer)
         state = ModelState(self.model)
 
         def undo() -> None:
+            shards_again(self.model)
             parameters.restore()
             optimizer.restore()
             state.restore_after_error()
@@ -83,7 +87,8 @@ class Rollout:
         self.optimizer.zero_grad(set_to_none=True)
         with torch.enable_grad():
             self.loss_fn(model, batch).backward()  # type: ignore[no-untyped-call]
-        if not (self._group.alone or isinstance(model, nn.parallel.DistributedDataParallel)):
+        averaged = isinstance(model, nn.parallel.DistributedDataParallel) or any(map(is_sharded, model.parameters()))
+        if not (self._group.alone or averaged):
             self._average_gradients(model)
         self.optimizer.step()
 

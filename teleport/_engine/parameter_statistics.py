@@ -19,9 +19,16 @@ class ParameterStatistics:
     Args:
         named: the parameters.
         start: their values before the event, for those that evaluations may have written into already.
+        group: of processes that may hold rows of the parameters.
     """
 
-    def __init__(self, named: Mapping[str, nn.Parameter], start: Mapping[nn.Parameter, Tensor] | None = None) -> None:
+    def __init__(
+        self,
+        named: Mapping[str, nn.Parameter],
+        start: Mapping[nn.Parameter, Tensor] | None = None,
+        group: Group = ALONE,
+    ) -> None:
+        self._group = group
         values = start or {}
         self._held = {
             name: (parameter, _in_double(values.get(parameter, parameter)).clone())
@@ -37,7 +44,7 @@ class ParameterStatistics:
         """
         reports = []
         for name, (parameter, before) in self._held.items():
-            change = relative_change(before, _in_double(parameter)) if parameter in moved else 0.0
+            change = relative_change(before, _in_double(parameter), self._group) if parameter in moved else 0.0
             reason = "" if change else "no step was taken or kept, or the loss does not depend on it"
             reports.append(LayerReport(name, "parameter", 0, relative_change=change, reason=reason))
         return reports

@@ -11,9 +11,9 @@ from torch import nn
 
 from teleport._engine.contract import LossFn, Teleporter
 from teleport._engine.report import TeleportReport
-from teleport._engine.transaction import Snapshot, always_undone
+from teleport._engine.transaction import always_undone, snapshot_of
 from teleport._tracing.preconditions import check_model
-from teleport._tracing.replicas import is_sharded, local_part, shards_again
+from teleport._tracing.replicas import shards_again
 from teleport._tracing.undisturbed import ModelState
 
 
@@ -40,7 +40,7 @@ def preview(
     """
     check_model(model, sharded=True)
     shards_again(model)
-    snapshot = Snapshot(_held(parameter) for parameter in model.parameters())
+    snapshot = snapshot_of(model)
     extra = [
         (module, copy.deepcopy(module.get_extra_state())) for module in model.modules() if _has_extra_state(module)
     ]
@@ -57,11 +57,6 @@ def preview(
             source.set_state(state)
 
     return always_undone(lambda: method(model, batches, loss_fn, **options), undo)
-
-
-def _held(parameter: nn.Parameter) -> nn.Parameter:
-    """What this process holds of a parameter, in the same memory."""
-    return nn.Parameter(local_part(parameter.detach()), requires_grad=False) if is_sharded(parameter) else parameter
 
 
 def _has_extra_state(module: nn.Module) -> bool:

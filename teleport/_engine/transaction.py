@@ -17,6 +17,7 @@ from teleport._engine.statuses import Stopped
 from teleport._errors import UnsupportedModel
 from teleport._processes.group import ALONE, Group
 from teleport._tracing.ownership import distinct_elements
+from teleport._tracing.replicas import is_sharded, local_part
 from teleport._tracing.undisturbed import ModelState
 
 Result = TypeVar("Result")
@@ -60,6 +61,16 @@ class Snapshot:
     def finite(self) -> bool:
         """Whether the current parameters are all finite."""
         return all_finite(parameter for parameter, _ in self._held)
+
+
+def snapshot_of(model: nn.Module) -> Snapshot:
+    """Of all parameters; of sharded ones what this process holds, which must be in shards when it is restored."""
+    return Snapshot(_held(parameter) for parameter in model.parameters())
+
+
+def _held(parameter: nn.Parameter) -> nn.Parameter:
+    """What this process holds of a parameter, in the same memory."""
+    return nn.Parameter(local_part(parameter.detach()), requires_grad=False) if is_sharded(parameter) else parameter
 
 
 def all_or_nothing(

@@ -23,6 +23,7 @@ from teleport._engine.report import BatchReport, LayerReport, StepRecord, Telepo
 from teleport._engine.run_event import run_event
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, roll_back_if_violated
+from teleport._processes.group import Group
 from teleport._processes.ranks import Processes
 from teleport._segments.plan import check_memory
 from teleport._spaces.norms import inner, length_of, product_of
@@ -115,7 +116,6 @@ class LevelSet:
                 trainable parameter.
             UnsupportedModel: torch cannot differentiate the loss twice (a ``ValueError`` too).
         """
-        relative = self.relative_cap is not None
         return run_event(
             "levelset",
             model,
@@ -123,15 +123,16 @@ class LevelSet:
             loss_fn,
             self._work,
             callback,
-            gradients=relative,
+            gradients=self.relative_cap is not None,
             keep_modes=keep_modes,
             process_group=process_group,
             memory=self.memory,
             divisible="whole",
+            on_shards=True,
         )
 
     def _work(self, event: Event) -> tuple[list[BatchReport], list[LayerReport]]:
-        statistics = ParameterStatistics(event.named, event.start)
+        statistics = ParameterStatistics(event.named, event.start, event.group)
         losses = [event.batch_loss(batch, event.trainable) for batch in event.batches]
         losses[0].check_writable()
         cap = Caps(self.cap, self.relative_cap, event).over(event.trainable)
@@ -163,7 +164,7 @@ class LevelSet:
         )
         if self.guard == "transaction":
             risen = start.loss if end.loss < start.loss else end.loss  # a lower loss is no violation
-            roll_back_if_violated(report, self.tolerance, snapshot, (start.loss, risen))
+            roll_back_if_violated(report, self.tolerance, snapshot, (start.loss, risen), loss.group)
         return report
 
 
@@ -190,13 +191,12 @@ class _Linearised:
         """The constraint's multiplier by least squares."""
         return max(0.0, self.slope / self.square)
 
-    @property
-    def stationary(self) -> bool:
+    def stationary(self, group: Group) -> bool:
         """Whether the first-order conditions hold: feasibility, complementary slackness and stationarity."""
         if self.excess > KKT_TOLERANCE or -self.excess * self.multiplier > KKT_TOLERANCE:
             return False
         gradient = [q - self.multiplier * g for q, g in zip(self.q, self.g, strict=True)]
-        return float(inner(gradient, gradient)) <= KKT_TOLERANCE
+        return group.totals([float(inner(gradient, gradient))])[0] <= KKT_TOLERANCE
 
     def step(self, rho: float) -> list[Tensor]:
         """``rho q - v g``, the solution of the linearised problem."""
@@ -245,10 +245,10 @@ class _LevelSetAscent:
 
     def _step(self, step: int) -> None:
         here = self._linearise()
-        if not all_finite(here.q):
+        if self.loss.group.anywhere(not all_finite(here.q)):
             self.stopped, self.reason = Stopped.NOT_FINITE, not_finite_along(self.loss, self.loss.parameters)
             return
-        if here.stationary:
+        if here.stationary(self.loss.group):
             self.stopped = Stopped.STATIONARY
             return
         self.gamma = max(self.gamma, 2 * here.multiplier)
@@ -275,15 +275,17 @@ class _LevelSetAscent:
     def _linearise(self) -> _Linearised:
         g = [gradient.detach() for gradient in self.point.gradients]
         product = self.loss.ascent_direction(self.point, self.loss.parameters, keep=True)  # H g
-        square = product_of(g, g)
+        group = self.loss.group
+        square = group.totals([product_of(g, g)])[0]
         q = [part / square for part in product]
-        return _Linearised(q, g, float(inner(q, g)), square, float(self.point.loss) - self.level)
+        slope = group.totals([float(inner(q, g))])[0]
+        return _Linearised(q, g, slope, square, float(self.point.loss) - self.level)
 
     def _longest(self, here: _Linearised, line: Line) -> float:
         """The largest rho: ``lr`` along ``H g / |g|^2``, or what moves the parameters by that share of their norm."""
         if self.method.lr_unit == "absolute":
             return self.method.lr
-        norm, distance = length_of(line.start), length_of(here.q)
+        norm, distance = self.loss.group.lengths(length_of(line.start), length_of(here.q))
         return self.method.lr * (norm or 1.0) / (distance or 1.0)
 
     def _merit(self, point: Point) -> float:

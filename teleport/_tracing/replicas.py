@@ -24,6 +24,16 @@ def check_unsharded(model: nn.Module) -> None:
             raise UnsupportedModel(_sharded(name))
 
 
+def check_shards(model: nn.Module) -> None:
+    """Refuse a model whose parameters are sharded, but not by ``fully_shard``.
+
+    Raises:
+        UnsupportedModel: as of :func:`check_unsharded`.
+    """
+    if not sharding_modules(model):
+        check_unsharded(model)
+
+
 def is_sharded(parameter: Tensor) -> bool:
     """Whether this process holds a part of a parameter only."""
     return "DTensor" in (type(parameter).__name__, type(parameter.data).__name__)

@@ -1,4 +1,4 @@
-"""NullSpace and RandomNullSpace on the shards of ``fully_shard``, against one process with the whole model."""
+"""NullSpace, LevelSet and RandomNullSpace on shards of ``fully_shard``, against one process with the whole model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from teleport import NullSpace, RandomNullSpace, TeleportReport, preview
+from teleport import LevelSet, NullSpace, RandomNullSpace, TeleportReport, preview
 from tests.teleport.processes.spawned import results_of_ranks
 from tests.teleport.processes.test_sharded import full
 
@@ -112,6 +112,7 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "published": (NullSpace(0.01, steps=2, step="fixed", lr_unit="absolute", threshold=0.999), {}),
     "lowered log": (NullSpace(objective="log_gradient_norm", forward="each", steps=2, relative_cap=1.2), {}),
     "constraint": (NullSpace(steps=2), {"constraint": 3}),
+    "level set": (LevelSet(steps=3), {}),
     "random move": (RandomNullSpace(seed=3), {}),
     "random move, above the cap": (RandomNullSpace(length=2.0, relative_cap=1.05), {}),
 }

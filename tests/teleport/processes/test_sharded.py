@@ -10,7 +10,17 @@ import torch
 from torch import Tensor, nn
 
 import teleport
-from teleport import Auto, ChangeOfBasis, LevelSet, NullSpace, PseudoTeleport, RandomNullSpace, Rescaling, preview
+from teleport import (
+    Auto,
+    ChangeOfBasis,
+    LevelSet,
+    NullSpace,
+    PseudoTeleport,
+    RandomNullSpace,
+    Rescaling,
+    assess,
+    preview,
+)
 from tests.teleport.processes.spawned import results_of_ranks
 from tests.teleport.processes.test_together import told_by, whole
 
@@ -104,7 +114,7 @@ def all_of_it(rank: int, size: int) -> dict[str, Any]:
     found |= {name: after_an_evaluation(name, sharded(), part) for name in AFTER_AN_EVALUATION}
     model, batches = sharded(), part(sequences(4))
     before = [full(parameter) for parameter in model.parameters()]
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    found["judged"] = judged(sharded(), part)
 
     def failing(progress: teleport.Progress) -> None:
         if rank == 1 and progress.step == 1:
@@ -112,7 +122,6 @@ def all_of_it(rank: int, size: int) -> dict[str, Any]:
 
     found["refused"] = [
         told_by(lambda: NullSpace()(model, batches, loss_fn, process_group="alone")),
-        told_by(lambda: Auto(optimizer)(model, batches, loss_fn)),
         told_by(lambda: NullSpace()(model, batches, loss_fn, callback=failing)),
     ]
     previews = [preview(method(), model, batches, loss_fn) for method in (NullSpace, LevelSet)]
@@ -121,6 +130,16 @@ def all_of_it(rank: int, size: int) -> dict[str, Any]:
     found["unchanged"] = all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
     found["shards"] = all(parameter.to_local().numel() < parameter.numel() for parameter in model.parameters())
     return found
+
+
+def judged(model: nn.Module, part: Callable[[Any], Any]) -> tuple[list[Tensor], list[float]]:
+    """The parameters after an event of Auto, and what it and assess measured."""
+    optimizer, batches = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), part(sequences(5))
+    report = Auto(optimizer, growth=1.5, horizon=2, tolerance=1.0)(model, batches, loss_fn)
+    found = assess(model, batches, loss_fn, optimizer, growth=1.5, horizon=2)
+    numbers = [report.trial.without, report.trial.moved, float(report.accepted), found.curvature, *found.rates.values()]
+    numbers += [number for each in found.families for number in (each.growth, each.distance, each.drift, each.one_step)]
+    return [full(parameter) for parameter in model.parameters()], numbers
 
 
 AFTER_AN_EVALUATION = {"level set after an evaluation": "level set"}
@@ -158,11 +177,18 @@ def test_a_model_that_was_evaluated_moves_as_a_whole(ranks, name):
             torch.testing.assert_close(value, right, atol=1e-10, rtol=1e-10)
 
 
+def test_auto_and_assess_judge_shards_as_the_whole_model(ranks):
+    one = judged(transformer(), whole)
+    for rank in ranks:
+        for value, right in zip(rank["judged"][0], one[0], strict=True):
+            torch.testing.assert_close(value, right, atol=1e-9, rtol=1e-9)
+        assert rank["judged"][1] == pytest.approx(one[1], rel=1e-6, abs=1e-8)
+
+
 def test_what_needs_whole_parameters_says_so_and_a_failure_changes_nothing(ranks):
     for rank, found in enumerate(ranks):
-        alone, auto, failed = found["refused"]
+        alone, failed = found["refused"]
         assert "is sharded over 2 processes, and 1 teleport" in alone
-        assert "is sharded over processes, and" in auto
         assert failed.startswith("KeyError" if rank else "EndedElsewhere: rank 1")
         assert found["previewed"] == [False, False]
         assert found["unchanged"]
