@@ -23,6 +23,7 @@ from teleport._symmetry_groups.axis import (
     parts_of,
     size_of,
     split_place,
+    transposed,
 )
 
 
@@ -82,6 +83,9 @@ class AxisVariables:
         """
         if size_of(first) != size_of(second):
             raise ValueError("axes of different lengths do not join")
+        first, second = self.resolve(first), self.resolve(second)
+        if self._adopted(first, second, dual):
+            return
         for one, two in self._pieces(first, second, reason):
             pairs = self._pairs(one, two)
             if pairs is None:
@@ -130,6 +134,19 @@ class AxisVariables:
             whole = self._times(whole, list(self.resolve(axis)))
         return self.resolve(merged(whole))
 
+    def _adopted(self, first: Axis, second: Axis, dual: bool) -> bool:
+        """Whether ``second`` was one variable of which nothing was known, and is the first axis now: what its cuts at
+        all ends of the other's segments would come to, at the cost of one."""
+        variable = second[0][0].variable if len(second) == 1 and len(second[0]) == 1 else FIXED
+        if variable < 0 or variable in self._inner or variable in self._copied:
+            return False
+        factors = [factor for segment in first for factor in segment]
+        if self.level[variable] != Level.GENERAL or any(each.variable in (FIXED, variable) for each in factors):
+            return False
+        self._copied.difference_update(each.variable for each in factors)
+        self._links[variable] = transposed(first) if dual != second[0][0].dual else first
+        return True
+
     def _split(self, axis: Axis, sizes: list[int], reason: str) -> list[Axis]:
         if len(sizes) < 2:
             return [self.resolve(axis)] * len(sizes)
@@ -172,9 +189,7 @@ class AxisVariables:
             if link is None:
                 whole = [(*each, factor) for each in whole]
                 continue
-            turned = self.resolve(link)
-            if factor.dual:
-                turned = tuple(tuple(each._replace(dual=not each.dual) for each in inner) for inner in turned)
+            turned = transposed(self.resolve(link)) if factor.dual else self.resolve(link)
             whole = self._times(whole, list(turned))
         return whole
 

@@ -89,6 +89,11 @@ ONE: Axis = ((),)
 """An axis of length 1."""
 
 
+def transposed(axis: Axis) -> Axis:
+    """With the inverse transpose of each element in its place."""
+    return tuple(tuple(each._replace(dual=not each.dual) for each in segment) for segment in axis)
+
+
 def fixed(size: int) -> Axis:
     """An axis on which nothing acts."""
     return ONE if size == 1 else ((Factor(size, FIXED),),)
