@@ -75,7 +75,8 @@ class NullSpace:
             threshold 1, without a ``constraint``, and for objectives of the gradient norm alone. The intermediate steps
             then have the loss of the start in the batch's ``trace``, and layers no ``surviving`` shares. ``"each"``
             runs the forward pass at each step. Both take the same steps up to rounding. If the gradient norm after a
-            batch's steps is not the model's, or the recorded graph cannot be split, it is run at each step.
+            batch's steps is not the model's, or the recorded graph cannot be split, it is run at each step, and so it
+            is if several processes move the model together.
         path: ``"ascent"`` takes steps one after the other, each along the gradient where it starts. ``"shortest"``
             moves in one straight line to the cap, at most by ``lr * steps``; each step improves its direction. The
             move is shorter by 10 to 55 %; its drift on other data is mostly smaller, but not always.
