@@ -9,7 +9,6 @@ ROOT = Path(__file__).parents[1]
 
 KNOWN: dict[str, str] = {
     "nullspace/fig3": "figure",
-    "nullspace/fig8": "figure and runs",
     "nullspace/gain": "figure and runs",
     "nullspace/quick": "runs",
 }
