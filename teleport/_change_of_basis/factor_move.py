@@ -37,6 +37,7 @@ from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, all_or_nothing, not_accepted, violation
 from teleport._errors import UnsupportedModel
 from teleport._processes.group import Group
+from teleport._processes.shards import Shards
 from teleport._quiver.quiver import Quiver
 from teleport._segments.plan import Plan
 from teleport._tracing.caches import clear_caches
@@ -131,7 +132,8 @@ class FactorMove(Generic[Report]):
     def _by_loss(self, change: _Change, losses: Event) -> tuple[list[BatchReport], list[LayerReport]]:
         """Change the basis, and check the function by the losses of the batches."""
         event = self.event
-        event.group, event.whole = losses.group, losses.traced
+        event.group = losses.group
+        event.whole = losses.traced if isinstance(losses.group, Shards) else None  # else those of the unwrapped model
         losses.moved |= change([partial(losses.evaluate_once, batch) for batch in losses.batches], losses.batches)
         losses.names = event.names
         objectives = [losses.batch_loss(batch, losses.trainable) for batch in losses.batches]
