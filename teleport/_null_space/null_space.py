@@ -20,7 +20,7 @@ from teleport._arguments import (
 )
 from teleport._engine.ascent import Ascent, ascend
 from teleport._engine.batch_loss import Point
-from teleport._engine.capped_step import Line, capped_step
+from teleport._engine.capped_step import Line
 from teleport._engine.contract import LossFn, unmonitored
 from teleport._engine.objectives import TeleportObjective, objective_of
 from teleport._engine.progress import Callback
@@ -29,7 +29,7 @@ from teleport._engine.shortest import ascend_shortest
 from teleport._engine.statuses import Stopped
 from teleport._null_space.ascent_problem import AscentProblem, StepRule
 from teleport._null_space.driver import run_null_space_event
-from teleport._null_space.random_directions import RandomDirections
+from teleport._null_space.random_directions import RandomDirections, move_along
 from teleport._null_space.settings import NullSpaceSettings
 from teleport._processes.ranks import Processes
 from teleport._segments.plan import check_memory
@@ -266,11 +266,4 @@ class NullSpace:
             return ascent
         moved = [now.detach() - before for now, before in zip(problem.parameters, line.start, strict=True)]
         length, unit = problem.loss.group.lengths(joint_norm(moved), joint_norm(drawn))
-        whole = length / (unit or 1.0)
-        taken, end = capped_step(problem.loss, line, whole, start.norm, problem.cap, False, better=lambda point: True)
-        end = end or problem.loss.point(False)
-        if taken == 0:
-            return Ascent(start, end, 0, Stopped.NO_ASCENT, [first])
-        trace = [first, StepRecord(1, float(end.loss), end.norm)]
-        stopped = Stopped.STEPS_DONE if taken == whole else Stopped.CAP_REACHED
-        return Ascent(start, end, 1, Stopped.CALLBACK if problem.monitor(trace[-1]) else stopped, trace)
+        return move_along(problem, start, line, length / (unit or 1.0))

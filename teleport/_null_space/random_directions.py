@@ -1,4 +1,4 @@
-"""Random directions in the parameters of an ascent problem."""
+"""Random directions in the parameters of an ascent problem, and the move along one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
+from teleport._engine.ascent import Ascent
+from teleport._engine.batch_loss import Point
+from teleport._engine.capped_step import Line, capped_step
+from teleport._engine.report import StepRecord
+from teleport._engine.statuses import Stopped
 from teleport._null_space.ascent_problem import AscentProblem
 
 
@@ -39,3 +44,15 @@ class RandomDirections:
         source = torch.Generator(self._device).manual_seed(int.from_bytes(digest[:8]) >> 1)
         drawn = torch.randn(shape, generator=source, dtype=torch.float64, device=self._device)
         return drawn.to(parameter.device, parameter.dtype)
+
+
+def move_along(problem: AscentProblem, start: Point, line: Line, length: float) -> Ascent:
+    """One move along a line whatever the gradient norm does, of this length or up to the cap."""
+    trace = [StepRecord(0, float(start.loss), start.norm)]
+    taken, end = capped_step(problem.loss, line, length, start.norm, problem.cap, False, better=lambda point: True)
+    end = end or problem.loss.point(False)
+    if taken == 0:
+        return Ascent(start, end, 0, Stopped.NO_ASCENT, trace)
+    trace.append(StepRecord(1, float(end.loss), end.norm))
+    stopped = Stopped.STEPS_DONE if taken == length else Stopped.CAP_REACHED
+    return Ascent(start, end, 1, Stopped.CALLBACK if problem.monitor(trace[-1]) else stopped, trace)

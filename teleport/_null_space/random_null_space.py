@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from teleport._arguments import check_finite, check_generator, check_limits, check_positive, check_threshold, seeded
 from teleport._engine.ascent import Ascent
-from teleport._engine.capped_step import Line, capped_step, out_of_room
+from teleport._engine.capped_step import Line, out_of_room
 from teleport._engine.contract import LossFn
 from teleport._engine.finiteness import not_finite_at
 from teleport._engine.progress import Callback
@@ -19,7 +19,7 @@ from teleport._engine.report import StepRecord, TeleportReport
 from teleport._engine.statuses import Stopped
 from teleport._null_space.ascent_problem import AscentProblem
 from teleport._null_space.driver import run_null_space_event
-from teleport._null_space.random_directions import RandomDirections
+from teleport._null_space.random_directions import RandomDirections, move_along
 from teleport._null_space.settings import NullSpaceSettings
 from teleport._processes.ranks import Processes
 from teleport._segments.plan import check_memory
@@ -151,14 +151,7 @@ class RandomNullSpace:
         if drawn_norm == 0:
             return Ascent(start, start, 0, Stopped.NO_ASCENT, trace)
         whole = self.length * (weight_norm or 1.0) / drawn_norm
-        line = Line(problem.parameters, drawn, problem.loss.known)
-        length, end = capped_step(problem.loss, line, whole, start.norm, problem.cap, False, better=lambda point: True)
-        end = end or problem.loss.point(False)
-        if length == 0:
-            return Ascent(start, end, 0, Stopped.NO_ASCENT, trace)
-        trace.append(StepRecord(1, float(end.loss), end.norm))
-        stopped = Stopped.STEPS_DONE if length == whole else Stopped.CAP_REACHED
-        return Ascent(start, end, 1, Stopped.CALLBACK if problem.monitor(trace[-1]) else stopped, trace)
+        return move_along(problem, start, Line(problem.parameters, drawn, problem.loss.known), whole)
 
 
 def _values(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
