@@ -26,7 +26,7 @@ METHODS = {
     "gentle": Look("gentle null space", PALETTE[0]),
     "least_drift": Look("null space of least drift", PALETTE[2]),
     "random_gentle": Look("random moves", PALETTE[5], ":"),
-    "random_matched": Look("random move of equal length", "#000000", "-."),
+    "random_matched": Look("random, equal length", "#000000", "-."),
     "single": Look("one gentle null space", PALETTE[1], "-."),
     "orbit": Look("group action", PALETTE[2]),
     "auto": Look("auto", PALETTE[1], "-."),

@@ -43,7 +43,7 @@ def test_the_table_has_every_run_and_every_evaluation_of_it(made):
     rows = table.read(made / "fig8.csv")
     runs = rows.drop_duplicates("run")
     assert set(zip(runs["teleport"], runs["seed"], strict=True)) == {
-        (teleport, seed) for teleport in ("none", "nullspace_paper", "nullspace") for seed in (0, 1, 2)
+        (teleport, seed) for teleport in ("none", "nullspace_paper", "nullspace", "random_matched") for seed in (0, 1, 2)
     }
     assert (rows["data"] == "digits").all()
     assert (rows["scale"] == "smoke").all()
@@ -58,7 +58,7 @@ def test_the_table_has_every_teleport(made):
     teleports = rows[rows["event"] == "teleport"]
     assert not (teleports["teleport"] == "none").any()
     # smoke warms up for one step of ten
-    assert list(teleports.groupby(["teleport", "seed"])["epoch"].apply(list)) == [[0.1, 1.0]] * 6
+    assert list(teleports.groupby(["teleport", "seed"])["epoch"].apply(list)) == [[0.1, 1.0]] * 9
     assert (teleports.groupby("run")["moved_layers"].first() >= 1).all()
     for run, own in teleports.groupby("run"):
         with (made.parents[2] / "runs" / run / "teleport_layers.csv").open() as file:
@@ -66,10 +66,10 @@ def test_the_table_has_every_teleport(made):
         assert own["moved_layers"].tolist() == [moved["0"], moved["1"]]
 
 
-def test_both_rules_are_told_apart_and_end_elsewhere(made):
+def test_both_rules_and_the_control_are_told_apart_and_end_elsewhere(made):
     rows = table.read(made / "fig8.csv")
     last = rows[(rows["event"] == "evaluation") & (rows["epoch"] == 2) & (rows["seed"] == 0)]
-    assert last["train_loss"].nunique() == 3
+    assert last["train_loss"].nunique() == 4
 
 
 def test_the_picture_shows_mean_and_range_over_seeds(made):

@@ -71,19 +71,19 @@ def test_estimates_are_told_no_finer_than_they_are(seconds, words):
 
 
 def test_a_figure_tells_it_and_says_nothing_of_runs_that_are_there(made, tmp_path, caplog):
-    """``made`` has nine runs; with another seed three are missing."""
+    """``made`` has twelve runs; with another seed four are missing."""
     from tests.experiments.figures.conftest import DIGITS, FASTER
 
     runs = [f"machine.runs={made.parents[2] / 'runs'}", f"machine.results={tmp_path}"]
     with conf(), caplog.at_level(logging.INFO, logger="experiments"):
         build([*DIGITS, *FASTER, *runs])
     lines = [record.getMessage().strip() for record in caplog.records]
-    assert "9 of 9 runs are there already" in lines
+    assert "12 of 12 runs are there already" in lines
     assert not [line for line in lines if line.startswith("run ")]
     caplog.clear()
     with conf(), caplog.at_level(logging.INFO, logger="experiments"):
         build([*DIGITS, *FASTER, "seed=7", *places(tmp_path)])
     told = [record.getMessage().strip().partition(":")[0] for record in caplog.records]
     told = [line for line in told if line.startswith("run ")]
-    assert told[0] == "run 1 of 3"
-    assert all(line.startswith(f"run {number} of 3, about ") for number, line in enumerate(told[1:], 2))
+    assert told[0] == "run 1 of 4"
+    assert all(line.startswith(f"run {number} of 4, about ") for number, line in enumerate(told[1:], 2))
