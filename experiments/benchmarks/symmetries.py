@@ -170,10 +170,15 @@ def _origin(settings: Settings) -> Row:
 
 
 def _random(model: nn.Module) -> nn.Module:
-    """With weights of norms, layer scales and biases that are no constants."""
+    """With weights of norms, layer scales and biases that are no constants, and none that are zero.
+
+    Vision transformers start with a head of zeros, behind which no change of the outputs would be seen.
+    """
     for parameter in model.parameters():
         if parameter.dim() == 1:
             nn.init.uniform_(parameter, 0.5, 1.5)
+        elif not parameter.any():
+            nn.init.normal_(parameter, std=0.1)
     return model
 
 

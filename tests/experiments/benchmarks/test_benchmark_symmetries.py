@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
 from experiments.benchmarks import symmetries
 from experiments.benchmarks.common import Settings
@@ -52,3 +53,12 @@ def test_there_are_a_hundred_models_of_different_names():
     names = [each.name for each in models(smoke=False)]
     assert len(names) == len(set(names)) > 100
     assert len(classifiers()) == 80
+
+
+def test_no_weight_is_left_at_zero_behind_which_nothing_would_be_seen():
+    model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2))
+    nn.init.zeros_(model[2].weight)
+    before = model[0].weight.clone()
+    outputs = symmetries._random(model)(torch.eye(3))
+    assert torch.equal(model[0].weight, before)
+    assert (outputs[0] != outputs[1]).any()

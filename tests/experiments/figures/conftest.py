@@ -15,7 +15,14 @@ from experiments.figures.build import build
 
 ROOT = Path(__file__).parents[3]
 CURVES = ["figure.draw.name=curves", "~figure.draw.rows", "~figure.draw.lines", "+figure.draw.x=epoch"]
-DIGITS = ["figure=nullspace/fig8", "scale=smoke", "data=digits", "model.widths=[80]", "training.epochs=2", "rates=suite"]
+DIGITS = [
+    "figure=nullspace/fig8",
+    "scale=smoke",
+    "data=digits",
+    "model.widths=[80]",
+    "training.epochs=2",
+    "rates=suite",
+]
 DIGITS += CURVES
 FASTER = ["data.train_samples=320", "data.test_samples=100", "model.teleport_samples=20", "optimizer=sgd"]
 

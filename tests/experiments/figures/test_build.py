@@ -43,7 +43,9 @@ def test_the_table_has_every_run_and_every_evaluation_of_it(made):
     rows = table.read(made / "fig8.csv")
     runs = rows.drop_duplicates("run")
     assert set(zip(runs["teleport"], runs["seed"], strict=True)) == {
-        (teleport, seed) for teleport in ("none", "nullspace_paper", "nullspace", "random_matched") for seed in (0, 1, 2)
+        (teleport, seed)
+        for teleport in ("none", "nullspace_paper", "nullspace", "random_matched")
+        for seed in (0, 1, 2)
     }
     assert (rows["data"] == "digits").all()
     assert (rows["scale"] == "smoke").all()
