@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -141,7 +142,7 @@ def test_events_in_segments_end_where_whole_ones_do(method, monkeypatch):
     ends, reports = [], []
     for plan in (WHOLE, Plan(parts_of(model), chosen="parts"), Plan((), 3, chosen="pieces")):
         own = copy.deepcopy(model)
-        of_own = Plan(parts_of(own) if plan.parts else (), plan.pieces, plan.recorded, plan.chosen)
+        of_own = dataclasses.replace(plan, parts=parts_of(own) if plan.parts else ())
         monkeypatch.setattr(event_module, "choose", lambda *_, plan=of_own: plan)
         reports.append(copy.deepcopy(method)(own, given, loss_of))
         ends.append(torch.cat([each.detach().flatten() for each in own.parameters()]))
