@@ -82,8 +82,9 @@ class NullSpace:
             move is shorter by 10 to 55 %; its drift on other data is mostly smaller, but not always.
             ``"least_drift"`` moves in one straight line as well, in the direction that raises the norm most per
             change of the layers' outputs on ``held_out`` batches, which the call takes. ``"random"`` is the control of
-            equal length: the steps of the ascent are taken and undone, and the weights move as far as they did, in a
-            direction drawn from ``generator``, which the call takes. It costs as much as the ascent.
+            equal length: the steps of the ascent are taken and undone, and the weights move as far as they did, or
+            up to the cap, in a direction drawn from ``generator``, which the call takes. It takes longer than the
+            ascent alone.
         memory: the budget of an event, in bytes or as text such as ``"2GB"``; see :class:`teleport.Teleporter`. It is
             for objectives of the gradient norm alone.
 
