@@ -10,11 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from teleport._change_of_basis.change_checks import mistake_in
-from teleport._change_of_basis.multiplication import multiplications_of
+from teleport._change_of_basis.multiplication import Multiplications, multiplications_of
 from teleport._change_of_basis.teleported import Teleported, activations_of, broadcasts, unwrapped
+from teleport._engine.held_tensors import HeldTensors, move_tensors
 from teleport._engine.transaction import Snapshot
+from teleport._errors import UnsupportedModel
 from teleport._quiver.quiver import Quiver, Scaled, Site
+from teleport._quiver.rows import in_rows
 from teleport._tracing.functions import function_name, torch_function
+from teleport._tracing.replicas import is_sharded
 
 _ANOTHER = "the change of basis is of another model"
 
@@ -36,7 +40,8 @@ class BasisChange:
         """Change the model's parameters in place, by multiplication: they keep their identity.
 
         Args:
-            model: the traced model, or one of the same structure.
+            model: the traced model, or one of the same structure. Of one that is sharded over processes, all of these
+                call this.
 
         Returns:
             The model that computes the same function: ``model`` itself, or, if activations need their teleported
@@ -44,7 +49,16 @@ class BasisChange:
 
         Raises:
             ValueError: a parameter of the quiver is missing or has another shape.
+            UnsupportedModel: activations need their teleported form, and the model is sharded.
         """
+        if any(map(is_sharded, model.parameters())):
+            if activations_of(self.quiver, self.tau):
+                raise UnsupportedModel(
+                    "a change of basis with teleported activations is not applied to a sharded model: apply it before "
+                    "fully_shard"
+                )
+            move_tensors(unwrapped(model), self.act)
+            return model
         teleported = model if isinstance(model, Teleported) else Teleported(model)
         if not activations_of(self.quiver, self.tau):
             return self.act_on(model)  # one call of torch, which no interrupt parts
@@ -55,6 +69,21 @@ class BasisChange:
             before.restore()
             teleported.set_extra_state(form)
             raise
+
+    def act(self, held: HeldTensors) -> None:
+        """Multiply the parameters of a model as this process holds them; activations stay.
+
+        Raises:
+            ValueError: a parameter of the quiver is missing or has another shape.
+        """
+        for name, each in self.quiver.scaled.items():
+            _check_shape(name, held.shape(name), each)
+        if not held.group.holds_parts:
+            multiplications_of(self.quiver).apply(self.tau, [held.own[name] for name in self.quiver.scaled])
+            return
+        scaled = in_rows(held.group, self.quiver.scaled)
+        rows = Multiplications(scaled, self.quiver.freedom)
+        rows.apply(self.tau, [held.own[name] for name in scaled])
 
     def act_on(self, model: nn.Module) -> nn.Module:
         """As :meth:`apply`, for a caller who restores the model if an exception or interrupt comes in between."""
@@ -154,13 +183,19 @@ class BasisChange:
         for name, each in self.quiver.scaled.items():
             path, _, last = name.rpartition(".")
             parameter = _module(path, modules)._parameters.get(last)
-            if parameter is None:
-                raise ValueError(f"{_ANOTHER}: this one has no parameter {name!r}")
-            if parameter.shape != each.parameter.shape:
-                shapes = list(each.parameter.shape), list(parameter.shape)
-                raise ValueError(f"{_ANOTHER}: its {name!r} has shape {shapes[0]}, this one's {shapes[1]}")
+            _check_shape(name, None if parameter is None else list(parameter.shape), each)
+            assert parameter is not None
             parameters.append(parameter)
         return parameters
+
+
+def _check_shape(name: str, shape: list[int] | None, scaled: Scaled) -> None:
+    """Refuse a model that has no parameter of a name, or one of another shape."""
+    if shape is None:
+        raise ValueError(f"{_ANOTHER}: this one has no parameter {name!r}")
+    if shape != list(scaled.parameter.shape):
+        right = list(scaled.parameter.shape)
+        raise ValueError(f"{_ANOTHER}: its {name!r} has shape {right}, this one's {shape}")
 
 
 def _module(path: str, known: dict[str, nn.Module]) -> nn.Module:

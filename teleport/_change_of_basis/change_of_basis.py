@@ -132,7 +132,7 @@ class ChangeOfBasis:
         check_signature(loss_fn or forward or call_model, "loss_fn" if loss_fn else "forward")
         event, group = BasisEvent(model, self.activations == "teleport"), group_of(process_group, model)
         if self.group != "scaling":
-            return group_move(self, model, list(batches), loss_fn, forward, generator, callback, keep_modes, group)
+            return group_move(self, model, batches, loss_fn, forward, generator, callback, keep_modes, group)
 
         def choose(quiver: Quiver, _: Any, group: Group) -> BasisChange:
             draw_alike(group, quiver, generator or self.generator)

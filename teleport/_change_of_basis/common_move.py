@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Sequence
 
@@ -15,6 +16,7 @@ from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot
 from teleport._processes.group import Group
 from teleport._quiver.quiver import Quiver
+from teleport._symmetry_groups.symmetries import Symmetries
 
 
 def loss_and_norm(objective: BatchLoss) -> tuple[float, float]:
@@ -45,6 +47,16 @@ def agree_on_quiver(group: Group, quiver: Quiver) -> None:
     """Check that all ranks of a group found the same quiver."""
     classes = (each for scaled in quiver.scaled.values() for each in (scaled.output_class, scaled.input_class))
     group.agree_on("classes_of_channels", (quiver.freedom, *classes))
+
+
+def agree_on_symmetries(group: Group, symmetries: Symmetries) -> None:
+    """Check that all ranks of a group found the same symmetries."""
+    if group.alone:
+        return
+    agree_on_quiver(group, symmetries.quiver)
+    found = (sorted(each.items()) for each in (symmetries.axes, symmetries.levels, symmetries.companions))
+    told = repr((*found, symmetries.folded))
+    group.agree(symmetries=hashlib.sha256(told.encode()).hexdigest()[:8])
 
 
 def draw_alike(group: Group, quiver: Quiver, generator: torch.Generator) -> None:

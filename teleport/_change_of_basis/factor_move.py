@@ -27,7 +27,7 @@ from teleport._engine.contract import LossFn, Monitor
 from teleport._engine.event import Event
 from teleport._engine.finiteness import not_finite_at_any, not_finite_outputs
 from teleport._engine.loss_call import with_devices_told
-from teleport._engine.on_shards import ShardedModel
+from teleport._engine.on_shards import GatheredEvaluation, ShardedModel
 from teleport._engine.progress import Callback, closing_line
 from teleport._engine.replicas import as_one_replica
 from teleport._engine.report import BatchReport, LayerReport
@@ -39,7 +39,6 @@ from teleport._errors import UnsupportedModel
 from teleport._processes.group import Group
 from teleport._processes.shards import Shards
 from teleport._quiver.quiver import Quiver
-from teleport._segments.plan import Plan
 from teleport._tracing.caches import clear_caches
 from teleport._tracing.outputs import Forward, call_model, difference, outputs_of
 from teleport._tracing.preconditions import check_model, check_tensors
@@ -167,19 +166,15 @@ class FactorMove(Generic[Report]):
             event.group = self.group
             return event.group.together(lambda: self._by_outputs(change, batches, forward))
         event.group, event.whole = shards.group, shards.whole
-        plan = Plan(differentiated=False)
-
-        def gathering(model: nn.Module, batch: Any) -> Any:
-            return shards.evaluated(plan, lambda: forward(model, batch))
+        gathering = GatheredEvaluation(shards, forward)
 
         def choose_plan(state: ModelState) -> None:
-            nonlocal plan
-            plan = shards.plan_once(lambda: state.evaluate(lambda: forward(event.model, batches[0])))
+            gathering.choose(state, event.model, batches[0])
 
         report: Report = event.group.together(
             partial(shards.during, lambda: self._by_outputs(change, batches, gathering, choose_plan))
         )
-        report.memory = plan.chosen
+        report.memory = gathering.plan.chosen
         return report
 
     def _by_outputs(

@@ -11,9 +11,12 @@ from torch import Tensor, nn
 from teleport._change_of_basis.basis_change import BasisChange
 from teleport._change_of_basis.multiplication import multiplications_of
 from teleport._engine.carriers import Carrier, through_factors
+from teleport._engine.held_tensors import HeldTensors, move_tensors
+from teleport._engine.sharded import as_shards
 from teleport._engine.state_rules import Entry
 from teleport._symmetry_groups.elements import GroupElement
 from teleport._symmetry_groups.folding import Folding
+from teleport._tracing.replicas import is_sharded, shards_again
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,8 @@ class GroupChange:
         """Change the model's parameters, and the statistics of its batch norms, in place.
 
         Args:
-            model: the traced model, or one of the same structure.
+            model: the traced model, or one of the same structure. Of one that is sharded over processes, all of these
+                call this, and a parameter whose rows are mixed is gathered, one at a time.
 
         Returns:
             ``model``, which computes the same function.
@@ -38,12 +42,16 @@ class GroupChange:
         Raises:
             ValueError: a tensor is missing or has another shape; then nothing is changed.
         """
+        move_tensors(model, self.act)
+        return model
+
+    def act(self, held: HeldTensors) -> None:
+        """As :meth:`apply`, on the tensors of a model as this process holds them."""
         for part in self.parts:
             if isinstance(part, GroupElement):
-                part.tensors(model)
+                part.moved(held)
         for part in self.parts:
-            part.apply(model)
-        return model
+            part.act(held)
 
     def inverse(self) -> GroupChange:
         """The inverse: exact for permutations and signs, up to rounding for factors and matrices."""
@@ -59,6 +67,7 @@ class GroupChange:
         Args:
             model: that the change was applied to, whose parameters the optimizer has.
         """
+        shards_again(model)  # else those of the root may be whole, which the optimizer does not know
         parts = [BasisChange(each.quiver, each.tau) if isinstance(each, Folding) else each for each in self.parts]
         factored = [
             set() if isinstance(each, GroupElement) else set(multiplications_of(each.quiver).moved(each.tau))
@@ -100,7 +109,10 @@ class ChangeCarrier:
         return ""
 
     def carried(self, value: Tensor, entry: Entry) -> Tensor:
-        """An entry of the state after the move, as of ``Carrier``."""
+        """An entry of the state after the move, as of ``Carrier``; one that is sharded is gathered for it."""
+        if is_sharded(value):
+            carried: Tensor = as_shards(self.carried(value.full_tensor(), entry), value)  # type: ignore[attr-defined]
+            return carried
         for part in self.parts:
             if isinstance(part, BasisChange):
                 factors = part.quiver.scaled[self.name].factors(part.tau).to(value.device)

@@ -27,6 +27,7 @@ from teleport._segments.segmented import in_segments, plain
 from teleport._tracing.differentiability import check_graph
 from teleport._tracing.ownership import tensors_in
 from teleport._tracing.replicas import is_sharded, local_part, sharding_modules, shards_again
+from teleport._tracing.undisturbed import ModelState
 
 Result = TypeVar("Result")
 Slots = dict[tuple[nn.Module, str], nn.Parameter]
@@ -194,6 +195,29 @@ class ShardedModel:
         finally:
             wholes.clear()
             _put(slots)
+
+
+class GatheredEvaluation:
+    """Evaluations of a sharded model that are not differentiated, by a plan that is chosen once.
+
+    Args:
+        shards: the model.
+        evaluate: ``evaluate(model, batch)``.
+
+    Attributes:
+        plan: by which it is evaluated.
+    """
+
+    def __init__(self, shards: ShardedModel, evaluate: Call) -> None:
+        self._shards, self._evaluate = shards, evaluate
+        self.plan = Plan(differentiated=False)
+
+    def __call__(self, model: nn.Module, batch: Any) -> Any:
+        return self._shards.evaluated(self.plan, lambda: self._evaluate(model, batch))
+
+    def choose(self, state: ModelState, model: nn.Module, batch: Any) -> None:
+        """Choose the plan by an evaluation."""
+        self.plan = self._shards.plan_once(lambda: state.evaluate(lambda: self._evaluate(model, batch)))
 
 
 def _nothing(_: Any) -> Any:

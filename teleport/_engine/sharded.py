@@ -67,7 +67,7 @@ def with_whole_parameters(group: Group, model: nn.Module, work: Callable[[], Res
         result = work()
         with torch.no_grad():
             for name, shard in shards.items():
-                local_part(shard).copy_(local_part(_as_shards(gathered[name].detach(), shard)))
+                local_part(shard).copy_(local_part(as_shards(gathered[name].detach(), shard)))
         if isinstance(result, FactorReport) and result.group:
             result.group = _factors_of_shards(result.group, gathered, shards)
         return result
@@ -89,8 +89,8 @@ def _parts(modules: Sequence[Any]) -> list[Any]:
     return [part for parts in found for part in parts if part is not None]
 
 
-def _as_shards(whole: Tensor, like: Any) -> Any:
-    """A tensor that all ranks hold, sharded as ``like``; nothing is sent."""
+def as_shards(whole: Tensor, like: Any) -> Any:
+    """A tensor that all ranks hold, sharded as ``like``, a ``DTensor``; nothing is sent."""
     replicas = [torch.distributed.tensor.Replicate()] * like.device_mesh.ndim
     held = torch.distributed.tensor.DTensor.from_local(whole, like.device_mesh, replicas, run_check=False)
     return held.redistribute(like.device_mesh, like.placements)
@@ -104,5 +104,5 @@ def _factors_of_shards(
     found = {}
     for parameter, factor in factors.items():
         shard = shards[names[parameter]]
-        found[shard] = _as_shards(factor.expand(parameter.shape).contiguous().to(parameter.device), shard)
+        found[shard] = as_shards(factor.expand(parameter.shape).contiguous().to(parameter.device), shard)
     return found

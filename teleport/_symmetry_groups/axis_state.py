@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -86,6 +87,11 @@ class AxisState:
     def name_of(self, tensor: Tensor) -> str | None:
         """The name of the parameter or buffer that this tensor is, not only a part or a view of one."""
         return self._names.get(id(tensor))
+
+    def note_gathered(self, rows: Tensor, name: str, whole: Tensor) -> None:
+        """A tensor is a parameter as a whole, as long as it exists, gathered from processes that hold rows of it."""
+        self._names[id(rows)] = self._names[id(whole)] = name
+        weakref.finalize(whole, self._names.pop, id(whole), None)
 
     def axes(self, tensor: Tensor, statistics: bool = False) -> Axes:
         """The axes of a tensor.

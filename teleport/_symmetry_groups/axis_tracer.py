@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from teleport._processes.shards import Shards
 from teleport._symmetry_groups.axis import factors_in
 from teleport._symmetry_groups.axis_state import Axes, AxisState
 from teleport._symmetry_groups.later import Later
@@ -60,6 +61,12 @@ class AxisTracer(FunctionTracer):
             elif func in REPEATING and not self.state.held(result):
                 self._note_repeated(func, args, kwargs or {}, result)
         return result
+
+    def _gathered(self, group: Shards, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+        wholes = super()._gathered(group, parameters)
+        for rows, whole in zip(parameters, wholes, strict=True):
+            self.state.note_gathered(rows, group.rows[rows].name, whole)
+        return wholes
 
     def _note_repeated(self, func: Callable[..., Any], args: Any, kwargs: Any, result: Tensor) -> None:
         """The axes of a constant that was put together of copies, as cosines of rotary embeddings are."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from teleport._engine.held_tensors import HeldTensors, move_tensors
 from teleport._symmetry_groups.axis import factors_in
 from teleport._symmetry_groups.axis_action import AxisAction
 from teleport._symmetry_groups.axis_state import Axes
@@ -66,30 +68,38 @@ class GroupElement:
             self._apply(values, block, Gathers())
         return values
 
+    def moved(self, held: HeldTensors) -> list[str]:
+        """The names of the parameters and buffers of a model that the element moves.
+
+        Raises:
+            ValueError: one is missing or has another shape.
+        """
+        acting = {each.variable for each in self.actions}
+        found = []
+        for name, axes in self.axes.items():
+            if not acting & {factor.variable for axis in axes for segment in axis for factor in segment}:
+                continue
+            shape = [sum(math.prod(factor.size for factor in segment) for segment in axis) for axis in axes]
+            if held.shape(name) != shape:
+                raise ValueError(f"the element is of another model: this one has no tensor {name!r} of shape {shape}")
+            found.append(name)
+        return found
+
     def tensors(self, model: nn.Module) -> dict[str, Tensor]:
         """The parameters and buffers of a model that the element moves, by name.
 
         Raises:
             ValueError: one is missing or has another shape.
         """
-        acting = {each.variable for each in self.actions}
-        named = {**dict(model.named_buffers()), **dict(model.named_parameters())}
-        found = {}
-        for name, axes in self.axes.items():
-            if not acting & {factor.variable for axis in axes for segment in axis for factor in segment}:
-                continue
-            shape = [sum(math.prod(factor.size for factor in segment) for segment in axis) for axis in axes]
-            if name not in named or list(named[name].shape) != shape:
-                raise ValueError(f"the element is of another model: this one has no tensor {name!r} of shape {shape}")
-            found[name] = named[name]
-        return found
+        held = HeldTensors.of(model)
+        return {name: held.own[name] for name in self.moved(held)}
 
-    @torch.no_grad()
     def apply(self, model: nn.Module) -> nn.Module:
         """Change the model's parameters, and the statistics of its batch norms, in place.
 
         Args:
-            model: the traced model, or one of the same structure.
+            model: the traced model, or one of the same structure. Of one that is sharded over processes, all of these
+                call this, and a parameter whose rows are mixed is gathered, one at a time.
 
         Returns:
             ``model``, which computes the same function.
@@ -97,18 +107,31 @@ class GroupElement:
         Raises:
             ValueError: a tensor is missing or has another shape, or a weight is not folded; then nothing is changed.
         """
-        moving = self.tensors(model)
-        named = dict(model.named_parameters())
-        if unfolded := [name for name in self.ones if self.actions and not bool((named[name] == 1).all())]:
+        move_tensors(model, self.act)
+        return model
+
+    @torch.no_grad()
+    def act(self, held: HeldTensors) -> None:
+        """As :meth:`apply`, on the tensors of a model as this process holds them."""
+        moving = self.moved(held)
+        if unfolded := [name for name in self.ones if self.actions and not bool((held.value(name) == 1).all())]:
             raise ValueError(
                 f"{unfolded[0]!r} is not one, and the element holds after it was folded: apply folding() of the "
                 "symmetries before"
             )
         gathers = Gathers()
-        for name, tensor in moving.items():
-            for block in blocks_of(self.axes[name]):
-                self._apply(tensor, block, gathers)
-        return model
+        companions = {each.variable: each.companions for each in self.actions}
+        for name in moving:
+            blocks, rows = list(blocks_of(self.axes[name])), held.rows(name)
+            if rows is not None and not any(block.moves_rows(companions) for block in blocks):
+                parts = [block.in_rows(rows.first, rows.end) for block in blocks]
+                self._apply_all(held.own[name], [part for part in parts if part is not None], gathers)
+            else:
+                held.rewrite(name, partial(self._apply_all, blocks=blocks, gathers=gathers))
+
+    def _apply_all(self, tensor: Tensor, blocks: Sequence[Block], gathers: Gathers) -> None:
+        for block in blocks:
+            self._apply(tensor, block, gathers)
 
     def _apply(self, tensor: Tensor, block: Block, gathers: Gathers) -> None:
         actions = [each for each in self.actions if each.variable in block.variables]

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from teleport._symmetry_groups.axes import AxisVariables
-from teleport._symmetry_groups.axis import FEW, Axis, Level
+from teleport._symmetry_groups.axis import FEW, FIXED, Axis, Level
 from teleport._symmetry_groups.axis_state import Axes
 
 
@@ -41,6 +41,36 @@ class Block:
         near = [at for at in found if self.axes[at] == self.axes[place]]
         chosen = near or found
         return chosen[0] if len(chosen) == 1 else None
+
+    def moves_rows(self, actions: Mapping[int, Collection[int]]) -> bool:
+        """Whether a row after some actions is computed from other rows, or by its number.
+
+        Args:
+            actions: variable of each action -> the variables per unit of which it is another one.
+        """
+        in_rows = {variable for variable, axis in zip(self.variables, self.axes, strict=True) if axis == 0}
+        return any(
+            variable in actions and (variable in in_rows or not in_rows.isdisjoint(actions[variable]))
+            for variable in self.variables
+        )
+
+    def in_rows(self, first: int, end: int) -> Block | None:
+        """The part of the block in a range of the tensor's rows, whose first one is row 0 of it; ``None`` if empty.
+
+        Nothing acts on the rows of the part.
+        """
+        start, length = self.spans[0]
+        low, high = max(first, start), min(end, start + length)
+        if low >= high:
+            return None
+        others = [place for place, axis in enumerate(self.axes) if axis]
+        return Block(
+            ((low - first, high - low), *self.spans[1:]),
+            (high - low, *(self.sizes[place] for place in others)),
+            (FIXED, *(self.variables[place] for place in others)),
+            (False, *(self.dual[place] for place in others)),
+            (0, *(self.axes[place] for place in others)),
+        )
 
 
 def blocks_of(axes: Sequence[Axis]) -> Iterator[Block]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from teleport._arguments import check_call
+from teleport._engine.held_tensors import HeldTensors
+from teleport._processes.group import ALONE, Group
 from teleport._quiver.find_quiver import trace_quiver
 from teleport._quiver.quiver import Quiver
 from teleport._symmetry_groups.axis import Axis, Factor, Level, factors_in
@@ -79,6 +81,8 @@ def trace_symmetries(
     batches: Sequence[Any] = (),
     tracer: AxisTracer | None = None,
     fold_norms: bool = False,
+    whole: Mapping[str, nn.Parameter] | None = None,
+    group: Group = ALONE,
 ) -> Symmetries:
     """The symmetries of a model.
 
@@ -90,23 +94,26 @@ def trace_symmetries(
         batches: of the runs; reads of their values are told.
         tracer: that has seen nothing yet; by default one of its own.
         fold_norms: as of :func:`find_symmetries`.
+        whole: the parameters by name as tracers see them, if they are not those of the model.
+        group: of processes that may hold rows of the parameters, and make the same runs then.
     """
-    named = dict(model.named_parameters())
+    named = dict(model.named_parameters()) if whole is None else dict(whole)
     values = value_reads_of(model, batches)
     with reached_modules() as reached:
-        quiver = trace_quiver(runs[:1], named, True, True, "it is an output", runs[1:], values)
+        quiver = trace_quiver(runs[:1], named, True, True, "it is an output", runs[1:], values, group)
     first = [runs[0]]
-    if leaves_out(reached, modes):
+    if group.anywhere(leaves_out(reached, modes)):
         first.append(in_modes(model, runs[0], modes))
-        quiver = trace_quiver(first, named, True, True, "it is an output", runs[1:], values)
-    foldable, refused = foldable_weights(quiver, named) if fold_norms else ([], {})
+        quiver = trace_quiver(first, named, True, True, "it is an output", runs[1:], values, group)
+    held = HeldTensors.of(model, group)
+    foldable, refused = foldable_weights(quiver, named, held) if fold_norms else ([], {})
     tracer = tracer or AxisTracer(named, persistent_buffers(model))
     tracer.state.foldable = frozenset(foldable)
     with torch.no_grad():
         for run in first:
             tracer.trace_run(run)
         for run in runs[1:]:
-            if not tracer.unread:
+            if not group.anywhere(bool(tracer.unread)):
                 break
             tracer.trace_run(run)
     tracer.pin_unreached()

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from teleport._engine.held_tensors import HeldTensors, move_tensors
 from teleport._quiver.quiver import Freedom, Quiver
+from teleport._quiver.rows import in_rows
 
 ZERO = "an element is zero or not finite"
 
@@ -35,7 +37,6 @@ class Folding:
         """The weights as they were, and the others divided again."""
         return Folding(self.quiver, self.after, self.before)
 
-    @torch.no_grad()
     def apply(self, model: nn.Module) -> nn.Module:
         """Change the model's parameters in place.
 
@@ -48,20 +49,26 @@ class Folding:
         Raises:
             ValueError: a parameter is missing, has another shape, or has a zero; then nothing is changed.
         """
-        named = dict(model.named_parameters())
+        move_tensors(model, self.act)
+        return model
+
+    @torch.no_grad()
+    def act(self, held: HeldTensors) -> None:
+        """As :meth:`apply`, on the tensors of a model as this process holds them."""
+        weights = {}
         for name, value in self.after.items():
-            if name not in named or named[name].shape != value.shape:
+            if held.shape(name) != list(value.shape):
                 raise ValueError(f"the folding is of another model: this one has no parameter {name!r} of its shape")
-            if not _usable(named[name]):
+            weights[name] = held.value(name)
+            if not _usable(weights[name]):
                 raise ValueError(f"{name!r} cannot be folded: {ZERO}")
-        tau = self._tau(named)
-        for name, scaled in self.quiver.scaled.items():
+        tau = self._tau(weights)
+        for name, scaled in in_rows(held.group, self.quiver.scaled).items():
             factors = scaled.factors(tau)
             if name not in self.after and bool((factors != 1).any()):
-                named[name].copy_(named[name].double() * factors)
+                held.own[name].copy_(held.own[name].double() * factors)
         for name, value in self.after.items():
-            named[name].copy_(value)
-        return model
+            held.write(name, value)
 
     @property
     def tau(self) -> Tensor:
@@ -76,14 +83,22 @@ class Folding:
         return tau
 
 
-def folding_of(quiver: Quiver, parameters: Mapping[str, nn.Parameter], names: Iterable[str]) -> Folding:
+def folding_of(quiver: Quiver, held: HeldTensors, names: Iterable[str]) -> Folding:
     """The folding of some weights at the values that they have."""
-    before = {name: parameters[name].detach().clone() for name in names}
+    before = {name: held.value(name).clone() for name in names}
     return Folding(quiver, before, {name: torch.ones_like(value) for name, value in before.items()})
 
 
-def foldable_weights(quiver: Quiver, parameters: Mapping[str, nn.Parameter]) -> tuple[list[str], dict[str, str]]:
-    """The names of the weights that may be folded, and of vectors that may not, with the reason."""
+def foldable_weights(
+    quiver: Quiver, parameters: Mapping[str, nn.Parameter], held: HeldTensors
+) -> tuple[list[str], dict[str, str]]:
+    """The names of the weights that may be folded, and of vectors that may not, with the reason.
+
+    Args:
+        quiver: of the network.
+        parameters: of the network by name, as it was traced.
+        held: their values.
+    """
     owner: dict[int, str] = {}
     found, refused = [], {}
     for name, parameter in parameters.items():
@@ -92,9 +107,11 @@ def foldable_weights(quiver: Quiver, parameters: Mapping[str, nn.Parameter]) -> 
         classes, _ = own_classes(quiver, name)
         if len(classes) != len(parameter) or not parameter.requires_grad:
             refused[name] = quiver.reasons.get(name, "its factors are not its own")
-        elif not _usable(parameter):
+            continue
+        value = held.value(name)
+        if not _usable(value):
             refused[name] = ZERO
-        elif bool((quiver.freedom[classes] == Freedom.POSITIVE).any()) and bool((parameter <= 0).any()):
+        elif bool((quiver.freedom[classes] == Freedom.POSITIVE).any()) and bool((value <= 0).any()):
             refused[name] = "an element is negative, and positive factors alone pass through what reads it"
         elif other := next((owner[each] for each in classes.tolist() if each in owner), None):
             refused[name] = f"its factors are those of {other!r}, too"

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from teleport._engine.held_tensors import HeldTensors
+from teleport._errors import UnsupportedModel
 from teleport._quiver.quiver import Quiver
 from teleport._symmetry_groups.axis import Level
 from teleport._symmetry_groups.axis_action import AxisAction
@@ -136,9 +138,18 @@ class Symmetries:
         }
 
     def folding(self) -> Folding:
-        """Sets the weights ``folded`` to one and multiplies the linear maps beside them; of the model as it is now."""
-        parameters = {name: scaled.parameter for name, scaled in self.quiver.scaled.items()}
-        return folding_of(self.quiver, parameters, self.folded)
+        """Sets the weights ``folded`` to one and multiplies the linear maps beside them; of the model as it is now.
+
+        Raises:
+            UnsupportedModel: the model is sharded over processes; ``change`` of the report holds what was folded.
+        """
+        parameters = {name: self.quiver.scaled[name].parameter for name in self.folded}
+        if sharded := [name for name, each in parameters.items() if each.is_meta]:
+            raise UnsupportedModel(
+                f"'{sharded[0]}' is sharded over processes, and its values are not held: the change of the report has "
+                "the folding as its first part"
+            )
+        return folding_of(self.quiver, HeldTensors(parameters), self.folded)
 
     def sample(self, group: str, generator: torch.Generator, stretch: Sequence[float] = (0.5, 2.0)) -> GroupElement:
         """A random element.

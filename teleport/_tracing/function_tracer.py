@@ -119,6 +119,8 @@ class FunctionTracer(TorchFunctionMode):
         wholes = gathered(group, parameters)
         for parameter, whole in zip(parameters, wholes, strict=True):
             self.owners.admit(group.rows[parameter].name, whole)
+            if self.values is not None:
+                self.values.note_copy(parameter, whole)
         return wholes
 
     def _traced(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -145,6 +145,11 @@ class ValueReads:
             else:
                 self._pending.append((told, kind, torch.Tag.data_dependent_output in func.tags))
 
+    def note_copy(self, source: Tensor, copy: Tensor) -> None:
+        """A tensor holds the values of another one, which no operation that is seen has copied."""
+        if kind := self._kind(source):
+            self._mark(copy, kind)
+
     def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         with torch._C.DisableTorchFunction():
             for tensor in tensors_returned([args, kwargs]):
