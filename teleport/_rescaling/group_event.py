@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from teleport._change_of_basis.basis_change import BasisChange
+from teleport._change_of_basis.common_move import agree_on_symmetries
 from teleport._change_of_basis.group_value import GroupChange
 from teleport._engine.batch_loss import Point
 from teleport._engine.event import Event
@@ -39,6 +40,7 @@ class GroupEvent(MoveEvent[Position]):
         self.method, self.event = method, event
         runs = [torch.enable_grad()(partial(event.evaluate, batch)) for batch in event.batches]
         self.symmetries = trace_symmetries(event.model, runs, modes, event.batches)
+        agree_on_symmetries(event.group, self.symmetries)
         self.space = TangentSpace(
             self.symmetries, list(trained(event.model)), scalings=method.group == "all", compact=False
         )

@@ -134,10 +134,6 @@ class Rescaling(Settings):
 
         check_call(model, batches, loss_fn, callback, keep_modes)
         relative, processes = self.relative_cap is not None, group_of(process_group, model)
-        if self.group != "scaling" and not processes.alone:
-            raise ValueError(
-                f'{processes.size} processes teleport together with group="scaling" alone, got group={self.group!r}'
-            )
         modes = modes_of(model)
         if self.group == "scaling" and ShardedModel.of(processes, model) is not None:
             return moved()

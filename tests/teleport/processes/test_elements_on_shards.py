@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import teleport
-from teleport import ChangeOfBasis, preview
+from teleport import ChangeOfBasis, Rescaling, preview
 from tests.teleport.processes.spawned import results_of_ranks
 from tests.teleport.processes.test_factors_on_shards import samples, sharded, squares
 from tests.teleport.processes.test_groups_on_shards import close, moved, same, shards_of, state_of
@@ -107,9 +107,16 @@ def factors(model: nn.Module, given: list[Any]) -> bool:
     return not same(before, there) and all(torch.allclose(before[name], back[name], rtol=1e-12) for name in before)
 
 
-def all_of_it(rank: int, size: int) -> dict[str, Any]:
+def rescaled(model: nn.Module, group: str, given: list[Any]) -> tuple[dict[str, Tensor], list[Any]]:
+    """The parameters after a rescaling by matrices, and what its report says."""
+    report = Rescaling(group=group, steps=3)(model, given, loss_fn)
+    numbers = [report.gradient_norm_before, report.gradient_norm_after, report.loss_before, report.loss_after]
+    return state_of(model), [*numbers, [each.steps for each in report.batches]]
+
+
+def all_of_it(rank: int, size: int) -> dict[Any, Any]:
     part = part_of(rank, size)
-    tokens, found = part(batches()), dict[str, Any]()
+    tokens, found = part(batches()), dict[Any, Any]()
     model = shards_of("llama", size)
     before = state_of(model)
     found["failed"] = failing(model, tokens, rank), same(before, state_of(model))
@@ -124,6 +131,9 @@ def all_of_it(rank: int, size: int) -> dict[str, Any]:
     found["gathers"] = gathers_of(shards_of("llama", size))
     model = reading()
     found["reads"] = ChangeOfBasis(group="permutation")(sharded(size, model, model), part(samples())).value_reads
+    for group in ("general", "all"):
+        found["rescaled", group] = rescaled(shards_of("llama", size), group, tokens)
+        found["replicas", group] = rescaled(llama(), group, tokens)
     found["two axes"] = moved(on_two_axes(llama()), "llama", "all", tokens, True, False)
     found["replicas"] = replicas(rank, part)
     found["shards"] = all(hasattr(parameter, "to_local") for parameter in model.parameters())
@@ -159,6 +169,16 @@ def test_replicas_move_alike_and_keep_statistics_of_their_own(ranks):
         model = with_own_statistics(number)
         ChangeOfBasis(range=0.5, group="all", seed=3)(model, samples(), squares)
         close(rank["replicas"], state_of(model))
+
+
+@pytest.mark.parametrize("group", ["general", "all"])
+def test_matrices_rescale_shards_and_replicas(ranks, group):
+    parameters, told = rescaled(llama(), group, batches())
+    assert told[1] > 1.01 * told[0]
+    for rank in ranks:
+        for kind in ("rescaled", "replicas"):
+            close(rank[kind, group][0], parameters)
+            assert near(rank[kind, group][1], told)
 
 
 def test_an_error_and_a_preview_leave_shards_as_they_were(ranks):
