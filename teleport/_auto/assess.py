@@ -18,12 +18,12 @@ from teleport._engine.batch_loss import BatchLoss
 from teleport._engine.contract import LossFn, Teleporter
 from teleport._engine.objectives import Curvature
 from teleport._engine.sharded import with_whole_parameters
-from teleport._engine.transaction import always_undone, snapshot_of
+from teleport._engine.transaction import ModelSnapshot, always_undone
 from teleport._errors import UnsupportedModel
 from teleport._null_space.random_null_space import RandomNullSpace
 from teleport._processes.ranks import Processes, group_of
 from teleport._rescaling.rescaling import Rescaling
-from teleport._tracing.replicas import check_shards, is_sharded, shards_again
+from teleport._tracing.replicas import check_shards, is_sharded
 from teleport._tracing.undisturbed import ModelState, undisturbed
 
 LEAST_GROWTH = 1.1
@@ -141,14 +141,8 @@ class _Trials:
 
     def family(self, auto: Auto, name: str, method: Teleporter) -> Family:
         """Move by ``method``, measure, and undo it."""
-        shards_again(self.model)
-        before = snapshot_of(self.model)
-
-        def undo() -> None:
-            shards_again(self.model)
-            before.restore()
-
-        return always_undone(lambda: self._moved(auto, name, method), undo)
+        before = ModelSnapshot(self.model)
+        return always_undone(lambda: self._moved(auto, name, method), before.restore)
 
     def _moved(self, auto: Auto, name: str, method: Teleporter) -> Family:
         parameters = self._trained()

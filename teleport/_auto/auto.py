@@ -17,11 +17,11 @@ from teleport._engine.contract import LossFn, Teleporter
 from teleport._engine.progress import Callback
 from teleport._engine.report import TeleportReport
 from teleport._engine.statuses import Stopped
-from teleport._engine.transaction import snapshot_of
+from teleport._engine.transaction import ModelSnapshot
 from teleport._null_space.null_space import NullSpace
 from teleport._processes.group import Group
 from teleport._processes.ranks import Processes, group_of
-from teleport._tracing.replicas import check_shards, shards_again
+from teleport._tracing.replicas import check_shards
 
 EVENT_GRADIENTS = 12.0
 """The assumed cost of a move on one batch, in gradients of that batch."""
@@ -199,8 +199,7 @@ class Auto:
         first, probes, steps = split_batches(batches, self.horizon)
         group.agree(number_of_batches=(len(probes), len(steps)))
         rollout = Rollout(model, self.optimizer, loss_fn, steps, probes, self.train_step, group)
-        shards_again(model)
-        before = snapshot_of(model)
+        before = ModelSnapshot(model)
         try:
             without = rollout.losses()
             found = self.method(model, [first], loss_fn, **options)
@@ -212,7 +211,6 @@ class Auto:
                 before.restore()
             group.commit()
         except BaseException:
-            shards_again(model)
             before.restore()
             raise
         self._book(report)

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from teleport._engine.contract import LossFn
-from teleport._engine.transaction import always_undone, snapshot_of
+from teleport._engine.transaction import ModelSnapshot, always_undone
 from teleport._processes.group import ALONE, Group
-from teleport._tracing.replicas import is_sharded, shards_again
+from teleport._tracing.replicas import is_sharded
 from teleport._tracing.undisturbed import ModelState
 
 TrainStep = Callable[[nn.Module, Any], None]
@@ -61,12 +61,10 @@ class Rollout:
         Args:
             rate: a factor on the learning rate of every parameter group.
         """
-        shards_again(self.model)
-        parameters, optimizer = snapshot_of(self.model), OptimizerState(self.optimizer)
+        parameters, optimizer = ModelSnapshot(self.model), OptimizerState(self.optimizer)
         state = ModelState(self.model)
 
         def undo() -> None:
-            shards_again(self.model)
             parameters.restore()
             optimizer.restore()
             state.restore_after_error()

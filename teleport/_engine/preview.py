@@ -11,9 +11,8 @@ from torch import nn
 
 from teleport._engine.contract import LossFn, Teleporter
 from teleport._engine.report import TeleportReport
-from teleport._engine.transaction import always_undone, snapshot_of
+from teleport._engine.transaction import ModelSnapshot, always_undone
 from teleport._tracing.preconditions import check_model
-from teleport._tracing.replicas import shards_again
 from teleport._tracing.undisturbed import ModelState
 
 
@@ -39,8 +38,7 @@ def preview(
         ValueError: as the method.
     """
     check_model(model, sharded=True)
-    shards_again(model)
-    snapshot = snapshot_of(model)
+    snapshot = ModelSnapshot(model)
     extra = [
         (module, copy.deepcopy(module.get_extra_state())) for module in model.modules() if _has_extra_state(module)
     ]

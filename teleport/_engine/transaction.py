@@ -17,7 +17,7 @@ from teleport._engine.statuses import Stopped
 from teleport._errors import UnsupportedModel
 from teleport._processes.group import ALONE, Group
 from teleport._tracing.ownership import distinct_elements
-from teleport._tracing.replicas import is_sharded, local_part
+from teleport._tracing.replicas import is_sharded, local_part, shards_again
 from teleport._tracing.undisturbed import ModelState
 
 Result = TypeVar("Result")
@@ -63,9 +63,25 @@ class Snapshot:
         return all_finite(parameter for parameter, _ in self._held)
 
 
-def snapshot_of(model: nn.Module) -> Snapshot:
-    """Of all parameters; of sharded ones what this process holds, which must be in shards when it is restored."""
-    return Snapshot(_held(parameter) for parameter in model.parameters())
+class ModelSnapshot(Snapshot):
+    """Of all parameters of a model, of sharded ones what this process holds.
+
+    Parameters that FSDP keeps whole become shards again when it is taken, and before it is restored: the values are
+    those of the shards.
+
+    Args:
+        model: any module.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        shards_again(model)
+        super().__init__(_held(parameter) for parameter in model.parameters())
+
+    def restore(self) -> None:
+        """See :class:`Snapshot`."""
+        shards_again(self._model)
+        super().restore()
 
 
 def _held(parameter: nn.Parameter) -> nn.Parameter:
