@@ -29,6 +29,7 @@ from teleport._symmetry_groups.folding import folding_of, own_classes
 from teleport._symmetry_groups.symmetries import Symmetries
 from teleport._tracing.outputs import Forward, call_model
 from teleport._tracing.preconditions import check_model
+from teleport._tracing.replicas import is_sharded
 
 GroupName = Literal["scaling", "permutation", "orthogonal", "general", "all"]
 GROUPS = get_args(GroupName)
@@ -100,6 +101,7 @@ def group_move(
     tolerance = half_tolerance(settings.tolerance, model.parameters()) if settings.guard == "transaction" else None
     shards = ShardedModel.of(processes, model)
     evaluate = loss_fn or forward or call_model
+    begun: list[GroupMove] = []
 
     def moved() -> GroupReport:
         check_model(model, sharded=shards is not None)
@@ -111,8 +113,14 @@ def group_move(
         part = processes if shards is None else shards.group
         move = GroupMove(model, list(batches), evaluate, loss_fn is not None, draw, tolerance, callback, part, shards)
         move.fold_norms = settings.fold_norms
+        begun.append(move)
         return move.run()
 
-    if shards is not None:
-        return shards.group.together(partial(shards.during, moved))
-    return processes.together(partial(with_whole_parameters, processes, model, moved))
+    try:
+        if shards is not None:
+            return shards.group.together(partial(shards.during, moved))
+        return processes.together(partial(with_whole_parameters, processes, model, moved))
+    except BaseException:  # an interrupt after the move, before the report is the caller's
+        if begun and (shards is not None or not any(map(is_sharded, model.parameters()))):  # else written last
+            begun[-1].put_back()
+        raise

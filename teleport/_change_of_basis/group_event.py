@@ -71,6 +71,7 @@ class GroupMove:
         self.modes = modes_of(model)
         self.buffers = persistent_buffers(model)
         self.before = Snapshot([])
+        self._old: dict[str, Tensor] = {}
         self.fold_norms = False
 
     def run(self) -> GroupReport:
@@ -79,16 +80,22 @@ class GroupMove:
             raise ValueError("a teleport needs at least one batch")
         check_tensors(self.batches)
         self.group.agree(number_of_batches=len(self.batches))
-        old = {name: buffer.clone() for name, buffer in self.buffers.items()}
+        self._old = {name: buffer.clone() for name, buffer in self.buffers.items()}
         try:
             work = partial(all_or_nothing, self.model, closing_line(self.callback, self._moved), False, self.group)
             report = as_one_replica(self.group, self.model, work)
             self._move_buffers(report.change)  # after they were restored, as evaluations may change them
             return report
         except BaseException:
-            self.before.restore()
-            self._write(old)
+            self.put_back()
             raise
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Restore parameters and buffers, if the event got as far as to move any."""
+        self.before.restore()
+        for name, value in self._old.items():
+            self.buffers[name].copy_(value)
 
     def _move_buffers(self, change: BasisChange | GroupChange) -> None:
         """Let a change act on the buffers of this process."""
@@ -96,11 +103,6 @@ class GroupMove:
         for each in elements:
             own = {name: axes for name, axes in each.axes.items() if name in self.buffers}
             GroupElement(own, each.actions).act(HeldTensors(self.buffers))
-
-    @torch.no_grad()
-    def _write(self, values: dict[str, Tensor]) -> None:
-        for name, value in values.items():
-            self.buffers[name].copy_(value)
 
     def _moved(self, before: Snapshot, state: ModelState) -> GroupReport:
         start = time.perf_counter()

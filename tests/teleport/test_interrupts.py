@@ -107,6 +107,7 @@ METHODS: dict[str, Any] = {
     "pseudo-teleportation": PseudoTeleport,
     "balance": Balance,
     "change of basis": ChangeOfBasis,
+    "all groups": lambda: ChangeOfBasis(group="all"),
     "teleported": teleported,
 }
 OTHERS = ["change of basis, outputs", "teleported, outputs", "preview", "preview, teleported"]
