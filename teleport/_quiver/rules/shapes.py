@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from teleport._quiver.rules.table import ACTIVATIONS, RULES, Call, Rule, named, register_rule
+from teleport._quiver.rules.table import ACTIVATIONS, RULES, Call, Rule, left_out, named, register_rule
 from teleport._quiver.scale_indices import on_compact, reshaped, side_by_side
 from teleport._tracing.ownership import tensors_in
 
@@ -86,7 +86,7 @@ def _roll(call: Call, input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
 @register_rule(*named("cat", "concat", "concatenate"))
 def _cat(call: Call, tensors: Any, dim: int = 0) -> Tensor | None:
     """Concatenated scale indices, in the order of the arguments."""
-    scale_indices = [call.scale_index(tensor) for tensor in tensors]
+    scale_indices = [call.scale_index(tensor) for tensor in tensors if not left_out(tensor)]
     return side_by_side(scale_indices, dim) if len({scale_index.dim() for scale_index in scale_indices}) == 1 else None
 
 

@@ -34,6 +34,8 @@ UNFORESEEN = (RuntimeError, IndexError, TypeError, ValueError)
 ACTIVATIONS: set[Callable[..., Any]] = set()
 """Functions whose calls are sites, where the quiver is not found for changes in place."""
 
+CONCATENATIONS: set[Callable[..., Any]] = {torch.cat, torch.concat, torch.concatenate}
+
 
 @dataclass
 class Call:
@@ -157,10 +159,11 @@ def understood(found: Callable[..., Any], call: Any, args: Any, kwargs: Any) -> 
 def indices_of_result(call: Call, args: Any, kwargs: Any) -> list[Tensor] | None:
     """The scale indices of a call's results; ``None`` if there is no rule or it does not understand the call."""
     found = RULES.get(call.func)
-    if found is None or not all(in_sight(tensor) for tensor in tensors_in((args, kwargs, call.result))):
+    entered = entering(call.func, args, kwargs)
+    if found is None or not all(in_sight(tensor) for tensor in [*entered, *tensors_in(call.result)]):
         return None
     scale_indices = understood(found, call, args, kwargs)
-    if scale_indices is None or any(call.state.held(t) and id(t) not in call.asked for t in tensors_in((args, kwargs))):
+    if scale_indices is None or any(call.state.held(t) and id(t) not in call.asked for t in entered):
         return None
     scale_indices = [scale_indices] if isinstance(scale_indices, Tensor) else list(scale_indices)
     made = list(tensors_in(call.result))
@@ -170,6 +173,17 @@ def indices_of_result(call: Call, args: Any, kwargs: Any) -> list[Tensor] | None
         scale_index for scale_index, tensor in zip(scale_indices, made, strict=True) if not tensor.is_floating_point()
     ]
     return None if any(bool(compact(scale_index).any()) for scale_index in rounded) else scale_indices
+
+
+def entering(func: Callable[..., Any], args: Any, kwargs: Any) -> list[Tensor]:
+    """The tensors among a call's arguments, without those of shape ``[0]`` that a concatenation leaves out."""
+    entered = list(tensors_in((args, kwargs)))
+    return [tensor for tensor in entered if not left_out(tensor)] if func in CONCATENATIONS else entered
+
+
+def left_out(tensor: Tensor) -> bool:
+    """Whether a concatenation leaves a tensor out. The caches of language models begin with such a one."""
+    return tensor.shape == (0,)
 
 
 def in_sight(tensor: Tensor) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from teleport._quiver.rules.table import left_out
 from teleport._symmetry_groups.axis import ONE, Axis, Level, fixed, size_of
 from teleport._symmetry_groups.axis_state import Axes
 from teleport._symmetry_groups.rules.table import AXIS_RULES, AxisCall, AxisRule, axis_rule, named
@@ -111,6 +112,7 @@ def _repeat(call: AxisCall, input: Tensor, *sizes: Any) -> Axes | None:
 def _cat(call: AxisCall, tensors: Any, dim: int = 0) -> Axes | None:
     if (turned := together(call, tensors, dim, stacked=False)) is not None:
         return turned
+    tensors = [tensor for tensor in tensors if not left_out(tensor)]
     given = [call.axes(tensor) for tensor in tensors]
     if len({len(axes) for axes in given}) > 1:
         return None

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from teleport._quiver.rules.table import in_sight, named, understood
+from teleport._quiver.rules.table import entering, in_sight, named, understood
 from teleport._symmetry_groups.axis import Axis, Level, size_of
 from teleport._symmetry_groups.axis_state import Axes, AxisState
 from teleport._symmetry_groups.later import Later
@@ -133,7 +133,7 @@ def axis_rule(*functions: Callable[..., Any]) -> Callable[[AxisRule], AxisRule]:
 def axes_of_result(call: AxisCall, args: Any, kwargs: Any) -> list[Axes | Later] | None:
     """The axes of a call's results; ``None`` if there is no rule or it does not understand the call."""
     found = AXIS_RULES.get(call.func)
-    entered = list(tensors_in((args, kwargs)))
+    entered = entering(call.func, args, kwargs)
     if found is None or not all(in_sight(tensor) for tensor in [*entered, *tensors_in(call.result)]):
         return None
     axes = understood(found, call, args, kwargs)
