@@ -119,12 +119,14 @@ def table_of_means(outcomes: Sequence[Outcome]) -> str:
 
 
 def means_over_seeds(outcomes: Sequence[Outcome]) -> list[Row]:
-    """One row per setting of at least two finished runs that differ in ``seed`` alone.
+    """One row per setting of at least two finished runs that differ in ``seed`` alone; a run counts once.
+
+    A sweeper may choose the same values twice, and the outcomes then name one folder.
 
     A loss that is not finite, of a run that diverged, makes its mean infinite.
     """
     settings: dict[str, list[Row]] = {}
-    for outcome in outcomes:
+    for outcome in {outcome.folder: outcome for outcome in outcomes}.values():
         row = row_of(outcome)
         if "train_loss" in row:
             setting = " ".join(override for override in outcome.overrides if not override.startswith("seed="))

@@ -81,6 +81,12 @@ def test_means_are_over_the_seeds_of_a_setting(outcome, tmp_path):
         assert [row["error"] for row in csv.DictReader(file)] == [*[""] * 5, "no"]
 
 
+def test_a_run_that_a_sweeper_chose_twice_is_one_run(outcome):
+    again, other = outcome("optimizer.lr=0.1", "seed=0"), outcome("optimizer.lr=0.1", "seed=1")
+    assert means_over_seeds([again, again]) == []
+    assert [row["runs"] for row in means_over_seeds([again, other, again])] == [2]
+
+
 def test_one_seed_has_no_mean_and_a_divergence_no_finite_one(outcome):
     assert table_of_means([outcome("optimizer=sgd", "seed=0"), outcome("optimizer=adam", "seed=0")]) == ""
     assert "not finite" in table_of_means([outcome("seed=1"), outcome("seed=2", test_loss=None, diverged_step=1)])
