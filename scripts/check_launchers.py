@@ -4,9 +4,9 @@
     python scripts/check_launchers.py                   # basic, machine.jobs, cores, submitit, ray_local, ray_cluster
     python scripts/check_launchers.py cores ray_local
 
-Exit code, table, progress, how often each run is trained, and the same sweep called twice at once. ray_cluster starts
-two nodes on this machine. Prints the end of each sweep's text; exits with 1 if one of them is wrong. A launcher that is
-not installed is wrong.
+Exit code, table, progress, how often each run is trained, the same sweep called twice at once, and a figure of such
+runs that is made twice, one call after the other. ray_cluster starts two nodes on this machine. Prints the end of each
+sweep's text; exits with 1 if one of them is wrong. A launcher that is not installed is wrong.
 """
 
 from __future__ import annotations
@@ -40,18 +40,35 @@ SMALL = ["data=digits", "data.train_samples=300", "data.test_samples=100", "trai
 WATCHED = ["model=custom", "model.factory=tests.experiments.small:watched"]
 """A model whose process is killed in each training with seed 1 and in the first one with seed 2; none with seed 3."""
 
+FIGURE = """# @package figure
+defaults:
+  - /schema/figure@_here_: figure
+  - _self_
+title: Runs that fail and processes that are killed
+claim: none
+runs:
+  - {data: digits, model: custom, "model.factory": "tests.experiments.small:watched", teleport: none, seed: SEEDS}
+draw: {name: curves, x: epoch}
+"""
+
 SECONDS = 1200
 """The longest that a sweep may take."""
 
 
 def sweep(launcher: str, runs: Path, seeds: str, said: Path) -> subprocess.Popen[bytes]:
     """Start a sweep; what it says goes to the file ``said``."""
-    overrides = [*SMALL, *WATCHED, f"seed={seeds}", f"machine.runs={runs}", *LAUNCHERS[launcher]]
+    return start(launcher, runs, ["-m", *WATCHED, f"seed={seeds}"], said)
+
+
+def start(launcher: str, runs: Path, words: list[str], said: Path) -> subprocess.Popen[bytes]:
+    """Start ``run.py`` with ``words`` under a launcher."""
+    runs.mkdir(exist_ok=True)
+    overrides = [*SMALL, f"machine.runs={runs}", *LAUNCHERS[launcher]]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TRAININGS": str(runs / "trainings")}
     if launcher == "ray_cluster":  # whose workers have the environment of their node
         overrides.append(f"+hydra.launcher.ray.init.runtime_env.env_vars.TRAININGS={runs / 'trainings'}")
     with said.open("wb") as file:
-        command = [sys.executable, "run.py", "-m", *overrides]
+        command = [sys.executable, "run.py", *words, *overrides]
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
 
 
@@ -98,6 +115,30 @@ def trainings(runs: Path, launcher: str) -> list[str]:
     trained = runs / "trainings"
     counted = Counter(trained.read_text().split() if trained.exists() else [])
     return [f"seed {seed} was trained {count} times" for seed, count in counted.items() if count > most.get(seed, 1)]
+
+
+def check_figure(launcher: str, folder: Path) -> list[str]:
+    """What is wrong with a figure of a failing run and, where it may be, two killed ones, which is called for twice."""
+    seeds = "[0, 1, 2, 3, 4]" if launcher in SURVIVING else "[0, 3, 4]"
+    runs, conf = folder / "runs", folder / "conf"
+    path = conf / "figure" / "own" / "check.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(FIGURE.replace("SEEDS", seeds))
+    missing, wrong = ("2 of 5" if launcher in SURVIVING else "1 of 3"), []
+    for call in ("the first call", "the second call"):
+        said = folder / call
+        words = ["-cd", str(conf), "figure=own/check", f"machine.results={folder / 'results'}"]
+        code = start(launcher, runs, words, said).wait(SECONDS)
+        text = said.read_text()
+        print(f"== {launcher}, a figure, {call}: exit code {code}", *text.splitlines()[-4:], sep="\n")
+        if code != 0 or f"{missing} runs are missing in the figure" not in text:
+            wrong.append(
+                f"{call} for a figure ends with {code} and does not say that {missing} runs are missing: {text[-2000:]}"
+            )
+    counted = Counter((runs / "trainings").read_text().split())
+    most = {"0": 2, "1": 4, "2": 3, "4": 2} if launcher == "cores" else {"1": 4, "2": 2}
+    wrong += [f"seed {seed} of a figure was trained {n} times" for seed, n in counted.items() if n > most.get(seed, 1)]
+    return wrong
 
 
 def check_two(launcher: str, runs: Path) -> list[str]:
@@ -151,11 +192,11 @@ def main(arguments: list[str]) -> int:
     failed = False
     for launcher in named or list(LAUNCHERS):
         with tempfile.TemporaryDirectory() as folder:
-            runs, others, nodes = (Path(folder) / name for name in ("runs", "others", "nodes"))
-            for each in (runs, others, nodes):
+            runs, others, nodes, figure = (Path(folder) / name for name in ("runs", "others", "nodes", "figure"))
+            for each in (runs, others, nodes, figure):
                 each.mkdir()
             with cluster(launcher == "ray_cluster", nodes):
-                wrong = check(launcher, runs) + check_two(launcher, others)
+                wrong = check(launcher, runs) + check_two(launcher, others) + check_figure(launcher, figure)
         for sentence in wrong:
             print(f"WRONG under {launcher}: {sentence}")
             failed = True

@@ -1,9 +1,11 @@
 """Make figures of the papers: the runs that they need, their tables and their pictures.
 
 usage: python scripts/reproduce.py PAPER | PAPER/FIGURE ... [KEY=VALUE ...], for instance: nullspace scale=smoke
+       python scripts/reproduce.py nullspace/fig8 hydra/launcher=slurm hydra.launcher.partition=gpu
 
 Figures are made in order. A figure that fails does not stop the others. A run that exists already, from an earlier
-figure or an earlier call, is not made again: the same command continues where it was stopped.
+figure or an earlier call, is not made again: the same command continues where it was stopped. A launcher of Hydra makes
+the missing runs of a figure as one sweep; then the figure is measured and drawn here.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import sys
 from pathlib import Path
 
 from experiments.configuration import config, options
+from experiments.configuration.mistakes import of_command_line
 from experiments.configuration.scalars import check_overrides
 from experiments.errors import UserError
 from experiments.figures.names import named
@@ -47,6 +50,8 @@ def made(figure: str, overrides: list[str]) -> Path | UserError:
     """Make one figure; its folder, or why there is none."""
     from hydra import initialize_config_dir
 
+    from experiments.command_line.figure_runs import is_of_hydra, launcher_of
+    from experiments.command_line.job import job
     from experiments.figures.build import build
 
     print(f"\n{figure}", flush=True)
@@ -54,10 +59,14 @@ def made(figure: str, overrides: list[str]) -> Path | UserError:
     config.register()
     try:
         with initialize_config_dir(str(options.CONF), version_base="1.3"):
-            return build([f"figure={figure}", *overrides])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error
+            own = [override for override in overrides if not is_of_hydra(override)]
+            return build([f"figure={figure}", *own], launcher_of(overrides, job))
+    except Exception as error:
+        mistake = of_command_line(error)
+        if mistake is None:
+            raise
+        print(f"error: {mistake}", file=sys.stderr)
+        return mistake
 
 
 if __name__ == "__main__":

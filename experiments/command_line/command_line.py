@@ -6,13 +6,13 @@ import argparse
 import logging
 import os
 import sys
-from pathlib import Path
 from typing import NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
 
 from experiments.command_line import job, results
+from experiments.command_line.launching import found_by_workers
 from experiments.configuration import config as schema
 from experiments.configuration import options
 from experiments.configuration.mistakes import before_any_run, names_no_key, of_command_line
@@ -21,8 +21,6 @@ from experiments.configuration.sweeps import check_sweep
 from experiments.errors import UserError
 from experiments.run.launched import Place, place
 from experiments.run.sweep import log_to_console
-
-ROOT = Path(__file__).parents[2]
 
 REFUSED = {
     "hydra.run.dir": "a run has a folder of its own, named by what it computes, under machine.runs",
@@ -73,8 +71,7 @@ def main() -> int:
 def _prepare() -> Place:
     """Set the environment of Hydra and of its launchers, and what earlier calls left; this process's place."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # the processes of a launcher find experiments/
+    found_by_workers()
     here = place()
     log_to_console()
     if here.size > 1:

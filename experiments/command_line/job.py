@@ -17,20 +17,17 @@ from omegaconf import DictConfig
 
 from experiments.command_line import results
 from experiments.command_line.dispatch import make
+from experiments.command_line.figure_runs import launcher_of
+from experiments.command_line.launching import BASIC
 from experiments.configuration.identity import label_by_choices
 from experiments.configuration.sweeps import written_down
 from experiments.configuration.tuned import use_tuned
 from experiments.errors import UserError
+from experiments.figures.runs import Launch
 from experiments.run.sweep import Outcome, Sweep, attempt, log_to_console
 from experiments.run.sweep_table import metric_to_minimise
 
 log = logging.getLogger("experiments.command_line")
-
-BASIC = {
-    "launcher": "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
-    "sweeper": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
-}
-"""Hydra's own launcher and sweeper, which call the jobs in turn and read no metric."""
 
 started = False
 """Whether Hydra has called a job of this command; what is raised before is about the command line."""
@@ -61,7 +58,8 @@ def job(config: DictConfig) -> float | None:
         return _job_of_sweep(config)
     try:
         _use_tuned(config)
-        loss = metric_to_minimise(Outcome([], folder=str(make(config))))
+        folder = make(config, _launcher_of_figure(config))
+        loss = metric_to_minimise(Outcome([], folder=str(folder)))
     except UserError as error:
         mistakes.append(error)
         return None
@@ -91,6 +89,14 @@ def _use_tuned(config: DictConfig) -> None:
         use_tuned(config, hydra.runtime.choices, hydra.overrides.task)
 
 
+def _launcher_of_figure(config: DictConfig) -> Launch | None:
+    """What makes the runs of the figure that this command is for, if it names a launcher."""
+    if config.figure is None:
+        return None
+    overrides = HydraConfig.get().overrides
+    return launcher_of([*overrides.hydra, *overrides.task], job)
+
+
 def _job_of_sweep(config: DictConfig) -> float | None:
     """Make one run of a sweep, and leave its outcome in the sweep's folder. No error is raised: other runs go on."""
     hydra = HydraConfig.get()
@@ -100,6 +106,12 @@ def _job_of_sweep(config: DictConfig) -> float | None:
         _use_tuned(config)
     except UserError as error:
         return _failed(str(error), overrides, record)
+    if config.figure is not None and hydra.launcher["_target_"] != BASIC["launcher"]:
+        error = (
+            "a launcher makes the runs of a figure, and no figures; name them all after scripts/reproduce.py, with the "
+            "same hydra/launcher="
+        )
+        return _failed(error, overrides, record)
     if config.machine.jobs == 1 or config.figure is not None:  # a figure makes its own runs side by side
         return metric_to_minimise(attempt(make, config, overrides, record))
     for kind, own in BASIC.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,7 +22,22 @@ from experiments.run.sweep_table import metric_to_minimise
 
 log = logging.getLogger(__name__)
 
+BASIC = {
+    "launcher": "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+    "sweeper": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+}
+"""Hydra's own launcher and sweeper, which call the jobs in turn and read no metric."""
+
+ROOT = Path(__file__).parents[2]
+
 Overrides = Sequence[str]
+
+
+def found_by_workers() -> None:
+    """Let the processes of a launcher find ``experiments/``, which they inherit by the environment."""
+    paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    if str(ROOT) not in paths:
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *paths])
 
 
 class Lost(JobReturn):

@@ -99,6 +99,18 @@ class Collection:
         records = [record for record in (self.folder / RECORDS).glob("*.json") if record.stem.isdecimal()]
         return {record: Outcome.read(record) for record in sorted(records, key=lambda record: int(record.stem))}
 
+    def finish(self, interrupted: bool = False) -> dict[Path, Outcome]:
+        """Stop watching; the outcomes by their files, with the reason of a run that did not end."""
+        self._closed = True
+        self._stop.set()
+        self._watch.join()
+        self._tell()
+        outcomes = self.outcomes()
+        for outcome in outcomes.values():
+            if not outcome.ended:
+                outcome.error = "interrupted" if interrupted else "its process ended before the run did"
+        return outcomes
+
     def close(self, interrupted: bool = False) -> None:
         """Wait for the runs that go on side by side, print the table and write it; once.
 
@@ -109,14 +121,7 @@ class Collection:
             return
         if pool is not None:
             pool.cancel() if interrupted else pool.wait()
-        self._closed = True
-        self._stop.set()
-        self._watch.join()
-        self._tell()
-        outcomes = list(self.outcomes().values())
-        for outcome in outcomes:
-            if not outcome.ended:
-                outcome.error = "interrupted" if interrupted else "its process ended before the run did"
+        outcomes = list(self.finish(interrupted).values())
         if outcomes:
             self.failed = report(outcomes, self.runs / "sweeps" / f"{self.folder.name}.csv")
             self.diverged = all(metric_to_minimise(outcome) == math.inf for outcome in outcomes)

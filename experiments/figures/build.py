@@ -19,14 +19,14 @@ from experiments.figures import page, provenance, table
 from experiments.figures.choice import chosen
 from experiments.figures.composition import compose_config
 from experiments.figures.redraw import COMMITTED_SCALE, draw, verdict_of
-from experiments.figures.runs import FigureRun, execute, expand, override_key, reason_of
+from experiments.figures.runs import FigureRun, Launch, execute, expand, missing_in_words, override_key, reason_of
 from experiments.figures.subjects import DRAWINGS, MEASURES
 from experiments.run.environment import commit
 
 log = logging.getLogger(__name__)
 
 
-def make_figure(config: DictConfig) -> Path:
+def make_figure(config: DictConfig, launch: Launch | None = None) -> Path:
     """Make the figure of ``run.py figure=<paper>/<name>`` and return the folder of its table and picture.
 
     Raises:
@@ -36,17 +36,18 @@ def make_figure(config: DictConfig) -> Path:
         raise UserError(
             "a sweep over figures makes them one at a time; leave out machine.jobs, or name one figure per command"
         )
-    return build(list(HydraConfig.get().overrides.task))
+    return build(list(HydraConfig.get().overrides.task), launch)
 
 
-def build(overrides: list[str]) -> Path:
+def build(overrides: list[str], launch: Launch | None = None) -> Path:
     """Make the figure of a command line with ``figure=<paper>/<name>``.
 
     The other overrides of the command line apply to each run of the figure. A failed run is a row with its reason.
     Files are written after everything is computed. Hydra must have been initialised with the configuration directory.
 
     Args:
-        overrides: of the command line.
+        overrides: of the command line, without those of Hydra itself.
+        launch: makes the missing runs; ``None`` for this process and those of ``machine.jobs``.
 
     Returns:
         the folder of the figure's table and picture.
@@ -61,7 +62,7 @@ def build(overrides: list[str]) -> Path:
     chosen("drawing", figure.draw, DRAWINGS)
 
     runs = expand(OmegaConf.to_container(figure.runs, resolve=True), overrides)  # type: ignore[arg-type]
-    execute(runs)
+    failed = execute(runs, launch)
     cells = [(run.labels, _rows(run, measure, options)) for run in runs] or [({}, measure(None, **options))]
     if runs and all(run.reason for run in runs):
         raise UserError(f"no run of the figure '{name}' has a result, the first because: {runs[0].reason}")
@@ -79,6 +80,8 @@ def build(overrides: list[str]) -> Path:
     provenance.write(folder, origin, text)
     for path in page.save(picture, folder, short):
         log.info("%s", path)
+    if failed:
+        log.info("%s", missing_in_words(failed, len(runs)))
     return folder
 
 
@@ -113,6 +116,7 @@ def _rows(run: FigureRun, measure: Callable[..., pd.DataFrame], options: dict[st
             log.exception("the run in %s cannot be measured", run.folder)
             run.reason = reason_of(error)
     for key, place in (("data.root", run.config.data.root), ("machine.runs", run.config.machine.runs)):
-        if Path(place).is_absolute():  # committed tables must not name folders of this machine
-            run.reason = run.reason.replace(place, f"<{key}>")
+        # Committed tables must not name folders of this machine; a launcher names even a relative one in full.
+        for name in (str(Path(place).absolute()), *([place] if Path(place).is_absolute() else [])):
+            run.reason = run.reason.replace(name, f"<{key}>")
     return pd.DataFrame({"reason": [run.reason]})

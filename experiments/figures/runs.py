@@ -6,7 +6,7 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,12 +23,16 @@ from experiments.figures.composition import Composer
 from experiments.figures.progress import Progress
 from experiments.run.make_run import make_run
 from experiments.run.runs import complete, folder_of
-from experiments.run.sweep import Outcome, Sweep
+from experiments.run.sweep import Outcome, Sweep, attempt
 from experiments.run.sweep_table import report
 
 log = logging.getLogger(__name__)
 
 GROUPS = ("data", "model", "optimizer", "teleport")
+
+
+Launch = Callable[[Sequence[list[str]]], list[Outcome]]
+"""Makes runs elsewhere: the overrides of each -> their outcomes, in the same order."""
 
 
 @dataclass
@@ -37,6 +41,7 @@ class FigureRun:
 
     labels: dict[str, Any]
     config: DictConfig
+    overrides: list[str] = field(default_factory=list)  # which compose it
     folder: Path | None = None
     reason: str = ""  # why it has no result; empty if it has one
     siblings: Sequence[FigureRun] = field(default=(), repr=False, compare=False)  # all runs of the figure
@@ -91,24 +96,64 @@ def expand(grids: Iterable[dict[str, Any]], overrides: Iterable[str]) -> list[Fi
     return found
 
 
-def execute(runs: list[FigureRun]) -> None:
-    """Make the missing ``runs`` as a sweep, and set the ``folder`` of each, or the ``reason`` for its failure."""
-    sweep, runs = Sweep(make_run), [run for run in runs if not run.reason]
+def execute(runs: list[FigureRun], launch: Launch | None = None) -> list[FigureRun]:
+    """Make the missing ``runs`` as a sweep, and set the ``folder`` of each, or the ``reason`` for its failure.
+
+    Args:
+        runs: of the figure; one with a reason is left out.
+        launch: makes those that are missing; ``None`` for this process and those of ``machine.jobs``.
+
+    Returns:
+        the runs that failed.
+    """
+    runs = [run for run in runs if not run.reason]
     progress = _progress(runs)
     if any(progress.there):
         log.info("%d of %d runs are there already", sum(progress.there), len(runs))
-    for number, run in enumerate(runs):
-        overrides = [f"{key}={value}" for key, value in run.labels.items()]
-        if progress.jobs == 1 and not progress.there[number]:
-            log.info("\n%s: %s", progress.begin(number), " ".join(overrides))
-        sweep.add(overrides, run.config).add_done_callback(partial(_tell, progress, number))
-    outcomes = sweep.wait()
+    outcomes = _made_here(runs, progress) if launch is None else _launched(runs, progress.there, launch)
     if runs:
         name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{os.getpid()}.csv"
         report(outcomes, Path(runs[0].config.machine.runs) / "sweeps" / name)
     for run, outcome in zip(runs, outcomes, strict=True):
         run.folder = Path(outcome.folder) if outcome.folder else None
         run.reason = " ".join(outcome.error.split())
+    return [run for run in runs if run.folder is None]
+
+
+def missing_in_words(failed: Sequence[FigureRun], count: int, most: int = 10) -> str:
+    """Which of the ``count`` runs of a figure are missing in it, why, and what makes them."""
+    lines = [f"{len(failed)} of {count} runs are missing in the figure:"]
+    lines += [f"  {' '.join(_words(run))}: {run.reason}" for run in failed[:most]]
+    if len(failed) > most:
+        lines.append(f"  and {len(failed) - most} more, which provenance.json beside the figure names")
+    return "\n".join([*lines, "the same command tries these again, and makes no other run anew"])
+
+
+def _made_here(runs: list[FigureRun], progress: Progress) -> list[Outcome]:
+    """The outcomes of ``runs``, made one after the other or in processes of ``machine.jobs``."""
+    sweep = Sweep(make_run)
+    for number, run in enumerate(runs):
+        overrides = _words(run)
+        if progress.jobs == 1 and not progress.there[number]:
+            log.info("\n%s: %s", progress.begin(number), " ".join(overrides))
+        sweep.add(overrides, run.config).add_done_callback(partial(_tell, progress, number))
+    return sweep.wait()
+
+
+def _launched(runs: list[FigureRun], there: Sequence[bool], launch: Launch) -> list[Outcome]:
+    """The outcomes of ``runs``; those that are not ``there`` by ``launch``."""
+    missing = [run.overrides for run, done in zip(runs, there, strict=True) if not done]
+    made = iter(launch(missing) if missing else [])
+    outcomes = [
+        attempt(make_run, run.config, []) if done else next(made) for run, done in zip(runs, there, strict=True)
+    ]
+    for run, outcome in zip(runs, outcomes, strict=True):
+        outcome.overrides = _words(run)  # which are those of a table without a launcher
+    return outcomes
+
+
+def _words(run: FigureRun) -> list[str]:
+    return [f"{key}={value}" for key, value in run.labels.items()]
 
 
 def _progress(runs: list[FigureRun]) -> Progress:
@@ -155,7 +200,7 @@ def _compose_run(composer: Composer, overrides: list[str], keys: list[str]) -> F
             value = choices[key] if key in choices else OmegaConf.select(config, key)
             labels[key] = str(value) if OmegaConf.is_config(value) else value
     label_by_choices(config, choices)
-    run = FigureRun(labels, config)
+    run = FigureRun(labels, config, overrides)
     try:
         use_tuned(config, choices, overrides)
     except UserError as error:
