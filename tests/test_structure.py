@@ -17,8 +17,8 @@ circles, imports_of, modules_of, package_of = (
 
 FLOORS = {
     "teleport": [
-        {"_arguments", "_errors", "_files", "_processes"},
-        {"_spaces"},
+        {"_arguments", "_errors", "_files", "_allocator", "_processes", "_undone"},
+        {"_spaces", "_tangents"},
         {"_tracing"},
         {"_segments"},
         {"_engine", "_quiver"},

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 import teleport
@@ -34,6 +35,7 @@ def main(asked: dict[str, Any]) -> None:
     torch.set_num_threads(asked["threads"])
     device = torch.device(asked["device"])
     _work(TINY, asked["settings"], device)()
+    _first_tangent()
     work = _work(asked["case"], asked["settings"], device)
     before = _start(device)
     began, spent = time.perf_counter(), time.process_time()
@@ -48,6 +50,12 @@ def main(asked: dict[str, Any]) -> None:
         found["moved"] = sum(layer.relative_change > 0 for layer in report.layers)
         found["chosen"] = getattr(report, "memory", "")
     print(json.dumps(found), flush=True)
+
+
+def _first_tangent() -> None:
+    """What torch loads once per process, at its first tangent."""
+    with forward_ad.dual_level():
+        forward_ad.make_dual(torch.zeros(1), torch.zeros(1))
 
 
 class _work:

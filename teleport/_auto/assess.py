@@ -18,13 +18,14 @@ from teleport._engine.batch_loss import BatchLoss
 from teleport._engine.contract import LossFn, Teleporter
 from teleport._engine.objectives import Curvature
 from teleport._engine.sharded import with_whole_parameters
-from teleport._engine.transaction import ModelSnapshot, always_undone
+from teleport._engine.transaction import ModelSnapshot
 from teleport._errors import UnsupportedModel
 from teleport._null_space.random_null_space import RandomNullSpace
 from teleport._processes.ranks import Processes, group_of
 from teleport._rescaling.rescaling import Rescaling
 from teleport._tracing.replicas import check_shards, is_sharded
 from teleport._tracing.undisturbed import ModelState, undisturbed
+from teleport._undone import always_undone
 
 LEAST_GROWTH = 1.1
 """A move that raises the gradient norm by less is not worth an event."""

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from teleport._engine.contract import LossFn
-from teleport._engine.transaction import ModelSnapshot, always_undone
+from teleport._engine.transaction import ModelSnapshot
 from teleport._processes.group import ALONE, Group
 from teleport._tracing.replicas import is_sharded
 from teleport._tracing.undisturbed import ModelState
+from teleport._undone import always_undone
 
 TrainStep = Callable[[nn.Module, Any], None]
 """``train_step(model, batch)``: one step of the caller's training, for example with clipped gradients."""

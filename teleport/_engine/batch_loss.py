@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from teleport._allocator import hand_back
 from teleport._errors import UnsupportedModel
 from teleport._processes.group import ALONE, Group
-from teleport._segments.allocator import hand_back
 from teleport._segments.recomputed import spend
 from teleport._spaces.norms import half_squared_norm
 from teleport._tracing.differentiability import check_graph
@@ -26,11 +26,15 @@ class Point:
         loss: a scalar, detached.
         gradients: one per parameter of the loss.
         half_square: ``1/2 |grad|^2``, if it is known without the gradients.
+        by_tangents: whether the gradients are differentiated by tangents, and so have no graph.
     """
 
-    def __init__(self, loss: Tensor, gradients: list[Tensor], half_square: Tensor | None = None) -> None:
+    def __init__(
+        self, loss: Tensor, gradients: list[Tensor], half_square: Tensor | None = None, by_tangents: bool = False
+    ) -> None:
         self.loss = loss
         self.gradients = gradients
+        self.by_tangents = by_tangents
         self._half_square = half_square
 
     @property
@@ -49,11 +53,11 @@ class Point:
     @property
     def differentiable(self) -> bool:
         """Whether the gradients can be differentiated again."""
-        return self.half_square.requires_grad
+        return self.by_tangents or self.half_square.requires_grad
 
     def forget(self) -> None:
         """Keep the loss and the norm; free the gradients and their graph."""
-        self._half_square, self.gradients = self.half_square.detach(), []
+        self._half_square, self.gradients, self.by_tangents = self.half_square.detach(), [], False
 
     def forget_if(self, lean: bool) -> Point:
         """The point; with ``lean``, without gradients that have no graph, unless they tell what is not finite."""
@@ -61,6 +65,9 @@ class Point:
             self.forget()
         return self
 
+
+Product = Callable[[Callable[[], Tensor], Sequence[nn.Parameter], list[Tensor], Sequence[nn.Parameter]], list[Tensor]]
+"""The Hessian of a loss times vectors, for the parameters that move; see ``hessian_product``."""
 
 NOTHING: Mapping[nn.Parameter, Tensor] = MappingProxyType({})
 """No values of parameters."""
@@ -83,6 +90,7 @@ class BatchLoss:
         group: of processes whose mean loss this is; ``evaluate`` is this process's part of it.
         known: copies of values that parameters had before, see :func:`copy_of`.
         lean: whether gradients are freed as soon as no step needs them. Then objectives must be functions of the norm.
+        product: of the Hessian by tangents (``hessian_product`` of a model), in place of a graph of the gradient.
     """
 
     def __init__(
@@ -94,8 +102,10 @@ class BatchLoss:
         group: Group = ALONE,
         known: Mapping[nn.Parameter, Tensor] = NOTHING,
         lean: bool = False,
+        product: Product | None = None,
     ) -> None:
         self.known = known
+        self.product = product
         self.lean = lean
         self.evaluate = evaluate
         self.parameters = list(parameters)
@@ -141,16 +151,17 @@ class BatchLoss:
         Raises:
             UnsupportedModel: ``differentiable``, and an operation in the graph has no second derivative.
         """
-        if differentiable:
+        graph = differentiable and self.product is None
+        if graph:
             self.check_twice(loss)
         gradients = torch.autograd.grad(
-            loss, self.parameters, create_graph=differentiable, allow_unused=True, materialize_grads=True
+            loss, self.parameters, create_graph=graph, allow_unused=True, materialize_grads=True
         )
         if self.lean:
             hand_back()
         value, means = self.group.mean_with_gradients(loss.detach(), gradients)
         if not self.group.holds_parts:
-            return Point(value.detach(), means)
+            return Point(value.detach(), means, by_tangents=differentiable and not graph)
         with torch.enable_grad():
             return Point(value.detach(), means, self.group.total(half_squared_norm(means)))
 
@@ -161,6 +172,13 @@ class BatchLoss:
         """
         if not point.differentiable:  # the loss is linear in the parameters
             return [torch.zeros_like(parameter) for parameter in moving]
+        if self.product is not None:
+            vectors = list(point.gradients)
+            if not keep:
+                point.forget()
+            products = self.product(self.evaluate, self.parameters, vectors, moving)
+            hand_back()
+            return self.group.mean_gradients(products)
         if self.lean:
             outputs = [gradient for gradient in point.gradients if gradient.requires_grad]
             if not keep and self.group.alone:

@@ -33,15 +33,16 @@ class Teleporter(Protocol):
     - ``relative_cap`` (float or ``None``): a cap as a factor on the mean gradient norm over the event's batches,
       taken before its first step. With both caps the smaller one holds. It is 2 unless it is set: no published method
       has one, and without any cap the gradient norm can grow by orders of magnitude in one event.
-    - ``memory`` (bytes, text such as ``"2GB"``, or ``None``): a budget for the peak of an event beyond what the process
-      held before it: weights, ``.grad`` and batches do not count. A method that has it evaluates the loss in the first
-      of these ways that fits: with a record of the whole evaluation (``forward="once"``), with the whole graph of a
-      gradient, or so that one part of the model at a time (an element of a ``ModuleList`` or ``Sequential``) and one
-      piece of the batch at a time is held, and computed again for derivatives. Pieces are taken only if the losses of
-      all batches are means of those of their pieces. ``report.memory`` says which. The sizes are upper bounds from one
-      evaluation of the first batch and from measured factors, not a limit that is enforced. Without a budget a model
-      of 64 MiB of trainable parameters or more is evaluated part by part, where it has parts. A method is refused by a
-      ``ValueError`` if no way fits.
+    - ``memory`` (bytes, text such as ``"2GB"``, or ``None``): a budget for the peak of an event beyond what the
+      process held before it: weights, ``.grad`` and batches do not count. A method that has it evaluates the loss in
+      the first of these ways that fits: with a record of the whole evaluation (``forward="once"``), with the whole
+      graph of a gradient, with products of the Hessian by tangents, or so that one part of the model at a time (an
+      element of a ``ModuleList`` or ``Sequential``) and one piece of the batch at a time is held, and computed again
+      for derivatives. Pieces are taken only if the losses of all batches are means of those of their pieces.
+      ``report.memory`` says which. The sizes are upper bounds from one evaluation of the first batch and from
+      measured factors, not a limit that is enforced. Without a budget a model of 64 MiB of trainable parameters or
+      more takes tangents, or without them its parts one at a time. A method is refused by a ``ValueError`` if no way
+      fits.
     - ``step`` (how a step is bounded): ``"cap"`` shortens a step so that the gradient norm ends at most at the cap,
       within 2 % below it if the whole step would pass it, and so that the objective does not get worse. ``"fixed"``
       takes each step whole, and stops once the norm is above the cap (Wu et al. 2025, Algorithm 1).

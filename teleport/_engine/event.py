@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from teleport._engine.transaction import Snapshot
 from teleport._processes.group import Group
 from teleport._segments.plan import WHOLE, Plan
 from teleport._spaces.norms import half_squared_norm
+from teleport._tangents.product import hessian_product
 from teleport._tracing.preconditions import no_trainable_parameter
 
 Halves = dict[nn.Parameter, float]
@@ -86,9 +88,9 @@ class Event:
 
     def batch_loss(self, batch: Any, parameters: list[nn.Parameter]) -> BatchLoss:
         """The loss on ``batch`` with its gradients for ``parameters``."""
-        return BatchLoss(
-            lambda: self.evaluate(batch), parameters, self.names, batch, self.group, self.start, self.plan.lean
-        )
+        product = partial(hessian_product, self.model) if self.plan.tangents else None
+        known = self.start, self.plan.lean, product
+        return BatchLoss(lambda: self.evaluate(batch), parameters, self.names, batch, self.group, *known)
 
     def halves_of(self, point: Point) -> Halves:
         """``1/2 |g|^2`` per trainable parameter, of a point whose gradients are over these."""

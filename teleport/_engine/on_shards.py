@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
-from teleport._engine.transaction import always_undone
 from teleport._processes.group import Group
 from teleport._processes.ranks import Ranks
 from teleport._processes.shards import Rows, Shards, gathered
@@ -28,6 +27,7 @@ from teleport._tracing.differentiability import check_graph
 from teleport._tracing.ownership import tensors_in
 from teleport._tracing.replicas import is_sharded, local_part, sharding_modules, shards_again
 from teleport._tracing.undisturbed import ModelState
+from teleport._undone import always_undone
 
 Result = TypeVar("Result")
 Slots = dict[tuple[nn.Module, str], nn.Parameter]

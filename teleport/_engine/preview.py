@@ -11,9 +11,10 @@ from torch import nn
 
 from teleport._engine.contract import LossFn, Teleporter
 from teleport._engine.report import TeleportReport
-from teleport._engine.transaction import ModelSnapshot, always_undone
+from teleport._engine.transaction import ModelSnapshot
 from teleport._tracing.preconditions import check_model
 from teleport._tracing.undisturbed import ModelState
+from teleport._undone import always_undone
 
 
 def preview(

@@ -8,9 +8,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from teleport._engine.transaction import always_undone
 from teleport._errors import UnsupportedModel
 from teleport._processes.group import Group
+from teleport._undone import always_undone
 
 Result = TypeVar("Result")
 

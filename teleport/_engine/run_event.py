@@ -13,6 +13,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from torch import Tensor, nn
 
+from teleport._allocator import hand_back
 from teleport._arguments import check_call
 from teleport._engine.contract import LossFn, Monitor
 from teleport._engine.event import Event, mean_of
@@ -26,10 +27,10 @@ from teleport._engine.transaction import Snapshot, all_or_nothing
 from teleport._errors import UnsupportedModel
 from teleport._processes.group import Group
 from teleport._processes.ranks import Processes, group_of
-from teleport._segments.allocator import hand_back
 from teleport._segments.choice import choose
 from teleport._segments.plan import WHOLE, Plan, bytes_of
 from teleport._segments.recomputed import NotRepeatable
+from teleport._tangents.dual import NoTangent
 from teleport._tracing.caches import clear_caches
 from teleport._tracing.differentiability import check_graph, check_reach
 from teleport._tracing.preconditions import check_model, check_tensors, quantized_modules
@@ -147,7 +148,7 @@ class _Run(Generic[Report]):
     custom_operations: list[bool] = field(default_factory=list)
 
     def on(self, batches: Iterable[Any]) -> Report:
-        """The event on these batches, in segments if the plan says so; whole if that cannot be repeated."""
+        """The event on these batches, by tangents or in segments if the plan says so; whole if neither can be."""
         given = list(batches)
         if not given:
             raise ValueError("a teleport needs at least one batch")
@@ -156,7 +157,11 @@ class _Run(Generic[Report]):
         check_tensors(given)
         self.group.agree(method=self.method, number_of_batches=len(given), keep_modes=self.keep_modes)
         try:
-            return self._undoable(given, False)
+            try:
+                return self._undoable(given, tangents=True)
+            except NoTangent as reason:
+                log.info("without tangents: %s", reason)
+                return self._undoable(given)
         except NotRepeatable as reason:  # later than in the first evaluation
             if not self.group.alone:
                 raise
@@ -164,18 +169,18 @@ class _Run(Generic[Report]):
                 message = f"memory={self.memory!r} needs parts of the event to be repeated, and {reason}"
                 raise ValueError(message) from reason
             log.info("evaluated whole: %s", reason)
-            return self._undoable(given, True)
+            return self._undoable(given, whole=True)
 
-    def _undoable(self, batches: list[Any], whole: bool) -> Report:
+    def _undoable(self, batches: list[Any], tangents: bool = False, whole: bool = False) -> Report:
         """The event, undone after an exception, with replicas that are equal before and after it."""
-        one = closing_line(self.callback, partial(self._move, batches=batches, whole=whole))
+        one = closing_line(self.callback, partial(self._move, batches=batches, tangents=tangents, whole=whole))
         return as_one_replica(
             self.group, self.model, partial(all_or_nothing, self.model, one, self.keep_modes, self.group)
         )
 
-    def _move(self, before: Snapshot, state: ModelState, batches: list[Any], whole: bool) -> Report:
+    def _move(self, before: Snapshot, state: ModelState, batches: list[Any], tangents: bool, whole: bool) -> Report:
         """Let ``work`` move the parameters, restore what else changed, and report."""
-        event = self._event(state, batches, whole)
+        event = self._event(state, batches, tangents, whole)
         event.start = before.values
         try:
             reports, layers, losses = _measured(event, self.work, self.gradients, self.in_turn)
@@ -191,7 +196,7 @@ class _Run(Generic[Report]):
             event.ended.restore()
         return self._report(event, reports, layers, losses)
 
-    def _event(self, state: ModelState, batches: list[Any], whole: bool) -> Event:
+    def _event(self, state: ModelState, batches: list[Any], tangents: bool, whole: bool) -> Event:
         """The state of the event, with the plan by which its loss is evaluated."""
         planned = _evaluation(self.model, self.loss_fn, state, self.custom_operations, self.shards)
         clear_caches(self.model, state, lambda: [planned(WHOLE, batches[0])])
@@ -200,7 +205,8 @@ class _Run(Generic[Report]):
             plan = self.shards.plan(planned, batches[0], self.custom_operations)
         elif self.divisible and not whole:
             recorded = self.divisible == "recorded"
-            plan = choose(self.model, batches, planned, self.budget, self.group, recorded, self.custom_operations)
+            given = self.budget, self.group, recorded, self.custom_operations, tangents
+            plan = choose(self.model, batches, planned, *given)
             if not plan.whole:
                 hand_back()
         monitor = Monitor(self.method, len(batches), self.callback, self.group)
@@ -273,7 +279,7 @@ def _evaluation(
         by_plan = plan.loss if shards is None else partial(shards.loss, plan)
         try:
             loss = scalar(state.evaluate(lambda: by_plan(loss_fn, model, batch)))
-        except NotRepeatable:
+        except (NotRepeatable, NoTangent):
             raise
         except Exception as error:
             first = not custom_operations and shards is None  # no rank evaluates shards alone

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from teleport._engine.report import FactorReport
-from teleport._engine.transaction import always_undone
 from teleport._errors import UnsupportedModel
 from teleport._processes.group import Group
 from teleport._tracing.replicas import is_sharded, local_part, shards_again
+from teleport._undone import always_undone
 
 Result = TypeVar("Result")
 

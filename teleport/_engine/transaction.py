@@ -138,23 +138,6 @@ def all_or_nothing(
         raise
 
 
-def always_undone(work: Callable[[], Result], undo: Callable[[], None]) -> Result:
-    """The result of ``work``, after which ``undo`` is called, twice if an interrupt came within the first call.
-
-    Args:
-        work: changes a model, or raises.
-        undo: restores it; it may be called again.
-    """
-    try:
-        try:
-            return work()
-        finally:
-            undo()
-    except BaseException:
-        undo()
-        raise
-
-
 def _close_generators(error: BaseException | None) -> None:
     """Close what an interrupt left open in frames of its traceback, before the clean-up rather than some time after it.
 

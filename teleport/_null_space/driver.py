@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from teleport._allocator import hand_back
 from teleport._arguments import check_batches
 from teleport._engine.batch_loss import BatchLoss, Point
 from teleport._engine.capped_step import out_of_room
@@ -33,7 +34,6 @@ from teleport._null_space.layer_statistics import LayerStatistics, NullSpaces
 from teleport._null_space.settings import NullSpaceSettings
 from teleport._processes.ranks import Processes
 from teleport._processes.shards import Shards
-from teleport._segments.allocator import hand_back
 from teleport._tracing.layer_tracer import LayerTracer, TracedLayers, trace_layers
 from teleport._tracing.layers_of_ranks import layers_of_ranks
 from teleport._tracing.layers_of_shards import layers_of_shards
@@ -219,8 +219,8 @@ class _NullSpaceEvent:
         loss = self.event.batch_loss(batch, self.event.trainable)
         if recorder is not None:
             traced = partial(recorder.trace, loss.evaluate)
-            known, lean = loss.known, loss.lean
-            loss = BatchLoss(traced, loss.parameters, loss.names, batch, loss.group, known, lean)
+            known = loss.known, loss.lean, loss.product
+            loss = BatchLoss(traced, loss.parameters, loss.names, batch, loss.group, *known)
         if not self.frozen.enabled:
             return loss.point(self.settings.differentiable), None
         return self.frozen.start(loss, lambda: recorder is not None and recorder.paused)

@@ -33,9 +33,13 @@ KEPT = 48 << 20
 BASES = 2.0
 """What representations and bases of layer inputs take, in units of the inputs in double precision."""
 
-RECORDED, WHOLE_GRAPH, SEGMENT = 13.0, 6.0, 9.0
+RECORDED, WHOLE_GRAPH, TANGENTS, SEGMENT = 13.0, 6.0, 3.0, 9.0
 """What the derivatives hold in units of what an evaluation saves: recorded for a frozen forward pass, with a graph of
-the whole gradient, and in the largest segment. Upper bounds of values measured on a few transformers."""
+the whole gradient, by tangents, and in the largest segment. Upper bounds of values measured on a few transformers."""
+
+BY_TANGENTS = Plan(
+    recorded=False, tangents=True, chosen="products of the Hessian by tangents, without a graph of a gradient"
+)
 
 Evaluate = Callable[[Plan, Any], Tensor]
 
@@ -66,8 +70,9 @@ def choose(
     group: Group,
     recorded: bool,
     custom_operations: list[bool],
+    tangents: bool = True,
 ) -> Plan:
-    """The plan of an event: with a budget the first that fits, without one segments for a large model.
+    """The plan of an event: with a budget the first that fits, without one for a large model tangents or segments.
 
     Args:
         model: in the state in which it is evaluated.
@@ -76,7 +81,8 @@ def choose(
         budget: in bytes, of the event's own peak: without the model, its gradients and the batches.
         group: of processes that choose alike; one process if there is a budget.
         recorded: whether the method records whole evaluations (``NullSpace(forward="once")``).
-        custom_operations: whether a whole evaluation has some, entered by the first; such a loss has no segments.
+        custom_operations: whether an evaluation has some, entered by the first; such a loss is evaluated whole.
+        tangents: ``False`` if the loss was found to have none.
 
     Raises:
         ValueError: no plan fits into the budget.
@@ -85,7 +91,11 @@ def choose(
     weights = sum(each.numel() * each.element_size() for each in parameters)
     parts = parts_of(model)
     if budget is None:
-        if weights < LARGE or len(parts) < 2:
+        if weights < LARGE:
+            return WHOLE
+        if tangents and _has_tangents(evaluate, batches[0], custom_operations, group):
+            return BY_TANGENTS
+        if len(parts) < 2:
             return WHOLE
         plan = Plan(parts, chosen=f"{len(parts)} parts of the model one at a time, each computed again for derivatives")
         return WHOLE if group.any(not _valid(plan, evaluate, batches[:1], custom_operations, group)) else plan
@@ -94,12 +104,12 @@ def choose(
     with inputs:
         saved = saved_by(partial(evaluate, WHOLE, batches[0]), parts, list(model.parameters()))[1]
     fixed = COPIES * weights + BASES * sum(inputs.bytes.values()) + KEPT
-    for plan, variable in _plans(parts, saved, batches[0], recorded, weights):
+    tangents = tangents and not any(custom_operations)
+    for plan, variable in _plans(parts, saved, batches[0], recorded, weights, tangents):
         needed = int(fixed + variable)
         least.append(needed)
-        if needed <= budget and (
-            plan.whole or not group.any(not _valid(plan, evaluate, batches, custom_operations, group))
-        ):
+        sure = plan.whole or plan.tangents
+        if needed <= budget and (sure or _valid(plan, evaluate, batches, custom_operations, group)):
             return dataclasses.replace(plan, chosen=f"{plan.chosen} (at most {_text(needed)} of {_text(budget)})")
     raise ValueError(
         f"memory={_text(budget)} is too little: this event needs about {_text(min(least))} besides the model, of which "
@@ -108,7 +118,7 @@ def choose(
 
 
 def _plans(
-    parts: Sequence[nn.Module], saved: Saved, batch: Any, recorded: bool, weights: int
+    parts: Sequence[nn.Module], saved: Saved, batch: Any, recorded: bool, weights: int, tangents: bool
 ) -> Iterator[tuple[Plan, float]]:
     """The plans from the fastest to the smallest, each with the bytes that it takes besides what all take."""
     whole = saved.inside + saved.outside
@@ -116,6 +126,8 @@ def _plans(
         yield Plan(chosen="the whole record of an evaluation"), RECORDED * whole
     more = (COPIES_OF_GRAPH - COPIES) * weights
     yield Plan(recorded=False, chosen="the whole graph of a gradient"), WHOLE_GRAPH * whole + more
+    if tangents:
+        yield BY_TANGENTS, TANGENTS * whole
     segments = len(parts) > 1
     several = f"{len(parts)} parts of the model one at a time"
     if segments:
@@ -128,6 +140,13 @@ def _plans(
             both = f"{text}, and {several}"
             yield Plan(parts, pieces, chosen=both), SEGMENT * (saved.outside + saved.largest) / pieces
         pieces *= 2
+
+
+def _has_tangents(evaluate: Evaluate, batch: Any, custom_operations: list[bool], group: Group) -> bool:
+    """Whether products by tangents may be tried: several processes would have to find out together that they fail."""
+    if group.alone and not custom_operations:
+        evaluate(BY_TANGENTS, batch)
+    return group.alone and not any(custom_operations)
 
 
 def _divides(batch: Any, pieces: int) -> bool:

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from teleport._segments.recomputed import NotRepeatable, Segment
 from teleport._segments.segmented import in_segments
+from teleport._tangents.attention import AttentionByHeads
 
 UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tb": 10**12}
 
@@ -28,6 +29,7 @@ class Plan:
         parts: of the model, evaluated as segments.
         pieces: of a batch, whose samples are evaluated one piece after the other.
         recorded: whether a method may record a whole evaluation.
+        tangents: whether products of the Hessian are taken by tangents instead of a graph of the gradient.
         differentiated: whether derivatives are taken; else each tensor is computed once, as it is without a plan.
         chosen: what was chosen and why, in words; empty if nothing was.
     """
@@ -35,13 +37,14 @@ class Plan:
     parts: Sequence[nn.Module] = ()
     pieces: int = 1
     recorded: bool = True
+    tangents: bool = False
     differentiated: bool = True
     chosen: str = ""
 
     @property
     def whole(self) -> bool:
-        """Whether nothing is computed again."""
-        return not self.parts and self.pieces == 1
+        """Whether nothing is computed again, and the gradient may have a graph."""
+        return not self.parts and self.pieces == 1 and not self.tangents
 
     @property
     def lean(self) -> bool:
@@ -52,6 +55,9 @@ class Plan:
         """``loss_fn(model, batch)``, evaluated so."""
         if self.whole:
             return loss_fn(model, batch)
+        if self.tangents:
+            with AttentionByHeads():
+                return loss_fn(model, batch)
         if self.pieces == 1 or not torch.is_grad_enabled():
             return in_segments(self.parts, lambda: loss_fn(model, batch))
         total: Any = 0

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from teleport._segments.allocator import hand_back
+from teleport._allocator import hand_back
 from teleport._tracing.caller_autocast import CallerAutocast
 from teleport._tracing.differentiability import nodes_of
 from teleport._tracing.random_state import RandomState

@@ -63,7 +63,7 @@ def test_ratios_and_aims_follow_from_bytes_and_seconds():
 
 @pytest.mark.slow
 def test_three_budgets_are_kept_and_a_smaller_one_is_refused():
-    """Peaks of whole processes on one transformer: by a record, by the graph of a gradient, in segments."""
+    """Peaks of whole processes on one transformer: by a record, by the graph of a gradient, by tangents."""
     root, chosen = Path(__file__).parents[3], []
     for budget in ("900MB", "350MB", "250MB", "100MB"):
         settings = {"steps": 2, "memory": budget}
@@ -81,5 +81,5 @@ def test_three_budgets_are_kept_and_a_smaller_one_is_refused():
     assert chosen == [
         "the whole record of an evaluation",
         "the whole graph of a gradient",
-        "4 parts of the model one at a time",
+        "products of the Hessian by tangents, without a graph of a gradient",
     ]
