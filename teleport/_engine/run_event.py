@@ -204,9 +204,8 @@ class _Run(Generic[Report]):
         if self.shards is not None:
             plan = self.shards.plan(planned, batches[0], self.custom_operations)
         elif self.divisible and not whole:
-            recorded = self.divisible == "recorded"
-            given = self.budget, self.group, recorded, self.custom_operations, tangents
-            plan = choose(self.model, batches, planned, *given)
+            given = self.group, self.divisible == "recorded", self.custom_operations, tangents
+            plan = choose(self.model, batches, planned, self.budget, *given)
             if not plan.whole:
                 hand_back()
         monitor = Monitor(self.method, len(batches), self.callback, self.group)

@@ -124,8 +124,10 @@ def _by_heads(
     values = [each.primal if isinstance(each, Dual) else each for each in tensors]
     tangents = [each.tangent if isinstance(each, Dual) else None for each in tensors]
     copies = 1 if state is None else 2
+    dtype = _exact(values[0].dtype)
     made = [
-        [values[number].new_zeros((*values[number].shape[:3], width)) for _ in range(copies)] for number, width in of
+        [values[number].new_zeros((*values[number].shape[:3], width), dtype=dtype) for _ in range(copies)]
+        for number, width in of
     ]
     (samples, heads, queries), (kept, keys) = values[0].shape[:3], values[1].shape[1:3]
     for chosen, rows in _pieces(samples * heads, queries, keys, values[0].device):
@@ -140,8 +142,14 @@ def _by_heads(
                 both = forward_ad.unpack_dual(result)  # type: ignore[no-untyped-call]
                 for part, found in zip(parts, both, strict=False):
                     if found is not None:
-                        part.flatten(0, 1)[:, along].index_add_(0, place, found.to(part.dtype))
-    return [each[0] if state is None else Dual(each[0], each[1], state) for each in made]
+                        part.flatten(0, 1)[:, along].index_add_(0, place, found)
+    rounded = [[part.to(values[0].dtype) for part in each] for each in made]
+    return [each[0] if state is None else Dual(each[0], each[1], state) for each in rounded]
+
+
+def _exact(dtype: torch.dtype) -> torch.dtype:
+    """The precision of sums."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
 def _pieces(heads: int, queries: int, keys: int, device: torch.device) -> Iterator[tuple[Tensor, slice]]:
@@ -157,8 +165,7 @@ def _taken(values: Tensor, tangents: Tensor | None, place: tuple[Tensor, slice])
     """The matrices of some heads, of at least single precision, with their tangents if they have some."""
 
     def matrices(each: Tensor) -> Tensor:
-        found = _from(each, *place)
-        return found.float() if found.dtype in (torch.float16, torch.bfloat16) else found
+        return _from(each, *place).to(_exact(each.dtype))
 
     taken = matrices(values)
     if tangents is None:

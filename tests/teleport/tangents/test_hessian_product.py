@@ -209,9 +209,7 @@ def largest_difference(one, other):
 )
 def test_an_event_of_a_large_model_ends_where_one_with_a_graph_does(method, monkeypatch):
     """Each method that takes gradients and products alone, on a transformer with attention."""
-    model = nn.Sequential(
-        nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, activation=F.gelu), nn.Flatten(), nn.Linear(40, 10)
-    ).double()
+    model = transformer().double()
     batches = [(torch.randn(3, 5, 8).double(), torch.randint(0, 10, (3,))) for _ in range(2)]
     whole, tangents = copy.deepcopy(model), copy.deepcopy(model)
     expected = method(whole, batches, cross_entropy, generator=torch.Generator().manual_seed(0))
@@ -222,6 +220,29 @@ def test_an_event_of_a_large_model_ends_where_one_with_a_graph_does(method, monk
     assert report.loss_after == pytest.approx(expected.loss_after, rel=1e-10)
     assert report.gradient_norm_after == pytest.approx(expected.gradient_norm_after, rel=1e-8)
     assert largest_difference(whole, tangents) < 1e-8
+
+
+def transformer():
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, activation=F.gelu)
+    return nn.Sequential(layer, nn.Flatten(), nn.Linear(40, 10))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_an_event_within_autocast_takes_tangents(dtype, monkeypatch):
+    """It raises the gradient norm, which is rounded alike with a graph."""
+    batch, ends = (torch.randn(3, 5, 8), torch.randint(0, 10, (3,))), []
+    given = transformer()
+    for large in (1 << 40, 0):
+        monkeypatch.setattr("teleport._segments.choice.LARGE", large)
+        model = copy.deepcopy(given)
+        with torch.autocast("cpu", dtype):
+            report = NullSpace(steps=2)(model, [batch], cross_entropy)
+        assert ("tangents" in report.memory) == (large == 0)
+        ends.append(report)
+    assert all(report.steps == 2 for report in ends)
+    assert ends[1].gradient_norm_before == pytest.approx(ends[0].gradient_norm_before, rel=1e-2)
+    assert ends[1].gradient_norm_after == pytest.approx(ends[0].gradient_norm_after, rel=2e-2)
+    assert ends[1].gradient_norm_after > 1.2 * ends[1].gradient_norm_before
 
 
 def test_an_interrupt_puts_the_parameters_back():
