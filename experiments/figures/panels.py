@@ -18,6 +18,7 @@ from experiments.figures import page, style
 from experiments.figures.table import refuse_mixed_hardware
 
 AXES = {"epoch": "epoch", "seconds": "seconds of training and teleports", "step": "step"}
+SHORT_AXES = AXES | {"seconds": "seconds"}  # of narrow panels
 KEY = ["data", "model", "optimizer", "teleport", "seed"]
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from experiments.configuration.tuned import NOT_TUNED
 from experiments.errors import UserError
 from experiments.figures import page, panels, scales, style
 from experiments.figures.panels import AXES, QUANTITIES, Quantity, unique
@@ -81,7 +82,7 @@ def draw_curves(
     table = _repetitions(table, average)
     table, looks = panels.name_lines(table, lines)
     keys = ["data", "model", *rows]
-    tasks = table[keys].drop_duplicates().to_dict("records")
+    tasks, untuned = _tuned(table, table[keys].drop_duplicates().to_dict("records"))
     optimizers = [optimizer for (optimizer,) in unique(table, ["optimizer"])]
     single = len(optimizers) == 1  # then quantities are columns, else rows
     stacked = [(task, name) for task in tasks for name in ([None] if single else quantities)]
@@ -91,6 +92,9 @@ def draw_curves(
     # Seconds differ between tasks, so that each row has its own axis.
     axes = figure.subplots(len(stacked), len(columns), squeeze=False, sharex="row" if x == "seconds" else True)
     remarks, shared = panels.Remarks(), int(table["data"].nunique() == 1)
+    for task in untuned:
+        left_out = " ".join(_row_name(task, rows, several_models=table["model"].nunique() > 1))
+        remarks.add(f"left out, as they are {NOT_TUNED} yet", left_out)
     for (task, of_row), line in zip(stacked, axes, strict=True):
         here = table[(table[keys] == pd.Series(task)).all(axis="columns")]
         names = _row_name(task, rows, several_models=table["model"].nunique() > 1)
@@ -109,6 +113,18 @@ def draw_curves(
     names = [style.KEYS.get(key, key.rpartition(".")[2]) for key in ("seed", *average)]
     panels.legend(figure, table, looks, remarks, f"pairs of {' and '.join(names)}" if average else "seeds")
     return figure
+
+
+def _tuned(table: pd.DataFrame, tasks: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The tasks that have rows of panels, and those of which no run was tuned; all have, if none was."""
+    untuned = []
+    for task in tasks:
+        here = table[(table[list(task)] == pd.Series(task)).all(axis="columns")]
+        if here["reason"].str.contains(f"is {NOT_TUNED}", regex=False).all():
+            untuned.append(task)
+    if len(untuned) == len(tasks):
+        return tasks, []
+    return [task for task in tasks if task not in untuned], untuned
 
 
 def _repetitions(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
@@ -150,7 +166,7 @@ def _label_columns(axes: np.ndarray, columns: Sequence[tuple[str, str | None]], 
         label = style.label(style.OPTIMIZERS, optimizer)
         panel.set_title(f"{QUANTITIES[name].name}, {label}" if name else label)
     for panel in axes.flat if x == "seconds" else axes[-1]:
-        panel.set_xlabel(AXES[x])
+        panel.set_xlabel(AXES[x] if len(columns) < 4 else panels.SHORT_AXES[x])
         panel.xaxis.set_major_locator(MaxNLocator(6, integer=x != "seconds"))
 
 

@@ -10,10 +10,9 @@ from matplotlib.ticker import MaxNLocator
 
 from experiments.errors import UserError, one_of
 from experiments.figures import page, panels, scales, style
-from experiments.figures.panels import AXES, QUANTITIES, unique
+from experiments.figures.panels import QUANTITIES, SHORT_AXES, unique
 
 KEYS = ("data", "x", "loss")
-SHORT_AXES = AXES | {"seconds": "seconds"}  # panels are narrow
 
 
 def draw_rows(

@@ -232,3 +232,16 @@ def test_a_line_may_be_averaged_over_a_swept_key_as_over_seeds():
     assert "smallest to largest of 4 pairs of seed and rate" in said(figure)
     with pytest.raises(UserError, match="several runs with the same values"):
         draw_curves(tabled(*cells), "title")
+
+
+def test_a_task_of_which_nothing_was_tuned_has_no_panels_and_is_said():
+    """If nothing of the figure was tuned, all of it is shown."""
+    reason = (
+        "data=mnist model=mlp optimizer=sgd teleport=none is not tuned; tune it by python scripts/tune.py mnist mlp sgd"
+    )
+    measured = cell("none", 0, [2.0, 1.0])
+    untuned = cell("none", 0, [math.nan], task=("mnist", "mlp", "sgd"), reason=reason, event="")
+    figure = draw_curves(tabled(measured, untuned), "title")
+    assert len(figure.axes) == 2
+    assert "left out, as they are not tuned yet (MNIST)" in said(figure)
+    assert len(draw_curves(tabled(untuned), "title").axes) == 2
