@@ -41,10 +41,10 @@ class FigureRun:
 
     labels: dict[str, Any]
     config: DictConfig
-    overrides: list[str] = field(default_factory=list)  # which compose it
     folder: Path | None = None
     reason: str = ""  # why it has no result; empty if it has one
     siblings: Sequence[FigureRun] = field(default=(), repr=False, compare=False)  # all runs of the figure
+    overrides: list[str] = field(default_factory=list)  # which compose it
 
 
 def partner(run: FigureRun, **changed: Any) -> FigureRun:
@@ -200,7 +200,7 @@ def _compose_run(composer: Composer, overrides: list[str], keys: list[str]) -> F
             value = choices[key] if key in choices else OmegaConf.select(config, key)
             labels[key] = str(value) if OmegaConf.is_config(value) else value
     label_by_choices(config, choices)
-    run = FigureRun(labels, config, overrides)
+    run = FigureRun(labels, config, overrides=overrides)
     try:
         use_tuned(config, choices, overrides)
     except UserError as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from experiments.command_line import command_line, job
+from experiments.errors import UserError
 from scripts.fuzz._command_line.overrides import Case
 from scripts.fuzz._command_line.trial import findings
 from scripts.fuzz.command_line import main
@@ -39,16 +40,16 @@ def test_the_fuzzer_finds_a_value_that_yaml_reads_otherwise(monkeypatch):
 
 
 def test_the_fuzzer_finds_a_traceback_and_what_a_refusal_leaves_behind(monkeypatch):
-    def breaks(config):
+    def breaks(config, launch=None):
         raise ZeroDivisionError
 
     monkeypatch.setattr(job, "make", breaks)
     assert [each.partition(",")[0] for each in findings(Case({}, {"seed": "1"}), train=False)] == ["traceback"]
 
-    def leaves(config):
+    def leaves(config, launch=None):
         folder = Path(config.machine.runs)
         folder.mkdir()
-        raise command_line.UserError("no")
+        raise UserError("no")
 
     monkeypatch.setattr(job, "make", leaves)
     found = list(findings(Case({}, {"seed": "1"}), train=False))
