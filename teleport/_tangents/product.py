@@ -67,8 +67,8 @@ def hessian_product(
         NoTangent: an operation has no tangent; or the loss has another derivative along ``g`` than ``|g|^2``, as if
             the model cuts its graph.
     """
-    product = _Product(parameters, gradients, moving)
     try:
+        product = _Product(parameters, gradients, moving)
         return _with_tensors_for_parameters(model, product.duals, partial(_products, evaluate, product, moving))
     except (NoTangent, torch.OutOfMemoryError):
         raise
