@@ -10,6 +10,7 @@ says whether all ranks hold the same bits, ``moved`` by how much the event moved
 
 from __future__ import annotations
 
+import argparse
 import csv
 import sys
 import tempfile
@@ -167,6 +168,7 @@ def rows() -> list[dict[str, Any]]:
 
 def main() -> int:
     """Write the table; 1 if replicas differ, or a method from one process by more than 1e-10."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.set_num_threads(1)
     found = rows()
     for row in found:

@@ -65,7 +65,8 @@ def test_the_trainer_sees_the_same_batches_and_the_event_is_that_of_a_call(trans
     assert list(callback.reports) == [0, 1]
     first = callback.reports[0]
     assert first.steps == by_hand.steps > 0
-    assert first.gradient_norm_after == by_hand.gradient_norm_after > 1.5 * first.gradient_norm_before
+    assert first.gradient_norm_after == pytest.approx(by_hand.gradient_norm_after, rel=1e-5)  # processors round apart
+    assert first.gradient_norm_after > 1.5 * first.gradient_norm_before
 
 
 def test_mixed_precision_goes_on_after_an_event_in_that_of_the_parameters(transformers, tmp_path):
