@@ -12,9 +12,7 @@ from torch import nn
 
 from teleport._arguments import check_choice
 from teleport._change_of_basis.basis_change import BasisChange
-from teleport._change_of_basis.common_move import (
-    half_tolerance,
-)
+from teleport._change_of_basis.common_move import half_tolerance
 from teleport._change_of_basis.group_event import GroupMove
 from teleport._change_of_basis.group_value import GroupChange
 from teleport._change_of_basis.report import GroupReport

@@ -18,7 +18,7 @@ from torch.autograd import forward_ad
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from teleport._tangents.dual import Dual
+from teleport._tangents.dual import Dual, parts_of
 
 PRODUCTS = 1 << 18
 """Products of queries and keys that are held at a time, few enough for a processor's cache."""
@@ -121,8 +121,7 @@ def _by_heads(
         of: per result the number of the tensor whose heads and length it has, and its channels.
     """
     state = next((each.state for each in tensors if isinstance(each, Dual)), None)
-    values = [each.primal if isinstance(each, Dual) else each for each in tensors]
-    tangents = [each.tangent if isinstance(each, Dual) else None for each in tensors]
+    values, tangents = zip(*map(parts_of, tensors), strict=True)
     copies = 1 if state is None else 2
     dtype = _exact(values[0].dtype)
     made = [

@@ -120,7 +120,7 @@ class Dual(Tensor):
 
 def _product(state: DispatchState, left: Tensor, right: Tensor) -> Dual | None:
     """A product of matrices, of which one at least has a tangent."""
-    (a, ta), (b, tb) = (_parts(each) for each in (left, right))
+    (a, ta), (b, tb) = (parts_of(each) for each in (left, right))
     if ta is None and tb is None:
         return None
     with state.restored(), torch.no_grad():
@@ -145,7 +145,8 @@ def _transposed(state: DispatchState, matrix: Tensor) -> Dual | None:
     return Dual.later(lambda: matrix.primal.t(), matrix.tangent.t(), state)
 
 
-def _parts(each: Tensor) -> tuple[Tensor, Tensor | None]:
+def parts_of(each: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Values, and the tangent if there is one."""
     return (each.primal, each.tangent) if isinstance(each, Dual) else (each, None)
 
 
