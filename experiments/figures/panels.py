@@ -199,9 +199,15 @@ def panel(
 def legend(
     figure: page.Page, table: pd.DataFrame, looks: dict[str, style.Look], remarks: Remarks, repetitions: str = "seeds"
 ) -> None:
-    """Draw the legend of the methods, and the footnote with the number of ``repetitions`` and the remarks."""
+    """Draw the legend of the methods with a line, and the footnote with the number of ``repetitions`` and the remarks."""
+    drawn = set(table.loc[table["event"] == "evaluation", "line"])
     page.legend(
-        figure, [Line2D([], [], color=look.color, linestyle=look.line, label=look.label) for look in looks.values()]
+        figure,
+        [
+            Line2D([], [], color=look.color, linestyle=look.line, label=look.label)
+            for name, look in looks.items()
+            if name in drawn or not drawn
+        ],
     )
     seeds = sorted(set(table.groupby(["data", "model"])["seed"].nunique()))
     counts = " or ".join(map(str, seeds))

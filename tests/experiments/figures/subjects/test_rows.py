@@ -58,3 +58,12 @@ def test_each_value_of_a_key_among_the_lines_is_a_line_and_one_that_is_not_tuned
     assert [line.get_ydata()[-1] for line in adam_panel.lines] == [1.0]
     assert "no teleport, tuned rate: not tuned yet (MNIST Adam)" in said(figure)
     assert "scripts/tune.py" not in said(figure)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["no teleport", "no teleport, tuned rate"]
+
+
+def test_the_legend_names_only_lines_that_have_data():
+    plain = cell("none", 0, [2.0, 1.0], task=("mnist", "mlp", "sgd"))
+    reason = "data=mnist model=mlp optimizer=sgd teleport=none is not tuned; tune it by python scripts/tune.py"
+    missing = ({**plain[0], "rates": "tuned"}, pd.DataFrame({"reason": [reason]}))
+    figure = draw_rows(tabled(({**plain[0], "rates": ""}, plain[1]), missing), "title", rows=[MNIST], lines=["rates"])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["no teleport"]
