@@ -199,7 +199,7 @@ def panel(
 def legend(
     figure: page.Page, table: pd.DataFrame, looks: dict[str, style.Look], remarks: Remarks, repetitions: str = "seeds"
 ) -> None:
-    """Draw the legend of the methods with a line, and the footnote with the number of ``repetitions`` and the remarks."""
+    """Draw the legend of the methods that have data, and the footnote with the ``repetitions`` and the remarks."""
     drawn = set(table.loc[table["event"] == "evaluation", "line"])
     page.legend(
         figure,
