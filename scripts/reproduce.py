@@ -19,11 +19,12 @@ from experiments.configuration.mistakes import of_command_line
 from experiments.configuration.scalars import check_overrides
 from experiments.errors import UserError
 from experiments.figures.names import named
+from experiments.figures.provenance import missing
 from experiments.run.sweep import log_to_console
 
 
 def main(arguments: list[str]) -> int:
-    """Make each figure and list the outcomes; the exit code, 1 if one failed, 2 for an unknown name."""
+    """Make each figure and list the outcomes; the exit code, 1 if one or a run of one failed, 2 for an unknown name."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     told = "a folder or a file under conf/figure, or an override of all runs, as for run.py"
     parser.add_argument("words", nargs="+", metavar="NAME | KEY=VALUE", help=told)
@@ -41,9 +42,19 @@ def main(arguments: list[str]) -> int:
         print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
         return 130
     print()
+    lacks = {figure: lack(outcome) for figure, outcome in outcomes.items()}
     for figure, outcome in outcomes.items():
-        print(f"{figure}: {outcome if isinstance(outcome, Path) else f'failed: {outcome}'}")
-    return 0 if all(isinstance(outcome, Path) for outcome in outcomes.values()) else 1
+        told = [str(outcome)] if isinstance(outcome, Path) else []
+        print(f"{figure}: {'; '.join([*told, *filter(None, [lacks[figure]])])}")
+    return int(any(lacks.values()))
+
+
+def lack(outcome: Path | UserError) -> str:
+    """What a figure lacks: all of it, or some of its runs; empty for a whole one."""
+    if not isinstance(outcome, Path):
+        return f"failed: {outcome}"
+    count = missing(outcome)
+    return f"{count} of its runs are missing" if count else ""
 
 
 def made(figure: str, overrides: list[str]) -> Path | UserError:

@@ -383,6 +383,38 @@ def test_a_figure_has_an_entry_point_of_its_own(monkeypatch, capsys):
         assert words in said.out + said.err
 
 
+FIGURE = """# @package figure
+defaults:
+  - /schema/figure@_here_: figure
+  - _self_
+title: Runs
+claim: none
+runs:
+  - {{data: digits, model: custom, "model.factory": "tests.experiments.small:watched", optimizer: sgd, teleport: none,
+     seed: [{seeds}]}}
+  - {{data: digits, model: mlp_small, optimizer: sgd, teleport: none, rates: tuned}}
+draw: {{name: curves, x: epoch, lines: [rates]}}
+"""
+
+
+@pytest.mark.slow
+def test_a_figure_in_which_runs_are_missing_ends_with_1_and_one_whose_pairs_are_not_tuned_with_0(
+    tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "figure" / "own").mkdir(parents=True)
+    (tmp_path / "figure" / "own" / "whole.yaml").write_text(FIGURE.format(seeds="0"))
+    (tmp_path / "figure" / "own" / "broken.yaml").write_text(FIGURE.format(seeds="0, 3"))  # seed 3 fails
+    monkeypatch.setenv("TRAININGS", str(tmp_path / "trainings"))
+    words = ["data.train_samples=300", "data.test_samples=100", "training.epochs=1", "machine.threads=1"]
+    words += [f"machine.runs={tmp_path / 'runs'}", f"machine.results={tmp_path / 'results'}"]
+    assert in_process(monkeypatch, "-cd", str(tmp_path), "figure=own/whole", *words) == 0
+    assert "are missing in the figure" not in capsys.readouterr().out
+    for sweep in ([], ["-m"]):
+        assert in_process(monkeypatch, "-cd", str(tmp_path), *sweep, "figure=own/broken", *words) == 1
+        assert "1 of 3 runs are missing in the figure" in capsys.readouterr().out
+    assert len(list((tmp_path / "results").rglob("*.png"))) == 2
+
+
 def test_a_sweep_that_does_not_compose_starts_nothing(tmp_path, monkeypatch, capsys):
     assert in_process(monkeypatch, "-m", *SMALL, f"machine.runs={tmp_path / 'runs'}", "data=digits,none_such") == 2
     assert "unknown option of data 'none_such'" in capsys.readouterr().err

@@ -34,9 +34,9 @@ REFUSED = {
 def main() -> int:
     """Do what the command line says; the exit code.
 
-    0: done; 1: a run of a sweep failed, or all runs of the command diverged; 2: a user's mistake, said in one sentence
-    on stderr; 130: interrupted. What a run raises besides is a bug and keeps its traceback. After a sweep that is
-    interrupted or breaks off, the table of its runs so far is printed and written.
+    0: done; 1: a run of a sweep or a figure failed, or all runs of the command diverged; 2: a user's mistake, said in
+    one sentence on stderr; 130: interrupted. What a run raises besides is a bug and keeps its traceback. After a sweep
+    that is interrupted or breaks off, the table of its runs so far is printed and written.
     """
     here = _prepare()
     overrides: list[str] = []
@@ -81,7 +81,7 @@ def _prepare() -> Place:
     schema.register()
     results.pool = results.collection = None
     job.mistakes.clear()
-    job.started = job.diverged = False
+    job.started = job.diverged = job.incomplete = False
     return here
 
 
@@ -96,7 +96,7 @@ def _mistake(error: Exception, overrides: list[str]) -> UserError | None:
 
 
 def _close(interrupted: bool = False) -> int:
-    """The exit code of a command that ended: 0, or 1 if a run of a sweep failed, or all runs diverged.
+    """The exit code of a command that ended: 0, or 1 if a run of a sweep or a figure failed, or all diverged.
 
     Raises:
         UserError: the mistake of the one run, or a table that cannot be written.
@@ -105,12 +105,12 @@ def _close(interrupted: bool = False) -> int:
         raise job.mistakes.pop()
     collection = results.collection
     if collection is None:
-        return int(job.diverged)
+        return int(job.diverged or job.incomplete)
     collection.close(interrupted)
     if collection.mistake is not None:
         mistake, collection.mistake = collection.mistake, None
         raise mistake
-    return int(collection.failed > 0 or collection.diverged)
+    return int(collection.failed > 0 or collection.diverged or job.incomplete)
 
 
 def _kept_mistake() -> UserError | None:

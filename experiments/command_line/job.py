@@ -23,6 +23,7 @@ from experiments.configuration.identity import label_by_choices
 from experiments.configuration.sweeps import written_down
 from experiments.configuration.tuned import use_tuned
 from experiments.errors import UserError
+from experiments.figures import provenance
 from experiments.figures.runs import Launch
 from experiments.run.sweep import Outcome, Sweep, attempt, log_to_console
 from experiments.run.sweep_table import metric_to_minimise
@@ -34,6 +35,9 @@ started = False
 
 diverged = False
 """Whether the one run of this process has no finite loss at its end."""
+
+incomplete = False
+"""Whether runs are missing in a figure of this process."""
 
 mistakes: list[UserError] = []
 """The mistake of the one run of this process; Hydra would add lines of its own to what is raised."""
@@ -60,11 +64,18 @@ def job(config: DictConfig) -> float | None:
         _use_tuned(config)
         folder = make(config, _launcher_of_figure(config))
         loss = metric_to_minimise(Outcome([], folder=str(folder)))
+        _look_for_missing(config, folder)
     except UserError as error:
         mistakes.append(error)
         return None
     diverged = loss == math.inf
     return loss
+
+
+def _look_for_missing(config: DictConfig, folder: Path) -> None:
+    """Set ``incomplete`` if ``folder`` is that of a figure in which runs are missing."""
+    global incomplete
+    incomplete = incomplete or (config.figure is not None and provenance.missing(folder) > 0)
 
 
 def _enter(folder: str) -> None:
@@ -113,7 +124,10 @@ def _job_of_sweep(config: DictConfig) -> float | None:
         )
         return _failed(error, overrides, record)
     if config.machine.jobs == 1 or config.figure is not None:  # a figure makes its own runs side by side
-        return metric_to_minimise(attempt(make, config, overrides, record))
+        outcome = attempt(make, config, overrides, record)
+        if outcome.folder:
+            _look_for_missing(config, Path(outcome.folder))
+        return metric_to_minimise(outcome)
     for kind, own in BASIC.items():
         if hydra[kind]["_target_"] != own:
             error = (

@@ -16,6 +16,11 @@ HOW = "how"
 """The key beside the teleports of a pair: how they were tuned."""
 
 
+def is_untuned(reason: str) -> bool:
+    """Whether a run has no result since its pair of data set, model and optimizer was not tuned (:func:`use_tuned`)."""
+    return f"is {NOT_TUNED}" in reason
+
+
 def use_tuned(config: DictConfig, choices: Mapping[str, Any], overrides: Iterable[str]) -> None:
     """Set the keys of a composed run to what tuning found for its choices, if its table of rates has such settings.
 

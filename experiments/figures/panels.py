@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from experiments.configuration.tuned import NOT_TUNED
+from experiments.configuration.tuned import NOT_TUNED, is_untuned
 from experiments.errors import UserError, one_of
 from experiments.figures import page, style
 from experiments.figures.table import refuse_mixed_hardware
@@ -187,7 +187,7 @@ def panel(
             count = "" if still.all() else f" in {still.sum()} of {len(still)} runs"
             remarks.add(f"{look.label} moved nothing{count}", where)
         for reason, failed in rows[rows["reason"] != ""].groupby("reason"):
-            if f"is {NOT_TUNED}" in reason:  # the reason names the pair, as the panel does
+            if is_untuned(reason):  # the reason names the pair, as the panel does
                 remarks.add(f"{look.label}: {NOT_TUNED} yet", where)
                 continue
             seeds = ", ".join(str(seed) for seed in failed["seed"])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import files
+from experiments.configuration.tuned import is_untuned
 from experiments.errors import UserError
 from experiments.figures.runs import FigureRun, override_key
 from experiments.run.runs import REMEDY, read_summary
@@ -120,6 +121,15 @@ def read(path: Path) -> dict[str, Any]:
     if not all(isinstance(override, str) for override in overrides):
         raise UserError(f"'{path}' has other overrides than texts; {AGAIN}")
     return content
+
+
+def missing(folder: Path) -> int:
+    """How many runs of the figure in ``folder`` are missing in it, without those of pairs that are not tuned.
+
+    Raises:
+        UserError: as :func:`read`.
+    """
+    return sum(not is_untuned(str(run["reason"])) for run in read(folder / FILE)["failed"])
 
 
 def check_table(path: Path, content: bytes, origin: dict[str, Any]) -> bool:

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from experiments.configuration.tuned import NOT_TUNED
+from experiments.configuration.tuned import NOT_TUNED, is_untuned
 from experiments.errors import UserError
 from experiments.figures import page, panels, scales, style
 from experiments.figures.panels import AXES, QUANTITIES, Quantity, unique
@@ -120,7 +120,7 @@ def _tuned(table: pd.DataFrame, tasks: list[dict[str, Any]]) -> tuple[list[dict[
     untuned = []
     for task in tasks:
         here = table[(table[list(task)] == pd.Series(task)).all(axis="columns")]
-        if here["reason"].str.contains(f"is {NOT_TUNED}", regex=False).all():
+        if here["reason"].map(is_untuned).all():
             untuned.append(task)
     if len(untuned) == len(tasks):
         return tasks, []
