@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 import teleport
+from experiments.data.compat import torchvision
 from teleport._quiver.find_quiver import QuiverTracer
 
 SMALL = {"vocab_size": 99, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -91,6 +92,7 @@ def main() -> None:
     """Print one row per model and batch."""
     argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args()
     try:
+        torchvision()  # transformers imports it, which fails with a CPU build of torch and the torchvision of PyPI
         import transformers
     except ImportError:
         sys.exit("error: the models are those of transformers; install it: pip install transformers")
