@@ -38,6 +38,10 @@ QUANTITIES = {
 }
 
 
+REPETITION = "repetition"
+"""A column that tells apart the runs of one seed that are averaged before its seeds are, for instance over rates."""
+
+
 @dataclass(frozen=True)
 class Curve:
     """One line over its seeds; arrays have one value per evaluation."""
@@ -47,7 +51,8 @@ class Curve:
     low: np.ndarray  # the smallest value of a seed, nan where the mean is
     high: np.ndarray  # the largest
     seeds: int
-    diverged: int  # seeds with a loss that is not finite
+    runs: int
+    diverged: int  # runs with a loss that is not finite
 
     @property
     def last(self) -> int:
@@ -58,11 +63,16 @@ class Curve:
 def average(evaluations: pd.DataFrame, x: str, quantity: Quantity) -> Curve:
     """The ``quantity`` of one line over its seeds, per evaluation.
 
-    A diverged run ends with a row that is not finite, at a step that no other seed has; it is left out of the curve.
+    If the rows have a column :data:`REPETITION`, a seed has the mean over its repetitions. A diverged run ends
+    with a row that is not finite, at a step that no other run has; it is left out of the curve.
     """
     finite = np.isfinite(evaluations[["train_loss", quantity.column]].astype(float)).all(axis="columns")
     converged = evaluations[finite]
-    values = converged.pivot(index="step", columns="seed", values=quantity.column).astype(float)
+    run = ["seed", *(name for name in [REPETITION] if name in evaluations)]
+    values = converged.pivot(index="step", columns=run, values=quantity.column).astype(float)
+    runs = values.shape[1]
+    if len(run) > 1:
+        values = values.T.groupby(level="seed").agg(lambda of_seed: of_seed.mean(skipna=False)).T
     mean, low, high = (
         getattr(values, name)(axis="columns", skipna=False).to_numpy() for name in ("mean", "min", "max")
     )
@@ -72,7 +82,8 @@ def average(evaluations: pd.DataFrame, x: str, quantity: Quantity) -> Curve:
         low=low,
         high=high,
         seeds=values.shape[1],
-        diverged=evaluations.loc[~finite, "seed"].nunique(),
+        runs=runs,
+        diverged=len(evaluations.loc[~finite, run].drop_duplicates()),
     )
 
 
@@ -181,7 +192,7 @@ def panel(
             if curve.seeds > 1:
                 axes.fill_between(curve.x, curve.low, curve.high, color=look.color, alpha=0.18, linewidth=0, zorder=2)
             if curve.diverged:
-                remarks.add(f"{look.label} diverged in {curve.diverged} of {curve.seeds} runs", where)
+                remarks.add(f"{look.label} diverged in {curve.diverged} of {curve.runs} runs", where)
         still = teleports.groupby("seed")["moved_layers"].sum() == 0
         if still.any():
             count = "" if still.all() else f" in {still.sum()} of {len(still)} runs"

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from experiments.configuration.tuned import NOT_TUNED, is_untuned
 from experiments.errors import UserError
 from experiments.figures import page, panels, scales, style
-from experiments.figures.panels import AXES, QUANTITIES, Quantity, unique
+from experiments.figures.panels import AXES, QUANTITIES, REPETITION, Quantity, unique
 from experiments.figures.runs import FigureRun
 from experiments.run.runs import load_table, moved_layers
 
@@ -71,7 +71,7 @@ def draw_curves(
         quantities: of ``train`` and ``test``, which are losses, and ``accuracy``, on the test split.
         rows: swept keys; each value has rows of its own, for instance ``optimizer.lr``.
         lines: swept keys; each value is a line of its own, for instance ``teleport.range``.
-        average: swept keys over whose values lines are averaged, as over seeds, for instance ``optimizer.lr``.
+        average: swept keys over whose values the runs of each seed are averaged, for instance ``optimizer.lr``.
 
     Raises:
         UserError: an option is unknown, runs differ in a key that is not shown or lack a key of ``rows``, or seconds
@@ -110,8 +110,9 @@ def draw_curves(
             remarks.add("the loss before the first step is above the panel", " ".join(names[shared:]))
         line[0].set_ylabel("\n".join([*names, *([QUANTITIES[of_row].name] if of_row else [])]))
     _label_columns(axes, columns, x)
-    names = [style.KEYS.get(key, key.rpartition(".")[2]) for key in ("seed", *average)]
-    panels.legend(figure, table, looks, remarks, f"pairs of {' and '.join(names)}" if average else "seeds")
+    names = [f"{style.KEYS.get(key, key.rpartition('.')[2])}s" for key in average]
+    each = f", each the mean over its {' and '.join(names)}" if average else ""
+    panels.legend(figure, table, looks, remarks, f"seeds{each}")
     return figure
 
 
@@ -128,11 +129,11 @@ def _tuned(table: pd.DataFrame, tasks: list[dict[str, Any]]) -> tuple[list[dict[
 
 
 def _repetitions(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """The table with one value of its column ``seed`` per seed and combination of ``keys``."""
+    """The table with a name per combination of ``keys``, over which the runs of a seed are averaged."""
     if not keys:
         return table
-    names = [table["seed"].astype(str), *(key.rpartition(".")[2] + " " + table[key].astype(str) for key in keys)]
-    return table.assign(seed=[", ".join(each) for each in zip(*names, strict=True)])
+    names = [key.rpartition(".")[2] + " " + table[key].astype(str) for key in keys]
+    return table.assign(**{REPETITION: [", ".join(each) for each in zip(*names, strict=True)]})
 
 
 def _check_rows(table: pd.DataFrame, rows: Sequence[str]) -> None:

@@ -222,14 +222,16 @@ def test_a_key_that_only_later_runs_have_tells_runs_apart_as_well():
     assert ends.loc[[0.5, 0.99]].tolist() == [0.5, 0.99]
 
 
-def test_a_line_may_be_averaged_over_a_swept_key_as_over_seeds():
+def test_the_runs_of_a_seed_may_be_averaged_over_a_swept_key_before_the_seeds_are():
     cells = [cell("none", seed, [4.0, end + seed]) for seed in (0, 1) for end in (1.0, 3.0)]
     for number, (labels, _) in enumerate(cells):
         labels["optimizer.lr"] = (0.1, 0.01)[number % 2]
     figure = draw_curves(tabled(*cells), "title", average=["optimizer.lr"])
     (line,) = [line for line in figure.axes[0].lines if len(line.get_xdata()) > 1]
     np.testing.assert_array_equal(line.get_ydata(), [4.0, 2.5])  # the mean of 1, 2, 3 and 4
-    assert "smallest to largest of 4 pairs of seed and rate" in said(figure)
+    (shade,) = figure.axes[0].collections
+    assert shade.get_paths()[0].get_extents().intervaly.tolist() == [2.0, 4.0]  # the means 2 and 3, and the start
+    assert "smallest to largest of 2 seeds, each the mean over its rates" in said(figure)
     with pytest.raises(UserError, match="several runs with the same values"):
         draw_curves(tabled(*cells), "title")
 
