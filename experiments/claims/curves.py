@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,9 @@ from experiments.claims.ledger import EPOCHS, Line
 from experiments.claims.sides import FEWEST_RATES, FIRST, SECOND, Pairs, select, why_none
 from experiments.errors import UserError
 from experiments.figures.table import refuse_mixed_hardware
+
+NO_DIFFERENCE = ("equal", "not lower", "not higher")
+"""Directions that a side whose teleports moved nothing would meet without a measurement."""
 
 
 class MixedHardware(UserError):
@@ -42,6 +46,8 @@ def form(line: Line, table: pd.DataFrame) -> Pairs:
         rows = select(measured, wanted)
         if not len(rows):
             return Pairs(pd.DataFrame(), reason=why_none(table, wanted))
+        if line.direction in NO_DIFFERENCE and moved_nothing(measured, wanted):
+            return Pairs(pd.DataFrame(), reason=f"no teleport of teleport={rows['teleport'].iloc[0]} moved anything")
         if line.best_over:
             values = rows[line.best_over].nunique()
             if values < FEWEST_RATES:
@@ -68,6 +74,12 @@ def form(line: Line, table: pd.DataFrame) -> Pairs:
     if not len(pairs):
         return Pairs(pairs, missing, reason="no two runs that reach the place of comparison form a pair")
     return averaged(line, pairs, missing, diverged) if line.average else Pairs(pairs, missing, diverged)
+
+
+def moved_nothing(table: pd.DataFrame, wanted: Mapping[str, Any]) -> bool:
+    """Whether the runs of a side were teleported, and none of the teleports moved a layer."""
+    events = select(table, {**wanted, "event": "teleport"})
+    return bool(len(events)) and not (pd.to_numeric(events["moved_layers"]) > 0).any()
 
 
 def runs(line: Line, rows: pd.DataFrame, keys: list[str]) -> dict[Any, pd.DataFrame]:

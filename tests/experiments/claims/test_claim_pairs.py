@@ -113,6 +113,17 @@ def test_a_failed_run_says_why_nothing_is_measured():
     assert "no rows with teleport=nullspace" in curves.form(curve(), TWO[TWO["teleport"] == "none"]).reason
 
 
+@pytest.mark.parametrize(
+    ("direction", "moved", "measured"),
+    [("not lower", 0, False), ("equal", 0, False), ("not lower", 3, True), ("lower", 0, True)],
+)
+def test_a_side_whose_teleports_moved_nothing_shows_no_absence_of_an_effect(direction, moved, measured):
+    event = run("nullspace", 0, [2.0]).assign(event="teleport", moved_layers=moved)
+    pairs = curves.form(curve(direction=direction), table(TWO, event))
+    assert bool(len(pairs.table)) == measured
+    assert pairs.reason == ("" if measured else "no teleport of teleport=nullspace moved anything")
+
+
 def test_an_ambiguous_pair_is_refused():
     with pytest.raises(UserError, match=r"the claim 'c' is ambiguous: several runs .* have the same data"):
         curves.form(curve(pairs=["data"]), TWO)
