@@ -19,6 +19,8 @@ from experiments.figures.table import refuse_mixed_hardware
 
 AXES = {"epoch": "epoch", "seconds": "seconds of training and teleports", "step": "step"}
 SHORT_AXES = AXES | {"seconds": "seconds"}  # of narrow panels
+SHADE, FEW_LINES = 0.18, 4
+"""The opacity of the range of a line's seeds; half of it with more lines, whose ranges lie on each other."""
 KEY = ["data", "model", "optimizer", "teleport", "seed"]
 
 
@@ -53,6 +55,7 @@ class Curve:
     seeds: int
     runs: int
     diverged: int  # runs with a loss that is not finite
+    early: int = 1  # evaluations before the end of the first epoch, at least that before the first step
 
     @property
     def last(self) -> int:
@@ -76,6 +79,7 @@ def average(evaluations: pd.DataFrame, x: str, quantity: Quantity) -> Curve:
     mean, low, high = (
         getattr(values, name)(axis="columns", skipna=False).to_numpy() for name in ("mean", "min", "max")
     )
+    epochs = converged.groupby("step")["epoch"].mean()
     return Curve(
         x=converged.groupby("step")[x].mean().to_numpy(float),
         mean=mean,
@@ -84,6 +88,7 @@ def average(evaluations: pd.DataFrame, x: str, quantity: Quantity) -> Curve:
         seeds=values.shape[1],
         runs=runs,
         diverged=len(evaluations.loc[~finite, run].drop_duplicates()),
+        early=max(1, int((epochs < 1).sum())),
     )
 
 
@@ -139,18 +144,43 @@ def unique(table: pd.DataFrame, columns: list[str]) -> list[tuple[str, ...]]:
 
 
 class Remarks:
-    """What is to be said about some panels, each remark once, with the panels that it is about."""
+    """What is to be said about some panels, each remark once, with the panels that it is about unless these are all.
+
+    Remarks of a ``kind`` are about panels of this kind.
+    """
 
     def __init__(self) -> None:
         self._panels: dict[str, dict[str, None]] = {}
+        self._groups: dict[str, dict[str, set[str]]] = {}
+        self._told: dict[tuple[str, str], set[str]] = {}
 
-    def add(self, remark: str, where: str) -> None:
+    def panel(self, where: str, groups: Sequence[str], kind: str = "") -> None:
+        """Let there be the panel ``where``, which is one of each of ``groups``."""
+        self._panels.setdefault(kind, {})[where] = None
+        for group in groups:
+            self._groups.setdefault(kind, {}).setdefault(group, set()).add(where)
+
+    def add(self, remark: str, where: str, kind: str = "") -> None:
         """Say ``remark`` about the panel ``where``."""
-        self._panels.setdefault(remark, {})[where] = None
+        self._told.setdefault((remark, kind), set()).add(where)
 
     def __str__(self) -> str:
-        told = {remark: ", ".join(filter(None, where)) for remark, where in self._panels.items()}
-        return "; ".join(f"{remark} ({where})" if where else remark for remark, where in told.items())
+        told = [(remark, self._named(where, kind)) for (remark, kind), where in self._told.items()]
+        return "; ".join(f"{remark} ({where})" if where else remark for remark, where in told)
+
+    def _named(self, wanted: set[str], kind: str) -> str:
+        """The panels in their order, a group by its name if it is all of them; empty if they are all that there are."""
+        panels, groups = list(self._panels.get(kind, {})), self._groups.get(kind, {})
+        if wanted >= set(panels):
+            return ", ".join(sorted(wanted.difference(panels)))
+        names: dict[int, str] = {}
+        left = set(wanted)
+        for name, group in sorted(groups.items(), key=lambda item: -len(item[1])):
+            if name and len(group) > 1 and left >= group:
+                names[min(map(panels.index, group))] = name
+                left -= group
+        names |= {panels.index(panel): panel for panel in left if panel in panels}
+        return ", ".join([*(names[place] for place in sorted(names)), *sorted(left.difference(panels))])
 
 
 @dataclass(frozen=True)
@@ -159,6 +189,8 @@ class Drawn:
 
     axes: Axes
     x: str
+    where: str  # its name in a remark
+    kind: str  # of its quantity
     lines: list[tuple[style.Look, Curve, pd.DataFrame]]  # look, curve, and the rows of the teleports
 
     @property
@@ -175,22 +207,27 @@ def panel(
     quantity: Quantity,
     remarks: Remarks,
     where: str,
+    row: str,
 ) -> Drawn:
     """Draw the table of one data set, model and optimizer, with the column ``line`` of :func:`name_lines`.
 
     Runs without teleports are drawn last, so that they are visible on top of identical curves. Teleports are marked by
-    :func:`experiments.figures.scales.finish`. What no line shows is added to ``remarks``, about the panel ``where``.
+    :func:`experiments.figures.scales.finish`. What no line shows is added to ``remarks``, about the panel ``where`` of
+    a ``row``.
     """
-    lines = []
+    remarks.panel(where, [row])
+    drawn = Drawn(axes, x, f"{where} {quantity.name}".strip(), "loss" if quantity.loss else quantity.name, [])
+    remarks.panel(drawn.where, [row, f"{row} {quantity.name}".strip(), where], drawn.kind)
+    alpha = SHADE if table["line"].nunique() <= FEW_LINES else SHADE / 2
     for name in sorted(table["line"].unique(), key=lambda name: (name == "none", list(looks).index(name))):
         rows, look = table[table["line"] == name], looks[name]
         evaluations, teleports = rows[rows["event"] == "evaluation"], rows[rows["event"] == "teleport"]
         if len(evaluations):
             curve = average(evaluations, x, quantity)
-            lines.append((look, curve, teleports))
+            drawn.lines.append((look, curve, teleports))
             axes.plot(curve.x, curve.mean, color=look.color, linestyle=look.line, zorder=3)
             if curve.seeds > 1:
-                axes.fill_between(curve.x, curve.low, curve.high, color=look.color, alpha=0.18, linewidth=0, zorder=2)
+                axes.fill_between(curve.x, curve.low, curve.high, color=look.color, alpha=alpha, linewidth=0, zorder=2)
             if curve.diverged:
                 remarks.add(f"{look.label} diverged in {curve.diverged} of {curve.runs} runs", where)
         still = teleports.groupby("seed")["moved_layers"].sum() == 0
@@ -204,7 +241,7 @@ def panel(
             seeds = ", ".join(str(seed) for seed in failed["seed"])
             shortened = textwrap.shorten(reason, 160, placeholder=" ...")
             remarks.add(f"no result of {look.label}, seed {seeds}: {shortened}", where)
-    return Drawn(axes, x, lines)
+    return drawn
 
 
 def legend(
@@ -226,5 +263,5 @@ def legend(
     if (table["event"] == "teleport").any():
         notes.append("triangle: teleport, hollow if it moved nothing")
     if "diverged" in str(remarks):
-        notes.append("cross: a seed diverges next")
+        notes.append("cross: a seed diverges next, and the line ends")
     page.footnote(figure, table, "; ".join(filter(None, [*notes, str(remarks)])))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from itertools import cycle
 
 # Okabe and Ito's palette, darkest contrasts first.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 GRAY = "#555555"
+PLAIN = "#8A8A8A"  # of training without teleports: apart from the black lines of random moves
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Look:
 
 
 METHODS = {
-    "none": Look("no teleport", GRAY, "--"),
+    "none": Look("no teleport", PLAIN, "--"),
     "nullspace_paper": Look("null space, the paper's rule", PALETTE[1]),
     "nullspace": Look("null space, lands on the cap", PALETTE[0]),
     "gentle": Look("gentle null space", PALETTE[0]),
@@ -50,6 +52,8 @@ DATA = {
     "tiny_imagenet": "Tiny-ImageNet",
     "smnist": "sequential MNIST",
     "ptb": "Penn Treebank",
+    "los_speed": "Los Angeles speed",
+    "etth1": "ETTh1",
     "random": "random data",
 }
 
@@ -60,6 +64,7 @@ MODELS = {
     "mlp_small": "small MLP",
     "cnn": "CNN",
     "resnet": "ResNet",
+    "transformer": "transformer",
     "mlp500": "MLP 5x500",
     "vgg16": "VGG16",
     "resnet18": "ResNet18",
@@ -86,6 +91,11 @@ def looks(methods: list[str]) -> dict[str, Look]:
 def label(names: dict[str, str], name: str) -> str:
     """The text for ``name`` in a picture."""
     return names.get(name, name.replace("_", " ").capitalize())
+
+
+def sizes(value: object) -> str:
+    """Widths or channels, ``[8, 16, 32]``, as one writes them: ``8-16-32``; empty if there are none."""
+    return "-".join(re.findall(r"\d+", value)) if isinstance(value, str) else ""
 
 
 def setting(key: str, value: object) -> str:

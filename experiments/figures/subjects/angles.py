@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from experiments.figures import page, style
 from experiments.figures.runs import FigureRun
@@ -134,7 +133,7 @@ def draw_angles(table: pd.DataFrame, title: str) -> page.Page:
         for panel, pair in zip(column, PAIRS, strict=True):
             _histograms(panel, rows, pair, colors, edges)
     for line, name in zip(axes[:, 0], PAIRS.values(), strict=True):
-        line.set_ylabel(textwrap.fill(name, 15), fontsize=6.5)
+        line.set_ylabel(name.replace(", ", ",\n"), fontsize=6.5)
     for panel in axes[-1]:
         panel.set_xlabel("|angle - 90|, degrees")
     handles = [
@@ -184,5 +183,5 @@ def _histograms(axes: Axes, rows: pd.DataFrame, pair: str, colors: dict[float, s
         axes.hist(inside, edges, edgecolor=color, linewidth=0.9, **form)
     axes.set_xscale("log")
     axes.set_xlim(edges[0], edges[-1])
-    axes.xaxis.set_major_locator(LogLocator(numticks=5))
+    axes.xaxis.set_major_locator(FixedLocator([10.0**exponent for exponent in range(LEAST + 1, 2, 2)]))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -106,8 +106,7 @@ def draw_curves(
             )
             for optimizer, name in columns
         ]
-        if _draw_row(line, cells, looks, x, remarks):
-            remarks.add("the loss before the first step is above the panel", " ".join(names[shared:]))
+        _draw_row(line, cells, " ".join(names[shared:]), looks, x, remarks)
         line[0].set_ylabel("\n".join([*names, *([QUANTITIES[of_row].name] if of_row else [])]))
     _label_columns(axes, columns, x)
     names = [f"{style.KEYS.get(key, key.rpartition('.')[2])}s" for key in average]
@@ -172,16 +171,16 @@ def _label_columns(axes: np.ndarray, columns: Sequence[tuple[str, str | None]], 
 
 
 def _draw_row(
-    line: Sequence[Axes], cells: Sequence[Cell], looks: dict[str, style.Look], x: str, remarks: panels.Remarks
-) -> bool:
-    """Draw a row of panels; whether initial losses are above them."""
+    line: Sequence[Axes], cells: Sequence[Cell], row: str, looks: dict[str, style.Look], x: str, remarks: panels.Remarks
+) -> None:
+    """Draw a row of panels, whose name in remarks is ``row``."""
     kinds = _by_axis(line, [cell.quantity for cell in cells])
     drawn = {
-        axes: panels.panel(axes, cell.table, looks, x, cell.quantity, remarks, cell.name)
+        axes: panels.panel(axes, cell.table, looks, x, cell.quantity, remarks, cell.name, row)
         for cell, axes in zip(cells, line, strict=True)
     }
-    cut = [scales.finish([drawn[axes] for axes in sharing], quantity) for quantity, sharing in kinds]
-    return any(cut)
+    for quantity, sharing in kinds:
+        scales.finish([drawn[axes] for axes in sharing], quantity, remarks)
 
 
 def _by_axis(line: Sequence[Axes], shown: Sequence[Quantity]) -> list[tuple[Quantity, list[Axes]]]:

@@ -127,7 +127,8 @@ def draw_defaults(table: pd.DataFrame, title: str) -> page.Page:
         axes.tick_params(axis="y", length=0)
     page.legend(figure, losses.get_legend_handles_labels()[0])
     still = rows[rows["moved"] == 0]
-    notes = ["random weights, images of noise", f"changes below {LEAST:g} are drawn there; dotted: the tolerance"]
+    notes = ["random weights, images of noise", f"changes below {LEAST:g} are drawn there"]
+    notes += ["dotted: left no growth and its bound, right the tolerance"]
     notes += [f"{row.arch} does not move ({row.why})" for row in still.itertuples()]
     page.footnote(figure, table, "; ".join(notes))
     return figure

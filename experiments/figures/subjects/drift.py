@@ -33,7 +33,7 @@ ARMS = Arms("optimizer_here", LINES)
 
 PANELS = {
     "tangent": "component of a step\nalong the orbit",
-    "total_drift": "drift of conserved\nquantities since the start",
+    "total_drift": "drift of\nconserved quantities",
     "imbalance": "imbalance",
 }
 """Measured column -> its name on an axis."""
@@ -139,7 +139,8 @@ def draw_drift(table: pd.DataFrame, title: str) -> page.Page:
     page.legend(figure, [*handles, Line2D([], [], color=style.GRAY, linestyle="--", label="a random direction")])
     seeds = rows["seed"].nunique()
     told = (
-        f"mean and 95 % interval over {seeds} seeds; double precision, batches of the same samples for all optimizers"
+        f"mean and 95 % interval over {seeds} seeds; drift: since the start; double precision, the same batches for "
+        "all optimizers"
     )
     page.footnote(figure, table, told)
     return figure

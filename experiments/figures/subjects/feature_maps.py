@@ -136,6 +136,7 @@ def draw_feature_maps(table: pd.DataFrame, title: str) -> page.Page:
     worst, width = table["output_difference"].max(), table["model.width"].iloc[0] if "model.width" in table else 1
     what = (
         f"{width:g} of the paper's channels, of which these are the first; a teleport multiplies each by a number; "
+        "before and after have the same shades; "
         f"outputs differ by {worst:.0e} of the largest"
     )
     page.footnote(figure, table, what)

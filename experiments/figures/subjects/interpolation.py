@@ -144,5 +144,9 @@ def draw_interpolation(table: pd.DataFrame, title: str) -> page.Page:
     handles = [Line2D([], [], label="loss", **LOSS), Line2D([], [], label="accuracy", **ACCURACY)]
     handles += [Line2D([], [], color=style.GRAY, linestyle=line, label=split) for split, line in SPLITS.items()]
     page.legend(figure, handles)
-    page.footnote(figure, table, "A was trained with small batches, B with large ones")
+    page.footnote(
+        figure,
+        table,
+        "A was trained with small batches, B with large ones; a test line that is not seen is under that of training",
+    )
     return figure

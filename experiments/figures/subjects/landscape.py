@@ -188,7 +188,7 @@ def draw_landscape(table: pd.DataFrame, title: str) -> page.Page:
     spread = (table.loc[table["what"] == "teleport", "loss"] - start["loss"]).abs().max()
     points_a_side = round(np.sqrt(len(surfaces) / 2))
     what = (
-        f"loss of y = w2 f(w1 x) on seeded data, {points_a_side} x {points_a_side} points; "
+        f"loss of y = w2 f(w1 x) on seeded data, {points_a_side} x {points_a_side} points, the darker the larger; "
         f"losses of the teleports differ from that of W by {spread:.0e} at most"
     )
     page.footnote(figure, table, what)

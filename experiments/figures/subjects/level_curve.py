@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
 
 from experiments.figures import page, style
 from experiments.figures.runs import FigureRun
@@ -118,13 +120,19 @@ def draw_level_curve(table: pd.DataFrame, title: str) -> page.Page:
         look = {"color": color, "marker": "o", "markersize": 2.5, "linestyle": "", "label": precision}
         points.plot(own["weight_difference"], own["loss_difference"].clip(lower=LEAST[str(precision)]), **look)
     points.set_yscale("log")
+    largest = math.ceil(math.log10(max(rows["loss_difference"].max(), *LEAST.values())))
+    decades = [10.0**exponent for exponent in range(-15, max(largest, -14) + 1, 3)]
+    named = {f"0 in {precision}": least for precision, least in LEAST.items() if precision in set(rows["precision"])}
+    labels = [*named, *(f"$10^{{{round(math.log10(decade))}}}$" for decade in decades)]
+    points.set_yticks([*named.values(), *decades], labels)
+    points.yaxis.set_minor_locator(NullLocator())
     points.set_xlabel("mean |V - W| of a teleport")
     points.set_ylabel("|change of the loss|")
-    points.legend(loc="center left")
+    points.legend(loc="center left", bbox_to_anchor=(0.0, 0.6))
     _table(means, rows)
     count = rows.groupby("precision")["number"].nunique().max()
     page.footnote(
-        figure, table, f"{count} inter-landscape teleports from the same weights, changes of 0 are the two lowest lines"
+        figure, table, f"{count} inter-landscape teleports from the same weights; below, those that change nothing"
     )
     return figure
 

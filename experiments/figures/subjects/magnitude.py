@@ -209,7 +209,10 @@ def draw_magnitude(table: pd.DataFrame, title: str) -> page.Page:
     page.legend(figure, handles)
     data = ", ".join(style.label(style.DATA, name) for name in table["data"].unique())
     page.footnote(
-        figure, table, f"{data}, one batch, at initialisation; gradients by Theorem 5.1 where not said otherwise"
+        figure,
+        table,
+        f"{data}, one batch, at initialisation; W: weights, V: teleported ones, dW and dV: gradients there, "
+        "by Theorem 5.1 where not said otherwise",
     )
     return figure
 

@@ -94,5 +94,5 @@ def draw_matching(table: pd.DataFrame, title: str) -> page.Page:
     for labels, here in rows.fillna(dict.fromkeys(sizes, "")).groupby(["data", "model", *sizes], sort=False):
         data, model, *size = labels
         words = f"{style.label(style.DATA, data)}, {style.label(style.MODELS, model)}"
-        tasks[f"{words} {''.join(map(str, size))}".strip()] = here
+        tasks[f"{words} {''.join(map(style.sizes, size))}".strip()] = here
     return draw_arms(table, title, ARMS, tasks, "alpha, from one seed (0) to another")

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from experiments.errors import UserError
-from experiments.figures import page, style
+from experiments.figures import page, scales, style
 from experiments.figures.arms import rounded
 from experiments.figures.intervals import mean_interval
 from experiments.figures.runs import FigureRun
@@ -111,10 +111,9 @@ def draw_rates(table: pd.DataFrame, title: str) -> page.Page:
     for panel, each in zip(panels, axes, strict=False):
         here = rows[(rows[PANEL].fillna("") == pd.Series(panel).fillna("")).all(axis=1)]
         _panel(each, here)
-        width = panel["model.widths"]
-        network = style.label(style.MODELS, panel["model"]) + (f" {width}" if isinstance(width, str) else "")
+        network = f"{style.label(style.MODELS, panel['model'])} {style.sizes(panel['model.widths'])}".strip()
         optimizer = style.label(style.OPTIMIZERS, panel["optimizer"])
-        each.set_title(f"{style.label(style.DATA, panel['data'])}, {network}, {optimizer}", fontsize=5.8)
+        each.set_title(f"{style.label(style.DATA, panel['data'])}, {network}, {optimizer}", fontsize=6)
     for each in axes[len(panels) :]:
         each.set_axis_off()
     for number in range(0, len(panels), COLUMNS):
@@ -165,6 +164,7 @@ def _panel(axes: Axes, rows: pd.DataFrame) -> None:
         )  # fmt: skip
     axes.set_xscale("log")
     axes.set_yscale("log")
+    scales.logarithmic(axes, *axes.get_ylim())
     axes.xaxis.set_major_locator(FixedLocator(rates))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

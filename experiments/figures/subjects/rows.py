@@ -13,6 +13,7 @@ from experiments.figures import page, panels, scales, style
 from experiments.figures.panels import QUANTITIES, SHORT_AXES, unique
 
 KEYS = ("data", "x", "loss")
+MOST_COLUMNS = 3  # of a single optimizer
 
 
 def draw_rows(
@@ -20,7 +21,8 @@ def draw_rows(
 ) -> page.Page:
     """Panels: one row per entry of ``rows``, one column per optimizer; one line per method.
 
-    A panel names its model, which may differ between data sets and optimizers, and has scales of its own.
+    With a single optimizer the entries are beside each other. A panel has scales of its own, and names its optimizer
+    and model, which may differ between data sets and optimizers, unless the panel above has the same.
 
     Args:
         table: rows of :func:`measure_curves`.
@@ -42,16 +44,46 @@ def draw_rows(
     optimizers = [optimizer for (optimizer,) in unique(table, ["optimizer"])]
     table, looks = panels.name_lines(table, lines)
 
-    figure = page.start(title, 1.6 * len(rows) + 0.2)
-    axes = figure.subplots(len(rows), len(optimizers), squeeze=False)
-    remarks = panels.Remarks()
-    for row, line in zip(rows, axes, strict=True):
-        for optimizer, panel in zip(optimizers, line, strict=True):
-            chosen = table[(table["data"] == row["data"]) & (table["optimizer"] == optimizer)]
-            _panel(panel, chosen, looks, row, optimizer, remarks)
-        line[0].set_ylabel(f"{style.label(style.DATA, row['data'])}\n{QUANTITIES[row['loss']].name}")
+    single = len(optimizers) == 1  # then rows are beside each other
+    fewest = -(-len(rows) // MOST_COLUMNS)
+    columns = -(-len(rows) // fewest) if single else len(optimizers)
+    places = [(row, optimizer) for row in rows for optimizer in optimizers]
+    titles = [_title(table, row, optimizer) for row, optimizer in places]
+    above = [""] * columns + titles
+    titles = [title if single or title != other else "" for title, other in zip(titles, above, strict=False)]
+    lines_of_panels = [titles[start : start + columns] for start in range(0, len(places), columns)]
+    height = sum((2.2 if single else 1.4) + (0.2 if any(line) else 0) for line in lines_of_panels)
+    figure = page.start(title, height + 0.2)
+    axes = figure.subplots(len(lines_of_panels), columns, squeeze=False).flatten()
+    remarks, several = panels.Remarks(), table["data"].nunique() > 1
+    for number, ((row, optimizer), panel) in enumerate(zip(places, axes, strict=False)):
+        chosen = table[(table["data"] == row["data"]) & (table["optimizer"] == optimizer)]
+        where = [style.label(style.DATA, row["data"])] if several else []
+        where += [] if single else [style.label(style.OPTIMIZERS, optimizer)]
+        _panel(panel, chosen, looks, row, where, remarks)
+        panel.set_title(titles[number])
+        if single or number % columns == 0:
+            panel.set_ylabel(f"{style.label(style.DATA, row['data'])}\n{QUANTITIES[row['loss']].name}")
+    for panel in axes[len(places) :]:
+        panel.set_axis_off()
     panels.legend(figure, table, looks, remarks)
     return figure
+
+
+def _title(table: pd.DataFrame, row: Mapping[str, str], optimizer: str) -> str:
+    """The optimizer and the model of a panel; empty if it has no runs.
+
+    Raises:
+        UserError: it has several models.
+    """
+    here = table[(table["data"] == row["data"]) & (table["optimizer"] == optimizer)]
+    models = [model for (model,) in unique(here, ["model"])]
+    if len(models) > 1:
+        raise UserError(
+            f"the drawing 'rows' shows one model per data set and optimizer, but {row['data']} with {optimizer} has "
+            f"{' and '.join(models)}; take the drawing 'curves', which has a row for each"
+        )
+    return ", ".join([style.label(style.OPTIMIZERS, optimizer), style.label(style.MODELS, models[0])]) if models else ""
 
 
 def _panel(
@@ -59,24 +91,15 @@ def _panel(
     table: pd.DataFrame,
     looks: dict[str, style.Look],
     row: Mapping[str, str],
-    optimizer: str,
+    where: Sequence[str],
     remarks: panels.Remarks,
 ) -> None:
-    """One optimizer on the data set of a row; empty if it has no runs."""
-    models = [model for (model,) in unique(table, ["model"])]
-    if not models:
+    """One optimizer on the data set of a row; empty if it has no runs. ``where`` names the panel in remarks."""
+    if table.empty:
         axes.set_axis_off()
         return
-    if len(models) > 1:
-        raise UserError(
-            f"the drawing 'rows' shows one model per data set and optimizer, but {row['data']} with {optimizer} has "
-            f"{' and '.join(models)}; take the drawing 'curves', which has a row for each"
-        )
     quantity = QUANTITIES[row["loss"]]
-    where = f"{style.label(style.DATA, row['data'])} {style.label(style.OPTIMIZERS, optimizer)}"
-    drawn = panels.panel(axes, table, looks, row["x"], quantity, remarks, where)
-    if scales.finish([drawn], quantity):
-        remarks.add("the loss before the first step is above the panel", where)
-    axes.set_title(f"{style.label(style.OPTIMIZERS, optimizer)}, {style.label(style.MODELS, models[0])}")
+    drawn = panels.panel(axes, table, looks, row["x"], quantity, remarks, " ".join(where), where[0] if where else "")
+    scales.finish([drawn], quantity, remarks)
     axes.set_xlabel(SHORT_AXES[row["x"]])
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=row["x"] != "seconds"))
+    axes.xaxis.set_major_locator(MaxNLocator(6 if row["x"] == "epoch" else 5, integer=row["x"] != "seconds"))

@@ -265,15 +265,19 @@ def _effects(axes: Axes, rows: pd.DataFrame, settings: Sequence[str]) -> None:
     axes.set_xlabel("loss at the highest level / at the lowest", fontsize=6.5)
 
 
+TICKS = {12: (1.0, 1.5, 2.0, 3.0, 5.0, 7.0), 60: (1.0, 2.0, 5.0)}
+"""Ratio of the ends of an axis -> its ticks within a decade, up to this ratio."""
+
+
 def _scale(axes: Axes) -> None:
     axes.set_yscale("log")
     _few_ticks(axes.yaxis)
 
 
 def _few_ticks(axis: Axis) -> None:
-    """Ticks at factors that can be read: within decades on a short axis, at decades on a long one."""
+    """Ticks at factors that can be read: the more within a decade, the fewer decades there are."""
     low, high = axis.get_view_interval()
-    subs = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if high < 40 * low else (1.0,)
+    subs = next((subs for ratio, subs in TICKS.items() if high < ratio * low), (1.0,))
     axis.set_major_locator(LogLocator(subs=subs, numticks=20))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())

@@ -119,10 +119,10 @@ def draw_spectrum(table: pd.DataFrame, title: str) -> page.Page:
                 # values of 0 are below the axis
                 left.plot(spectrum["share"], spectrum["rest"].clip(lower=LEAST / 10), **look)
             handles.append(Line2D([], [], color=color, linewidth=wide, label=_name(rows.iloc[0])))
-        held.legend(handles=handles, loc="lower right", fontsize=6)
         left.set(yscale="log", ylim=(LEAST, 1.5), xlim=(-0.01, 1.01), xlabel="share of eigenvectors, largest first")
         left.xaxis.set_major_formatter(PercentFormatter(1.0))
         held.set_ylim(0, 1.02)
+        left.legend(handles=handles, loc="best", fontsize=6)  # where the fewest points of curves are
     columns[0][0].set_ylabel("cumulative energy")
     columns[0][1].set_ylabel("energy left")
     states = [state for state in STATES if state in set(measured.get("state", ()))]
@@ -130,7 +130,7 @@ def draw_spectrum(table: pd.DataFrame, title: str) -> page.Page:
         page.legend(figure, [Line2D([], [], color=style.GRAY, linestyle=LINES[s], label=STATES[s]) for s in states])
     notes = ["inputs of one teleport batch; d counts the 1 that a bias appends"]
     for row in failed.itertuples():
-        reason = textwrap.shorten(row.reason, 160, placeholder=" ...")
+        reason = textwrap.shorten(row.reason.partition(";")[0], 160, placeholder=" ...")  # without advice
         notes.append(f"left out: {style.label(style.DATA, row.data)}: {reason}")
     page.footnote(figure, table, "; ".join(notes))
     return figure

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
 from experiments.figures import style
 
@@ -32,3 +36,19 @@ def test_each_method_looks_like_itself_whatever_else_is_there():
 )
 def test_settings_are_named_as_one_says_them(key, value, name):
     assert style.setting(key, value) == name
+
+
+@pytest.mark.parametrize(("value", "words"), [("[8, 16, 32]", "8-16-32"), ("[256]", "256"), ("", ""), (math.nan, "")])
+def test_sizes_are_written_as_one_says_them(value, words):
+    assert style.sizes(value) == words
+
+
+def test_training_without_teleports_is_apart_from_black_lines():
+    """By WCAG's ratio of luminances, which is to be 3 for shapes beside each other, and on the white ground."""
+    light = {"ground": 1.0}
+    for name in ("none", "random_matched"):
+        channels = np.array(to_rgb(style.METHODS[name].color))
+        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        light[name] = float(linear @ [0.2126, 0.7152, 0.0722])
+    assert (light["none"] + 0.05) / (light["random_matched"] + 0.05) > 3
+    assert (light["ground"] + 0.05) / (light["none"] + 0.05) > 3

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from experiments.figures import page
 from experiments.figures.subjects.angles import PAIRS, angles, draw_angles, measure_angles
 from experiments.figures.weight_space import RandomChanges, angle, displacement, flatten, gradient, trainable, unit
 from tests.experiments.figures.networks import QUICK_FIRST, batch, loss_fn, network
@@ -96,3 +97,14 @@ def _counts(patch) -> list[float]:
         heights = [max(a[1], b[1]) for a, b in pairwise(vertices) if a[1] == b[1] and {a[0], b[0]} == {left, right}]
         found.append(max(heights, default=0))
     return found
+
+
+def test_ticks_of_panels_beside_each_other_do_not_touch():
+    names = ("mlp", "vgg16", "resnet18", "densenet121")
+    cells = [({"data": "cifar10", "model": name}, angle_rows(0.3)) for name in names]
+    with page.settings():
+        figure = draw_angles(tabled(*cells), "title")
+        figure.draw_without_rendering()
+        below = figure.axes[-4:]
+        boxes = [tick.get_window_extent() for axes in below for tick in axes.get_xticklabels() if tick.get_text()]
+    assert all(left.x1 + 2 < right.x0 for left, right in pairwise(boxes))

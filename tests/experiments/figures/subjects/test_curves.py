@@ -85,7 +85,10 @@ def test_an_axis_is_logarithmic_where_losses_span_much(losses, scale):
 def test_remarks_name_the_panels_that_they_are_about():
     cells = [cell("nullspace", 0, [2.0, 1.0], moved=0, task=("mnist", "mlp", name)) for name in ("sgd", "adam")]
     cells += [cell("nullspace", 0, [2.0, 1.0], moved=1, task=("digits", "mlp", name)) for name in ("sgd", "adam")]
+    assert "moved nothing (MNIST);" in said(draw_curves(tabled(*cells), "title"))
+    cells.append(cell("nullspace", 0, [2.0, 1.0], moved=1, task=("mnist", "mlp", "adagrad")))
     assert "moved nothing (MNIST SGD, MNIST Adam);" in said(draw_curves(tabled(*cells), "title"))
+    assert "moved nothing;" in said(draw_curves(tabled(*cells[:2]), "title"))
 
 
 def test_every_row_of_seconds_names_its_axis():
@@ -102,9 +105,12 @@ def test_one_seed_has_no_spread():
 
 def test_a_curve_that_blows_up_leaves_the_panel_and_does_not_flatten_the_others():
     rows = tabled(cell("none", 0, [2.0, 1.0]), cell("nullspace_paper", 0, [2.0, 1e9], moved=1))
-    low, high = draw_curves(rows, "title").axes[0].get_ylim()
+    figure = draw_curves(rows, "title")
+    low, high = figure.axes[0].get_ylim()
     assert low < 1.0
     assert 2.0 < high < 10.0
+    assert "null space, the paper's rule goes above the panel;" in said(figure)
+    assert "no teleport goes" not in said(figure)
 
 
 def test_a_fragment_of_a_data_set_and_the_hardware_are_said():
@@ -146,7 +152,7 @@ def curves(axes):
     return {to_hex(line.get_color()).upper(): list(line.get_ydata()) for line in lines}
 
 
-BLUE, GRAY = style.METHODS["change_of_basis_inter"].color, style.GRAY
+BLUE, GRAY = style.METHODS["change_of_basis_inter"].color, style.METHODS["none"].color
 
 
 def test_each_value_of_a_key_has_a_row_of_its_own():
@@ -247,3 +253,23 @@ def test_a_task_of_which_nothing_was_tuned_has_no_panels_and_is_said():
     assert len(figure.axes) == 2
     assert "left out, as they are not tuned yet (MNIST)" in said(figure)
     assert len(draw_curves(tabled(untuned), "title").axes) == 2
+
+
+def test_losses_of_the_first_epoch_that_would_flatten_the_others_are_above_the_panel_and_said():
+    """Several evaluations an epoch: the drop is not before the first step alone."""
+    labels, rows = cell("none", 0, [35.0, 10.0, 5.0, 2.6, 2.5, 2.4, 2.3, 2.2])
+    rows["epoch"] = rows["step"] / 30
+    figure = draw_curves(tabled((labels, rows)), "title")
+    low, high = figure.axes[0].get_ylim()
+    assert 2.0 < low < 2.2
+    assert 2.6 < high < 3.0
+    assert "losses of the first epoch are above the panel" in said(figure)
+
+
+@pytest.mark.parametrize(("end", "told"), [(1.001, True), (1.5, False)])
+def test_a_line_that_lies_under_another_is_said(end, told):
+    pair = [cell("none", 0, [2.0, 1.5, 1.0]), cell("nullspace", 0, [2.0, 1.5, end], moved=1)]
+    figure = draw_curves(tabled(*pair), "title")
+    assert ("null space, lands on the cap hidden under no teleport;" in said(figure)) is told
+    unmoved = [pair[0], cell("nullspace", 0, [2.0, 1.5, end], moved=0)]
+    assert "hidden" not in said(draw_curves(tabled(*unmoved), "title"))  # that it moved nothing says so

@@ -57,3 +57,18 @@ def test_the_level_curves_means_are_those_of_its_points():
     cells = {place: cell.get_text().get_text() for place, cell in means.tables[0].get_celld().items()}
     assert [cells[row, 0] for row in (1, 2, 3)] == ["0.5", "2", "2"]
     assert float(cells[4, 0]) == pytest.approx(2 * 2.0**-20, rel=1e-2)
+
+
+def test_changes_of_nothing_are_at_ticks_that_say_0():
+    before = 1.0
+    frames = [
+        pd.DataFrame(
+            {"precision": name, "number": [0, 1], "loss_before": before, "loss_after": [before, before + least]}
+        )
+        for name, least in (("float32", 1e-7), ("float64", 1e-16))
+    ]
+    rows = pd.concat(frames).assign(weight_magnitude=0.5, weight_difference=1.0)
+    points = draw_level_curve(tabled((VGG, rows)), "title").axes[0]
+    named = dict(zip(points.get_yticks(), [tick.get_text() for tick in points.get_yticklabels()], strict=True))
+    for line in points.lines:
+        assert named[line.get_ydata()[0]] == f"0 in {line.get_label()}"

@@ -54,3 +54,8 @@ def test_another_matching_is_refused():
     table = tabled(*cells(5.0)).replace({"matching": {"factors": "gradients"}})
     with pytest.raises(UserError, match="'gradients'"):
         draw_matching(table, "title")
+
+
+def test_sizes_of_networks_are_written_without_brackets():
+    sized = [(labels | {"model.widths": "[16, 8]"}, rows) for labels, rows in cells(5.0)]
+    assert draw_matching(tabled(*sized), "title").axes[0].get_ylabel().startswith("MNIST, MLP 16-8\n")

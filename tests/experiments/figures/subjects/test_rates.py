@@ -65,7 +65,7 @@ def test_panels_are_kept_apart_and_one_without_widths_is_one_of_them():
     assert len(compared(table)) == 2 * 9
     picture = draw_rates(table, "title")
     assert [axes.get_title() for axes in picture.axes[:2]] == [
-        "Digits, MLP [8, 8], SGD",
+        "Digits, MLP 8-8, SGD",
         "sequential MNIST, MLP, SGD",
     ]
     assert "6 seeds" in said(picture)
@@ -88,3 +88,15 @@ def test_a_panel_without_teleports_has_no_comparison(table):
 def test_another_figure_is_refused(table):
     with pytest.raises(UserError, match=r"lacks 'optimizer\.lr'"):
         compared(table.drop(columns="optimizer.lr"))
+
+
+def test_ticks_of_a_short_logarithmic_axis_are_plain_numbers_and_several(table):
+    axes = draw_rates(table, "title").axes[0]
+    axes.figure.draw_without_rendering()
+    low, high = axes.get_ylim()
+    inside = [
+        tick.get_text() for tick, at in zip(axes.get_yticklabels(), axes.get_yticks(), strict=True) if low < at < high
+    ]
+    assert axes.get_yscale() == "log"
+    assert len(inside) >= 3
+    assert all(float(text) > 0 for text in inside)

@@ -56,7 +56,7 @@ def test_each_value_of_a_key_among_the_lines_is_a_line_and_one_that_is_not_tuned
     sgd, adam_panel = figure.axes
     assert sorted(line.get_ydata()[-1] for line in sgd.lines) == [0.5, 1.0]
     assert [line.get_ydata()[-1] for line in adam_panel.lines] == [1.0]
-    assert "no teleport, tuned rate: not tuned yet (MNIST Adam)" in said(figure)
+    assert "no teleport, tuned rate: not tuned yet (Adam);" in said(figure)
     assert "scripts/tune.py" not in said(figure)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["no teleport", "no teleport, tuned rate"]
 
@@ -67,3 +67,32 @@ def test_the_legend_names_only_lines_that_have_data():
     missing = ({**plain[0], "rates": "tuned"}, pd.DataFrame({"reason": [reason]}))
     figure = draw_rows(tabled(({**plain[0], "rates": ""}, plain[1]), missing), "title", rows=[MNIST], lines=["rates"])
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["no teleport"]
+
+
+def test_rows_of_one_optimizer_are_beside_each_other():
+    table = tabled(cell("none", 0, [2.0, 1.0]))
+    for count, columns in ((3, 3), (4, 2), (5, 3)):
+        figure = draw_rows(table, "title", rows=[DIGITS] * count)
+        figure.draw_without_rendering()
+        shown = [axes for axes in figure.axes if axes.axison]
+        assert len(shown) == count
+        assert len({round(axes.bbox.x0) for axes in shown}) == columns
+        assert all(axes.get_ylabel() == "Digits\ntest loss" for axes in shown)
+
+
+def test_a_title_is_not_repeated_below_and_all_epochs_are_ticks():
+    cells = [
+        cell("none", 0, [2.0 - 0.1 * step for step in range(6)], task=("mnist", "mlp", name))
+        for name in ("sgd", "adam")
+    ]
+    figure = draw_rows(tabled(*cells), "title", rows=[MNIST, MNIST | {"loss": "test"}])
+    assert [axes.get_title() for axes in figure.axes] == ["SGD, MLP", "Adam, MLP", "", ""]
+    for axes in figure.axes:
+        assert {0, 1, 2, 3, 4, 5} <= set(axes.get_xticks())
+
+
+def test_what_is_above_a_panel_is_said_with_its_loss():
+    labels, rows = cell("none", 0, [2.3, 1.0, 0.3], task=("mnist", "mlp", "sgd"))
+    rows["test_loss"] = [27.0, 2.2, 2.0]
+    figure = draw_rows(tabled((labels, rows)), "title", rows=[MNIST, MNIST | {"loss": "test"}])
+    assert "the loss before the first step is above the panel (test loss);" in said(figure)

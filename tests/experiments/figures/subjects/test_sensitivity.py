@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from matplotlib.figure import Figure
 
 from experiments.errors import UserError
 from experiments.figures.subjects.sensitivity import (
+    _scale,
     by_level,
     draw_sensitivity,
     main_effects,
@@ -134,3 +136,12 @@ def test_a_run_is_measured_against_the_one_without_teleports(small_figure):
     (plain,) = measure_sensitivity(other, settings=SETTINGS).to_dict("records")
     assert plain["varied"] == "usual"
     assert "epochs_ratio" not in plain
+
+
+@pytest.mark.parametrize(("high", "most"), [(8.0, 8), (30.0, 6), (1e4, 5)])
+def test_a_short_axis_has_few_ticks(high, most):
+    axes = Figure(figsize=(2, 1)).subplots()
+    axes.plot([0, 1], [1.0, high])
+    _scale(axes)
+    low, top = axes.get_ylim()
+    assert 3 <= sum(low <= tick <= top for tick in axes.get_yticks()) <= most

@@ -75,7 +75,7 @@ def test_spectra_show_their_data_sets_and_why_one_is_missing():
     np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), [0.9, 1.0])
     assert "Traffic: it is not here" in said(figure)
     assert not figure.axes[0].texts
-    names = " ".join(text.get_text() for text in figure.axes[0].get_legend().get_texts())
+    names = " ".join(text.get_text() for text in figure.axes[1].get_legend().get_texts())
     assert "MNIST, MLP\nlinear2, d = 2" in names
 
 
@@ -90,3 +90,16 @@ def test_a_spectrum_below_another_is_wider_and_each_kind_of_network_has_a_column
         first, second = axes.lines
         assert first.get_linewidth() > second.get_linewidth()
         assert first.get_color() != second.get_color()
+
+
+def test_the_names_of_curves_cover_none_of_them():
+    share = np.linspace(0.01, 1, 100)
+    spectra = {"state": "trained", "layer": "a.b.weight", "dimension": 65, "share": share}
+    measured = pd.DataFrame(spectra | {"energy": share**0.3, "rest": 1 - 0.9 * share})
+    cells = [({"data": data, "model": "transformer"}, measured) for data in ("smnist", "electricity", "ptb")]
+    figure = draw_spectrum(tabled(*cells), "title")
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        for box in [legend.get_window_extent() for legend in [axes.get_legend()] if legend]:
+            points = np.concatenate([line.get_transform().transform(line.get_xydata()) for line in axes.lines])
+            assert not ((points > box.min) & (points < box.max)).all(axis=1).any()
