@@ -148,7 +148,8 @@ def _remark(drawn: Drawn, remarks: Remarks, log: bool) -> None:
         for upper, other, _ in drawn.lines[number + 1 :]:
             if curve.x.shape != other.x.shape or len(curve.x) < 3:
                 continue
-            apart = np.abs(curve.x - other.x).max() / (ends[1] - ends[0]), np.abs(height(curve) - height(other)).max()
-            if max(apart) < ALIKE:  # nan, of a line that ends, is not
+            aside = np.abs(curve.x - other.x) / (ends[1] - ends[0])
+            above = np.abs(height(curve) - height(other))
+            if (aside < ALIKE).all() and (above < ALIKE).all():  # nan, of a line that ends, is not
                 remarks.add(f"{look.label} hidden under {upper.label}", drawn.where, drawn.kind)
                 break

@@ -273,3 +273,11 @@ def test_a_line_that_lies_under_another_is_said(end, told):
     assert ("null space, lands on the cap hidden under no teleport;" in said(figure)) is told
     unmoved = [pair[0], cell("nullspace", 0, [2.0, 1.5, end], moved=0)]
     assert "hidden" not in said(draw_curves(tabled(*unmoved), "title"))  # that it moved nothing says so
+
+
+def test_a_line_that_ends_as_a_seed_diverged_is_not_hidden_by_those_that_go_on():
+    plain = [cell("none", seed, [2.0, 1.5, 1.0]) for seed in (0, 1)]
+    ending = [cell("nullspace", seed, losses, moved=1) for seed, losses in ((0, [2.0, 1.5, 1.0]), (1, [2.0, math.nan]))]
+    words = said(draw_curves(tabled(*plain, *ending), "title"))
+    assert "diverged in 1 of 2 runs" in words
+    assert "hidden" not in words
