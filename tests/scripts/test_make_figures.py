@@ -101,7 +101,7 @@ def test_the_verdicts_are_part_of_the_picture_and_a_damaged_ledger_is_named(draw
     results = shutil.copytree(drawn, tmp_path / "results")
     png = results / "nullspace" / "fig11" / "fig11.png"
     before = png.read_bytes()
-    (results / "claims.csv").write_text("figure,at,verdict\nnullspace/fig11,equal epochs,holds\n")
+    (results / "claims.csv").write_text("figure,claim,case,at,verdict\nnullspace/fig11,it holds,,equal epochs,holds\n")
     assert MAIN(["--results", str(results)]) == 0
     assert png.read_bytes() != before
     (results / "claims.csv").write_bytes(b"\xff\xfe")
