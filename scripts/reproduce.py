@@ -44,8 +44,8 @@ def main(arguments: list[str]) -> int:
     print()
     lacks = {figure: lack(outcome) for figure, outcome in outcomes.items()}
     for figure, outcome in outcomes.items():
-        told = [str(outcome)] if isinstance(outcome, Path) else []
-        print(f"{figure}: {'; '.join([*told, *filter(None, [lacks[figure]])])}")
+        folder = str(outcome) if isinstance(outcome, Path) else ""
+        print(f"{figure}: {'; '.join(filter(None, [folder, lacks[figure]]))}")
     return int(any(lacks.values()))
 
 

@@ -44,16 +44,9 @@ def form(line: Line, table: pd.DataFrame) -> Pairs:
     for wanted in (line.first, line.second or {}):
         wanted = {**line.average, **wanted, "event": "evaluation"}
         rows = select(measured, wanted)
-        if not len(rows):
-            return Pairs(pd.DataFrame(), reason=why_none(table, wanted))
-        if line.direction in NO_DIFFERENCE and moved_nothing(measured, wanted):
-            return Pairs(pd.DataFrame(), reason=f"no teleport of teleport={rows['teleport'].iloc[0]} moved anything")
+        if reason := why_not(line, table, measured, rows, wanted):
+            return Pairs(pd.DataFrame(), reason=reason)
         if line.best_over:
-            values = rows[line.best_over].nunique()
-            if values < FEWEST_RATES:
-                return Pairs(
-                    pd.DataFrame(), reason=f"the table has {values} of at least {FEWEST_RATES} {line.best_over}"
-                )
             rows = best(line, rows)
         chosen.append(rows)
         sides.append(runs(line, rows, keys))
@@ -74,6 +67,19 @@ def form(line: Line, table: pd.DataFrame) -> Pairs:
     if not len(pairs):
         return Pairs(pairs, missing, reason="no two runs that reach the place of comparison form a pair")
     return averaged(line, pairs, missing, diverged) if line.average else Pairs(pairs, missing, diverged)
+
+
+def why_not(
+    line: Line, table: pd.DataFrame, measured: pd.DataFrame, rows: pd.DataFrame, wanted: Mapping[str, Any]
+) -> str:
+    """Why the ``rows`` of a side, the ``wanted`` of those ``measured``, are no measurement; empty if they are one."""
+    if not len(rows):
+        return why_none(table, wanted)
+    if line.direction in NO_DIFFERENCE and moved_nothing(measured, wanted):
+        return f"no teleport of teleport={rows['teleport'].iloc[0]} moved anything"
+    if line.best_over and (values := rows[line.best_over].nunique()) < FEWEST_RATES:
+        return f"the table has {values} of at least {FEWEST_RATES} {line.best_over}"
+    return ""
 
 
 def moved_nothing(table: pd.DataFrame, wanted: Mapping[str, Any]) -> bool:

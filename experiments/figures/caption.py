@@ -72,10 +72,9 @@ def verdict_on(name: str, results: Path) -> str:
         return f"{len(statements)} statements, which results/claims.md lists: {_counted(counts)}"
     if len(statements) == 1:
         ((claim, rows),) = statements.items()
-        alone = claim.startswith(
-            "The same "
-        )  # as in another entry of the ledger, which the figure's claim says in full
-        return _of_statement("the claim" if alone else claim, rows).replace("the claim: ", "the claim ")
+        if claim.startswith("The same "):  # as another entry of the ledger; the figure's own claim says it in full
+            return f"the claim {_outcomes(rows)}"
+        return _of_statement(claim, rows)
     told = [_of_statement(claim, rows) for claim, rows in statements.items()]
     return ". ".join(f"({number}) {each}" for number, each in enumerate(told, 1))
 
@@ -88,6 +87,11 @@ def _unmeasured(row: Mapping[str, str], rows: Iterable[Mapping[str, str]]) -> bo
 
 def _of_statement(claim: str, rows: Iterable[Mapping[str, str]]) -> str:
     """For instance ``Teleports are faster: at equal epochs holds in 4 of 6 comparisons (by network), not in 2``."""
+    return f"{claim.removesuffix('.')}: {_outcomes(rows)}"
+
+
+def _outcomes(rows: Iterable[Mapping[str, str]]) -> str:
+    """For instance ``at equal epochs holds in 4 of 6 comparisons (by network), not in 2``."""
     counts: dict[str, Counter[str]] = {}
     keys: dict[str, None] = {}
     for row in rows:
@@ -105,7 +109,7 @@ def _of_statement(claim: str, rows: Iterable[Mapping[str, str]]) -> str:
         f"{_listed(wheres)} {_counted(counts[at], by if number == 0 else '')}".strip()
         for number, (at, wheres) in enumerate(told.items())
     ]
-    return f"{claim.removesuffix('.')}: {'; '.join(parts)}"
+    return "; ".join(parts)
 
 
 def _listed(words: list[str]) -> str:

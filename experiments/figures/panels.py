@@ -71,7 +71,7 @@ def average(evaluations: pd.DataFrame, x: str, quantity: Quantity) -> Curve:
     """
     finite = np.isfinite(evaluations[["train_loss", quantity.column]].astype(float)).all(axis="columns")
     converged = evaluations[finite]
-    run = ["seed", *(name for name in [REPETITION] if name in evaluations)]
+    run = ["seed", REPETITION] if REPETITION in evaluations else ["seed"]
     values = converged.pivot(index="step", columns=run, values=quantity.column).astype(float)
     runs = values.shape[1]
     if len(run) > 1:

@@ -96,7 +96,7 @@ def draw_curves(
         left_out = " ".join(_row_name(task, rows, several_models=table["model"].nunique() > 1))
         remarks.add(f"left out, as they are {NOT_TUNED} yet", left_out)
     for (task, of_row), line in zip(stacked, axes, strict=True):
-        here = table[(table[keys] == pd.Series(task)).all(axis="columns")]
+        here = _of_task(table, task)
         names = _row_name(task, rows, several_models=table["model"].nunique() > 1)
         cells = [
             Cell(
@@ -115,13 +115,14 @@ def draw_curves(
     return figure
 
 
+def _of_task(table: pd.DataFrame, task: Mapping[str, Any]) -> pd.DataFrame:
+    """The rows of a table that have the values of ``task``."""
+    return table[(table[list(task)] == pd.Series(task)).all(axis="columns")]
+
+
 def _tuned(table: pd.DataFrame, tasks: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The tasks that have rows of panels, and those of which no run was tuned; all have, if none was."""
-    untuned = []
-    for task in tasks:
-        here = table[(table[list(task)] == pd.Series(task)).all(axis="columns")]
-        if here["reason"].map(is_untuned).all():
-            untuned.append(task)
+    untuned = [task for task in tasks if _of_task(table, task)["reason"].map(is_untuned).all()]
     if len(untuned) == len(tasks):
         return tasks, []
     return [task for task in tasks if task not in untuned], untuned

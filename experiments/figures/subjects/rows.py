@@ -47,8 +47,12 @@ def draw_rows(
     single = len(optimizers) == 1  # then rows are beside each other
     fewest = -(-len(rows) // MOST_COLUMNS)
     columns = -(-len(rows) // fewest) if single else len(optimizers)
-    places = [(row, optimizer) for row in rows for optimizer in optimizers]
-    titles = [_title(table, row, optimizer) for row, optimizer in places]
+    places = [
+        (row, optimizer, table[(table["data"] == row["data"]) & (table["optimizer"] == optimizer)])
+        for row in rows
+        for optimizer in optimizers
+    ]
+    titles = [_title(here, row["data"], optimizer) for row, optimizer, here in places]
     above = [""] * columns + titles
     titles = [title if single or title != other else "" for title, other in zip(titles, above, strict=False)]
     lines_of_panels = [titles[start : start + columns] for start in range(0, len(places), columns)]
@@ -56,11 +60,10 @@ def draw_rows(
     figure = page.start(title, height + 0.2)
     axes = figure.subplots(len(lines_of_panels), columns, squeeze=False).flatten()
     remarks, several = panels.Remarks(), table["data"].nunique() > 1
-    for number, ((row, optimizer), panel) in enumerate(zip(places, axes, strict=False)):
-        chosen = table[(table["data"] == row["data"]) & (table["optimizer"] == optimizer)]
+    for number, ((row, optimizer, here), panel) in enumerate(zip(places, axes, strict=False)):
         where = [style.label(style.DATA, row["data"])] if several else []
         where += [] if single else [style.label(style.OPTIMIZERS, optimizer)]
-        _panel(panel, chosen, looks, row, where, remarks)
+        _panel(panel, here, looks, row, where, remarks)
         panel.set_title(titles[number])
         if single or number % columns == 0:
             panel.set_ylabel(f"{style.label(style.DATA, row['data'])}\n{QUANTITIES[row['loss']].name}")
@@ -70,17 +73,16 @@ def draw_rows(
     return figure
 
 
-def _title(table: pd.DataFrame, row: Mapping[str, str], optimizer: str) -> str:
-    """The optimizer and the model of a panel; empty if it has no runs.
+def _title(table: pd.DataFrame, data: str, optimizer: str) -> str:
+    """The optimizer and the model of a panel with the rows ``table``; empty if there are none.
 
     Raises:
         UserError: it has several models.
     """
-    here = table[(table["data"] == row["data"]) & (table["optimizer"] == optimizer)]
-    models = [model for (model,) in unique(here, ["model"])]
+    models = [model for (model,) in unique(table, ["model"])]
     if len(models) > 1:
         raise UserError(
-            f"the drawing 'rows' shows one model per data set and optimizer, but {row['data']} with {optimizer} has "
+            f"the drawing 'rows' shows one model per data set and optimizer, but {data} with {optimizer} has "
             f"{' and '.join(models)}; take the drawing 'curves', which has a row for each"
         )
     return ", ".join([style.label(style.OPTIMIZERS, optimizer), style.label(style.MODELS, models[0])]) if models else ""
