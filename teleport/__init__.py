@@ -20,6 +20,7 @@ from teleport._change_of_basis.saving import load, save
 from teleport._change_of_basis.teleported import Teleported
 from teleport._engine.contract import LossFn, Teleporter
 from teleport._engine.functionals import Distance, Functional
+from teleport._engine.layer_reports import ChannelReport, LayerReport, NullSpaceLayerReport, PairLayerReport
 from teleport._engine.objectives import (
     OBJECTIVES,
     Curvature,
@@ -31,16 +32,7 @@ from teleport._engine.objectives import (
 )
 from teleport._engine.preview import preview
 from teleport._engine.progress import Callback, Progress, ProgressLine
-from teleport._engine.report import (
-    BatchReport,
-    ChannelReport,
-    FactorReport,
-    LayerReport,
-    NullSpaceLayerReport,
-    PairLayerReport,
-    StepRecord,
-    TeleportReport,
-)
+from teleport._engine.report import BatchReport, FactorReport, StepRecord, TeleportReport
 from teleport._engine.schedule import Schedule
 from teleport._engine.state_rules import register_optimizer
 from teleport._engine.statuses import Stopped

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from teleport._change_of_basis.basis_change import BasisChange
 from teleport._change_of_basis.multiplication import multiplications_of
 from teleport._change_of_basis.teleported import Teleported, unwrapped
-from teleport._engine.report import BatchReport, ChannelReport, LayerReport, fill_sizes
+from teleport._engine.layer_reports import ChannelReport, LayerReport, fill_sizes
+from teleport._engine.report import BatchReport
 from teleport._engine.transaction import Snapshot, not_accepted
 from teleport._processes.group import ALONE, Group
 from teleport._processes.shards import Shards

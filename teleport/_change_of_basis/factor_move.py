@@ -26,11 +26,12 @@ from teleport._change_of_basis.report import ChangeOfBasisReport
 from teleport._engine.contract import LossFn, Monitor
 from teleport._engine.event import Event
 from teleport._engine.finiteness import not_finite_at_any, not_finite_outputs
+from teleport._engine.layer_reports import LayerReport
 from teleport._engine.loss_call import with_devices_told
 from teleport._engine.on_shards import GatheredEvaluation, ShardedModel
 from teleport._engine.progress import Callback, closing_line
 from teleport._engine.replicas import as_one_replica
-from teleport._engine.report import BatchReport, LayerReport
+from teleport._engine.report import BatchReport
 from teleport._engine.run_event import run_event
 from teleport._engine.sharded import with_whole_parameters
 from teleport._engine.statuses import Stopped

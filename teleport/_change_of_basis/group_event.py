@@ -17,11 +17,11 @@ from teleport._change_of_basis.group_value import GroupChange
 from teleport._change_of_basis.report import GroupReport
 from teleport._engine.contract import Monitor
 from teleport._engine.held_tensors import HeldTensors
+from teleport._engine.layer_reports import LayerReport, fill_sizes
 from teleport._engine.loss_call import with_devices_told
 from teleport._engine.on_shards import GatheredEvaluation, ShardedModel
 from teleport._engine.progress import Callback, closing_line
 from teleport._engine.replicas import as_one_replica
-from teleport._engine.report import LayerReport, fill_sizes
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, all_or_nothing, not_accepted
 from teleport._processes.group import Group

@@ -18,9 +18,10 @@ from teleport._change_of_basis.teleported import unwrapped
 from teleport._engine.contract import LossFn
 from teleport._engine.event import Event
 from teleport._engine.finiteness import not_finite_at_any
+from teleport._engine.layer_reports import LayerReport
 from teleport._engine.parameter_statistics import ParameterStatistics
 from teleport._engine.progress import Callback
-from teleport._engine.report import BatchReport, LayerReport, TeleportReport
+from teleport._engine.report import BatchReport, TeleportReport
 from teleport._engine.run_event import run_event
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, not_accepted, violation

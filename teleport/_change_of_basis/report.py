@@ -10,7 +10,8 @@ from torch import nn
 from teleport._change_of_basis.basis_change import BasisChange
 from teleport._change_of_basis.group_value import GroupChange
 from teleport._engine.carriers import Carriers
-from teleport._engine.report import ChannelReport, FactorReport
+from teleport._engine.layer_reports import ChannelReport
+from teleport._engine.report import FactorReport
 from teleport._symmetry_groups.symmetries import Symmetries
 from teleport._tracing.value_reads import ValueRead
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
-from teleport._engine.report import LayerReport
+from teleport._engine.layer_reports import LayerReport
 from teleport._processes.group import ALONE, Group
 from teleport._spaces.norms import norm_of
 

@@ -17,11 +17,12 @@ from teleport._allocator import hand_back
 from teleport._arguments import check_call
 from teleport._engine.contract import LossFn, Monitor
 from teleport._engine.event import Event, mean_of
+from teleport._engine.layer_reports import LayerReport, fill_sizes
 from teleport._engine.loss_call import check_signature, explained, scalar
 from teleport._engine.on_shards import ShardedModel
 from teleport._engine.progress import Callback, closing_line
 from teleport._engine.replicas import as_one_replica
-from teleport._engine.report import BatchReport, LayerReport, TeleportReport, fill_sizes
+from teleport._engine.report import BatchReport, TeleportReport
 from teleport._engine.sharded import with_whole_parameters
 from teleport._engine.transaction import Snapshot, all_or_nothing
 from teleport._errors import UnsupportedModel

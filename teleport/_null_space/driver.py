@@ -21,8 +21,9 @@ from teleport._engine.caps import Caps
 from teleport._engine.contract import LossFn, StepMonitor
 from teleport._engine.event import Event
 from teleport._engine.landing import Shape
+from teleport._engine.layer_reports import NullSpaceLayerReport
 from teleport._engine.progress import Callback
-from teleport._engine.report import BatchReport, NullSpaceLayerReport, TeleportReport
+from teleport._engine.report import BatchReport, TeleportReport
 from teleport._engine.run_event import run_event
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, roll_back_if_violated

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from teleport._engine.batch_loss import NOTHING
+from teleport._engine.layer_reports import NullSpaceLayerReport
 from teleport._engine.parameter_statistics import relative_change
-from teleport._engine.report import BatchReport, NullSpaceLayerReport
+from teleport._engine.report import BatchReport
 from teleport._processes.group import ALONE, Group
 from teleport._spaces.norms import norm_of
 from teleport._spaces.representation import Representation

@@ -13,7 +13,7 @@ from teleport._change_of_basis.common_move import agree_on_symmetries
 from teleport._change_of_basis.group_value import GroupChange
 from teleport._engine.batch_loss import Point
 from teleport._engine.event import Event
-from teleport._engine.report import LayerReport
+from teleport._engine.layer_reports import LayerReport
 from teleport._engine.transaction import Snapshot
 from teleport._rescaling.group_norm import Position, SquaredGradientNormOfGroup
 from teleport._rescaling.rescaling_event import MoveEvent, Settings

@@ -13,9 +13,10 @@ from teleport._arguments import check_call, check_choice, check_limits, check_po
 from teleport._change_of_basis.report import GroupReport
 from teleport._engine.contract import LossFn
 from teleport._engine.event import Event
+from teleport._engine.layer_reports import LayerReport
 from teleport._engine.on_shards import ShardedModel
 from teleport._engine.progress import Callback
-from teleport._engine.report import BatchReport, FactorReport, LayerReport
+from teleport._engine.report import BatchReport, FactorReport
 from teleport._engine.run_event import run_event
 from teleport._engine.sharded import with_whole_parameters
 from teleport._processes.ranks import Processes, group_of

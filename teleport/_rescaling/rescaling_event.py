@@ -16,7 +16,8 @@ from teleport._engine.batch_loss import Point
 from teleport._engine.caps import Caps
 from teleport._engine.event import Event
 from teleport._engine.finiteness import not_finite_at_any
-from teleport._engine.report import BatchReport, LayerReport, StepRecord
+from teleport._engine.layer_reports import LayerReport
+from teleport._engine.report import BatchReport, StepRecord
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, not_accepted, violation
 from teleport._processes.shards import Shards

@@ -21,9 +21,10 @@ from teleport._engine.caps import Caps
 from teleport._engine.contract import LossFn, StepMonitor
 from teleport._engine.event import Event
 from teleport._engine.finiteness import all_finite, not_finite_along, not_finite_at
+from teleport._engine.layer_reports import PairLayerReport
 from teleport._engine.parameter_statistics import relative_change
 from teleport._engine.progress import Callback
-from teleport._engine.report import BatchReport, PairLayerReport, StepRecord, TeleportReport
+from teleport._engine.report import BatchReport, StepRecord, TeleportReport
 from teleport._engine.run_event import run_event
 from teleport._engine.statuses import Stopped
 from teleport._engine.transaction import Snapshot, roll_back_if_violated
