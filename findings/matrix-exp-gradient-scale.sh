@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# torch 2.13.0: the gradient of torch.linalg.matrix_exp is not linear in the loss; a large factor spoils it, at last wholly.
+# torch 2.13.0: the gradient of torch.linalg.matrix_exp is not linear in the loss; a large factor loses the diagonal of A.
 #
 # The derivative of exp(A) in a direction G is linear in G, so a loss times 65536, as torch.amp.GradScaler starts with,
 # has 65536 times the gradient, to rounding. torch exponentiates the block matrix [[A, G], [0, A]] and chooses the power of two
 # that divides it before the series by the norm of the whole. A large G divides A by so much that its diagonal vanishes
 # beside the ones of the identity. From about 1e8 in float32 on, the gradient is the one at A without its diagonal: at the
-# identity too small by the factor e, and for any A of trace zero and no diagonal (a rotation's) nearly right, which hides
+# identity too small by the factor e, and for an A whose diagonal is zero (that of a rotation) nearly right, which hides
 # it. Nothing is said. The forward derivative (torch.func.jvp) along a long tangent has it too. Losses that are sums over
 # many samples, scaled losses, and the steep places that methods which raise the gradient norm look for are large that way.
 # Who needs it right divides the gradient that enters by its norm and multiplies what comes out.
