@@ -14,6 +14,7 @@ from torch.utils import _python_dispatch
 from torch.utils._device import DeviceContext
 
 from teleport._tracing.caller_autocast import CallerAutocast
+from teleport._tracing.weight_norm import ComposedWeightNorm
 
 Result = TypeVar("Result")
 
@@ -23,19 +24,22 @@ class Switches:
 
     Args:
         recurrent: whether the model has recurrent layers, whose kernels of cuDNN have no second derivative.
+        weight_norm: whether it has weight normalisation, whose fused operation has a wrong one.
 
     Attributes:
         autocast: of the caller, in which the model is evaluated.
     """
 
-    def __init__(self, recurrent: bool) -> None:
+    def __init__(self, recurrent: bool, weight_norm: bool = False) -> None:
         self._recurrent = recurrent
         self._gradients = torch.is_grad_enabled()
         self._attention = _cur_sdpa_kernel_backends()
         self._fast_path = torch.backends.mha.get_fastpath_enabled()
         self.autocast = CallerAutocast()
         self._device = _default_device()
-        self._plain: Any = None  # the CPU as the default device
+        self._modes: list[Any] = [ComposedWeightNorm()] if weight_norm else []  # around all evaluations
+        if self._device is not None:
+            self._modes.append(DeviceContext(torch.device("cpu")))
         self._cudnn = torch._C._get_cudnn_enabled()
         self._torch_functions = torch._C._get_torch_function_state()  # type: ignore[attr-defined]
         self._stack = overrides._get_current_function_mode_stack()  # type: ignore[no-untyped-call]
@@ -44,14 +48,13 @@ class Switches:
         self._stance: Any = None
 
     def set(self) -> None:
-        """Gradients on, inference mode and autocast off, attention and recurrent layers on kernels with second
-        derivatives, no compiled code."""
+        """Gradients on, inference mode and autocast off, attention, recurrent layers and weight normalisation on
+        operations with second derivatives, no compiled code."""
         self._inference = torch.inference_mode(False)
         self._inference.__enter__()
         torch.set_grad_enabled(True)
-        if self._device is not None:
-            self._plain = DeviceContext(torch.device("cpu"))
-            self._plain.__enter__()
+        for mode in self._modes:
+            mode.__enter__()
         self.autocast.off()
         _sdpa_kernel([SDPBackend.MATH])
         torch.backends.mha.set_fastpath_enabled(False)  # it leaves out padded positions, which training does not
@@ -77,8 +80,9 @@ class Switches:
 
     def restore(self) -> None:
         """Set them back."""
-        if self._plain is not None and self._plain in _function_mode_stack():
-            self._plain.__exit__(None, None, None)
+        for mode in reversed(self._modes):
+            if mode in _function_mode_stack():
+                mode.__exit__(None, None, None)
         if self._stance is not None:
             from torch._dynamo import eval_frame
 

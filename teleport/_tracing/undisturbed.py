@@ -15,6 +15,7 @@ from teleport._tracing.random_state import RandomState
 from teleport._tracing.replicas import Synchronisation
 from teleport._tracing.saved_tensors import SavedBuffers
 from teleport._tracing.switches import Hooks, Switches
+from teleport._tracing.weight_norm import has_weight_norm
 
 Result = TypeVar("Result")
 
@@ -22,8 +23,9 @@ Result = TypeVar("Result")
 def undisturbed(model: nn.Module, work: Callable[[ModelState], Result], within: bool = False) -> Result:
     """The result of ``work``, which evaluates the model in a state in which that can be repeated and differentiated.
 
-    Dropout is off, batch norm on its running statistics, attention on the math path, and compiled parts run eagerly:
-    fused attention and recurrent kernels have no second derivative, and compiled code hides its calls. On the way out
+    Dropout is off, batch norm on its running statistics, attention on the math path, weight normalisation composed of
+    other operations, and compiled parts run eagerly: fused attention and recurrent kernels have no second derivative,
+    that of fused weight normalisation is wrong, and compiled code hides its calls. On the way out
     all that :class:`ModelState` saves is restored. This is no context manager, whose ``__exit__`` an interrupt may
     keep from being called: the clean-up is repeated if it was interrupted.
 
@@ -64,7 +66,8 @@ class ModelState:
         self._buffers = [SavedBuffers(module, owners, named) for module in modules]
         self._hooks = Hooks(modules)
         self._synchronisation = Synchronisation(modules)
-        self._switches = Switches(any(isinstance(module, nn.RNNBase) for module in modules))
+        recurrent = any(isinstance(module, nn.RNNBase) for module in modules)
+        self._switches = Switches(recurrent, has_weight_norm(modules))
         self._parameters = parameters
         self._random_state = self._drawn = RandomState(parameters)
         self._restored = self._keep_modes = False
