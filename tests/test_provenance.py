@@ -9,8 +9,6 @@ ROOT = Path(__file__).parents[1]
 
 KNOWN: dict[str, str] = {
     "nullspace/fig3": "figure",
-    "nullspace/gain": "figure and runs",
-    "nullspace/quick": "runs",
 }
 """Folders of results/ whose commits are not clean: made before this check. The list can only become shorter."""
 

@@ -5,7 +5,7 @@ functions in which that operation is composed of others.
 
 The fused operation (``torch._weight_norm`` of 2.13; in both spellings of ``weight_norm`` unless ``dim=None``) has a
 backward pass that takes the norms of the forward pass for constants when it is differentiated itself. So Hessian-vector
-products are wrong for directions and magnitudes (``findings/weight-norm-second-derivative.sh``).
+products are wrong in the entries of directions (``findings/weight-norm-second-derivative.sh``).
 """
 
 from __future__ import annotations
