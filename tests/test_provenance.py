@@ -7,11 +7,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-KNOWN: dict[str, str] = {
-    "nullspace/fig3": "figure",
-}
-"""Folders of results/ whose commits are not clean: made before this check. The list can only become shorter."""
-
 
 def not_clean(results: Path) -> dict[str, str]:
     """Folder -> what of it was made with uncommitted changes or outside of git: the figure, or runs of it."""
@@ -27,8 +22,8 @@ def not_clean(results: Path) -> dict[str, str]:
 
 
 def test_results_come_from_clean_commits():
-    """Make a figure that is named here again from a clean commit; take a folder that is clean now off the list."""
-    assert not_clean(ROOT / "results") == KNOWN
+    """Make a figure that is named here again from a clean commit."""
+    assert not_clean(ROOT / "results") == {}
 
 
 def test_uncommitted_changes_are_found(tmp_path):
