@@ -7,12 +7,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-
 BENCHMARKS = {
     "amd-epyc": set[str](),
     "intel-r-xeon-r-processor": {"basis", "epoch", "positions", "start", "teleport", "training"},
 }
 """Machine -> subjects of the benchmark that were measured before this check; the list can only become shorter."""
+
+
+def is_clean(commit: str | None) -> bool:
+    """Whether something was made in git, without uncommitted changes."""
+    return bool(commit) and "+" not in commit
 
 
 def not_clean(results: Path) -> dict[str, str]:
@@ -22,14 +26,14 @@ def not_clean(results: Path) -> dict[str, str]:
         origin = json.loads(path.read_text())
         runs = [environment.get("commit") for environment in origin["environments"]]
         parts = [("figure", [origin["commit"]]), ("runs", runs)]
-        unclean = [name for name, commits in parts if not all(commit and "+" not in commit for commit in commits)]
+        unclean = [name for name, commits in parts if not all(map(is_clean, commits))]
         if unclean:
             found[str(path.parent.relative_to(results))] = " and ".join(unclean)
     return found
 
 
 def test_results_come_from_clean_commits():
-    """Make a figure that is named here again from a clean commit."""
+    """Make a figure that this names again, from a clean commit."""
     assert not_clean(ROOT / "results") == {}
 
 
@@ -39,7 +43,7 @@ def test_benchmarks_come_from_clean_commits():
     for path in (ROOT / "results" / "benchmark").glob("*.json"):
         subjects = json.loads(path.read_text())
         commits = {name: subject["environment"]["commit"] for name, subject in subjects.items()}
-        found[path.stem] = {name for name, commit in commits.items() if not commit or "+" in commit}
+        found[path.stem] = {name for name, commit in commits.items() if not is_clean(commit)}
     assert found == BENCHMARKS
 
 

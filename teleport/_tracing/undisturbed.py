@@ -25,9 +25,9 @@ def undisturbed(model: nn.Module, work: Callable[[ModelState], Result], within: 
 
     Dropout is off, batch norm on its running statistics, attention on the math path, weight normalisation composed of
     other operations, and compiled parts run eagerly: fused attention and recurrent kernels have no second derivative,
-    that of fused weight normalisation is wrong, and compiled code hides its calls. On the way out
-    all that :class:`ModelState` saves is restored. This is no context manager, whose ``__exit__`` an interrupt may
-    keep from being called: the clean-up is repeated if it was interrupted.
+    that of fused weight normalisation is wrong, and compiled code hides its calls. On the way out all that
+    :class:`ModelState` saves is restored. This is no context manager, whose ``__exit__`` an interrupt may keep from
+    being called: the clean-up is repeated if it was interrupted.
 
     Args:
         model: any module.

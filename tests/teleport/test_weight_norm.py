@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -13,12 +14,12 @@ from torch.nn.utils import parametrizations, parametrize
 from teleport import LevelSet, orbit_report
 
 WRAPPED = {
-    "weight_norm": lambda layer: parametrizations.weight_norm(layer),
-    "older weight_norm": lambda layer: _without_warning(nn.utils.weight_norm, layer),
-    "weight_norm, dim=1": lambda layer: parametrizations.weight_norm(layer, dim=1),
-    "weight_norm, dim=None": lambda layer: parametrizations.weight_norm(layer, dim=None),
+    "weight_norm": (parametrizations.weight_norm, 1),
+    "older weight_norm": (lambda layer: _without_warning(nn.utils.weight_norm, layer), 1),
+    "weight_norm, dim=1": (partial(parametrizations.weight_norm, dim=1), 0),
+    "weight_norm, dim=None": (partial(parametrizations.weight_norm, dim=None), (0, 1)),
 }
-SAME_AXES = {"weight_norm": 1, "older weight_norm": 1, "weight_norm, dim=1": 0, "weight_norm, dim=None": (0, 1)}
+"""How a layer is normalised by torch, and the axes of its norms."""
 
 
 class ByHand(nn.Module):
@@ -74,9 +75,9 @@ def values(model: nn.Module) -> list[Tensor]:
     return sorted((each.detach().flatten() for each in model.parameters()), key=lambda each: float(each.norm()))
 
 
-@pytest.mark.parametrize("name", WRAPPED)
-def test_a_level_set_step_is_that_of_the_network_normalised_by_hand(name):
-    moved, expected = network(WRAPPED[name]), network(by_hand(SAME_AXES[name]))
+@pytest.mark.parametrize(("wrap", "axes"), WRAPPED.values(), ids=WRAPPED)
+def test_a_level_set_step_is_that_of_the_network_normalised_by_hand(wrap, axes):
+    moved, expected = network(wrap), network(by_hand(axes))
     assert all(torch.equal(one, two) for one, two in zip(values(moved), values(expected), strict=True))
     for model in (moved, expected):
         report = LevelSet(steps=2, lr=0.05)(model, [batch()], loss_fn)
@@ -85,10 +86,10 @@ def test_a_level_set_step_is_that_of_the_network_normalised_by_hand(name):
         torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", WRAPPED)
-def test_sharpness_is_that_of_the_network_normalised_by_hand(name):
+@pytest.mark.parametrize(("wrap", "axes"), WRAPPED.values(), ids=WRAPPED)
+def test_sharpness_is_that_of_the_network_normalised_by_hand(wrap, axes):
     found = [
         {each.name: each.value for each in orbit_report(model, batch(), loss_fn).measures}
-        for model in (network(WRAPPED[name]), network(by_hand(SAME_AXES[name])))
+        for model in (network(wrap), network(by_hand(axes)))
     ]
     assert found[0] == pytest.approx(found[1], rel=1e-6)

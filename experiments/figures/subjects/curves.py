@@ -92,12 +92,13 @@ def draw_curves(
     # Seconds differ between tasks, so that each row has its own axis.
     axes = figure.subplots(len(stacked), len(columns), squeeze=False, sharex="row" if x == "seconds" else True)
     remarks, shared = panels.Remarks(), int(table["data"].nunique() == 1)
+    several_models = table["model"].nunique() > 1
     for task in untuned:
-        left_out = " ".join(_row_name(task, rows, several_models=table["model"].nunique() > 1))
+        left_out = " ".join(_row_name(task, rows, several_models))
         remarks.add(f"left out, as they are {NOT_TUNED} yet", left_out)
     for (task, of_row), line in zip(stacked, axes, strict=True):
         here = _of_task(table, task)
-        names = _row_name(task, rows, several_models=table["model"].nunique() > 1)
+        names = _row_name(task, rows, several_models)
         cells = [
             Cell(
                 QUANTITIES[of_row or name],
